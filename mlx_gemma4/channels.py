@@ -1,0 +1,81 @@
+"""What a token stream says aloud, what it thinks, and what it calls: answers, thoughts and tool calls told apart.
+
+Knows the markers ``<|channel>…<channel|>`` and ``<|tool_call>…<tool_call|>``, and nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from mlx_gemma4.tokenizer import Detokenizer, Tokenizer
+
+Kind = Literal["text", "thought", "tool_call"]
+Thoughts = Literal["drop", "keep", "show"]
+"""Thoughts are dropped, kept in the text as the model wrote them, or shown apart (kind "thought")."""
+
+MARKERS: dict[Kind, tuple[str, str]] = {
+    "thought": ("<|channel>", "<channel|>"),
+    "tool_call": ("<|tool_call>", "<tool_call|>"),
+}
+THOUGHT_HEADER = "thought\n"
+
+
+class Channels:
+    """Token ids in; (kind, text) out, as soon as characters are whole. A tool call comes out in one piece."""
+
+    def __init__(self, tokenizer: Tokenizer, thoughts: Thoughts = "drop") -> None:
+        if thoughts not in ("drop", "keep", "show"):
+            raise ValueError(f"Expected thoughts 'drop', 'keep' or 'show', got {thoughts!r}")
+        self._tokenizer = tokenizer
+        self._thoughts = thoughts
+        self._opens: dict[int, Kind] = {}
+        self._closes: dict[int, Kind] = {}
+        for kind, (begin, end) in MARKERS.items():
+            begin_id, end_id = tokenizer.token_id(begin), tokenizer.token_id(end)
+            if begin_id is not None and end_id is not None:
+                self._opens[begin_id], self._closes[end_id] = kind, kind
+        self._enter("text")
+
+    def push(self, token_id: int) -> Iterator[tuple[Kind, str]]:
+        """Take a token, yield what is complete with it."""
+        if self._kind == "text" and token_id in self._opens:
+            yield from self._leave()
+            self._enter(self._opens[token_id])
+        elif self._closes.get(token_id) == self._kind:
+            yield from self._leave()
+            self._enter("text")
+        else:
+            yield from self._say(self._detokenizer.push(token_id))
+
+    def flush(self) -> Iterator[tuple[Kind, str]]:
+        """Yield what is left when the stream ends."""
+        yield from self._leave()
+
+    def _enter(self, kind: Kind) -> None:
+        self._kind = kind
+        self._held = ""
+        self._header = THOUGHT_HEADER if kind == "thought" else ""
+        # inside a call, <|"|> and the like carry meaning
+        self._detokenizer = Detokenizer(self._tokenizer, skip_special=kind != "tool_call")
+
+    def _leave(self) -> Iterator[tuple[Kind, str]]:
+        self._held += self._detokenizer.flush()
+        yield from self._release()
+
+    def _say(self, text: str) -> Iterator[tuple[Kind, str]]:
+        self._held += text
+        waits = self._kind == "tool_call" or (self._thoughts == "keep" and self._kind == "thought")
+        if waits or (len(self._held) < len(self._header) and self._header.startswith(self._held)):
+            return
+        yield from self._release()
+
+    def _release(self) -> Iterator[tuple[Kind, str]]:
+        text, self._held = self._held, ""
+        if self._kind == "thought" and self._thoughts == "keep":
+            begin, end = MARKERS["thought"]
+            yield "text", begin + text + end
+            return
+        text, self._header = text.removeprefix(self._header), ""
+        if text and not (self._kind == "thought" and self._thoughts == "drop"):
+            yield self._kind, text

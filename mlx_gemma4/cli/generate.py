@@ -1,0 +1,91 @@
+"""Answer one prompt, with pictures, sound or video."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mlx_gemma4.cli.options import add_model, add_sampling, load_model, note, sampling
+from mlx_gemma4.config import read_json
+
+if TYPE_CHECKING:
+    from mlx_gemma4.generate import GenerationResponse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--prompt", "-p", required=True, help="the text of the user's message; - reads stdin")
+    parser.add_argument("--system", help="a system message")
+    parser.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture; may be repeated")
+    parser.add_argument("--audio", action="append", default=[], metavar="FILE", help="sound; may be repeated")
+    parser.add_argument("--video", action="append", default=[], metavar="FILE", help="a video; may be repeated")
+    parser.add_argument("--image-tokens", type=int, help="budget of each picture: 70, 140, 280, 560 or 1120")
+    parser.add_argument("--tools", metavar="FILE", help='JSON file {"tools": [schema, …]}: functions to call')
+    parser.add_argument("--thinking", action="store_true", help="let the model think first")
+    parser.add_argument(
+        "--thoughts", choices=("drop", "keep", "show"), default="drop", help="show: on stderr; keep: in the text"
+    )
+    parser.add_argument("--max-tokens", "-m", type=int, default=256, help="length of the answer (default: 256)")
+    parser.add_argument("--stats", action="store_true", help="print speed and memory on stderr")
+    add_sampling(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    tools = read_tools(arguments.tools) if arguments.tools else None
+    model, processor = load_model(arguments)
+    messages: list[dict[str, Any]] = [{"role": "system", "content": arguments.system}] if arguments.system else []
+    messages.append({"role": "user", "content": user_content(text, arguments.image, arguments.video, arguments.audio)})
+    prompt = processor.prompt(
+        messages, enable_thinking=arguments.thinking, tools=tools, image_tokens=arguments.image_tokens
+    )
+
+    from mlx_gemma4.generate import stream_generate
+
+    response = None
+    for response in stream_generate(
+        model,
+        processor,
+        prompt,
+        max_tokens=arguments.max_tokens,
+        sampling=sampling(arguments, processor.generation),
+        thoughts=arguments.thoughts,
+    ):
+        print(response.text, end="", flush=True, file=sys.stderr if response.kind == "thought" else sys.stdout)
+    print()
+    if response is not None and response.finish_reason == "length":
+        note(f"The answer was stopped at {arguments.max_tokens} tokens (--max-tokens).")
+    if response is not None and arguments.stats:
+        note(statistics(response))
+
+
+def user_content(text: str, images: list[str], videos: list[str], audios: list[str]) -> list[dict[str, Any]]:
+    """A message's parts in the order that the model was trained on: pictures, text, sound."""
+    return [
+        *({"type": "image", "image": path} for path in images),
+        *({"type": "video", "video": path} for path in videos),
+        {"type": "text", "text": text},
+        *({"type": "audio", "audio": path} for path in audios),
+    ]
+
+
+def read_tools(path: str) -> list[dict[str, Any]]:
+    """The schemas in a file of the form ``{"tools": […]}``."""
+    from pathlib import Path
+
+    if not Path(path).is_file():
+        raise ValueError(f"Expected a JSON file of tools, found none at {path}")
+    tools = read_json(Path(path)).get("tools")
+    if not isinstance(tools, list):
+        raise ValueError(f'Expected {{"tools": [schema, …]}} in {path}, got no list of tools')
+    return tools
+
+
+def statistics(response: GenerationResponse) -> str:
+    """Speed and memory of an answer, in a line."""
+    return (
+        f"prompt {response.prompt_tokens} tokens, {response.prompt_tps:.1f} tokens/s · "
+        f"answer {response.generation_tokens} tokens, {response.generation_tps:.1f} tokens/s · "
+        f"first token after {response.time_to_first_token:.3f} s · peak memory {response.peak_memory:.2f} GB"
+    )

@@ -1,0 +1,83 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from mlx_gemma4.hub import DEFAULT_MODEL, MODEL_VARIABLE, default_model
+
+if TYPE_CHECKING:
+    from mlx_gemma4.config import GenerationConfig
+    from mlx_gemma4.model import Model
+    from mlx_gemma4.processor import Processor
+    from mlx_gemma4.sample import Sampling
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which checkpoint."""
+    parser.add_argument(
+        "--model",
+        help=f"checkpoint folder, Hugging Face repo id, or 'demo' (default: ${MODEL_VARIABLE}, or {DEFAULT_MODEL})",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of the repo")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float16", "float32"), help="compute in this type (default: the checkpoint's)"
+    )
+
+
+def load_model(arguments: argparse.Namespace) -> tuple[Model, Processor]:
+    """Load what ``add_model``'s options name."""
+    from mlx_gemma4.checkpoint import load
+
+    return load(arguments.model or default_model(), revision=arguments.revision, dtype=arguments.dtype)
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How tokens are chosen."""
+    group = parser.add_argument_group("sampling", "Defaults come from the checkpoint's generation_config.json.")
+    group.add_argument("--temp", type=float, help="temperature; 0 always takes the likeliest token")
+    group.add_argument("--top-k", type=int, help="only among the k likeliest tokens")
+    group.add_argument("--top-p", type=float, help="only among the likeliest tokens that together reach p")
+    group.add_argument("--min-p", type=float, default=0.0, help="only among tokens this likely beside the likeliest")
+    group.add_argument("--repetition-penalty", type=float, help="make recent tokens less likely (1.1 is mild)")
+    group.add_argument("--seed", type=int, help="seed of the random numbers")
+
+
+def sampling(arguments: argparse.Namespace, config: GenerationConfig) -> Sampling:
+    """The Sampling that ``add_sampling``'s options ask for."""
+    from mlx_gemma4.sample import Sampling
+
+    return Sampling(
+        temperature=config.temperature if arguments.temp is None else arguments.temp,
+        top_k=config.top_k if arguments.top_k is None else arguments.top_k,
+        top_p=config.top_p if arguments.top_p is None else arguments.top_p,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        seed=arguments.seed,
+    )
+
+
+def add_speech(parser: argparse.ArgumentParser) -> None:
+    """What to do with speech."""
+    parser.add_argument("--language", default="English", help="language spoken (default: English)")
+    parser.add_argument("--translate-to", metavar="LANGUAGE", help="translate as well")
+    parser.add_argument("--prompt", help="instruction to use instead of Google's transcription prompt")
+    parser.add_argument(
+        "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest segment (default: 15, at most 30)"
+    )
+
+
+def speech_instruction(arguments: argparse.Namespace) -> str:
+    """The instruction that ``add_speech``'s options ask for."""
+    from mlx_gemma4.transcribe import instruction
+
+    if arguments.prompt is not None:
+        return arguments.prompt
+    return instruction(arguments.language, arguments.translate_to)
+
+
+def note(text: str) -> None:
+    """Say something that is no result."""
+    print(text, file=sys.stderr, flush=True)

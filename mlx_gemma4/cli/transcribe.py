@@ -1,0 +1,59 @@
+"""Write down the speech in recordings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlx_gemma4.cli.options import add_model, add_speech, load_model, note, speech_instruction
+
+if TYPE_CHECKING:
+    from mlx_gemma4.transcribe import Segment
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a recording (WAV, FLAC, OGG, MP3, …)")
+    add_model(parser)
+    add_speech(parser)
+    parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
+    parser.add_argument("--output-dir", metavar="DIR", help="write FILE's text to DIR instead of stdout")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if len(arguments.files) > 1 and arguments.format != "txt" and arguments.output_dir is None:
+        raise ValueError(
+            f"Expected one file for {arguments.format} on stdout, got {len(arguments.files)}; name an --output-dir"
+        )
+    from mlx_gemma4.audio import load_audio
+
+    # all are read before the model is: a missing file costs no wait, and no half of the work
+    recordings = [load_audio(path) for path in arguments.files]
+    folder = None if arguments.output_dir is None else Path(arguments.output_dir)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    model, processor = load_model(arguments)
+
+    from mlx_gemma4.subtitles import write
+    from mlx_gemma4.transcribe import Transcriber
+
+    transcriber = Transcriber(model, processor, text=speech_instruction(arguments), max_segment=arguments.max_segment)
+    for path, samples in zip(arguments.files, recordings, strict=True):
+        segments = transcriber.transcribe(samples)
+        warn_incomplete(segments, path)
+        text = write(segments, arguments.format)
+        if folder is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            target = folder / f"{Path(path).stem}.{arguments.format}"
+            target.write_text(text, encoding="utf-8")
+            note(f"{path} → {target}")
+
+
+def warn_incomplete(segments: list[Segment], name: str) -> None:
+    """Say which answers ran into their limit: their text may lack its end."""
+    for segment in segments:
+        if not segment.complete:
+            note(f"{name}: the text of {segment.start:.2f}–{segment.end:.2f} s was stopped at {segment.tokens} tokens")

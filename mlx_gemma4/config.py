@@ -1,0 +1,337 @@
+"""What a checkpoint's ``config.json`` says: sizes, layer types and token ids, as frozen dataclasses.
+
+Two dialects exist and both are read: the released one (``global_head_dim``, ``num_global_key_value_heads``)
+and the one that transformers 5.23 saves (``per_layer_config``). No size has a default: a missing one is an
+error that names it. Fields carry the names of ``config.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SLIDING = "sliding_attention"
+FULL = "full_attention"
+
+DEFAULT_EPS = 1e-6
+"""Norm epsilon where the vision or audio part names none: the reference's default (an epsilon is no size)."""
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """The sizes in which one decoder layer differs from another."""
+
+    layer_type: str
+    head_dim: int
+    num_key_value_heads: int
+    k_eq_v: bool
+    """Values are the raw key projection; the layer has no ``v_proj``."""
+
+    @property
+    def is_sliding(self) -> bool:
+        return self.layer_type == SLIDING
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary embedding of one layer type; ``partial_rotary_factor`` is the share of pairs that rotate."""
+
+    rope_theta: float
+    partial_rotary_factor: float
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The decoder."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    vocab_size: int
+    sliding_window: int
+    rms_norm_eps: float
+    final_logit_softcapping: float | None
+    layers: tuple[LayerConfig, ...]
+    rope: Mapping[str, RopeConfig]
+    image_blocks: bool
+    """An image attends inside itself on sliding layers (``use_bidirectional_attention: "vision"``)."""
+    eos_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The projection of pixel patches."""
+
+    model_patch_size: int
+    """Side of a patch in pixels (48 in the 12B)."""
+    mm_embed_dim: int
+    mm_posemb_size: int
+    """Rows of the position table: the largest x or y of a patch, plus one."""
+    rms_norm_eps: float
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers in one patch: height × width × 3 channels."""
+        return self.model_patch_size**2 * 3
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """The projection of audio frames."""
+
+    audio_embed_dim: int
+    """Samples in one frame (640, 40 ms at 16 kHz, in the 12B)."""
+    rms_norm_eps: float
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Ids of the placeholders and of the markers around a medium; None where the checkpoint names none."""
+
+    image: int | None
+    audio: int | None
+    video: int | None
+    image_begin: int | None
+    image_end: int | None
+    audio_begin: int | None
+    audio_end: int | None
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole checkpoint. ``vision_config`` and ``audio_config`` are None in text-only checkpoints."""
+
+    text_config: TextConfig
+    vision_config: VisionConfig | None
+    audio_config: AudioConfig | None
+    token_ids: TokenIds
+    quantization: Mapping[str, Any] | None
+    """The ``quantization`` block of an MLX conversion: defaults, and an entry per module path that differs."""
+
+    @classmethod
+    def from_file(cls, path: Path) -> Config:
+        """Read ``config.json``.
+
+        Raises:
+            ValueError: The file is missing, is not JSON, or lacks a size; the message names it.
+        """
+        if not path.is_file():
+            raise ValueError(
+                f"Expected a checkpoint folder with a config.json, found none at {path}; "
+                "name a folder that holds one, a Hugging Face repo id, or 'demo'"
+            )
+        return cls.from_dict(read_json(path))
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Config:
+        """Build from the parsed ``config.json``, in either dialect.
+
+        Raises:
+            ValueError: A size is missing (named), or the checkpoint is of another architecture.
+        """
+        model_type = raw.get("model_type")
+        if not str(model_type).startswith("gemma4"):
+            raise ValueError(f"Expected a Gemma 4 12B checkpoint (model_type gemma4_unified), got {model_type!r}")
+        vision, audio = raw.get("vision_config"), raw.get("audio_config")
+        return cls(
+            text_config=_text_config(_table(raw, "text_config", "config.json")),
+            vision_config=None if vision is None else _vision_config(vision),
+            audio_config=None if audio is None else _audio_config(audio),
+            token_ids=TokenIds(
+                image=raw.get("image_token_id"),
+                audio=raw.get("audio_token_id"),
+                video=raw.get("video_token_id"),
+                image_begin=raw.get("boi_token_id"),
+                image_end=raw.get("eoi_token_id"),
+                audio_begin=raw.get("boa_token_id"),
+                # released configs spell this one differently
+                audio_end=raw.get("eoa_token_index", raw.get("eoa_token_id")),
+            ),
+            quantization=_quantization(raw),
+        )
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """``generation_config.json``: how the checkpoint's authors sample, what ends an answer, what is never said."""
+
+    eos_token_ids: tuple[int, ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
+    temperature: float = 0.0
+    """0 (greedy) where the file does not ask for sampling."""
+    top_k: int = 0
+    top_p: float = 1.0
+
+    @classmethod
+    def from_file(cls, path: Path) -> GenerationConfig:
+        """Read the file; where there is none, greedy decoding with nothing suppressed."""
+        if not path.is_file():
+            return cls()
+        raw = read_json(path)
+        samples = raw.get("do_sample", "temperature" in raw)
+        return cls(
+            eos_token_ids=token_id_list(raw.get("eos_token_id")),
+            suppress_tokens=token_id_list(raw.get("suppress_tokens")),
+            temperature=float(raw.get("temperature", 1.0)) if samples else 0.0,
+            top_k=int(raw.get("top_k") or 0),
+            top_p=float(raw.get("top_p") or 1.0),
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; anything else is a ValueError that names the file."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected JSON in {path}, got: {error}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"Expected a JSON object in {path}, got {type(raw).__name__}")
+    return raw
+
+
+def token_id_list(value: int | list[int] | None) -> tuple[int, ...]:
+    """A config's token id field, which may hold one id, several, or none, as a tuple."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _missing(key: str, where: str) -> ValueError:
+    return ValueError(f"Expected {key!r} in {where}, found none; the checkpoint's config.json is incomplete")
+
+
+def _need(table: Mapping[str, Any], key: str, where: str) -> Any:
+    if table.get(key) is None:
+        raise _missing(key, where)
+    return table[key]
+
+
+def _int(table: Mapping[str, Any], key: str, where: str) -> int:
+    value = _need(table, key, where)
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"Expected a positive whole number for {key!r} in {where}, got {value!r}")
+    return value
+
+
+def _table(raw: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = _need(raw, key, where)
+    if not isinstance(value, dict):
+        raise ValueError(f"Expected an object for {key!r} in {where}, got {value!r}")
+    return value
+
+
+def _quantization(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """MLX writes the same block under both names; other tools use the second for formats of their own."""
+    block: Mapping[str, Any] | None = raw.get("quantization", raw.get("quantization_config"))
+    if block is not None and "bits" not in block:
+        method = block.get("quant_method")
+        raise ValueError(
+            f"Expected MLX quantization or none in config.json, got quant_method {method!r}; "
+            "use the bf16 checkpoint, or one converted to MLX"
+        )
+    return block
+
+
+def _text_config(raw: Mapping[str, Any]) -> TextConfig:
+    where = "text_config"
+    _refuse_other_models(raw)
+    eos = raw.get("eos_token_id")
+    softcap = raw.get("final_logit_softcapping")
+    return TextConfig(
+        hidden_size=_int(raw, "hidden_size", where),
+        intermediate_size=_int(raw, "intermediate_size", where),
+        num_attention_heads=_int(raw, "num_attention_heads", where),
+        vocab_size=_int(raw, "vocab_size", where),
+        sliding_window=_int(raw, "sliding_window", where),
+        rms_norm_eps=float(_need(raw, "rms_norm_eps", where)),
+        final_logit_softcapping=None if softcap is None else float(softcap),
+        layers=_layers(raw),
+        rope=_rope(raw),
+        image_blocks=raw.get("use_bidirectional_attention") == "vision",
+        eos_token_ids=token_id_list(eos),
+    )
+
+
+def _refuse_other_models(raw: Mapping[str, Any]) -> None:
+    """Features of other Gemma 4 sizes, which this model does not have: running without them would be wrong."""
+    for key in ("num_kv_shared_layers", "hidden_size_per_layer_input", "enable_moe_block"):
+        if raw.get(key):
+            raise ValueError(f"Expected a Gemma 4 12B checkpoint, got one of another size ({key} = {raw[key]!r})")
+    if raw.get("use_bidirectional_attention") not in ("vision", None):
+        raise ValueError(
+            "Expected use_bidirectional_attention 'vision' or null in text_config, "
+            f"got {raw['use_bidirectional_attention']!r}"
+        )
+    if raw.get("tie_word_embeddings") is False:
+        raise ValueError("Expected tied word embeddings, got tie_word_embeddings = false in text_config")
+    if raw.get("attention_bias"):
+        raise ValueError("Expected attention without biases, got attention_bias = true in text_config")
+    activation = raw.get("hidden_activation")
+    if activation != "gelu_pytorch_tanh":
+        raise ValueError(f"Expected hidden_activation 'gelu_pytorch_tanh' in text_config, got {activation!r}")
+
+
+def _layers(raw: Mapping[str, Any]) -> tuple[LayerConfig, ...]:
+    count = _int(raw, "num_hidden_layers", "text_config")
+    types = _need(raw, "layer_types", "text_config")
+    if len(types) != count:
+        raise ValueError(f"Expected {count} layer_types in text_config (num_hidden_layers), got {len(types)}")
+    unknown = set(types) - {SLIDING, FULL}
+    if unknown:
+        raise ValueError(f"Expected layer_types {SLIDING!r} or {FULL!r} in text_config, got {sorted(unknown)}")
+    return tuple(_layer(raw, index, layer_type) for index, layer_type in enumerate(types))
+
+
+def _layer(raw: Mapping[str, Any], index: int, layer_type: str) -> LayerConfig:
+    where = "text_config"
+    k_eq_v = bool(raw.get("attention_k_eq_v")) and layer_type == FULL
+    sizes, kv_heads_key, head_dim_key = raw, "num_key_value_heads", "head_dim"
+    if raw.get("per_layer_config") is not None:
+        own = raw["per_layer_config"].get(str(index), {})
+        where = f"text_config.per_layer_config[{str(index)!r}]"
+        sizes = {**raw, **own}
+        if layer_type == FULL and "head_dim" not in own:
+            raise _missing("head_dim", where)
+    elif layer_type == FULL:
+        head_dim_key = "global_head_dim"
+        kv_heads_key = "num_global_key_value_heads" if k_eq_v else kv_heads_key
+    return LayerConfig(layer_type, _int(sizes, head_dim_key, where), _int(sizes, kv_heads_key, where), k_eq_v)
+
+
+def _rope(raw: Mapping[str, Any]) -> dict[str, RopeConfig]:
+    tables = _table(raw, "rope_parameters", "text_config")
+    rope = {}
+    for layer_type, expected in ((SLIDING, "default"), (FULL, "proportional")):
+        if layer_type not in raw["layer_types"]:
+            continue
+        where = f"text_config.rope_parameters.{layer_type}"
+        table = _table(tables, layer_type, "text_config.rope_parameters")
+        if table.get("rope_type") != expected:
+            raise ValueError(f"Expected rope_type {expected!r} in {where}, got {table.get('rope_type')!r}")
+        share = _need(table, "partial_rotary_factor", where) if expected == "proportional" else 1.0
+        rope[layer_type] = RopeConfig(float(_need(table, "rope_theta", where)), float(share))
+    return rope
+
+
+def _vision_config(raw: Mapping[str, Any]) -> VisionConfig:
+    where = "vision_config"
+    size = raw.get("model_patch_size")
+    if size is None:
+        size = _int(raw, "patch_size", where) * _int(raw, "pooling_kernel_size", where)
+    return VisionConfig(
+        model_patch_size=size,
+        mm_embed_dim=_int(raw, "mm_embed_dim", where),
+        mm_posemb_size=_int(raw, "mm_posemb_size", where),
+        rms_norm_eps=float(raw.get("rms_norm_eps", DEFAULT_EPS)),
+    )
+
+
+def _audio_config(raw: Mapping[str, Any]) -> AudioConfig:
+    where = "audio_config"
+    size = raw.get("audio_embed_dim", raw.get("audio_samples_per_token"))
+    if size is None:
+        raise _missing("audio_embed_dim", where)
+    return AudioConfig(audio_embed_dim=size, rms_norm_eps=float(raw.get("rms_norm_eps", DEFAULT_EPS)))

@@ -1,0 +1,181 @@
+"""Tokens out of a session: one by one, as streaming text with statistics, or as one string."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_gemma4.channels import Channels, Kind, Thoughts
+from mlx_gemma4.model import Model
+from mlx_gemma4.processor import Processor
+from mlx_gemma4.prompt import Prompt
+from mlx_gemma4.sample import Sampler, Sampling
+from mlx_gemma4.session import Session
+from mlx_gemma4.tools import parse_tool_calls
+
+MAX_TOKENS = 256
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True)
+class GenerationResponse:
+    """A piece of the answer, and how it is going."""
+
+    text: str
+    kind: Kind
+    """"text", "thought" (with ``thoughts="show"``) or "tool_call" (the whole call)."""
+    tokens: tuple[int, ...]
+    """The tokens since the last piece; in the last one, the token that ended the answer included."""
+    prompt_tokens: int
+    prompt_tps: float
+    """Prompt tokens per second."""
+    generation_tokens: int
+    generation_tps: float
+    time_to_first_token: float
+    """Seconds from the call to the first token, the prompt included."""
+    peak_memory: float
+    """GB, as MLX counts it; of the process."""
+    finish_reason: str | None
+    """None while it runs, then "stop" or "length"."""
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The calls in a piece of kind "tool_call": ``[{"name": …, "arguments": {…}}]``; else none."""
+        return parse_tool_calls(self.text) if self.kind == "tool_call" else []
+
+
+def generate_step(
+    session: Session, logits: mx.array, sampler: Callable[[mx.array], mx.array], *, max_tokens: int = MAX_TOKENS
+) -> Generator[int, None, None]:
+    """Yield tokens from ``logits`` [V] on; the next forward is queued before a token is handed out.
+
+    When the generator is closed, the session holds all tokens that were yielded but the last: whatever was
+    computed ahead is rewound.
+    """
+    start = session.position
+    taken = 0
+    token = sampler(logits)
+    mx.async_eval(token)
+    try:
+        while taken < max_tokens:
+            following = None
+            if taken + 1 < max_tokens:
+                following = sampler(session.step(token))
+                mx.async_eval(following)
+            taken += 1
+            yield _id(token)
+            if following is None:
+                break
+            token = following
+    finally:
+        session.rewind(start + max(taken - 1, 0))
+
+
+def stream_generate(
+    model: Model,
+    processor: Processor,
+    prompt: Prompt | str,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    sampling: Sampling = GREEDY,
+    thoughts: Thoughts = "drop",
+    session: Session | None = None,
+) -> Generator[GenerationResponse, None, None]:
+    """Answer a prompt piece by piece.
+
+    Args:
+        prompt: From ``processor.prompt``; a string is taken as one user message.
+        sampling: Greedy by default; ``Sampling.from_config(processor.generation)`` for the checkpoint's own way.
+        session: Where the prompt is appended; a new one by default. It ends up holding the prompt and the answer,
+            without the token that ended it.
+
+    Yields:
+        A GenerationResponse for each piece of text, and a last one, possibly without text, with a finish_reason.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"Expected max_tokens of 1 or more, got {max_tokens}")
+    if isinstance(prompt, str):
+        prompt = processor.prompt([{"role": "user", "content": prompt}])
+    session = session or Session(model)
+    sampler = Sampler(
+        sampling,
+        model.config.text_config.vocab_size,
+        suppress=processor.generation.suppress_tokens,
+        history=prompt.token_ids.tolist(),
+    )
+    started = time.perf_counter()
+    steps = generate_step(session, session.extend(prompt), sampler, max_tokens=max_tokens)
+    progress = _Progress(started, len(prompt))
+    channels = Channels(processor.tokenizer, thoughts)
+    finish_reason = "length"
+    try:
+        for token in steps:
+            progress.take(token)
+            if token in processor.stop_ids:
+                finish_reason = "stop"
+                break
+            for kind, text in channels.push(token):
+                yield progress.response(text, kind)
+    finally:
+        steps.close()
+    *rest, last = [*channels.flush()] or [("text", "")]
+    for kind, text in rest:
+        yield progress.response(text, kind)
+    yield progress.response(last[1], last[0], finish_reason)
+
+
+def generate(
+    model: Model,
+    processor: Processor,
+    prompt: Prompt | str,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    sampling: Sampling = GREEDY,
+    thoughts: Thoughts = "drop",
+) -> str:
+    """Answer a prompt: the text of ``stream_generate``. Tool calls are in it as the model wrote them."""
+    responses = stream_generate(model, processor, prompt, max_tokens=max_tokens, sampling=sampling, thoughts=thoughts)
+    return "".join(response.text for response in responses)
+
+
+def _id(token: mx.array) -> int:
+    value = token.item()
+    assert isinstance(value, int)
+    return value
+
+
+class _Progress:
+    """Tokens and times of one answer."""
+
+    def __init__(self, started: float, prompt_tokens: int) -> None:
+        self._started = started
+        self._prompt_tokens = prompt_tokens
+        self._first: float | None = None
+        self._count = 0
+        self._tokens: list[int] = []
+
+    def take(self, token: int) -> None:
+        self._count += 1
+        self._tokens.append(token)
+        self._first = self._first or time.perf_counter()
+
+    def response(self, text: str, kind: Kind, finish_reason: str | None = None) -> GenerationResponse:
+        now = time.perf_counter()
+        first = self._first or now
+        tokens, self._tokens = tuple(self._tokens), []
+        return GenerationResponse(
+            text=text,
+            kind=kind,
+            tokens=tokens,
+            prompt_tokens=self._prompt_tokens,
+            prompt_tps=self._prompt_tokens / max(first - self._started, 1e-9),
+            generation_tokens=self._count,
+            generation_tps=(self._count - 1) / max(now - first, 1e-9),
+            time_to_first_token=first - self._started,
+            peak_memory=mx.get_peak_memory() / 1e9,
+            finish_reason=finish_reason,
+        )

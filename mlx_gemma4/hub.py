@@ -1,0 +1,86 @@
+"""A model's name to a folder: the embedded demo, a folder on disk, or a repo on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+DEMO = "demo"
+DEFAULT_MODEL = "mlx-community/gemma-4-12B-it-4bit"
+"""What runs when nothing is named."""
+MODEL_VARIABLE = "MLX_GEMMA4_MODEL"
+
+FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model")
+"""What a checkpoint is made of; a repo may hold more, which is not downloaded."""
+
+
+def demo_folder() -> Path:
+    """The folder of the embedded demo: ``checkpoint/`` and ``media/``."""
+    return Path(__file__).parent / "demo"
+
+
+def default_model() -> str:
+    """The model to run when none is named: ``$MLX_GEMMA4_MODEL``, or else DEFAULT_MODEL."""
+    return os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL
+
+
+def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = None) -> Path:
+    """The folder of a checkpoint, downloaded if need be.
+
+    Args:
+        name: ``"demo"``, a folder, or a Hub repo id (``owner/name``).
+        revision: Branch, tag or commit of the repo.
+
+    Raises:
+        ValueError: There is no such folder or repo, or it cannot be reached.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if str(name) == DEMO:
+        return demo_folder() / "checkpoint"
+    parts = str(name).split("/")
+    if len(parts) != 2 or not all(parts) or str(name).startswith((".", "~")):
+        raise ValueError(
+            f"Expected a checkpoint folder, a Hugging Face repo id (owner/name) or 'demo', got {str(name)!r}: "
+            "there is no such folder"
+        )
+    return _download(str(name), revision)
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        # complete in the cache: no request is made, and starting does not wait for one
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES), local_files_only=True))
+    except LocalEntryNotFoundError:
+        size = _announced_size(repo, revision)
+    print(f"Downloading {repo} ({size / 1e9:.1f} GB), once, to the Hugging Face cache", file=sys.stderr)
+    return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+
+
+def _announced_size(repo: str, revision: str | None) -> int:
+    """Bytes that a download will take; the first request, so it also finds out what can go wrong."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        siblings = HfApi().model_info(repo, revision=revision, files_metadata=True).siblings or []
+    except GatedRepoError as error:
+        raise ValueError(f"The repo {repo} asks for its terms to be accepted: huggingface.co/{repo}") from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"Expected a Hugging Face repo, there is none called {repo!r} (or it is private: hf auth login)"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ValueError(f"Expected a revision of {repo}, it has none called {revision!r}") from error
+    except Exception as error:  # whatever the HTTP client of the installed version raises
+        raise ValueError(
+            f"The Hugging Face Hub cannot be reached for {repo}, and it is not in the cache: {error}. "
+            "Without a network, --model demo runs the embedded checkpoint, --model FOLDER one on disk"
+        ) from error
+    return sum(file.size or 0 for file in siblings if any(fnmatch(file.rfilename, pattern) for pattern in FILES))

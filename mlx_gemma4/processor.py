@@ -1,0 +1,289 @@
+"""Chats and media to Prompts: the template rendered, placeholders expanded and counted, media prepared.
+
+numpy only: a processor knows the checkpoint's sizes and ids, and nothing of its weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_gemma4 import audio, image, video
+from mlx_gemma4.config import Config, GenerationConfig, read_json
+from mlx_gemma4.prompt import AUDIO, IMAGE, TEXT, VIDEO, Prompt
+from mlx_gemma4.template import ChatTemplate, Message
+from mlx_gemma4.tokenizer import Tokenizer, load_tokenizer
+
+AudioSource = str | os.PathLike[str] | np.ndarray
+VideoSource = str | os.PathLike[str] | tuple[np.ndarray, float]
+
+MEDIA = ("image", "audio", "video")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a medium goes into one prompt: ``processor_config.json``, or else the reference's defaults."""
+
+    image_tokens: int = 280
+    """Soft tokens of an image, at most: 70, 140, 280, 560 or 1120."""
+    video_tokens: int = 70
+    """Soft tokens of a video frame, at most."""
+    video_frames: int = video.MAX_FRAMES
+    audio_tokens: int = 750
+    """Frames of one audio segment, at most: 30 s."""
+
+    @classmethod
+    def from_file(cls, path: Path) -> Limits:
+        """Read the file; what it does not say (MLX conversions drop much of it) stays at the default."""
+        if not path.is_file():
+            return cls()
+        raw = read_json(path)
+        images, videos = raw.get("image_processor") or {}, raw.get("video_processor") or {}
+        said = {
+            "image_tokens": images.get("max_soft_tokens"),
+            "video_tokens": videos.get("max_soft_tokens"),
+            "video_frames": videos.get("num_frames"),
+            "audio_tokens": raw.get("audio_seq_length"),
+        }
+        return cls(**{name: int(value) for name, value in said.items() if value is not None})
+
+
+class Processor:
+    """What a checkpoint folder says about text, chats and media.
+
+    Attributes:
+        tokenizer: Text to ids and back.
+        generation: ``generation_config.json``.
+        limits: Budgets, as the checkpoint has them.
+        stop_ids: Every token that ends an answer.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        *,
+        generation: GenerationConfig | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.template = template
+        self.generation = generation or GenerationConfig()
+        self.limits = limits or Limits()
+        self.stop_ids = frozenset(self.generation.eos_token_ids) | frozenset(config.text_config.eos_token_ids)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Processor:
+        """Read all but the weights of a checkpoint folder.
+
+        Raises:
+            ValueError: A file is missing or broken; the message names it.
+        """
+        return cls(
+            Config.from_file(folder / "config.json"),
+            load_tokenizer(folder),
+            ChatTemplate.from_folder(folder),
+            generation=GenerationConfig.from_file(folder / "generation_config.json"),
+            limits=Limits.from_file(folder / "processor_config.json"),
+        )
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples in one audio frame (640 in the 12B: 40 ms)."""
+        if self.config.audio_config is None:
+            raise _cannot("audio")
+        return self.config.audio_config.audio_embed_dim
+
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        enable_thinking: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        image_tokens: int | None = None,
+    ) -> Prompt:
+        """Render a chat with the checkpoint's template and put its media in.
+
+        Args:
+            messages: ``[{"role": "user", "content": …}]``; content is text or a list of ``{"type": "text",
+                "text": …}``, ``{"type": "image", "image": …}``, ``{"type": "audio", "audio": …}``, ``{"type":
+                "video", "video": …}``. An image is a path, a PIL image or uint8 [H, W, 3]; audio a path or float
+                [n] at 16 kHz; video a path, or (frames [T, H, W, 3] uint8, frames per second).
+            tools: JSON schemas of functions that the model may call.
+            image_tokens: Budget of each image, instead of the checkpoint's.
+
+        Raises:
+            ValueError: Unreadable media, audio beyond the segment limit, or a template that drops media.
+        """
+        media = {kind: list[Any]() for kind in MEDIA}
+        for message in messages:
+            for part in _parts(message):
+                if part.get("type") != "text":
+                    media[_medium(part)].append(part[_medium(part)])
+        text = self.template.render(
+            messages, add_generation_prompt=add_generation_prompt, enable_thinking=enable_thinking, tools=tools
+        )
+        limits = self.limits if image_tokens is None else replace(self.limits, image_tokens=image_tokens)
+        return self.expand(text, images=media["image"], audios=media["audio"], videos=media["video"], limits=limits)
+
+    def expand(
+        self,
+        text: str,
+        *,
+        images: Sequence[Any] = (),
+        audios: Sequence[AudioSource] = (),
+        videos: Sequence[VideoSource] = (),
+        limits: Limits | None = None,
+    ) -> Prompt:
+        """Put media in the place of their placeholders in a rendered prompt, in order.
+
+        transformers ``Gemma4UnifiedProcessor``.
+
+        Raises:
+            ValueError: More or fewer placeholders than media, or media that cannot be read.
+        """
+        limits = limits or self.limits
+        ids = self.config.token_ids
+        frames = [self._frames(source, limits) for source in audios]
+        patches = [self._patches(image.load_image(source), limits.image_tokens) for source in images]
+        clips = [video.load_video(source, max_frames=limits.video_frames) for source in videos]
+        films = [[self._patches(frame, limits.video_tokens) for frame in clip.frames] for clip in clips]
+
+        for kind, token_id, count in (
+            ("image", ids.image, len(images)),
+            ("audio", ids.audio, len(audios)),
+            ("video", ids.video, len(videos)),
+        ):
+            written = text.count(self._token(token_id, kind)) if token_id is not None else 0
+            if written != count:
+                raise ValueError(
+                    f"Expected {count} {kind} placeholders in the rendered prompt, one for each {kind} input, "
+                    f"got {written}"
+                )
+        text = self._write_out(text, "image", ids.image, [self._image_text(len(each)) for each in patches])
+        text = self._write_out(text, "audio", ids.audio, [self._audio_text(len(each)) for each in frames])
+        shown = [self._video_text(film, clip) for film, clip in zip(films, clips, strict=True)]
+        text = self._write_out(text, "video", ids.video, shown)
+        return self._assemble(text, frames, patches, films)
+
+    def text(self, text: str) -> Prompt:
+        """Text alone, special tokens in it included, as a stretch of a sequence."""
+        return Prompt.from_tokens(self.tokenizer.encode(text))
+
+    def frames(self, samples: np.ndarray) -> np.ndarray:
+        """Samples [n] at 16 kHz → frames [ceil(n / frame_samples), frame_samples], as a session takes them."""
+        return audio.frames(audio.check_samples(samples, "the samples"), self.frame_samples)
+
+    def patches(self, source: Any, *, image_tokens: int | None = None) -> image.Patches:
+        """An image (path, PIL image or uint8 [H, W, 3]) → patches, as a session takes them."""
+        return self._patches(image.load_image(source), image_tokens or self.limits.image_tokens)
+
+    def decode(self, token_ids: Sequence[int] | np.ndarray) -> str:
+        """Text of token ids, without special tokens."""
+        return self.tokenizer.decode([int(token_id) for token_id in token_ids])
+
+    def _patches(self, pixels: np.ndarray, budget: int) -> image.Patches:
+        if self.config.vision_config is None:
+            raise _cannot("image")
+        return image.to_patches(pixels, budget, self.config.vision_config.model_patch_size)
+
+    def _frames(self, source: AudioSource, limits: Limits) -> np.ndarray:
+        samples = audio.load_audio(source)
+        frames = audio.frames(samples, self.frame_samples)
+        if len(frames) > limits.audio_tokens:
+            longest = limits.audio_tokens * self.frame_samples / audio.SAMPLE_RATE
+            raise ValueError(
+                f"Expected at most {longest:g} s of sound in one prompt, got {len(samples) / audio.SAMPLE_RATE:.2f} s; "
+                "cut it with mlx_gemma4.split_audio, or use mlx_gemma4 transcribe, which does"
+            )
+        return frames
+
+    def _token(self, token_id: int | None, kind: str) -> str:
+        token = None if token_id is None else self.tokenizer.token(token_id)
+        if token is None:
+            raise _cannot(kind)
+        return token
+
+    def _write_out(self, text: str, kind: str, token_id: int | None, replacements: Sequence[str]) -> str:
+        if not replacements:
+            return text
+        parts = text.split(self._token(token_id, kind))
+        pairs = zip(parts[:-1], replacements, strict=True)
+        return "".join(before + medium for before, medium in pairs) + parts[-1]
+
+    def _image_text(self, count: int) -> str:
+        ids = self.config.token_ids
+        return self._block(ids.image_begin, self._token(ids.image, "image") * count, ids.image_end, "image")
+
+    def _audio_text(self, count: int) -> str:
+        ids = self.config.token_ids
+        return self._block(ids.audio_begin, self._token(ids.audio, "audio") * count, ids.audio_end, "audio")
+
+    def _video_text(self, film: Sequence[image.Patches], clip: video.Clip) -> str:
+        ids = self.config.token_ids
+        token = self._token(ids.video, "video")
+        return " ".join(
+            f"{video.timestamp(seconds)} {self._block(ids.image_begin, token * len(each), ids.image_end, 'video')}"
+            for seconds, each in zip(clip.seconds, film, strict=True)
+        )
+
+    def _block(self, begin: int | None, inside: str, end: int | None, kind: str) -> str:
+        return self._token(begin, kind) + inside + self._token(end, kind)
+
+    def _assemble(
+        self,
+        text: str,
+        frames: Sequence[np.ndarray],
+        patches: Sequence[image.Patches],
+        films: Sequence[Sequence[image.Patches]],
+    ) -> Prompt:
+        ids = self.config.token_ids
+        token_ids = np.asarray(self.tokenizer.encode(text), dtype=np.int32)
+        types = np.full(len(token_ids), TEXT, np.uint8)
+        for token_id, kind in ((ids.image, IMAGE), (ids.video, VIDEO), (ids.audio, AUDIO)):
+            if token_id is not None:
+                types[token_ids == token_id] = kind
+        prompt = replace(Prompt.from_tokens(token_ids), token_types=types)
+        if frames:
+            prompt = replace(prompt, frames=np.concatenate(frames))
+        shown = _in_order(types, list(patches), [each for film in films for each in film])
+        if shown:
+            prompt = replace(
+                prompt,
+                patches=np.concatenate([each.pixels for each in shown]),
+                positions=np.concatenate([each.positions for each in shown]),
+            )
+        return prompt
+
+
+def _in_order(types: np.ndarray, images: list[image.Patches], frames: list[image.Patches]) -> list[image.Patches]:
+    """Images and video frames in the order in which their placeholders stand."""
+    starts = np.flatnonzero(np.diff(types, prepend=TEXT) != 0)
+    waiting = {IMAGE: iter(images), VIDEO: iter(frames)}
+    return [next(waiting[int(types[start])]) for start in starts if int(types[start]) in waiting]
+
+
+def _parts(message: Message) -> Sequence[Mapping[str, Any]]:
+    content = message.get("content")
+    return [] if content is None or isinstance(content, str) else content
+
+
+def _medium(part: Mapping[str, Any]) -> str:
+    kind = part.get("type")
+    if kind not in MEDIA:
+        raise ValueError(f"Expected content of type text, {', '.join(MEDIA)}, got {kind!r}")
+    if kind not in part:
+        raise ValueError(f"Expected the {kind} under {kind!r} in {{'type': {kind!r}, …}}, found none")
+    return kind
+
+
+def _cannot(kind: str) -> ValueError:
+    return ValueError(f"Expected a checkpoint that takes {kind} input, got one that does not (text only)")

@@ -1,0 +1,36 @@
+"""Segments of text as txt, json, srt or vtt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from mlx_gemma4.transcribe import Segment
+
+FORMATS = ("txt", "json", "srt", "vtt")
+
+
+def write(segments: Iterable[Segment], layout: str) -> str:
+    """A whole file of segments in one of FORMATS; segments without text are left out of all but json."""
+    segments = list(segments)
+    spoken = [segment for segment in segments if segment.text]
+    if layout == "txt":
+        return "".join(f"{segment.text}\n" for segment in spoken)
+    if layout == "json":
+        return json.dumps({"segments": [asdict(segment) for segment in segments]}, ensure_ascii=False, indent=2) + "\n"
+    if layout == "srt":
+        return "\n".join(f"{number}\n{_cue(segment, ',')}" for number, segment in enumerate(spoken, 1))
+    if layout == "vtt":
+        return "WEBVTT\n\n" + "\n".join(_cue(segment, ".") for segment in spoken)
+    raise ValueError(f"Expected a format of {', '.join(FORMATS)}, got {layout!r}")
+
+
+def _cue(segment: Segment, point: str) -> str:
+    return f"{_time(segment.start, point)} --> {_time(segment.end, point)}\n{segment.text}\n"
+
+
+def _time(seconds: float, point: str) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"

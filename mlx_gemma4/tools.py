@@ -1,0 +1,20 @@
+"""What a model wants called: its tool calls, read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def parse_tool_calls(text: str) -> list[dict[str, Any]]:
+    """Read ``call:name{key:value}``, one or several, by mlx-lm's parser: ``[{"name": …, "arguments": {…}}]``.
+
+    Raises:
+        ValueError: The text is no tool call, or its arguments cannot be read.
+    """
+    from mlx_lm.tool_parsers.gemma4 import parse_tool_call
+
+    try:
+        calls = parse_tool_call(text)
+    except ValueError as error:
+        raise ValueError(f"Expected a tool call (call:name{{…}}), got {text!r}: {error}") from error
+    return calls if isinstance(calls, list) else [calls]

@@ -1,0 +1,130 @@
+"""Tensors on disk into the model's modules: names, shards, stored quantization. Strict: nothing missing, nothing extra.
+
+Read are the released layout and transformers' own (``model.language_model.…``), MLX conversions
+(``language_model.model.…``, possibly quantized) and text-only ones (``model.layers.…``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_gemma4.config import Config, read_json
+from mlx_gemma4.model import Model
+
+MEDIA_PREFIXES = ("vision_embedder.", "embed_vision.", "embed_audio.")
+
+
+def load_model(folder: Path, *, dtype: mx.Dtype | None = None) -> Model:
+    """Build the model of a checkpoint folder and load its weights, evaluated.
+
+    Args:
+        dtype: Compute in this type; None takes the checkpoint's own (that of its final norm).
+
+    Raises:
+        ValueError: The folder is no checkpoint, or its tensors do not fit its config; the message names them.
+    """
+    config = Config.from_file(folder / "config.json")
+    weights = read_weights(folder)
+    model = Model(_without_absent_media(config, weights))
+    _apply_quantization(model, config.quantization, weights)
+    try:
+        model.load_weights(list(weights.items()), strict=True)
+    except ValueError as error:
+        raise ValueError(f"The tensors in {folder} do not fit its config.json: {error}") from error
+    model.set_dtype(model.dtype if dtype is None else dtype)
+    mx.eval(model.parameters())
+    return model
+
+
+def read_weights(folder: Path) -> dict[str, mx.array]:
+    """All tensors of a checkpoint folder under the model's names, lazily."""
+    weights: dict[str, mx.array] = {}
+    for path in weight_files(folder):
+        check_complete(path)
+        tensors = mx.load(str(path))
+        assert isinstance(tensors, dict)
+        for name, tensor in tensors.items():
+            renamed = model_name(name)
+            if renamed is not None:
+                weights[renamed] = tensor
+    return weights
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: those that its index names, or all there are."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        paths = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+        absent = [path.name for path in paths if not path.is_file()]
+        if absent:
+            raise ValueError(f"Expected the shards that {index} names, these are not there: {', '.join(absent)}")
+    else:
+        paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise ValueError(f"Expected weights (*.safetensors) in {folder}, found none")
+    return paths
+
+
+def check_complete(path: Path) -> None:
+    """Compare a safetensors file's length with what its header promises.
+
+    Raises:
+        ValueError: The file is cut short, or is no safetensors file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise ValueError(f"Expected a safetensors file at {path}, its {size} bytes end inside the header")
+        try:
+            header = json.loads(file.read(length))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"Expected a safetensors file at {path}, its header is not JSON: {error}") from error
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    expected = 8 + length + max(ends, default=0)
+    if size < expected:
+        raise ValueError(f"Expected {expected} bytes in {path}, got {size}: the file is cut short, fetch it again")
+
+
+def model_name(name: str) -> str | None:
+    """The model's name for a tensor (or module path) of any layout; None for what the model does not store."""
+    name = name.removeprefix("model.")
+    if name in ("lm_head.weight", "language_model.lm_head.weight") or "rotary_emb" in name:
+        return None  # the head is tied to the embedding, frequencies follow from the config
+    if name.startswith(MEDIA_PREFIXES):
+        return name
+    return "language_model.model." + name.removeprefix("language_model.").removeprefix("model.")
+
+
+def _without_absent_media(config: Config, weights: Mapping[str, mx.array]) -> Config:
+    """Text-only conversions keep the vision and audio parts in the config and drop all of their tensors."""
+    absent: dict[str, Any] = {}
+    if not any(name.startswith(MEDIA_PREFIXES[:2]) for name in weights):
+        absent["vision_config"] = None
+    if not any(name.startswith(MEDIA_PREFIXES[2]) for name in weights):
+        absent["audio_config"] = None
+    return replace(config, **absent)
+
+
+def _apply_quantization(model: Model, block: Mapping[str, Any] | None, weights: Mapping[str, mx.array]) -> None:
+    """Turn the modules that have stored scales into quantized ones, each with its own settings."""
+    quantized = {name.removesuffix(".scales") for name in weights if name.endswith(".scales")}
+    if not quantized:
+        return
+    if block is None:
+        raise ValueError(f"Expected a quantization block in config.json: {len(quantized)} modules have scales")
+    defaults = {key: block[key] for key in ("group_size", "bits", "mode") if key in block}
+    # as in mlx-lm, a module's own entry stands alone: what it leaves out is MLX's default, not the block's
+    overrides = {model_name(path): dict(value) for path, value in block.items() if isinstance(value, dict)}
+
+    def settings(path: str, module: nn.Module) -> bool | dict[str, Any]:
+        return overrides.get(path, defaults) if path in quantized else False
+
+    nn.quantize(model, class_predicate=settings)
