@@ -25,10 +25,14 @@ class PatchNorm(nn.LayerNorm):
 
     def __call__(self, x: mx.array) -> mx.array:
         rows = x.astype(mx.float32).reshape(*x.shape[:-1], self.side, -1)
-        rows = rows - rows.mean(axis=-1).mean(axis=-1)[..., None, None]
-        variance = mx.square(rows).mean(axis=-1).mean(axis=-1)[..., None]
-        normed = (rows.reshape(x.shape) * mx.rsqrt(variance + self.eps)).astype(x.dtype)
-        return normed * self.weight + self.bias
+        rows = rows - _mean(rows)
+        rows = rows - _mean(rows)  # what rounding left of it
+        normed = rows * mx.rsqrt(_mean(mx.square(rows)) + self.eps)
+        return normed.reshape(x.shape).astype(x.dtype) * self.weight + self.bias
+
+
+def _mean(rows: mx.array) -> mx.array:
+    return rows.mean(axis=-1, keepdims=True).mean(axis=-2, keepdims=True)
 
 
 class PatchDense(nn.Linear):

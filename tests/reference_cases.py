@@ -1,0 +1,78 @@
+"""The prompts that the reference implementation was run on, and its numbers. Imports neither mlx nor torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_gemma4.hub import demo_folder
+from mlx_gemma4.processor import Processor
+from mlx_gemma4.prompt import Prompt
+
+DATA = Path(__file__).parent / "data"
+REFERENCE = DATA / "reference"
+CHECKPOINTS = ("released", "resaved")
+CASES = ("text", "image", "two-images", "audio", "video", "mixed")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prompt and what the reference implementation computes for it, in float32."""
+
+    checkpoint: str
+    name: str
+    prompt: Prompt
+    logits: np.ndarray
+    """[L, V]."""
+    greedy: list[int]
+    """The next tokens, special ones left out."""
+    text: str
+    """The rendered prompt, placeholders not expanded."""
+    messages: list[tuple[str, list[tuple[str, Any]]]]
+    """(role, [(type, text or index of a medium)])."""
+
+    @property
+    def folder(self) -> Path:
+        return REFERENCE / self.checkpoint
+
+
+def reference_case(checkpoint: str, name: str) -> Case:
+    folder = REFERENCE / checkpoint
+    arrays = np.load(folder / f"{name}.npz")
+    told = json.loads((folder / "cases.json").read_text())[name]
+    frames, patches, positions = np.zeros((0, 640)), [np.zeros((0, 6912))], [np.zeros((0, 2))]
+    if "input_features" in arrays:
+        frames = arrays["input_features"][arrays["input_features_mask"].astype(bool)]
+    for pixels, places in (("pixel_values", "image_position_ids"), ("pixel_values_videos", "video_position_ids")):
+        if pixels in arrays:
+            real = (arrays[places] != -1).all(axis=-1)
+            patches.append(arrays[pixels][real].astype(np.float32) * np.float32(1 / 255))
+            positions.append(arrays[places][real])
+    prompt = Prompt(
+        token_ids=arrays["input_ids"][0].astype(np.int32),
+        token_types=arrays["mm_token_type_ids"][0].astype(np.uint8),
+        frames=frames.astype(np.float32),
+        patches=np.concatenate(patches).astype(np.float32),
+        positions=np.concatenate(positions).astype(np.int32),
+    )
+    logits = arrays["logits"].reshape(len(prompt), -1)
+    return Case(checkpoint, name, prompt, logits, arrays["greedy"].reshape(-1).tolist(), told["prompt"], told["messages"])
+
+
+def media_file(name: str) -> Path:
+    """A recording or picture of the demo: some are in the package, the others here."""
+    packaged = demo_folder() / "media" / name
+    return packaged if packaged.exists() else DATA / "demo" / name
+
+
+def demo_prompts(processor: Processor) -> dict[str, Prompt]:
+    """Prompts for the demo checkpoint: sound, a picture, and both in one turn."""
+    image = {"type": "image", "image": media_file("picture-01.png")}
+    audio = {"type": "audio", "audio": media_file("hibari-03.wav")}
+    describe, transcribe = ({"type": "text", "text": text} for text in ("Describe the image.", "Transcribe the audio."))
+    contents = {"audio": [transcribe, audio], "image": [image, describe], "both": [image, describe, audio, image]}
+    return {name: processor.prompt([{"role": "user", "content": parts}]) for name, parts in contents.items()}
