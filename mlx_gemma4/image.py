@@ -8,11 +8,15 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from mlx_gemma4.resize import resize
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,37 +55,50 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.
         return source
     from PIL import Image
 
-    if isinstance(source, Image.Image):
-        return _to_rgb(source)
-    path = Path(source)
-    if not path.is_file():
-        raise ValueError(f"Expected an image file, found none at {path}")
+    name = "the image" if isinstance(source, Image.Image) else str(source)
+    if not isinstance(source, Image.Image) and not Path(source).is_file():
+        raise ValueError(f"Expected an image file, found none at {name}")
+    with _reading(name):
+        pixels = _decode(source)
+    if pixels.size == 0:
+        raise ValueError(f"Expected pixels in {name}, it has none")
+    return pixels if pixels.ndim == 3 else _deep_to_rgb(pixels, name)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn whatever Pillow and its decoders raise into a ValueError that says where."""
+    from PIL import Image
+
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of broken metadata beside whole pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return _to_rgb(image)
+            yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
-            f"Expected at most {Image.MAX_IMAGE_PIXELS} pixels in {path}, it has more: {error} Scale it down first"
+            f"Expected at most {Image.MAX_IMAGE_PIXELS} pixels in {name}, it has more: {error} Scale it down first"
         ) from error
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"Expected an image that Pillow reads in {path}, got: {error}") from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, RuntimeError, struct.error and more
+        raise ValueError(f"Expected an image that Pillow reads in {name}, got: {error}") from error
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    from PIL import ImageOps
+def _decode(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
+    """The pixels, upright: uint8 [H, W, 3]; or as they are, [H, W], where they have more than 8 bits."""
+    from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _deep_to_rgb(np.asarray(image), image.mode)
-    return np.asarray(image.convert("RGB"))
+    if not isinstance(source, Image.Image):
+        with Image.open(source) as image:
+            return _decode(image)
+    upright = ImageOps.exif_transpose(source)
+    deep = upright.mode.startswith("I") or upright.mode == "F"
+    return np.asarray(upright if deep else upright.convert("RGB"))
 
 
-def _deep_to_rgb(values: np.ndarray, mode: str) -> np.ndarray:
+def _deep_to_rgb(values: np.ndarray, name: str) -> np.ndarray:
     """16-bit greys to 8 bits: Pillow's own conversion would clip them to white."""
-    if mode == "F" or values.max(initial=0) > 65535 or values.min(initial=0) < 0:
-        raise ValueError(f"Expected an image of 8 or 16 bits a channel, got Pillow mode {mode!r}; convert it first")
+    if values.dtype == np.float32 or values.max() > 65535 or values.min() < 0:
+        raise ValueError(f"Expected an image of 8 or 16 bits a channel in {name}, got {values.dtype}; convert it first")
     grey = (values.astype(np.uint32) * 255 + 32767) // 65535
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
 
@@ -103,15 +120,10 @@ def target_size(height: int, width: int, max_soft_tokens: int, side: int) -> tup
 
 def to_patches(pixels: np.ndarray, max_soft_tokens: int, side: int) -> Patches:
     """uint8 [H, W, 3] → patches: scaled (bicubic, antialiased), cut row by row, divided by 255."""
-    from PIL import Image
-
     if max_soft_tokens not in BUDGETS:
         raise ValueError(f"Expected an image budget of {', '.join(map(str, BUDGETS))} tokens, got {max_soft_tokens}")
     height, width = target_size(pixels.shape[0], pixels.shape[1], max_soft_tokens, side)
-    if (height, width) != pixels.shape[:2]:
-        scaled = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-        pixels = np.asarray(scaled)
-    return patchify(pixels, side)
+    return patchify(resize(pixels, height, width), side)
 
 
 def patchify(pixels: np.ndarray, side: int) -> Patches:

@@ -22,11 +22,11 @@ from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4Uni
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from reference_cases import CASES, CHECKPOINTS, DATA, REFERENCE, demo_prompts, reference_case  # noqa: E402
+from reference_cases import CASES, CHECKPOINTS, DATA, REFERENCE, demo_prompts, reference_case
 
-from mlx_gemma4.hub import demo_folder  # noqa: E402
-from mlx_gemma4.processor import Processor  # noqa: E402
-from mlx_gemma4.prompt import AUDIO, Prompt  # noqa: E402
+from mlx_gemma4.hub import demo_folder
+from mlx_gemma4.processor import Processor
+from mlx_gemma4.prompt import AUDIO, Prompt
 
 
 def load(folder: Path, dtype: torch.dtype) -> Any:

@@ -44,7 +44,8 @@ def reference_case(checkpoint: str, name: str) -> Case:
     folder = REFERENCE / checkpoint
     arrays = np.load(folder / f"{name}.npz")
     told = json.loads((folder / "cases.json").read_text())[name]
-    frames, patches, positions = np.zeros((0, 640)), [np.zeros((0, 6912))], [np.zeros((0, 2))]
+    nothing = Prompt.from_tokens([])
+    frames, patches, positions = nothing.frames, [], []
     if "input_features" in arrays:
         frames = arrays["input_features"][arrays["input_features_mask"].astype(bool)]
     for pixels, places in (("pixel_values", "image_position_ids"), ("pixel_values_videos", "video_position_ids")):
@@ -56,11 +57,13 @@ def reference_case(checkpoint: str, name: str) -> Case:
         token_ids=arrays["input_ids"][0].astype(np.int32),
         token_types=arrays["mm_token_type_ids"][0].astype(np.uint8),
         frames=frames.astype(np.float32),
-        patches=np.concatenate(patches).astype(np.float32),
-        positions=np.concatenate(positions).astype(np.int32),
+        patches=np.concatenate(patches) if patches else nothing.patches,
+        positions=np.concatenate(positions).astype(np.int32) if patches else nothing.positions,
     )
     logits = arrays["logits"].reshape(len(prompt), -1)
-    return Case(checkpoint, name, prompt, logits, arrays["greedy"].reshape(-1).tolist(), told["prompt"], told["messages"])
+    return Case(
+        checkpoint, name, prompt, logits, arrays["greedy"].reshape(-1).tolist(), told["prompt"], told["messages"]
+    )
 
 
 def media_file(name: str) -> Path:

@@ -1,0 +1,119 @@
+"""Caches against a plain list of everything that went in."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_gemma4.cache import STEP, Cache, FullCache, SlidingCache
+from mlx_gemma4.config import FULL, SLIDING, LayerConfig
+
+WINDOW, ROOM = 40, 30
+
+
+def rows(start: int, length: int) -> tuple[mx.array, mx.array]:
+    """Keys that carry their position, and values that carry its negative: [1, 1, length, 1]."""
+    keys = mx.arange(start, start + length, dtype=mx.float32).reshape(1, 1, length, 1)
+    return keys, -keys
+
+
+def lengths(seed: int, total: int, most: int) -> list[int]:
+    random = np.random.default_rng(seed)
+    cuts = []
+    while sum(cuts) < total:
+        cuts.append(int(random.integers(1, most)))
+    return cuts
+
+
+@pytest.mark.parametrize("most", [3, 60, 700])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_sliding_cache_returns_the_window_before_and_the_new(seed: int, most: int) -> None:
+    """Whatever the pieces, the keys fetched are those at the positions that the queries may see."""
+    cache = SlidingCache(WINDOW, ROOM)
+    for length in lengths(seed, 2000, most):
+        start = cache.position
+        assert cache.visible(length) == min(start, WINDOW - 1) + length
+        keys, values = cache.update_and_fetch(*rows(start, length))
+        expected = np.arange(max(0, start - WINDOW + 1), start + length)
+        np.testing.assert_array_equal(np.array(keys).reshape(-1), expected)
+        np.testing.assert_array_equal(np.array(values).reshape(-1), -expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_sliding_cache_never_holds_more_than_window_and_room(seed: int) -> None:
+    """One STEP of spare space comes on top, however long the pieces are."""
+    cache = SlidingCache(WINDOW, ROOM)
+    for length in lengths(seed, 3000, 500):
+        cache.update_and_fetch(*rows(cache.position, length))
+        assert cache.position - cache.start <= WINDOW + ROOM
+        assert cache.keys is not None and cache.keys.shape[2] <= WINDOW + ROOM + STEP
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rewound_sliding_cache_is_as_if_never_extended(seed: int) -> None:
+    """Rewinding to the furthest allowed place and going on fetches the right keys."""
+    random = np.random.default_rng(seed)
+    cache = SlidingCache(WINDOW, ROOM)
+    for length in lengths(seed, 2000, 90):
+        cache.update_and_fetch(*rows(cache.position, length))
+        cache.position = int(random.integers(cache.earliest, cache.position + 1))
+        start = cache.position
+        keys, _ = cache.update_and_fetch(*rows(start, 2))
+        np.testing.assert_array_equal(np.array(keys).reshape(-1), np.arange(max(0, start - WINDOW + 1), start + 2))
+
+
+def test_a_rewind_by_the_room_is_always_possible() -> None:
+    """The room is a promise, not a matter of when the buffer was last moved."""
+    cache = SlidingCache(WINDOW, ROOM)
+    for _ in range(3000):
+        cache.update_and_fetch(*rows(cache.position, 1))
+        assert cache.earliest <= max(0, cache.position - ROOM)
+
+
+def test_a_full_cache_returns_everything_and_grows_in_steps() -> None:
+    """Few moves, and at most a quarter of unused space beyond a STEP."""
+    cache = FullCache()
+    capacities = set()
+    for length in lengths(0, 20_000, 200):
+        keys, _ = cache.update_and_fetch(*rows(cache.position, length))
+        assert cache.keys is not None
+        capacities.add(cache.keys.shape[2])
+        assert cache.keys.shape[2] <= 1.25 * cache.position + 2 * STEP
+    np.testing.assert_array_equal(np.array(keys).reshape(-1), np.arange(cache.position))
+    assert len(capacities) < 25
+
+
+def make_cache() -> Cache:
+    layers = [LayerConfig(SLIDING, 1, 1, False), LayerConfig(FULL, 1, 1, True)]
+    cache = Cache(layers, window=WINDOW, room=ROOM)
+    for layer in cache.layers:
+        layer.update_and_fetch(*rows(0, 200))
+    return cache
+
+
+def test_a_rewind_ahead_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Expected a position from 0 to 200 to rewind to, got 201"):
+        make_cache().rewind(201)
+
+
+def test_a_rewind_beyond_the_room_is_refused_and_changes_nothing() -> None:
+    cache = make_cache()
+    with pytest.raises(ValueError, match=r"within the last 30 to rewind to, got 169 at 200.*larger room"):
+        cache.rewind(169)
+    assert cache.position == 200
+    cache.rewind(170)
+    assert [layer.position for layer in cache.layers] == [170, 170]
+
+
+def test_only_full_layers_grow_for_ever() -> None:
+    """nbytes of the sliding layer stays while the sequence grows tenfold."""
+    cache = make_cache()
+    sliding, full = cache.layers
+    before = sliding.keys.nbytes, full.keys.nbytes  # type: ignore[union-attr]
+    for layer in cache.layers:
+        for _ in range(20):
+            layer.update_and_fetch(*rows(layer.position, 100))
+    assert sliding.keys.nbytes <= 4 * (WINDOW + ROOM + STEP)  # type: ignore[union-attr]
+    assert full.keys.nbytes >= 8 * before[1]  # type: ignore[union-attr]
+    assert cache.nbytes == 2 * (sliding.keys.nbytes + full.keys.nbytes)  # type: ignore[union-attr]

@@ -1,0 +1,251 @@
+"""A session: any cut equals one pass, a rewind equals never having gone there, and what does not fit is refused."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import loaded
+from reference_cases import Case, reference_case
+from test_reference import ROUNDING
+
+from mlx_gemma4 import Model, Patches, Processor, Prompt, Session
+from mlx_gemma4.model import MLP
+from mlx_gemma4.prompt import join
+
+CUTTINGS = 50
+
+
+def tolerance(case: Case) -> float:
+    """As for the logits themselves: a small multiple of the reference's own rounding on this checkpoint."""
+    return 4 * ROUNDING[f"{case.checkpoint}-{case.name}"]
+
+
+def allowed_cuts(prompt: Prompt) -> np.ndarray:
+    """Every place but those inside an image."""
+    vision = prompt.is_vision
+    return np.flatnonzero(~(vision[1:] & vision[:-1])) + 1
+
+
+def pieces(prompt: Prompt, random: np.random.Generator) -> list[Prompt]:
+    places = allowed_cuts(prompt)
+    count = int(random.integers(1, min(9, len(places))))
+    cuts = [0, *sorted(random.choice(places, count, replace=False).tolist()), len(prompt)]
+    return [prompt[start:stop] for start, stop in pairwise(cuts)]
+
+
+def test_any_cut_is_one_pass(case: Case) -> None:
+    """The reference's logits at every position, for 50 random cuttings into up to 9 pieces."""
+    model, _ = loaded(case.checkpoint)
+    random = np.random.default_rng(0)
+    for _ in range(CUTTINGS):
+        session = Session(model)
+        logits = [session.extend(piece, all_logits=True) for piece in pieces(case.prompt, random)]
+        assert np.abs(np.concatenate(logits) - case.logits).max() < tolerance(case)
+
+
+def test_frame_by_frame_is_one_pass() -> None:
+    """Text whole, then every 40 ms frame on its own."""
+    case = reference_case("released", "audio")
+    model, _ = loaded("released")
+    session = Session(model)
+    logits = [session.extend(case.prompt[i : i + 1], all_logits=True) for i in range(len(case.prompt))]
+    assert np.abs(np.concatenate(logits) - case.logits).max() < tolerance(case)
+
+
+def test_rewinding_is_never_having_gone_there(case: Case) -> None:
+    """At random places, beyond the window too: forget random detours, and end with the same bits."""
+    model, _ = loaded(case.checkpoint)
+    random = np.random.default_rng(1)
+    for _ in range(5):
+        parts = pieces(case.prompt, random)
+        straight, winding = Session(model), Session(model)
+        for part in parts:
+            expected = straight.extend(part)
+            mark = winding.mark()
+            detour = random.integers(23, 300, int(random.integers(1, 120)))
+            winding.extend(detour)
+            winding.rewind(mark)
+            np.testing.assert_array_equal(np.array(winding.extend(part)), np.array(expected))
+
+
+def test_a_small_room_changes_nothing_but_what_can_be_rewound(case: Case) -> None:
+    """Room for 2: sliding layers forget all they can, and the logits stay."""
+    model, _ = loaded(case.checkpoint)
+    random = np.random.default_rng(2)
+    for _ in range(3):
+        session = Session(model, room=2)
+        logits = [session.extend(piece, all_logits=True) for piece in pieces(case.prompt, random)]
+        assert np.abs(np.concatenate(logits) - case.logits).max() < tolerance(case)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5, 14, 15, 16, 17, 40])
+def test_an_image_behind_a_cached_prefix(prefix: int) -> None:
+    """Its mask is the same, whether the text before it is in the same forward or long in the cache."""
+    model, _ = loaded("released")
+    image = reference_case("released", "image").prompt
+    prompt = join([Prompt.from_tokens(np.arange(23, 23 + prefix)), image]) if prefix else image
+    whole = np.array(Session(model).extend(prompt, all_logits=True))
+    start = prefix + int(image.is_vision.argmax())
+    cut = Session(model)
+    logits = [cut.extend(part, all_logits=True) for part in (prompt[:start], prompt[start:])]
+    assert np.abs(np.concatenate(logits) - whole).max() < 4 * ROUNDING["released-image"]
+
+
+def test_pieces_of_every_kind() -> None:
+    """Token ids, frames as an array and an image as Patches are what the same stretches of a prompt are."""
+    model, _ = loaded("resaved")
+    case = reference_case("resaved", "mixed")
+    session, whole = Session(model), Session(model)
+    for run in case.prompt.runs():
+        expected = whole.extend(run)
+        if run.token_types[0] == 0:
+            actual = session.extend(run.token_ids.tolist())
+        elif len(run.frames):
+            actual = session.extend(run.frames)
+        else:
+            actual = session.extend(Patches(run.patches, run.positions))
+        np.testing.assert_array_equal(np.array(actual), np.array(expected))
+
+
+def test_last_logits_are_the_last_of_all() -> None:
+    """And unread logits cost no head: extend returns them lazily."""
+    case = reference_case("released", "text")
+    model, _ = loaded("released")
+    last = Session(model).extend(case.prompt)
+    every = Session(model).extend(case.prompt, all_logits=True)
+    assert every.shape == (len(case.prompt), 371)
+    np.testing.assert_allclose(np.array(last), np.array(every[-1]), atol=1e-5)
+
+
+def test_steps_are_extensions(released: tuple[Model, Processor]) -> None:
+    """Token by token through ``step``: the logits of one pass."""
+    case = reference_case("released", "text")
+    session = Session(released[0])
+    stepped = [np.array(session.step(mx.array(token))) for token in case.prompt.token_ids.tolist()]
+    assert np.abs(np.stack(stepped) - case.logits).max() < tolerance(case)
+
+
+def test_a_long_prompt_is_cut_into_forwards_that_keep_images_whole() -> None:
+    """512 positions at most, unless an image is longer."""
+    video = reference_case("released", "video").prompt
+    prompt = join([video, video])
+    sizes = [len(chunk) for chunk in prompt.chunks(100)]
+    assert sum(sizes) == len(prompt) and max(sizes) <= 100
+    assert [len(chunk) for chunk in prompt.chunks(20) if chunk.is_vision.any()] == [63] * 8
+    session = Session(loaded("released")[0])
+    session.extend(prompt)
+    assert (session.forwards, session.computed, session.position) == (2, len(prompt), len(prompt))
+
+
+def test_marks_die_with_a_rewind_past_them(released: tuple[Model, Processor]) -> None:
+    """A mark whose place was rewritten does not silently lead to other content."""
+    session = Session(released[0])
+    session.extend([30, 31, 32])
+    early = session.mark()
+    session.extend([33, 34])
+    late = session.mark()
+    session.rewind(early)
+    session.extend([40, 41, 42])
+    with pytest.raises(ValueError, match=r"a mark of this session that no rewind has passed, got Mark\(5\)"):
+        session.rewind(late)
+    assert session.position == 6
+    session.rewind(early)
+    assert session.position == 3
+
+
+def test_another_sessions_mark_is_refused(released: tuple[Model, Processor]) -> None:
+    one, other = Session(released[0]), Session(released[0])
+    one.extend([30, 31])
+    other.extend([30, 31])
+    with pytest.raises(ValueError, match="mark of this session"):
+        one.rewind(other.mark())
+
+
+def test_a_rewind_into_an_image_is_refused() -> None:
+    """What stays of it would have seen what is gone."""
+    case = reference_case("released", "image")
+    session = Session(loaded("released")[0])
+    session.extend(case.prompt)
+    with pytest.raises(ValueError, match=r"outside images to rewind to, got 30 in 5–65"):
+        session.rewind(30)
+    session.rewind(5)
+    assert session.position == 5
+
+
+def test_a_rewind_beyond_the_room_is_refused() -> None:
+    """And the session goes on as if it had not been asked."""
+    case = reference_case("released", "text")
+    model, _ = loaded("released")
+    session, untouched = Session(model, room=8), Session(model, room=8)
+    for each in (session, untouched):
+        each.extend(np.arange(30, 130))
+    with pytest.raises(ValueError, match="within the last 8 to rewind to, got 50 at 100"):
+        session.rewind(50)
+    np.testing.assert_array_equal(np.array(session.extend(case.prompt)), np.array(untouched.extend(case.prompt)))
+
+
+def test_memory_is_bounded_by_the_layers_limits() -> None:
+    """Six times the tokens: the sliding layers' share stays, only the two full layers grow."""
+    model, _ = loaded("released")
+    session = Session(model, room=16)
+    session.extend(np.full(500, 30))
+    session.extend(np.full(2500, 30))
+    full = 2 * (2 * 64 * 4) * (1.25 * 3000 + 512)  # two layers; keys and values of one head of 64 in float32
+    sliding = 10 * (2 * 2 * 32 * 4) * (16 + 16 + 256)
+    assert session.nbytes < full + sliding
+
+
+def test_an_interrupted_piece_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of a forward: the session is as before the piece."""
+    model, _ = loaded("released")
+    session, untouched = Session(model), Session(model)
+    for each in (session, untouched):
+        each.extend(np.arange(30, 60))
+    real, calls = MLP.__call__, iter(range(100))
+
+    def interrupted(mlp: MLP, x: mx.array) -> mx.array:
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return real(mlp, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MLP, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.extend([30, 31, 32])
+    assert session.position == 30
+    np.testing.assert_array_equal(np.array(session.extend([33])), np.array(untouched.extend([33])))
+
+
+def test_what_does_not_fit_is_refused(released: tuple[Model, Processor]) -> None:
+    """Each with its own message, and the session unchanged."""
+    model, _ = released
+    image = reference_case("released", "image").prompt
+    session = Session(model)
+    session.extend([30])
+    half = Prompt(image.token_ids, image.token_types, image.frames, image.patches[:-1], image.positions[:-1])
+    far = Prompt(image.token_ids, image.token_types, image.frames, image.patches, image.positions + 64)
+    for piece, message in (
+        ([], "Expected something to extend the session with"),
+        ([30, 371], "Expected token ids from 0 to 370, got 371"),
+        ([-1], "Expected token ids from 0 to 370, got -1"),
+        (np.zeros((2, 320), np.float32), "Expected audio frames of 640 values each, got 320"),
+        (np.full((1, 640), np.nan, np.float32), "Expected finite values in audio frames"),
+        (half, r"Expected as much image as there are placeholders \(60\), got 59 rows"),
+        (far, "Expected patch positions from 0 to 63"),
+        (np.zeros((2, 2, 2)), r"Expected a Prompt, Patches, token ids \[L\] or audio frames"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            session.extend(piece)
+    vision = image[5:65]
+    session.extend(vision)
+    with pytest.raises(ValueError, match="Expected text between two images"):
+        session.extend(vision)
+    assert session.position == 61
+
+
+def test_too_little_room_is_refused(released: tuple[Model, Processor]) -> None:
+    with pytest.raises(ValueError, match="Expected room for 2 or more positions, got 1"):
+        Session(released[0], room=1)
