@@ -5,10 +5,12 @@ A frame is 640 samples (40 ms) in the 12B; its size comes from the checkpoint an
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -17,6 +19,14 @@ PAUSE_FRAMES = 3
 """A pause is at least this long: 120 ms at 40 ms a frame. One quiet frame can lie inside a word."""
 SEARCH_SECONDS = 2.0
 """How far before the longest length a cut is looked for."""
+UNKNOWN_SIZE = 0x7FFF_0000
+"""A WAV that says it has this many bytes of sound or more, or 0, was written to a pipe: its size promises nothing.
+
+sox leaves 0x7FFFF000, arecord 0x7FFFFF00, ffmpeg 0xFFFFFFFF.
+"""
+MP3_TAGS = 4096
+"""Bytes after an MP3's last frame that may be tags."""
+CONVERT = "Convert it first, for example: ffmpeg -i INPUT out.wav"
 
 
 def load_audio(source: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
@@ -35,23 +45,32 @@ def load_audio(source: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"Expected an audio file, found none at {path}")
     samples, rate = _read(path)
+    _check_sound(samples, str(path))
     return check_samples(to_mono_16k(samples, rate), str(path))
 
 
 def check_samples(samples: np.ndarray, name: str) -> np.ndarray:
     """Return ``samples`` as float32 [n], or raise a ValueError that says why they are no sound."""
+    if samples.ndim != 1 or not (samples.dtype == np.int16 or np.issubdtype(samples.dtype, np.floating)):
+        raise ValueError(
+            f"Expected float or int16 samples [n] at {SAMPLE_RATE} Hz in {name}, "
+            f"got {samples.dtype} {list(samples.shape)}"
+        )
     if samples.dtype == np.int16:
         samples = samples.astype(np.float32) / 32768
-    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(
-            f"Expected float samples [n] at {SAMPLE_RATE} Hz in {name}, got {samples.dtype} {list(samples.shape)}"
-        )
+    with np.errstate(over="ignore"):  # float64 that becomes infinite is reported below
+        samples = samples.astype(np.float32, copy=False)
+    _check_sound(samples, name)
+    return samples
+
+
+def _check_sound(samples: np.ndarray, name: str) -> None:
     if samples.size == 0:
         raise ValueError(f"Expected sound in {name}, it holds 0 samples")
-    if not np.isfinite(samples).all():
-        bad = int(np.flatnonzero(~np.isfinite(samples))[0])
-        raise ValueError(f"Expected finite samples in {name}, got {samples[bad]} at sample {bad}")
-    return samples.astype(np.float32, copy=False)
+    finite = np.isfinite(samples)
+    if not finite.all():
+        bad = tuple(np.argwhere(~finite)[0])
+        raise ValueError(f"Expected finite samples in {name}, got {samples[bad]} at sample {bad[0]}")
 
 
 def to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:
@@ -121,6 +140,8 @@ def split_audio(samples: np.ndarray, frame_samples: int, max_frames: int) -> Ite
     Yields:
         (start, end) in samples. Every segment has at most ``max_frames`` frames.
     """
+    if max_frames < 1:
+        raise ValueError(f"Expected at least 1 frame in a segment, got {max_frames}")
     all_frames = frames(samples, frame_samples)
     start = 0
     while len(all_frames) - start > max_frames:
@@ -130,21 +151,85 @@ def split_audio(samples: np.ndarray, frame_samples: int, max_frames: int) -> Ite
     yield start * frame_samples, len(samples)
 
 
-def _read(path: Path) -> tuple[np.ndarray, int]:
-    import soundfile
+class Container(NamedTuple):
+    """A file made of chunks, each a name, a length and that many bytes."""
 
+    begin: int
+    """Where the first chunk is."""
+    heading: struct.Struct
+    """How name and length are written."""
+    align: int
+    """Every chunk is padded to a multiple of this many bytes."""
+    sound: bytes
+    """The name of the chunk that holds the samples."""
+
+
+CONTAINERS = {
+    (b"RIFF", b"WAVE"): Container(12, struct.Struct("<4sI"), 2, b"data"),
+    (b"FORM", b"AIFF"): Container(12, struct.Struct(">4sI"), 2, b"SSND"),
+    (b"FORM", b"AIFC"): Container(12, struct.Struct(">4sI"), 2, b"SSND"),
+    (b"caff", b"desc"): Container(8, struct.Struct(">4sq"), 1, b"data"),
+}
+"""By bytes 0 to 3 and 8 to 11 of the file."""
+
+
+def _read(path: Path) -> tuple[np.ndarray, int]:
     if path.stat().st_size == 0:
         raise ValueError(f"Expected sound in {path}, the file is empty")
-    check_wav_complete(path)
+    with path.open("rb", buffering=0) as raw:
+        container = CONTAINERS.get((raw.read(4), raw.read(8)[4:]))
+        if container is not None:
+            begin, length, held = _find_sound(raw, container, path)
+            if held < length < UNKNOWN_SIZE:
+                raise ValueError(
+                    f"Expected {length} bytes of sound in {path}, found {held}: the file is cut short; "
+                    "record or fetch it again"
+                )
+            if length == 0 < held:  # its writer never came to fill it in, and libsndfile would read nothing
+                raw.seek(0)
+                whole = bytearray(raw.read())
+                container.heading.pack_into(whole, begin - container.heading.size, container.sound, held)
+                return _decode(io.BytesIO(whole), path)
+        raw.seek(0)
+        return _decode(raw, path)
+
+
+def _find_sound(raw: BinaryIO, container: Container, path: Path) -> tuple[int, int, int]:
+    """Where the samples begin, how many bytes of them are announced, and how many there are to the file's end."""
+    size = path.stat().st_size
+    raw.seek(container.begin)
+    while len(head := raw.read(container.heading.size)) == container.heading.size:
+        name, length = container.heading.unpack(head)
+        held = size - raw.tell()
+        if name == container.sound:
+            return raw.tell(), length, held
+        if not 0 <= length < held:
+            break
+        raw.seek(length + -length % container.align, os.SEEK_CUR)
+    raise ValueError(f"Expected sound in {path}, the file ends before it")
+
+
+def _decode(raw: BinaryIO, path: Path) -> tuple[np.ndarray, int]:
+    import soundfile
+
     try:
-        with soundfile.SoundFile(path) as file:
-            samples = file.read(dtype="float32", always_2d=True)
-            promised, rate = file.frames, file.samplerate
+        # by its number: a file object would be called back from C, where its errors cannot be raised
+        source = raw if isinstance(raw, io.BytesIO) else raw.fileno()
+        with soundfile.SoundFile(source, closefd=False) as file:
+            promised, rate, mp3 = file.frames, file.samplerate, file.format == "MP3"
+            # all at once: soundfile seeks after each read, and the MP3 decoder stumbles over that
+            samples = file.read(promised, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(
-            f"Expected a format that libsndfile reads (WAV, FLAC, OGG, MP3, …) in {path}, got: {error.error_string} "
-            "Convert it first, for example: ffmpeg -i INPUT out.wav"
+            f"Expected a format that libsndfile reads (WAV, FLAC, OGG, MP3, …) in {path}, "
+            f"got: {error.error_string} {CONVERT}"
         ) from error
+    except (MemoryError, ValueError) as error:
+        raise ValueError(
+            f"Expected sound that fits into memory in {path}, its header promises {promised} samples. {CONVERT}"
+        ) from error
+    if mp3:
+        promised = _mp3_promise(raw, path, promised)
     if len(samples) < promised:
         raise ValueError(
             f"Expected {promised / rate:.2f} s of sound in {path}, found {len(samples) / rate:.2f} s: "
@@ -153,24 +238,17 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
     return samples, rate
 
 
-def check_wav_complete(path: Path) -> None:
-    """Raise a ValueError for a WAV file whose data is shorter than its header promises (libsndfile would not).
-
-    A size of 0 or of 2 GiB and more is what writers to a pipe leave in the header: not a promise.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(4) != b"RIFF" or file.seek(8) != 8 or file.read(4) != b"WAVE":
-            return
-        while len(head := file.read(8)) == 8:
-            name, length = struct.unpack("<4sI", head)
-            held = size - file.tell()
-            if name == b"data":
-                if held < length < 2**31 - 1:
-                    raise ValueError(
-                        f"Expected {length} bytes of sound in {path}, found {held}: the file is cut short; "
-                        "record or fetch it again"
-                    )
-                return
-            file.seek(length + length % 2, os.SEEK_CUR)
-    raise ValueError(f"Expected sound in {path}, the file ends before it")
+def _mp3_promise(raw: BinaryIO, path: Path, promised: int) -> int:
+    """The samples that an MP3 announces, 0 for one that does not: then libsndfile guesses, and may end too early."""
+    left = path.stat().st_size - raw.tell()
+    if left > MP3_TAGS:
+        raise ValueError(
+            f"Expected a header that tells how long {path} is, found {left} bytes after its end. {CONVERT}"
+        )
+    raw.seek(0)
+    head = raw.read(10)
+    if head[:3] == b"ID3":
+        raw.seek(sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)) + 10)
+        head = b""
+    frame = head + raw.read(200)
+    return promised if b"Xing" in frame or b"Info" in frame else 0
