@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import av
 
 MAX_FRAMES = 32
 """Frames taken from a video, at most."""
@@ -69,24 +74,30 @@ def _sample_file(path: Path, max_frames: int) -> Clip:
     except ImportError as error:
         raise ImportError("Video files need the [camera] extra: pip install 'mlx-gemma4[camera]'") from error
     try:
-        total = _count_frames(path)
-        wanted = set(sample_indices(total, max_frames).tolist())
-        frames, seconds = [], []
-        with av.open(str(path)) as container:
-            for index, frame in enumerate(container.decode(video=0)):
-                if index in wanted:
-                    frames.append(frame.to_ndarray(format="rgb24"))
-                    seconds.append(float(frame.time or 0.0))
-    except (av.error.FFmpegError, IndexError) as error:
-        raise ValueError(f"Expected a video that FFmpeg reads in {path}, got: {error}") from error
-    if not frames:
+        wanted = set(sample_indices(sum(1 for _ in _decode(path)), max_frames).tolist())
+        shown = [(second, frame) for index, (second, frame) in enumerate(_decode(path)) if index in wanted]
+    except av.error.FFmpegError as error:
+        raise ValueError(f"Expected a video that FFmpeg reads in {path}, got: {error.strerror}") from error
+    if not shown:
         raise ValueError(f"Expected pictures in {path}, it has 0 video frames")
-    return Clip(np.stack(frames), tuple(second - seconds[0] for second in seconds))
+    start, first = shown[0]
+    frames = [_upright(frame, first.width, first.height) for _, frame in shown]
+    return Clip(np.stack(frames), tuple(second - start for second, _ in shown))
 
 
-def _count_frames(path: Path) -> int:
-    """Decode once to count: what containers claim is often missing or wrong."""
+def _decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Every picture and its time. What containers claim about either is often missing or wrong."""
     import av
 
     with av.open(str(path)) as container:
-        return sum(1 for _ in container.decode(video=0))
+        if not container.streams.video:
+            raise ValueError(f"Expected pictures in {path}, it has no video stream, or is cut short before it")
+        stream = container.streams.video[0]
+        for index, frame in enumerate(container.decode(stream)):
+            # bare streams, outside any container, hold no times
+            yield index / float(stream.guessed_rate or 1) if frame.time is None else frame.time, frame
+
+
+def _upright(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+    """uint8 [H, W, 3] as it is to be seen: phones store what they filmed lying on its side."""
+    return np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height), round(frame.rotation / 90))
