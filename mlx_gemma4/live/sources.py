@@ -5,20 +5,23 @@ A source is read in a loop: ``read`` waits for sound and returns all that has ar
 
 from __future__ import annotations
 
+import math
 import os
 import queue
+import struct
 import time
-import wave
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from mlx_gemma4.audio import SAMPLE_RATE, load_audio
+from mlx_gemma4.audio import SAMPLE_RATE, UNKNOWN_SIZE, load_audio
 
 BLOCK = 640
 """Samples that devices and pipes hand over at once: 40 ms."""
+PCM, EXTENSIBLE = 1, 0xFFFE
+"""WAV's numbers for whole-number samples, and for a number written further on."""
 
 
 class Source(Protocol):
@@ -28,7 +31,7 @@ class Source(Protocol):
         """Wait for sound, return what has arrived as float32 [n] at 16 kHz mono; None when it has ended."""
 
     def stop(self) -> None:
-        """Let the sound end here; what has arrived can still be read. Safe to call from a signal handler."""
+        """Let the sound end here. Safe to call from a signal handler."""
 
 
 class FileSource:
@@ -47,40 +50,51 @@ class FileSource:
         self._clock = clock
         self._sleep = sleep
         self._read = 0
-        self._stopped = False
+        self._end = len(self._samples)
         self._started: float | None = None
 
     def read(self) -> np.ndarray | None:
-        if self._stopped or self._read >= len(self._samples):
+        if self._read >= self._end:
             return None
-        end = min(self._read + BLOCK, len(self._samples))
+        end = min(self._read + BLOCK, self._end)
         if not self._fast:
-            end = max(end, self._arrived(end))
+            self._wait(end)
+            end = max(end, min(self._spoken() // BLOCK * BLOCK, self._end))
         block = self._samples[self._read : end]
         self._read = end
         return block
 
     def stop(self) -> None:
-        self._stopped = True
+        spoken = 0 if self._fast or self._started is None else self._spoken()
+        self._end = min(self._end, max(self._read, spoken))
 
-    def _arrived(self, awaited: int) -> int:
-        """Wait until ``awaited`` samples would have been spoken, then say how many have been."""
+    def _wait(self, awaited: int) -> None:
+        """Until ``awaited`` samples would have been spoken."""
         if self._started is None:
             self._started = self._clock()
-        wait = self._started + awaited / SAMPLE_RATE - self._clock()
-        if wait > 0:
-            self._sleep(wait)
-        elapsed = int((self._clock() - self._started) * SAMPLE_RATE)
-        return min(elapsed // BLOCK * BLOCK, len(self._samples))
+        seconds = self._started + awaited / SAMPLE_RATE - self._clock()
+        if seconds > 0:
+            self._sleep(seconds)
+
+    def _spoken(self) -> int:
+        assert self._started is not None
+        return int((self._clock() - self._started) * SAMPLE_RATE)
 
 
 class PipeSource:
-    """Sound on a stream: a 16-bit WAV of any rate, or else raw signed 16-bit little-endian at 16 kHz, mono."""
+    """Sound on a stream: a 16-bit WAV of any rate, or else raw signed 16-bit little-endian at 16 kHz, mono.
+
+    A WAV's header is read at once: what is wrong with it is said before there is sound. After ``stop``, what still
+    waits in the pipe is not read.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
-        head = stream.read(4)
-        joined = _Rejoined(head, stream)
-        self._blocks = _wav_blocks(joined) if head == b"RIFF" else _raw_blocks(joined)
+        head = _read(stream, 4)
+        if head == b"RIFF":
+            rate, channels, size = _wav_format(stream)
+            self._blocks = _blocks(_pieces(stream, rate, channels, size), rate, channels)
+        else:
+            self._blocks = _blocks(_pieces(stream, SAMPLE_RATE, 1, None, head), SAMPLE_RATE, 1)
         self._stopped = False
 
     def read(self) -> np.ndarray | None:
@@ -90,47 +104,61 @@ class PipeSource:
         self._stopped = True
 
 
-class _Rejoined:
-    """A stream whose first bytes were read already. It cannot seek, and says so."""
-
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
-        self._head = head
-        self._stream = stream
-
-    def read(self, size: int) -> bytes:
-        """Exactly ``size`` bytes, fewer only at the end: a pipe hands over what it has."""
-        taken, self._head = self._head[:size], self._head[size:]
-        while len(taken) < size and (more := self._stream.read(size - len(taken))):
-            taken += more
-        return taken
-
-    def tell(self) -> int:
-        raise OSError("a pipe has no position")
+def _read(stream: BinaryIO, size: int) -> bytes:
+    """Exactly ``size`` bytes, fewer only at the end: a pipe hands over what it has."""
+    data = b""
+    while len(data) < size and (more := stream.read(size - len(data))):
+        data += more
+    return data
 
 
-def _raw_blocks(stream: _Rejoined) -> Iterator[np.ndarray]:
-    while data := stream.read(2 * BLOCK):
-        yield _from_int16(data[: len(data) // 2 * 2])
+def _wav_format(stream: BinaryIO) -> tuple[int, int, int | None]:
+    """The rest of a WAV's header → its rate, its channels, and its bytes of sound, None where it does not know."""
+    _read(stream, 8)
+    layout = None
+    while len(head := _read(stream, 8)) == 8:
+        name, size = struct.unpack("<4sI", head)
+        if name == b"data" and layout is not None:
+            return *layout, size if 0 < size < UNKNOWN_SIZE else None
+        chunk = _read(stream, size + size % 2)
+        if name == b"fmt ":
+            layout = _wav_layout(chunk)
+    raise ValueError("Expected sound in the WAV on standard input, it ends before it")
 
 
-def _from_int16(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, dtype="<i2").astype(np.float32) / 32768
+def _wav_layout(chunk: bytes) -> tuple[int, int]:
+    if len(chunk) < 16:
+        raise ValueError("Expected a format in the WAV on standard input, it ends inside it")
+    encoding, channels, rate, _, _, bits = struct.unpack("<HHIIHH", chunk[:16])
+    if encoding == EXTENSIBLE:
+        encoding = int.from_bytes(chunk[24:26], "little")
+    if encoding != PCM or bits != 16 or not channels or not rate:
+        raise ValueError(
+            "Expected 16-bit PCM in the WAV on standard input, "
+            f"got format {encoding}, {bits}-bit, {channels} channels at {rate} Hz"
+        )
+    return rate, channels
 
 
-def _wav_blocks(stream: _Rejoined) -> Iterator[np.ndarray]:
-    try:
-        file = wave.open(stream)  # type: ignore[call-overload]  # noqa: SIM115
-    except (wave.Error, EOFError) as error:
-        raise ValueError(f"Expected a 16-bit PCM WAV or raw s16le on standard input, got: {error}") from error
-    if file.getsampwidth() != 2:
-        raise ValueError(f"Expected 16-bit samples in the WAV on standard input, got {8 * file.getsampwidth()}-bit")
-    rate, channels = file.getframerate(), file.getnchannels()
-    block = max(1, BLOCK * rate // SAMPLE_RATE)
+def _pieces(stream: BinaryIO, rate: int, channels: int, size: int | None, head: bytes = b"") -> Iterator[bytes]:
+    """40 ms at a time, until the end of the stream or of the ``size`` bytes; ``head`` are bytes already read."""
+    block = 2 * channels * max(1, BLOCK * rate // SAMPLE_RATE)
+    left = math.inf if size is None else size
+    while data := head + _read(stream, int(min(block, left)) - len(head)):
+        yield data
+        head = b""
+        left -= len(data)
+
+
+def _blocks(pieces: Iterator[bytes], rate: int, channels: int) -> Iterator[np.ndarray]:
+    """s16le of any rate and channel count → float32 at 16 kHz, mono; half a sample at the end is dropped."""
     resample = _resampler(rate)
-    while data := file.readframes(block):
+    for data in pieces:
         whole = len(data) // (2 * channels) * 2 * channels
-        yield resample(_from_int16(data[:whole]).reshape(-1, channels).mean(axis=1), False)
-    yield resample(np.zeros(0, dtype=np.float32), True)
+        samples = np.frombuffer(data[:whole], dtype="<i2").astype(np.float32) / 32768
+        yield resample(samples.reshape(-1, channels).mean(axis=1), False)
+    if rate != SAMPLE_RATE:
+        yield resample(np.zeros(0, dtype=np.float32), True)
 
 
 def _resampler(rate: int) -> Callable[[np.ndarray, bool], np.ndarray]:
@@ -152,9 +180,21 @@ class Microphone:
 
     def __init__(self, device: int | str | None = None) -> None:
         self._queue: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
-        self._stream = _sounddevice().InputStream(
-            samplerate=SAMPLE_RATE, channels=1, blocksize=BLOCK, device=device, dtype="float32", callback=self._heard
-        )
+        self._stopped = False
+        sounddevice = _sounddevice()
+        try:
+            self._stream = sounddevice.InputStream(
+                samplerate=SAMPLE_RATE,
+                channels=1,
+                blocksize=BLOCK,
+                device=device,
+                dtype="float32",
+                callback=self._heard,
+            )
+        except (sounddevice.PortAudioError, ValueError) as error:
+            wanted = "a microphone" if device is None else f"a microphone called {device!r}"
+            reason = " ".join(str(error).split())
+            raise ValueError(f"Expected {wanted}, got: {reason} (python -m sounddevice lists them)") from error
 
     def __enter__(self) -> Microphone:
         self._stream.start()
@@ -167,12 +207,13 @@ class Microphone:
         self._queue.put(None)
 
     def read(self) -> np.ndarray | None:
-        blocks = [self._queue.get()]
-        while not self._queue.empty():
-            blocks.append(self._queue.get())
-        sound = [block for block in blocks if block is not None]
-        if len(sound) < len(blocks):
-            self._queue.put(None)
+        sound: list[np.ndarray] = []
+        while not self._stopped and not (sound and self._queue.empty()):
+            block = self._queue.get()
+            if block is None:
+                self._stopped = True
+            else:
+                sound.append(block)
         return np.concatenate(sound) if sound else None
 
     def _heard(self, data: np.ndarray, frames: int, times: Any, status: Any) -> None:
