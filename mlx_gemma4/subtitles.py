@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from html import escape
 
 from mlx_gemma4.transcribe import Segment
 
@@ -20,14 +21,15 @@ def write(segments: Iterable[Segment], layout: str) -> str:
     if layout == "json":
         return json.dumps({"segments": [asdict(segment) for segment in segments]}, ensure_ascii=False, indent=2) + "\n"
     if layout == "srt":
-        return "\n".join(f"{number}\n{_cue(segment, ',')}" for number, segment in enumerate(spoken, 1))
+        return "\n".join(f"{number}\n{_cue(segment, ',', segment.text)}" for number, segment in enumerate(spoken, 1))
     if layout == "vtt":
-        return "WEBVTT\n\n" + "\n".join(_cue(segment, ".") for segment in spoken)
+        return "WEBVTT\n\n" + "\n".join(_cue(segment, ".", escape(segment.text, quote=False)) for segment in spoken)
     raise ValueError(f"Expected a format of {', '.join(FORMATS)}, got {layout!r}")
 
 
-def _cue(segment: Segment, point: str) -> str:
-    return f"{_time(segment.start, point)} --> {_time(segment.end, point)}\n{segment.text}\n"
+def _cue(segment: Segment, point: str, text: str) -> str:
+    lines = "\n".join(line for line in text.splitlines() if line.strip())  # an empty one would end the cue
+    return f"{_time(segment.start, point)} --> {_time(segment.end, point)}\n{lines}\n"
 
 
 def _time(seconds: float, point: str) -> str:
