@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.audio import load_audio, split_audio
     from mlx_gemma4.chat import Conversation
     from mlx_gemma4.checkpoint import load
-    from mlx_gemma4.generate import GenerationResponse, generate, stream_generate
+    from mlx_gemma4.generation import GenerationResponse, generate, stream_generate
     from mlx_gemma4.hub import demo_folder
     from mlx_gemma4.image import Patches
     from mlx_gemma4.model import Model
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Conversation": "chat",
-    "GenerationResponse": "generate",
+    "GenerationResponse": "generation",
     "Mark": "session",
     "Model": "model",
     "Patches": "image",
@@ -37,14 +37,17 @@ _HOMES = {
     "Session": "session",
     "Transcriber": "transcribe",
     "demo_folder": "hub",
-    "generate": "generate",
+    "generate": "generation",
     "load": "checkpoint",
     "load_audio": "audio",
     "parse_tool_calls": "tools",
     "split_audio": "audio",
-    "stream_generate": "generate",
+    "stream_generate": "generation",
 }
 __all__ = sorted(_HOMES)
+
+
+# No public name may be that of a module: importing the module would put it in the name's place.
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mlx_gemma4.generate import GREEDY, MAX_TOKENS, GenerationResponse, stream_generate
+from mlx_gemma4.generation import GREEDY, MAX_TOKENS, GenerationResponse, stream_generate
 from mlx_gemma4.model import Model
 from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import Prompt

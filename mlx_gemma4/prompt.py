@@ -125,8 +125,8 @@ class Prompt:
         ):
             here = self.token_types[:length] == AUDIO if kind == AUDIO else self.is_vision[:length]
             count = min(int(here.sum()), len(theirs))
-            equal = (mine[:count] == theirs[:count]).all(axis=1)
-            same[np.flatnonzero(here)[:count]] &= equal
+            if count:  # without media the arrays have no width to compare
+                same[np.flatnonzero(here)[:count]] &= (mine[:count] == theirs[:count]).all(axis=1)
         prefix = length if same.all() else int(same.argmin())
         vision = self.is_vision
         while 0 < prefix < len(self) and vision[prefix - 1] and vision[prefix]:

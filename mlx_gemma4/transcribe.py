@@ -12,7 +12,7 @@ import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE, cut_point
 from mlx_gemma4.channels import Channels
-from mlx_gemma4.generate import MAX_TOKENS, generate_step
+from mlx_gemma4.generation import MAX_TOKENS, generate_step
 from mlx_gemma4.model import Model
 from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import AUDIO

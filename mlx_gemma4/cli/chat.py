@@ -12,7 +12,7 @@ from mlx_gemma4.cli.options import add_model, add_sampling, load_model, note, sa
 
 if TYPE_CHECKING:
     from mlx_gemma4.chat import Conversation
-    from mlx_gemma4.generate import GenerationResponse
+    from mlx_gemma4.generation import GenerationResponse
 
 HELP = """\
 /image FILE   add a picture to the next message      /reset   forget the conversation

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.checkpoint import load
-    from mlx_gemma4.generate import generate
+    from mlx_gemma4.generation import generate
     from mlx_gemma4.live.sources import FileSource
     from mlx_gemma4.transcribe import Transcriber
 

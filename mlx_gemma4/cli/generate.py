@@ -10,7 +10,7 @@ from mlx_gemma4.cli.options import add_model, add_sampling, load_model, note, sa
 from mlx_gemma4.config import read_json
 
 if TYPE_CHECKING:
-    from mlx_gemma4.generate import GenerationResponse
+    from mlx_gemma4.generation import GenerationResponse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         messages, enable_thinking=arguments.thinking, tools=tools, image_tokens=arguments.image_tokens
     )
 
-    from mlx_gemma4.generate import stream_generate
+    from mlx_gemma4.generation import stream_generate
 
     response = None
     for response in stream_generate(

@@ -1,0 +1,145 @@
+"""Speech to text: the reference's words for every recording, however the sound arrives."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from reference_cases import DATA, media_file
+
+from mlx_gemma4 import Model, Processor, Transcriber, generate, load_audio
+from mlx_gemma4.audio import Framer, cut_point
+from mlx_gemma4.live.listen import listen
+from mlx_gemma4.transcribe import instruction
+
+SHORT = "Transcribe the audio."
+SPEECH = [json.loads(line) for line in (DATA / "demo" / "speech.jsonl").read_text().splitlines()]
+RECORDINGS = [told for told in SPEECH if told["reference_short"] is not None]
+PICTURES = [json.loads(line) for line in (DATA / "demo" / "pictures.jsonl").read_text().splitlines()]
+
+
+class Blocks:
+    """A source that hands out given blocks."""
+
+    def __init__(self, samples: np.ndarray, sizes: list[int]) -> None:
+        self._blocks = iter(np.split(samples, np.cumsum(sizes)))
+
+    def read(self) -> np.ndarray | None:
+        return next(self._blocks, None)
+
+    def stop(self) -> None:
+        self._blocks = iter(())
+
+
+def segments(transcriber: Transcriber, samples: np.ndarray, sizes: list[int]) -> list[Any]:
+    source = Blocks(samples, sizes)
+    return [heard.segment for heard in listen(source, transcriber, Framer(640))]
+
+
+def test_there_is_a_reference_for_every_recording() -> None:
+    assert (len(RECORDINGS), len(PICTURES)) == (28, 12)
+
+
+@pytest.mark.parametrize("told", RECORDINGS, ids=lambda told: told["audio"])
+def test_recordings_say_what_the_reference_hears(demo: tuple[Model, Processor], told: dict[str, Any]) -> None:
+    """Character for character, for the short prompt and for Google's; through ``generate`` as well."""
+    model, processor = demo
+    samples = load_audio(media_file(told["audio"]))
+    for text, expected in ((SHORT, told["reference_short"]), (instruction(), told["reference_google"])):
+        [segment] = Transcriber(model, processor, text=text).transcribe(samples)
+        assert (segment.text, segment.complete) == (expected, True)
+    content = [{"type": "text", "text": SHORT}, {"type": "audio", "audio": samples}]
+    prompt = processor.prompt([{"role": "user", "content": content}])
+    assert generate(model, processor, prompt).strip() == told["reference_short"]
+
+
+@pytest.mark.parametrize("told", PICTURES, ids=lambda told: told["image"])
+def test_pictures_are_named_as_the_reference_does(demo: tuple[Model, Processor], told: dict[str, Any]) -> None:
+    model, processor = demo
+    content = [{"type": "image", "image": media_file(told["image"])}, {"type": "text", "text": "Describe the image."}]
+    assert generate(model, processor, processor.prompt([{"role": "user", "content": content}])) == told["reference"]
+
+
+@pytest.mark.parametrize("name", ["hibari-03.wav", "long-1.wav", "dialogue.wav"])
+def test_listening_is_transcribing(demo: tuple[Model, Processor], name: str) -> None:
+    """In blocks of any size, frame by frame, and with segments so short that they must be cut: equal segments."""
+    samples = load_audio(media_file(name))
+    random = np.random.default_rng(0)
+    transcriber = Transcriber(*demo, text=SHORT, max_segment=4)
+    expected = transcriber.transcribe(samples)
+    for most in (700, 9000, 40_000):
+        sizes = random.integers(0, most, 2 * len(samples) // most).tolist()
+        heard = segments(Transcriber(*demo, text=SHORT, max_segment=4), samples, sizes)
+        assert [(each.start, each.end, each.text) for each in heard] == [
+            (each.start, each.end, each.text) for each in expected
+        ]
+
+
+def test_each_segment_is_a_transcript_of_its_own(demo: tuple[Model, Processor]) -> None:
+    """Cut at pauses, with nothing lost, and nothing remembered: each is what its sound alone would give."""
+    samples = load_audio(media_file("dialogue.wav"))
+    transcriber = Transcriber(*demo, text=SHORT, max_segment=5)
+    found = transcriber.transcribe(samples)
+    assert len(found) > 2
+    assert [each.start for each in found] == [0.0, *(each.end for each in found[:-1])]
+    frames = transcriber.transcribe(samples)[-1].end / 0.04
+    assert round(frames) == -(-len(samples) // 640)
+    for each in found:
+        alone = samples[round(each.start * 16_000) : round(each.end * 16_000)]
+        [segment] = Transcriber(*demo, text=SHORT, max_segment=5).transcribe(alone)
+        assert segment.text == each.text
+
+
+def test_cuts_are_made_where_cut_point_says(demo: tuple[Model, Processor]) -> None:
+    samples = load_audio(media_file("dialogue.wav"))
+    transcriber = Transcriber(*demo, text=SHORT, max_segment=5)
+    first = transcriber.transcribe(samples)[0]
+    speech = demo[1].frames(samples)[: transcriber.max_frames]
+    assert round(first.end / 0.04) == cut_point(speech) < transcriber.max_frames
+
+
+def test_the_answer_costs_the_same_however_long_the_speech(demo: tuple[Model, Processor]) -> None:
+    """After the last frame: one forward for the end of the prompt, and one for each token but the last."""
+    costs = []
+    for name in ("hibari-01.wav", "hibari-00.wav", "long-1.wav", "long-3.wav"):
+        transcriber = Transcriber(*demo, text=SHORT)
+        session = transcriber.session
+        prefix = session.position
+        list(transcriber.feed(demo[1].frames(load_audio(media_file(name)))))
+        fed, tail = session.computed, session.position
+        segment = transcriber.finish()
+        assert segment is not None
+        costs.append((segment.forwards - segment.tokens, session.computed - fed - segment.tokens))
+        assert session.position == prefix
+        assert tail == prefix + round(segment.end / 0.04)
+    assert len(set(costs)) == 1
+
+
+def test_an_answer_that_runs_into_its_limit_says_so(demo: tuple[Model, Processor]) -> None:
+    samples = load_audio(media_file("hibari-03.wav"))
+    [segment] = Transcriber(*demo, text=SHORT, max_tokens=3).transcribe(samples)
+    assert (segment.text, segment.tokens, segment.complete) == ("five three six", 3, False)
+
+
+def test_no_sound_is_no_segment(demo: tuple[Model, Processor]) -> None:
+    transcriber = Transcriber(*demo, text=SHORT)
+    assert transcriber.finish() is None
+    assert list(listen(Blocks(np.zeros(0, np.float32), []), transcriber, Framer(640))) == []
+
+
+def test_googles_prompts() -> None:
+    """Published words; a language in its place, a translation on request."""
+    assert instruction("German").startswith("Transcribe the following speech segment in German into German text.\n\n")
+    assert instruction("German", "French") == (
+        "Transcribe the following speech segment in German, then translate it into French.\n"
+        "When formatting the answer, first output the transcription in German, then one newline, then output the "
+        "string 'French: ', then the translation in French."
+    )
+
+
+@pytest.mark.parametrize("seconds", [0.0, 30.1, -1.0])
+def test_the_longest_segment_has_bounds(demo: tuple[Model, Processor], seconds: float) -> None:
+    with pytest.raises(ValueError, match=rf"a longest segment of 0\.04 to 30 s, got {seconds:g}"):
+        Transcriber(*demo, max_segment=seconds)
