@@ -24,8 +24,8 @@ UNKNOWN_SIZE = 0x7FFF_0000
 
 sox leaves 0x7FFFF000, arecord 0x7FFFFF00, ffmpeg 0xFFFFFFFF.
 """
-MP3_TAGS = 4096
-"""Bytes after an MP3's last frame that may be tags."""
+MP3_FRAME = 1441
+"""Bytes of an MP3's frame, at most. A last one that is all padding may stay unread."""
 CONVERT = "Convert it first, for example: ffmpeg -i INPUT out.wav"
 
 
@@ -241,14 +241,20 @@ def _decode(raw: BinaryIO, path: Path) -> tuple[np.ndarray, int]:
 def _mp3_promise(raw: BinaryIO, path: Path, promised: int) -> int:
     """The samples that an MP3 announces, 0 for one that does not: then libsndfile guesses, and may end too early."""
     left = path.stat().st_size - raw.tell()
-    if left > MP3_TAGS:
+    after = raw.read(3)
+    announced = _has_length(raw)
+    more = after == b"ID3" or (after[:1] == b"\xff" and after[1:2] >= b"\xe0")  # another MP3, or a frame
+    if more and left > (MP3_FRAME if announced else 0):
         raise ValueError(
             f"Expected a header that tells how long {path} is, found {left} bytes after its end. {CONVERT}"
         )
+    return promised if announced else 0
+
+
+def _has_length(raw: BinaryIO) -> bool:
+    """Whether an MP3's first frame is the one that counts the others."""
     raw.seek(0)
-    head = raw.read(10)
-    if head[:3] == b"ID3":
-        raw.seek(sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)) + 10)
-        head = b""
-    frame = head + raw.read(200)
-    return promised if b"Xing" in frame or b"Info" in frame else 0
+    tag = raw.read(10)
+    raw.seek(10 + int("".join(f"{byte:07b}" for byte in tag[6:]), 2) if tag[:3] == b"ID3" else 0)
+    frame = raw.read(200)
+    return b"Xing" in frame or b"Info" in frame
