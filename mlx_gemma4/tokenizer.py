@@ -10,6 +10,9 @@ from typing import Protocol
 REPLACEMENT = "\ufffd"
 """What decoding shows for bytes that are not (yet) a character."""
 
+MARKER = re.compile(r"<(\||start_of_|end_of_)[^<>]+>|<[^<>]+\|>")
+"""How special tokens are written; <table> and the like, which vocabularies hold too, are text."""
+
 
 class Tokenizer(Protocol):
     """The little that this package asks of a tokenizer."""
@@ -62,30 +65,33 @@ class SentencePieceTokenizer:
             self._pieces.LoadFromFile(str(path))
         except (OSError, RuntimeError) as error:
             raise ValueError(f"Expected a SentencePiece model in {path}, got: {error}") from error
-        # control pieces, and user-defined ones written like <this>: SentencePiece knows only the latter in text
         written = [self._pieces.IdToPiece(index) for index in range(self._pieces.GetPieceSize())]
-        self._special = {
+        # SentencePiece finds user-defined pieces in text by itself, but not these
+        self._control = {
             piece: index
             for index, piece in enumerate(written)
-            if self._pieces.IsControl(index) or (re.fullmatch(r"<[^<>]*>", piece) and not self._pieces.IsByte(index))
+            if self._pieces.IsControl(index) or self._pieces.IsUnknown(index)
         }
-        longest_first = sorted(self._special, key=len, reverse=True)
+        self._special = set(self._control.values())
+        self._special |= {index for index, piece in enumerate(written) if MARKER.fullmatch(piece)}
+        longest_first = sorted(self._control, key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = []
         for part in self._split.split(text):
-            if part in self._special:
-                ids.append(self._special[part])
+            if part in self._control:
+                ids.append(self._control[part])
             elif part:
                 ids.extend(self._pieces.EncodeAsIds(part))
         return ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
-        special = set(self._special.values())
         text, plain = "", list[int]()
         for token_id in token_ids:
-            if token_id not in special:
+            if token_id >= self._pieces.GetPieceSize():
+                continue  # models have more rows than there are pieces
+            if token_id not in self._special:
                 plain.append(token_id)
             elif not skip_special:
                 text += self._pieces.DecodeIds(plain) + self._pieces.IdToPiece(token_id)
@@ -135,8 +141,11 @@ class Detokenizer:
         return self._show(self._new_text())
 
     def _new_text(self) -> str:
-        shown = self._decode(self._ids[: self._shown])
-        return self._decode(self._ids)[len(shown) :]
+        shown, text = self._decode(self._ids[: self._shown]), self._decode(self._ids)
+        if text.startswith(shown):
+            return text[len(shown) :]
+        # byte-fallback decoders give up a whole run of bytes where its last character is cut short
+        return self._decode(self._ids[self._shown :])
 
     def _show(self, text: str) -> str:
         if text:
