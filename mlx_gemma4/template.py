@@ -51,19 +51,17 @@ class ChatTemplate:
         Raises:
             ValueError: The template refuses the messages; its own words are in the message.
         """
-        import jinja2
-
-        if self._compiled is None:
-            self._compiled = _environment().from_string(self.source)
         try:
+            if self._compiled is None:
+                self._compiled = _environment().from_string(self.source)
             return self._compiled.render(
-                messages=messages,
-                tools=tools,
+                messages=_plain(list(messages)),
+                tools=_plain(tools),
                 add_generation_prompt=add_generation_prompt,
                 enable_thinking=enable_thinking,
                 **self._variables,
             )
-        except (jinja2.TemplateError, TypeError, KeyError) as error:
+        except Exception as error:  # a template is a program of its own, and raises what it likes
             raise ValueError(f"The checkpoint's chat template cannot render these messages: {error}") from error
 
 
@@ -72,6 +70,17 @@ def _written(value: Any) -> str | None:
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else None
+
+
+def _plain(value: Any) -> Any:
+    """What a template may see of a message: images, arrays and paths have methods that write files."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return f"<{type(value).__name__}>"
 
 
 def _environment() -> Any:
@@ -85,9 +94,15 @@ def _environment() -> Any:
     return environment
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """Unlike Jinja's own filter, this one does not escape HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise_exception(message: str) -> NoReturn:
