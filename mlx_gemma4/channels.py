@@ -31,15 +31,24 @@ class Channels:
         self._thoughts = thoughts
         self._opens: dict[int, Kind] = {}
         self._closes: dict[int, Kind] = {}
+        self._kept: dict[int, str] = {}
         for kind, (begin, end) in MARKERS.items():
             begin_id, end_id = tokenizer.token_id(begin), tokenizer.token_id(end)
-            if begin_id is not None and end_id is not None:
+            if begin_id is None or end_id is None:
+                continue
+            if kind == "thought" and thoughts == "keep":
+                self._kept = {begin_id: begin, end_id: end}
+            else:
                 self._opens[begin_id], self._closes[end_id] = kind, kind
         self._enter("text")
 
     def push(self, token_id: int) -> Iterator[tuple[Kind, str]]:
         """Take a token, yield what is complete with it."""
-        if self._kind == "text" and token_id in self._opens:
+        if self._kind == "text" and token_id in self._kept:
+            yield from self._leave()
+            self._enter("text")
+            yield "text", self._kept[token_id]
+        elif self._kind == "text" and token_id in self._opens:
             yield from self._leave()
             self._enter(self._opens[token_id])
         elif self._closes.get(token_id) == self._kind:
@@ -65,17 +74,11 @@ class Channels:
 
     def _say(self, text: str) -> Iterator[tuple[Kind, str]]:
         self._held += text
-        waits = self._kind == "tool_call" or (self._thoughts == "keep" and self._kind == "thought")
-        if waits or (len(self._held) < len(self._header) and self._header.startswith(self._held)):
-            return
-        yield from self._release()
+        header_may_come = len(self._held) < len(self._header) and self._header.startswith(self._held)
+        if self._kind != "tool_call" and not header_may_come:
+            yield from self._release()
 
     def _release(self) -> Iterator[tuple[Kind, str]]:
-        text, self._held = self._held, ""
-        if self._kind == "thought" and self._thoughts == "keep":
-            begin, end = MARKERS["thought"]
-            yield "text", begin + text + end
-            return
-        text, self._header = text.removeprefix(self._header), ""
+        text, self._held, self._header = self._held.removeprefix(self._header), "", ""
         if text and not (self._kind == "thought" and self._thoughts == "drop"):
             yield self._kind, text
