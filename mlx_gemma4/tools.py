@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+STRING = re.compile(r'<\|"\|>.*?<\|"\|>', re.DOTALL)
+CALL = re.compile(r"(?<![\w{,])call:")
+"""The beginning of a call, which is no key and no end of one."""
 
 
 def parse_tool_calls(text: str) -> list[dict[str, Any]]:
@@ -15,6 +20,10 @@ def parse_tool_calls(text: str) -> list[dict[str, Any]]:
 
     try:
         calls = parse_tool_call(text)
+        calls = calls if isinstance(calls, list) else [calls]
+        # the parser passes over what it cannot read
+        if len(calls) != len(CALL.findall(STRING.sub("", text))):
+            raise ValueError("only some of the calls are whole")
     except ValueError as error:
         raise ValueError(f"Expected a tool call (call:name{{…}}), got {text!r}: {error}") from error
-    return calls if isinstance(calls, list) else [calls]
+    return calls
