@@ -20,7 +20,7 @@ class Sampling:
     top_k: int = 0
     """Only among the k most likely; 0: all."""
     top_p: float = 1.0
-    """Only among the most likely that together reach p."""
+    """Only among the most likely that together reach p; 1 (or 0, as in mlx-lm): all."""
     min_p: float = 0.0
     """Only among those at least min_p times as likely as the likeliest."""
     repetition_penalty: float | None = None
@@ -32,11 +32,12 @@ class Sampling:
         return cls(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
 
     def __post_init__(self) -> None:
-        for name, low, high in (("temperature", 0, None), ("top_k", 0, None), ("top_p", 0, 1), ("min_p", 0, 1)):
+        for name, most in (("temperature", None), ("top_k", None), ("top_p", 1), ("min_p", 1)):
             value = getattr(self, name)
-            if value < low or (high is not None and value > high):
-                raise ValueError(f"Expected {name} of {low} or more{f', at most {high}' if high else ''}, got {value}")
-        if self.repetition_penalty is not None and self.repetition_penalty <= 0:
+            # written so that NaN is out of bounds
+            if not value >= 0 or not (most is None or value <= most):
+                raise ValueError(f"Expected {name} of 0 or more{f', at most {most}' if most else ''}, got {value}")
+        if self.repetition_penalty is not None and not self.repetition_penalty > 0:
             raise ValueError(f"Expected a repetition_penalty above 0, got {self.repetition_penalty}")
 
 
@@ -60,8 +61,10 @@ class Sampler:
         if sampling.temperature > 0:
             from mlx_lm.sample_utils import make_sampler
 
+            # mlx-lm refuses a top_k that leaves nothing out
+            top_k = sampling.top_k if sampling.top_k < vocab_size else 0
             self._choose = make_sampler(
-                temp=sampling.temperature, top_p=sampling.top_p, min_p=sampling.min_p, top_k=sampling.top_k
+                temp=sampling.temperature, top_p=sampling.top_p, min_p=sampling.min_p, top_k=top_k
             )
         if sampling.repetition_penalty is not None:
             from mlx_lm.sample_utils import make_logits_processors
@@ -85,8 +88,9 @@ class Sampler:
 
 
 def _minus_infinity(token_ids: Sequence[int], vocab_size: int) -> mx.array | None:
-    if not token_ids:
+    inside = [token_id for token_id in token_ids if 0 <= token_id < vocab_size]
+    if not inside:
         return None
     added = np.zeros(vocab_size, dtype=np.float32)
-    added[list(token_ids)] = -np.inf
+    added[inside] = -np.inf
     return mx.array(added)
