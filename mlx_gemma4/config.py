@@ -135,11 +135,13 @@ class Config:
         model_type = raw.get("model_type")
         if not str(model_type).startswith("gemma4"):
             raise ValueError(f"Expected a Gemma 4 12B checkpoint (model_type gemma4_unified), got {model_type!r}")
+        if raw.get("tie_word_embeddings") is False:
+            raise ValueError("Expected tied word embeddings, got tie_word_embeddings = false in config.json")
         vision, audio = raw.get("vision_config"), raw.get("audio_config")
         return cls(
             text_config=_text_config(_table(raw, "text_config", "config.json")),
-            vision_config=None if vision is None else _vision_config(vision),
-            audio_config=None if audio is None else _audio_config(audio),
+            vision_config=None if vision is None else _vision_config(_table(raw, "vision_config", "config.json")),
+            audio_config=None if audio is None else _audio_config(_table(raw, "audio_config", "config.json")),
             token_ids=TokenIds(
                 image=raw.get("image_token_id"),
                 audio=raw.get("audio_token_id"),
@@ -171,11 +173,12 @@ class GenerationConfig:
         if not path.is_file():
             return cls()
         raw = read_json(path)
-        samples = raw.get("do_sample", "temperature" in raw)
+        temperature = raw.get("temperature")
+        samples = raw.get("do_sample", temperature is not None)
         return cls(
             eos_token_ids=token_id_list(raw.get("eos_token_id")),
             suppress_tokens=token_id_list(raw.get("suppress_tokens")),
-            temperature=float(raw.get("temperature", 1.0)) if samples else 0.0,
+            temperature=float(1.0 if temperature is None else temperature) if samples else 0.0,
             top_k=int(raw.get("top_k") or 0),
             top_p=float(raw.get("top_p") or 1.0),
         )
@@ -225,8 +228,12 @@ def _table(raw: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
 
 def _quantization(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """MLX writes the same block under both names; other tools use the second for formats of their own."""
-    block: Mapping[str, Any] | None = raw.get("quantization", raw.get("quantization_config"))
-    if block is not None and "bits" not in block:
+    own = raw.get("quantization") is not None
+    name = "quantization" if own else "quantization_config"
+    if raw.get(name) is None:
+        return None
+    block = _table(raw, name, "config.json")
+    if "bits" not in block or ("quant_method" in block and not own):
         method = block.get("quant_method")
         raise ValueError(
             f"Expected MLX quantization or none in config.json, got quant_method {method!r}; "
@@ -291,8 +298,9 @@ def _layer(raw: Mapping[str, Any], index: int, layer_type: str) -> LayerConfig:
     sizes, kv_heads_key, head_dim_key = raw, "num_key_value_heads", "head_dim"
     if raw.get("per_layer_config") is not None:
         own = raw["per_layer_config"].get(str(index), {})
-        where = f"text_config.per_layer_config[{str(index)!r}]"
         sizes = {**raw, **own}
+        if own or layer_type == FULL:
+            where = f"text_config.per_layer_config[{str(index)!r}]"
         if layer_type == FULL and "head_dim" not in own:
             raise _missing("head_dim", where)
     elif layer_type == FULL:
@@ -318,11 +326,12 @@ def _rope(raw: Mapping[str, Any]) -> dict[str, RopeConfig]:
 
 def _vision_config(raw: Mapping[str, Any]) -> VisionConfig:
     where = "vision_config"
-    size = raw.get("model_patch_size")
-    if size is None:
-        size = _int(raw, "patch_size", where) * _int(raw, "pooling_kernel_size", where)
+    if raw.get("model_patch_size") is None:
+        side = _int(raw, "patch_size", where) * _int(raw, "pooling_kernel_size", where)
+    else:
+        side = _int(raw, "model_patch_size", where)
     return VisionConfig(
-        model_patch_size=size,
+        model_patch_size=side,
         mm_embed_dim=_int(raw, "mm_embed_dim", where),
         mm_posemb_size=_int(raw, "mm_posemb_size", where),
         rms_norm_eps=float(raw.get("rms_norm_eps", DEFAULT_EPS)),
@@ -331,7 +340,6 @@ def _vision_config(raw: Mapping[str, Any]) -> VisionConfig:
 
 def _audio_config(raw: Mapping[str, Any]) -> AudioConfig:
     where = "audio_config"
-    size = raw.get("audio_embed_dim", raw.get("audio_samples_per_token"))
-    if size is None:
-        raise _missing("audio_embed_dim", where)
+    names = [name for name in ("audio_embed_dim", "audio_samples_per_token") if raw.get(name) is not None]
+    size = _int(raw, (names or ["audio_embed_dim"])[0], where)
     return AudioConfig(audio_embed_dim=size, rms_norm_eps=float(raw.get("rms_norm_eps", DEFAULT_EPS)))
