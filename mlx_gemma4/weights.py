@@ -61,7 +61,10 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint: those that its index names, or all there are."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        paths = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise ValueError(f"Expected a weight_map in {index}, got {weight_map!r}")
+        paths = [folder / name for name in sorted(set(weight_map.values()))]
         absent = [path.name for path in paths if not path.is_file()]
         if absent:
             raise ValueError(f"Expected the shards that {index} names, these are not there: {', '.join(absent)}")
@@ -85,9 +88,9 @@ def check_complete(path: Path) -> None:
             raise ValueError(f"Expected a safetensors file at {path}, its {size} bytes end inside the header")
         try:
             header = json.loads(file.read(length))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"Expected a safetensors file at {path}, its header is not JSON: {error}") from error
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"Expected a safetensors file at {path}, its header cannot be read: {error}") from error
     expected = 8 + length + max(ends, default=0)
     if size < expected:
         raise ValueError(f"Expected {expected} bytes in {path}, got {size}: the file is cut short, fetch it again")
@@ -96,7 +99,7 @@ def check_complete(path: Path) -> None:
 def model_name(name: str) -> str | None:
     """The model's name for a tensor (or module path) of any layout; None for what the model does not store."""
     name = name.removeprefix("model.")
-    if name in ("lm_head.weight", "language_model.lm_head.weight") or "rotary_emb" in name:
+    if name.removeprefix("language_model.").startswith("lm_head.") or "rotary_emb" in name:
         return None  # the head is tied to the embedding, frequencies follow from the config
     if name.startswith(MEDIA_PREFIXES):
         return name
