@@ -7,6 +7,8 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
+from mlx_gemma4.config import read_json
+
 DEMO = "demo"
 DEFAULT_MODEL = "mlx-community/gemma-4-12B-it-4bit"
 """What runs when nothing is named."""
@@ -37,7 +39,7 @@ def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = No
         ValueError: There is no such folder or repo, or it cannot be reached.
     """
     folder = Path(name)
-    if folder.is_dir():
+    if str(name) and folder.is_dir():
         return folder
     if str(name) == DEMO:
         return demo_folder() / "checkpoint"
@@ -52,15 +54,38 @@ def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = No
 
 def _download(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
     try:
         # complete in the cache: no request is made, and starting does not wait for one
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES), local_files_only=True))
+        cached = snapshot_download(repo, revision=revision, allow_patterns=list(FILES), local_files_only=True)
+        if _is_complete(Path(cached)):
+            return Path(cached)
     except LocalEntryNotFoundError:
-        size = _announced_size(repo, revision)
+        pass
+    size = _announced_size(repo, revision)
     print(f"Downloading {repo} ({size / 1e9:.1f} GB), once, to the Hugging Face cache", file=sys.stderr)
-    return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+    except GatedRepoError as error:  # anyone may see what such a repo holds, but not download it
+        raise _gated(repo) from error
+    except Exception as error:  # whatever the HTTP client of the installed version raises, or the disk
+        raise ValueError(f"The download of {repo} broke off: {error}. Run this again, it goes on from there") from error
+
+
+def _gated(repo: str) -> ValueError:
+    return ValueError(f"The repo {repo} asks for its terms to be accepted: huggingface.co/{repo}")
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a cached repo is a checkpoint; downloads break off, and others fetch a config.json alone."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        weights = all((folder / name).is_file() for name in read_json(index).get("weight_map", {}).values())
+    else:
+        weights = any(folder.glob("*.safetensors"))
+    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    return weights and tokenizer and (folder / "config.json").is_file()
 
 
 def _announced_size(repo: str, revision: str | None) -> int:
@@ -71,7 +96,7 @@ def _announced_size(repo: str, revision: str | None) -> int:
     try:
         siblings = HfApi().model_info(repo, revision=revision, files_metadata=True).siblings or []
     except GatedRepoError as error:
-        raise ValueError(f"The repo {repo} asks for its terms to be accepted: huggingface.co/{repo}") from error
+        raise _gated(repo) from error
     except RepositoryNotFoundError as error:
         raise ValueError(
             f"Expected a Hugging Face repo, there is none called {repo!r} (or it is private: hf auth login)"
