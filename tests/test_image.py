@@ -1,0 +1,305 @@
+"""Pictures in: files of every kind, broken ones too, sizes, patches and their positions."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from reference_cases import media_file
+
+from mlx_gemma4.image import load_image, patchify, target_size, to_patches
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def save(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def upright() -> Image.Image:
+    """3 wide, 2 high, every pixel another: what each orientation is to give back."""
+    return Image.fromarray(np.arange(0, 180, 10, dtype=np.uint8).reshape(2, 3, 3))
+
+
+# patches
+
+
+def test_patchify() -> None:
+    """Patches row by row; inside a patch height, width, channel."""
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    expected = []
+    for row in range(2):
+        for column in range(3):
+            patch = [image[2 * row + y, 2 * column + x, c] for y in range(2) for x in range(2) for c in range(3)]
+            expected.append(np.array(patch, np.float32) * np.float32(1 / 255))
+    patches = patchify(image, 2)
+    assert len(patches) == 6
+    assert patches.pixels.dtype == np.float32
+    assert np.array_equal(patches.pixels, np.stack(expected))
+
+
+def test_positions() -> None:
+    """(x, y), row by row."""
+    patches = patchify(np.zeros((4, 6, 3), np.uint8), 2)
+    assert patches.positions.dtype == np.int32
+    assert patches.positions.tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]]
+
+
+def test_picture_of_the_right_size_is_not_scaled() -> None:
+    """768 × 768 is what a budget of 280 (16 × 16 patches of 48) makes of a square."""
+    image = np.random.default_rng(0).integers(0, 256, (768, 768, 3), dtype=np.uint8)
+    patches = to_patches(image, 280, 48)
+    assert np.array_equal(patches.pixels, patchify(image, 48).pixels)
+
+
+def test_scaling_keeps_a_plain_colour_and_fits_the_budget() -> None:
+    """Antialiasing does not ring where there is nothing to ring at."""
+    patches = to_patches(np.full((50, 70, 3), (10, 128, 250), np.uint8), 70, 48)
+    assert len(patches) == 7 * 9
+    colours = np.unique(patches.pixels.reshape(-1, 3), axis=0)
+    assert np.array_equal(colours, np.float32([[10, 128, 250]]) * np.float32(1 / 255))
+
+
+@pytest.mark.parametrize("budget", [0, 69, 281, -70])
+def test_budget_that_is_none(budget: int) -> None:
+    """The model was trained with five budgets."""
+    message = f"Expected an image budget of 70, 140, 280, 560, 1120 tokens, got {budget}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        to_patches(np.zeros((48, 48, 3), np.uint8), budget, 48)
+
+
+SIZES = {
+    (1, 1): {70: (384, 384), 280: (768, 768), 1120: (1584, 1584)},
+    (1, 20000): {70: (48, 3360), 280: (48, 13440), 1120: (48, 53760)},
+    (20000, 1): {70: (3360, 48), 280: (13440, 48), 1120: (53760, 48)},
+    (3000, 4000): {70: (336, 432), 280: (672, 912), 1120: (1344, 1824)},
+    (4000, 3000): {70: (432, 336), 280: (912, 672), 1120: (1824, 1344)},
+    (480, 640): {70: (336, 432), 280: (672, 912), 1120: (1344, 1824)},
+    (640, 480): {70: (432, 336), 280: (912, 672), 1120: (1824, 1344)},
+    (48, 48): {70: (384, 384), 280: (768, 768), 1120: (1584, 1584)},
+    (47, 1000): {70: (48, 1824), 280: (144, 3696), 1120: (336, 7392)},
+    (1080, 1920): {70: (288, 528), 280: (576, 1056), 1120: (1200, 2112)},
+    (100, 10000): {70: (48, 3360), 280: (48, 8016), 1120: (144, 16032)},
+    (5000, 30): {70: (3360, 48), 280: (10368, 48), 1120: (20736, 96)},
+    (333, 777): {70: (240, 576), 280: (480, 1200), 1120: (1008, 2448)},
+}
+"""(height, width) → budget → what transformers 5.23 ``get_aspect_ratio_preserving_size`` gives."""
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_target_size(size: tuple[int, int]) -> None:
+    """The reference's sizes."""
+    assert {budget: target_size(*size, budget, 48) for budget in (70, 280, 1120)} == SIZES[size]
+
+
+# arrays
+
+
+def test_array_is_taken_as_it_is() -> None:
+    """uint8 [H, W, 3]."""
+    image = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    assert load_image(image) is image
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [("float32", (2, 3, 3)), ("uint8", (2, 3)), ("uint8", (2, 3, 4)), ("uint8", (3, 2, 3, 3)), ("uint8", (0, 3, 3))],
+)
+def test_array_that_is_no_picture(dtype: str, shape: tuple[int, ...]) -> None:
+    """Wrong type, greys, alpha, films and nothing."""
+    message = f"Expected an image as uint8 [H, W, 3], got {dtype} {list(shape)}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_image(np.zeros(shape, dtype))
+
+
+# modes
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(tmp_path: Path, orientation: int) -> None:
+    """Whichever way a camera was held, the pixels come out upright."""
+    held = {
+        1: [],
+        2: [Image.Transpose.FLIP_LEFT_RIGHT],
+        3: [Image.Transpose.ROTATE_180],
+        4: [Image.Transpose.FLIP_TOP_BOTTOM],
+        5: [Image.Transpose.TRANSPOSE],
+        6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.TRANSVERSE],
+        8: [Image.Transpose.ROTATE_270],
+    }
+    stored = upright()
+    for turn in held[orientation]:
+        stored = stored.transpose(turn)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(load_image(save(tmp_path / "a.png", stored, exif=exif)), np.asarray(upright()))
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "rgb"),
+    [
+        ("1", 1, WHITE),
+        ("1", 0, (0, 0, 0)),
+        ("L", 77, (77, 77, 77)),
+        ("LA", (77, 0), (77, 77, 77)),
+        ("RGBA", (1, 2, 3, 0), (1, 2, 3)),
+        ("CMYK", (0, 0, 0, 0), WHITE),
+        ("CMYK", (255, 0, 0, 0), (0, 255, 255)),
+        ("I;16", 65535, WHITE),
+        ("I;16", 32768, (128, 128, 128)),
+        ("I;16", 257, (1, 1, 1)),
+        ("I;16", 0, (0, 0, 0)),
+        ("I", 65535, WHITE),
+    ],
+)
+def test_modes(mode: str, colour: int | tuple[int, ...], rgb: tuple[int, int, int]) -> None:
+    """Every mode becomes RGB; alpha is dropped, and 16-bit white stays white."""
+    assert load_image(Image.new(mode, (2, 1), colour)).tolist() == [[list(rgb), list(rgb)]]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
+def test_sixteen_bit_files(tmp_path: Path, name: str) -> None:
+    """Whichever mode Pillow reads them as."""
+    greys = np.array([[0, 257, 32768, 65535]], np.uint16)
+    path = save(tmp_path / name, Image.fromarray(greys))
+    assert load_image(path).tolist() == [[[0] * 3, [1] * 3, [128] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize(("mode", "kind", "value"), [("F", "float32", 0.5), ("I", "int32", 65536), ("I", "int32", -1)])
+def test_deeper_than_sixteen_bits(mode: str, kind: str, value: float) -> None:
+    """What such numbers mean as colours is not known here."""
+    message = f"Expected an image of 8 or 16 bits a channel in the image, got {kind}; convert it first"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_image(Image.new(mode, (1, 1), value))
+
+
+@pytest.mark.parametrize("transparency", [None, 0, bytes([0, 128])])
+def test_palette(tmp_path: Path, transparency: int | bytes | None) -> None:
+    """The palette's colours, whatever of them is transparent, from a file and from an image."""
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *BLUE])
+    image.putpixel((1, 0), 1)
+    options = {} if transparency is None else {"transparency": transparency}
+    image.info.update(options)
+    for source in (image, save(tmp_path / "a.png", image, **options)):
+        assert load_image(source).tolist() == [[list(RED), list(BLUE)]]
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.gif", {}), ("a.webp", {"lossless": True}), ("a.png", {})])
+def test_animation(tmp_path: Path, name: str, options: dict[str, bool]) -> None:
+    """The first frame."""
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (GREEN, RED, BLUE)]
+    path = save(tmp_path / name, frames[0], save_all=True, append_images=frames[1:], duration=100, **options)
+    with Image.open(path) as image:
+        assert image.n_frames == 3
+    assert np.array_equal(load_image(path), np.full((4, 4, 3), GREEN, np.uint8))
+
+
+# broken files
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    """A folder is no file either."""
+    for path in (tmp_path / "absent.png", tmp_path):
+        with pytest.raises(ValueError, match=f"^Expected an image file, found none at {re.escape(str(path))}$"):
+            load_image(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"This is no picture.\n" * 50])
+def test_file_that_is_no_picture(tmp_path: Path, content: bytes) -> None:
+    """0 bytes, and text."""
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    message = f"Expected an image that Pillow reads in {path}, got: cannot identify image file {str(path)!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.tif", "a.qoi", "a.avif"])
+def test_file_cut_short(tmp_path: Path, name: str) -> None:
+    """Half of a picture is refused: none of it is made up in grey."""
+    path = save(tmp_path / name, noise())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=f"^Expected an image that Pillow reads in {re.escape(str(path))}, got: ."):
+        load_image(path)
+
+
+def test_image_object_cut_short() -> None:
+    """Pillow decodes late: an image that was opened well can still end early."""
+    file = io.BytesIO()
+    noise().save(file, "PNG")
+    with (
+        Image.open(io.BytesIO(file.getvalue()[:500])) as image,
+        pytest.raises(
+            ValueError, match=r"^Expected an image that Pillow reads in the image, got: image file is truncated"
+        ),
+    ):
+        load_image(image)
+
+
+def test_image_object_without_pixels() -> None:
+    """Pillow has pictures of no size; there is nothing to scale in them."""
+    with pytest.raises(ValueError, match=r"^Expected pixels in the image, it has none$"):
+        load_image(Image.new("RGB", (0, 5)))
+
+
+@pytest.mark.parametrize(("side", "limit"), [(10_000, 89_478_485), (14_000, 178_956_970)])
+def test_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, limit: int) -> None:
+    """A few kilobytes that would unpack to a hundred megapixels are refused before they do."""
+    path = save(tmp_path / "bomb.png", Image.new("1", (side, side)))
+    assert path.stat().st_size < 100_000
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("the bomb was unpacked"))
+    message = (
+        f"Expected at most 89478485 pixels in {path}, it has more: Image size ({side**2} pixels) exceeds limit of "
+        f"{limit} pixels, could be decompression bomb DOS attack. Scale it down first"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_image(path)
+
+
+KINDS = ["a.png", "a.jpg", "a.gif", "a.webp", "a.bmp", "a.tif", "a.avif", "a.ppm", "a.ico", "a.tga"]
+
+
+def noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+
+
+def photo() -> Image.Image:
+    with Image.open(media_file("picture-01.png")) as image:
+        return image.convert("RGB").resize((60, 40))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_truncated_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
+    """Cut anywhere, a file raises ValueError or gives a picture: never anything else."""
+    data = save(tmp_path / name, photo()).read_bytes()
+    for count in range(0, len(data), max(50, len(data) // 60)):
+        assert _refused_or_picture(tmp_path / name, data[:count])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_damaged_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
+    """With bytes changed, more often near the start, a file raises ValueError or gives a picture."""
+    data = save(tmp_path / name, photo()).read_bytes()
+    source = random.Random(name)
+    for _ in range(80):
+        damaged = bytearray(data)
+        for _ in range(source.choice([1, 3, 10])):
+            damaged[source.randrange(source.choice([100, len(data)]))] = source.randrange(256)
+        assert _refused_or_picture(tmp_path / name, bytes(damaged))
+
+
+def _refused_or_picture(path: Path, data: bytes) -> bool:
+    path.write_bytes(data)
+    try:
+        pixels = load_image(path)
+    except ValueError as error:
+        return str(error).startswith("Expected ") and str(path) in str(error)
+    return pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size > 0
