@@ -1,0 +1,77 @@
+"""What the package promises to those who import it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from reference_cases import media_file
+
+import mlx_gemma4
+from mlx_gemma4 import Session, generate, load, stream_generate
+
+
+def test_every_public_name_is_there_and_is_no_module() -> None:
+    """A module of that name would take its place when it is imported."""
+    for name in mlx_gemma4.__all__:
+        assert callable(getattr(mlx_gemma4, name))
+        assert find_spec(f"mlx_gemma4.{name}") is None
+    with pytest.raises(AttributeError, match="module 'mlx_gemma4' has no attribute 'nonsense'"):
+        _ = mlx_gemma4.nonsense
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    code = "import sys, mlx_gemma4; assert not {'numpy', 'mlx.core', 'argparse'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+
+
+def test_the_quick_start() -> None:
+    """The lines of the documentation, with what they give."""
+    model, processor = load("demo", dtype=mx.float32)
+    prompt = processor.prompt(
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Transcribe the audio."},
+                    {"type": "audio", "audio": media_file("hibari-03.wav")},
+                ],
+            }
+        ]
+    )
+    assert (prompt.token_ids.shape, prompt.token_types.shape) == ((101,), (101,))
+    session = Session(model)
+    logits = session.extend(prompt)
+    assert logits.shape == (model.config.text_config.vocab_size,)
+    mark = session.mark()
+    session.extend([20, 21])
+    session.rewind(mark)
+    assert session.position == len(prompt)
+    assert generate(model, processor, prompt, max_tokens=100) == "five three six zero zero eight zero eight"
+    assert "".join(each.text for each in stream_generate(model, processor, prompt)).startswith("five three")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_checkpoint_computes_in_the_type_asked_for(dtype: str) -> None:
+    """By name or as mlx's own; every logit in it."""
+    model, _ = load("demo", dtype=dtype)
+    assert model.dtype == getattr(mx, dtype)
+    assert Session(model).extend([2, 4, 20]).dtype == getattr(mx, dtype)
+
+
+def test_float16_says_the_same() -> None:
+    model, processor = load("demo", dtype="float16")
+    content = [{"type": "image", "image": media_file("picture-02.png")}, {"type": "text", "text": "Describe."}]
+    prompt = processor.prompt([{"role": "user", "content": content}])
+    assert generate(model, processor, prompt) == "red circle in the center"
+    assert np.isfinite(np.array(Session(model).extend(prompt))).all()
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(ValueError, match="Expected a dtype of bfloat16, float16, float32, got 'int4'"):
+        load("demo", dtype="int4")
