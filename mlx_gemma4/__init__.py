@@ -24,6 +24,28 @@ if TYPE_CHECKING:
     from mlx_gemma4.tools import parse_tool_calls
     from mlx_gemma4.transcribe import Segment, Transcriber
 
+__all__ = [
+    "Conversation",
+    "GenerationResponse",
+    "Mark",
+    "Model",
+    "Patches",
+    "Processor",
+    "Prompt",
+    "Sampling",
+    "Segment",
+    "Session",
+    "Transcriber",
+    "demo_folder",
+    "generate",
+    "load",
+    "load_audio",
+    "parse_tool_calls",
+    "split_audio",
+    "stream_generate",
+]
+
+# No public name may be that of a module: importing the module would put it in the name's place.
 _HOMES = {
     "Conversation": "chat",
     "GenerationResponse": "generation",
@@ -44,10 +66,6 @@ _HOMES = {
     "split_audio": "audio",
     "stream_generate": "generation",
 }
-__all__ = sorted(_HOMES)
-
-
-# No public name may be that of a module: importing the module would put it in the name's place.
 
 
 def __getattr__(name: str) -> Any:

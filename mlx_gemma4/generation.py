@@ -44,7 +44,11 @@ class GenerationResponse:
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The calls in a piece of kind "tool_call": ``[{"name": …, "arguments": {…}}]``; else none."""
+        """The calls in a piece of kind "tool_call": ``[{"name": …, "arguments": {…}}]``; else none.
+
+        Raises:
+            ValueError: The call cannot be read, as when ``max_tokens`` cut it short.
+        """
         return parse_tool_calls(self.text) if self.kind == "tool_call" else []
 
 
