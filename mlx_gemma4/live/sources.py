@@ -181,9 +181,13 @@ class Microphone:
     def __init__(self, device: int | str | None = None) -> None:
         self._queue: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
         self._stopped = False
-        sounddevice = _sounddevice()
+        self._device = device
+        self._sounddevice = _sounddevice()
+
+    def __enter__(self) -> Microphone:
+        device = self._device
         try:
-            self._stream = sounddevice.InputStream(
+            self._stream = self._sounddevice.InputStream(
                 samplerate=SAMPLE_RATE,
                 channels=1,
                 blocksize=BLOCK,
@@ -191,13 +195,11 @@ class Microphone:
                 dtype="float32",
                 callback=self._heard,
             )
-        except (sounddevice.PortAudioError, ValueError) as error:
+            self._stream.start()
+        except (self._sounddevice.PortAudioError, ValueError) as error:
             wanted = "a microphone" if device is None else f"a microphone called {device!r}"
             reason = " ".join(str(error).split())
             raise ValueError(f"Expected {wanted}, got: {reason} (python -m sounddevice lists them)") from error
-
-    def __enter__(self) -> Microphone:
-        self._stream.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:

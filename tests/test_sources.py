@@ -1,0 +1,374 @@
+"""Where sound comes from: a recording at its own pace, a pipe, a microphone; no clock and no device are needed."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_gemma4.audio import load_audio
+from mlx_gemma4.live.sources import BLOCK, FileSource, Microphone, PipeSource, Source
+
+
+class Clock:
+    """Time that passes only when someone sleeps or takes long."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+
+
+def ramp(count: int) -> np.ndarray:
+    """Samples that are all different, and exact in 16 bits."""
+    return (np.arange(count) % 30_000).astype("<i2")
+
+
+def as_float(samples: np.ndarray) -> np.ndarray:
+    return samples.astype(np.float32) / 32768
+
+
+def recording(folder: Path, count: int) -> Path:
+    soundfile.write(folder / "a.wav", ramp(count), 16_000)
+    return folder / "a.wav"
+
+
+def drain(source: Source) -> list[np.ndarray]:
+    blocks = []
+    while (block := source.read()) is not None:
+        blocks.append(block)
+    return blocks
+
+
+def wav(samples: np.ndarray, rate: int = 16_000, *, size: int | None = None, before: bytes = b"") -> bytes:
+    """A 16-bit WAV of samples [n, channels], with a data size and chunks of one's choice."""
+    data = samples.astype("<i2").tobytes()
+    channels = samples.shape[1]
+    layout = struct.pack("<IHHIIHH", 16, 1, channels, rate, 2 * rate * channels, 2 * channels, 16)
+    length = struct.pack("<I", len(data) if size is None else size)
+    return b"RIFF" + b"\xff" * 4 + b"WAVEfmt " + layout + before + b"data" + length + data
+
+
+# a recording
+
+
+def test_recording_comes_at_its_own_pace(tmp_path: Path) -> None:
+    """A quick reader gets 40 ms every 40 ms, and the rest at the end."""
+    clock = Clock()
+    source = FileSource(recording(tmp_path, 1500), clock=clock, sleep=clock.sleep)
+    blocks, times = [], []
+    while (block := source.read()) is not None:
+        blocks.append(block)
+        times.append(clock.now - 1000)
+    assert [len(block) for block in blocks] == [640, 640, 220]
+    assert times == pytest.approx([0.04, 0.08, 1500 / 16_000])
+    assert np.array_equal(np.concatenate(blocks), as_float(ramp(1500)))
+
+
+def test_slow_reader_gets_all_that_has_arrived(tmp_path: Path) -> None:
+    """While the model was busy for 100 ms, two more blocks were spoken: they come at once, without waiting."""
+    clock = Clock()
+    source = FileSource(recording(tmp_path, 16_000), clock=clock, sleep=clock.sleep)
+    assert len(source.read()) == 640
+    clock.now += 0.101
+    before = clock.now
+    assert len(source.read()) == 2 * 640
+    assert clock.now == before
+    assert len(source.read()) == 640
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 20_000), st.lists(st.floats(0, 0.5), max_size=40))
+def test_nothing_comes_before_it_was_spoken(
+    tmp_path_factory: pytest.TempPathFactory, count: int, pauses: list[float]
+) -> None:
+    """However slow the reader is: never too early, everything once, in order."""
+    clock = Clock()
+    source = FileSource(recording(tmp_path_factory.mktemp("a"), count), clock=clock, sleep=clock.sleep)
+    got = np.zeros(0, np.float32)
+    waiting = iter(pauses)
+    while (block := source.read()) is not None:
+        got = np.concatenate([got, block])
+        assert len(got) / 16_000 <= clock.now - 1000 + 1e-6
+        clock.now += next(waiting, 0)
+    assert np.array_equal(got, as_float(ramp(count)))
+
+
+def test_fast_recording_does_not_wait(tmp_path: Path) -> None:
+    """Block by block, and no one looks at the clock."""
+
+    def never() -> float:
+        pytest.fail("the clock was read")
+
+    source = FileSource(recording(tmp_path, 1500), fast=True, clock=never, sleep=lambda seconds: pytest.fail("slept"))
+    blocks = drain(source)
+    assert [len(block) for block in blocks] == [640, 640, 220]
+    assert np.array_equal(np.concatenate(blocks), as_float(ramp(1500)))
+
+
+def test_stopped_recording_ends_with_what_was_spoken(tmp_path: Path) -> None:
+    """Stopped 100 ms after the last read: those 100 ms are still handed over, what follows is not."""
+    clock = Clock()
+    source = FileSource(recording(tmp_path, 16_000), clock=clock, sleep=clock.sleep)
+    first = source.read()
+    clock.now += 0.1
+    source.stop()
+    clock.now += 5
+    got = np.concatenate([first, *drain(source)])
+    assert len(got) == pytest.approx(640 + 1600, abs=1)
+    assert np.array_equal(got, as_float(ramp(16_000))[: len(got)])
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_recording_stopped_before_it_began(tmp_path: Path, fast: bool) -> None:
+    """Nothing was spoken."""
+    source = FileSource(recording(tmp_path, 16_000), fast=fast)
+    source.stop()
+    assert drain(source) == []
+
+
+def test_stopped_fast_recording(tmp_path: Path) -> None:
+    """Without a pace, what was read is what was spoken."""
+    source = FileSource(recording(tmp_path, 16_000), fast=True)
+    source.read()
+    source.stop()
+    assert drain(source) == []
+
+
+# a pipe
+
+
+class Trickle(io.RawIOBase):
+    """A stream that hands over a byte at a time, however many are asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._data.read(1 if size else 0)
+
+
+@pytest.mark.parametrize("stream", [io.BytesIO, Trickle])
+def test_raw_pipe(stream: Callable[[bytes], Any]) -> None:
+    """Signed 16-bit little-endian at 16 kHz, in blocks of 40 ms; not a sample of its beginning is lost."""
+    blocks = drain(PipeSource(stream(ramp(1500).tobytes())))
+    assert [len(block) for block in blocks] == [640, 640, 220]
+    assert np.array_equal(np.concatenate(blocks), as_float(ramp(1500)))
+
+
+@pytest.mark.parametrize(
+    ("data", "samples"), [(b"", []), (b"\x01", []), (b"\x00\x40\x01", [0.5]), (b"\x00\x80", [-1.0])]
+)
+def test_short_raw_pipe(data: bytes, samples: list[float]) -> None:
+    """Half a sample at the end is none."""
+    got = [value for block in drain(PipeSource(io.BytesIO(data))) for value in block.tolist()]
+    assert got == samples
+
+
+@pytest.mark.parametrize("stream", [io.BytesIO, Trickle])
+@pytest.mark.parametrize("size", [None, 0, 0x7FFFF000, 0xFFFFFFFF])
+def test_wav_pipe(stream: Callable[[bytes], Any], size: int | None) -> None:
+    """A WAV at 16 kHz, whether or not its writer knew how long it would be."""
+    blocks = drain(PipeSource(stream(wav(ramp(1500)[:, None], size=size))))
+    assert [len(block) for block in blocks] == [640, 640, 220]
+    assert np.array_equal(np.concatenate(blocks), as_float(ramp(1500)))
+
+
+def test_wav_pipe_with_other_chunks() -> None:
+    """Tags before the sound and after it are not heard."""
+    tag = b"LIST" + struct.pack("<I", 3) + b"abc\0"
+    data = wav(ramp(700)[:, None], before=tag) + b"LIST" + struct.pack("<I", 4000) + bytes(4000)
+    assert np.array_equal(np.concatenate(drain(PipeSource(io.BytesIO(data)))), as_float(ramp(700)))
+
+
+def test_stereo_wav_pipe() -> None:
+    """The mean of the channels."""
+    samples = np.stack([ramp(1000), 2 * ramp(1000)], axis=1)
+    got = np.concatenate(drain(PipeSource(io.BytesIO(wav(samples)))))
+    assert np.array_equal(got, as_float(samples).mean(axis=1))
+
+
+def test_wav_pipe_in_the_extensible_layout() -> None:
+    """What ffmpeg writes for some channel layouts: the format's number stands further on."""
+    layout = struct.pack("<HHIIHHHHIH", 0xFFFE, 1, 16_000, 32_000, 2, 16, 22, 16, 4, 1) + bytes(14)
+    header = b"RIFF" + bytes(4) + b"WAVEfmt " + struct.pack("<I", len(layout)) + layout + b"data" + bytes(4)
+    got = np.concatenate(drain(PipeSource(io.BytesIO(header + ramp(700).tobytes()))))
+    assert np.array_equal(got, as_float(ramp(700)))
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+def test_resampled_wav_pipe_is_the_resampled_file(tmp_path: Path, rate: int) -> None:
+    """A stream resampled piece by piece equals the whole resampled at once, to the end."""
+    rng = np.random.default_rng(0)
+    samples = (np.convolve(rng.uniform(-1, 1, rate), np.ones(16) / 16, "same") * 30_000).astype("<i2")
+    data = wav(samples[:, None], rate)
+    (tmp_path / "a.wav").write_bytes(data)
+    whole = load_audio(tmp_path / "a.wav")
+    got = np.concatenate(drain(PipeSource(io.BytesIO(data))))
+    assert len(got) == len(whole) == 16_000
+    assert np.abs(got - whole).max() < 1e-4
+
+
+def test_stopped_pipe() -> None:
+    """Nothing is read after it."""
+    stream = io.BytesIO(ramp(6400).tobytes())
+    source = PipeSource(stream)
+    assert len(source.read()) == 640
+    source.stop()
+    assert source.read() is None
+    assert stream.tell() == 2 * 640
+
+
+@pytest.mark.parametrize(
+    ("encoding", "bits", "channels", "rate"),
+    [(1, 24, 1, 16_000), (3, 32, 2, 48_000), (1, 8, 1, 8_000), (1, 16, 0, 16_000), (1, 16, 1, 0), (7, 8, 1, 8_000)],
+)
+def test_wav_pipe_of_another_kind(encoding: int, bits: int, channels: int, rate: int) -> None:
+    """Refused before any sound is waited for, with what it was."""
+    layout = struct.pack("<IHHIIHH", 16, encoding, channels, rate, 0, 0, bits)
+    message = (
+        "Expected 16-bit PCM in the WAV on standard input, "
+        f"got format {encoding}, {bits}-bit, {channels} channels at {rate} Hz"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        PipeSource(io.BytesIO(b"RIFF" + bytes(4) + b"WAVEfmt " + layout + b"data" + bytes(4)))
+
+
+@pytest.mark.parametrize("count", [4, 12, 30, 36, 43])
+def test_wav_pipe_that_ends_in_its_header(count: int) -> None:
+    """There is no sound in it."""
+    message = r"^Expected (sound in|a format in) the WAV on standard input, it ends (before|inside) it$"
+    with pytest.raises(ValueError, match=message):
+        PipeSource(io.BytesIO(wav(ramp(10)[:, None])[:count]))
+
+
+# a microphone
+
+
+class PortAudioError(Exception):
+    pass
+
+
+class FakeSoundDevice(ModuleType):
+    """As much of sounddevice as is used: an InputStream that calls back from a thread of its own."""
+
+    PortAudioError = PortAudioError
+
+    def __init__(self, blocks: list[np.ndarray], error: Exception | None, late: bool) -> None:
+        super().__init__("sounddevice")
+        self.blocks, self.error, self.late = blocks, error, late
+        self.opened: dict[str, Any] = {}
+        self.closed = False
+
+    def InputStream(self, **options: Any) -> FakeSoundDevice:
+        if self.error is not None and not self.late:
+            raise self.error
+        self.opened = options
+        return self
+
+    def start(self) -> None:
+        if self.error is not None:
+            raise self.error
+        thread = Thread(target=self.speak)
+        thread.start()
+        thread.join()
+
+    def speak(self) -> None:
+        buffer = np.zeros((BLOCK, 1), np.float32)
+        for block in self.blocks:
+            buffer[:, 0] = block
+            self.opened["callback"](buffer, BLOCK, None, None)
+        buffer[:] = 99  # PortAudio reuses its memory
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def fake(
+    monkeypatch: pytest.MonkeyPatch, count: int = 0, error: Exception | None = None, late: bool = False
+) -> FakeSoundDevice:
+    blocks = [np.full(BLOCK, index / 8, np.float32) for index in range(1, count + 1)]
+    module = FakeSoundDevice(blocks, error, late)
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    return module
+
+
+def test_microphone_hands_over_what_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks from the callback's thread come together, in order, as copies; then the end."""
+    device = fake(monkeypatch, 3)
+    with Microphone("USB") as microphone:
+        microphone.stop()
+        heard = microphone.read()
+        assert np.array_equal(heard, np.repeat(np.float32([0.125, 0.25, 0.375]), BLOCK))
+        assert microphone.read() is None
+        assert microphone.read() is None
+    assert device.closed
+    callback = device.opened.pop("callback")
+    assert callable(callback)
+    assert device.opened == {
+        "samplerate": 16_000,
+        "channels": 1,
+        "blocksize": 640,
+        "device": "USB",
+        "dtype": "float32",
+    }
+
+
+def test_stopped_microphone_ends_though_it_goes_on_hearing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device delivers until it is closed: a reader slower than it must still come to the end."""
+    device = fake(monkeypatch, 1)
+    with Microphone() as microphone:
+        microphone.stop()
+        device.speak()
+        assert len(microphone.read()) == BLOCK
+        device.speak()
+        assert microphone.read() is None
+
+
+def test_microphone_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says what to install."""
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    message = "Microphone input needs the [mic] extra: pip install 'mlx-gemma4[mic]' (on Linux also: apt install "
+    with pytest.raises(ImportError, match=f"^{re.escape(message)}"):
+        Microphone()
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("device", "error", "message"),
+    [
+        (None, PortAudioError("Error querying device -1"), "Expected a microphone, got: Error querying device -1"),
+        (
+            "USB",
+            ValueError("Multiple input devices found for 'USB':\n[0] USB one\n[1] USB two"),
+            "Expected a microphone called 'USB', got: Multiple input devices found for 'USB': [0] USB one [1] USB two",
+        ),
+    ],
+)
+def test_no_microphone(
+    monkeypatch: pytest.MonkeyPatch, device: str | None, error: Exception, message: str, late: bool
+) -> None:
+    """One line that says what was wanted, and where to look."""
+    fake(monkeypatch, error=error, late=late)
+    with (
+        pytest.raises(ValueError, match=f"^{re.escape(message)} \\(python -m sounddevice lists them\\)$"),
+        Microphone(device),
+    ):
+        pytest.fail("it was opened")
