@@ -250,6 +250,7 @@ def test_image_object_without_pixels() -> None:
         load_image(Image.new("RGB", (0, 5)))
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as outside of the tests
 @pytest.mark.parametrize(("side", "limit"), [(10_000, 89_478_485), (14_000, 178_956_970)])
 def test_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, limit: int) -> None:
     """A few kilobytes that would unpack to a hundred megapixels are refused before they do."""
