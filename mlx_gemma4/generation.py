@@ -18,6 +18,8 @@ from mlx_gemma4.session import Session
 from mlx_gemma4.tools import parse_tool_calls
 
 MAX_TOKENS = 256
+CLEAR_CACHE_EVERY = 256
+"""Tokens after which MLX's unused buffers are freed: attention over a longer sequence needs others."""
 GREEDY = Sampling()
 
 
@@ -71,6 +73,8 @@ def generate_step(
                 following = sampler(session.step(token))
                 mx.async_eval(following)
             taken += 1
+            if taken % CLEAR_CACHE_EVERY == 0:
+                mx.clear_cache()
             yield _id(token)
             if following is None:
                 break

@@ -96,6 +96,8 @@ class Session:
                 h = self._forward(chunk)
                 hidden.append(h if all_logits else h[:, -1:])
                 mx.eval(self._cache.arrays)
+                if len(chunk) == PREFILL_STEP:
+                    mx.clear_cache()  # buffers of a size that will not come again
         except BaseException:
             self._withdraw(start)
             raise

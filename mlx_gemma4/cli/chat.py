@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli.generate import statistics, user_content
@@ -44,6 +45,9 @@ def run(arguments: argparse.Namespace) -> None:
         return conversation.ask(
             content, max_tokens=arguments.max_tokens, sampling=chosen, show_thoughts=arguments.show_thoughts
         )
+
+    with suppress(ImportError):
+        import readline  # noqa: F401  # arrow keys and history in input(), where Python has them
 
     note("Ask something; /help lists the commands.")
     Chat(conversation, answer, stats=arguments.stats).loop()

@@ -29,8 +29,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def load_model(arguments: argparse.Namespace) -> tuple[Model, Processor]:
     """Load what ``add_model``'s options name."""
+    import mlx.core as mx
+
     from mlx_gemma4.checkpoint import load
 
+    if mx.metal.is_available():
+        # macOS is not to page the weights out between answers; mlx-lm sets the same limit
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
     return load(arguments.model or default_model(), revision=arguments.revision, dtype=arguments.dtype)
 
 
