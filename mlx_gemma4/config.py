@@ -8,7 +8,8 @@ error that names it. Fields carry the names of ``config.json``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,8 @@ class Config:
                 f"Expected a checkpoint folder with a config.json, found none at {path}; "
                 "name a folder that holds one, a Hugging Face repo id, or 'demo'"
             )
-        return cls.from_dict(read_json(path))
+        with typed(path):
+            return cls.from_dict(read_json(path))
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Config:
@@ -175,13 +177,23 @@ class GenerationConfig:
         raw = read_json(path)
         temperature = raw.get("temperature")
         samples = raw.get("do_sample", temperature is not None)
-        return cls(
-            eos_token_ids=token_id_list(raw.get("eos_token_id")),
-            suppress_tokens=token_id_list(raw.get("suppress_tokens")),
-            temperature=float(1.0 if temperature is None else temperature) if samples else 0.0,
-            top_k=int(raw.get("top_k") or 0),
-            top_p=float(raw.get("top_p") or 1.0),
-        )
+        with typed(path):
+            return cls(
+                eos_token_ids=token_id_list(raw.get("eos_token_id")),
+                suppress_tokens=token_id_list(raw.get("suppress_tokens")),
+                temperature=float(1.0 if temperature is None else temperature) if samples else 0.0,
+                top_k=int(raw.get("top_k") or 0),
+                top_p=float(raw.get("top_p") or 1.0),
+            )
+
+
+@contextmanager
+def typed(path: Path) -> Iterator[None]:
+    """Say which file holds a value of another type than its key stands for."""
+    try:
+        yield
+    except (TypeError, AttributeError, KeyError, OverflowError) as error:
+        raise ValueError(f"Expected values of the usual types in {path}, got something else: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -210,6 +222,11 @@ def _need(table: Mapping[str, Any], key: str, where: str) -> Any:
     if table.get(key) is None:
         raise _missing(key, where)
     return table[key]
+
+
+def _eps(table: Mapping[str, Any]) -> float:
+    value = table.get("rms_norm_eps")
+    return DEFAULT_EPS if value is None else float(value)
 
 
 def _int(table: Mapping[str, Any], key: str, where: str) -> int:
@@ -334,7 +351,7 @@ def _vision_config(raw: Mapping[str, Any]) -> VisionConfig:
         model_patch_size=side,
         mm_embed_dim=_int(raw, "mm_embed_dim", where),
         mm_posemb_size=_int(raw, "mm_posemb_size", where),
-        rms_norm_eps=float(raw.get("rms_norm_eps", DEFAULT_EPS)),
+        rms_norm_eps=_eps(raw),
     )
 
 
@@ -342,4 +359,4 @@ def _audio_config(raw: Mapping[str, Any]) -> AudioConfig:
     where = "audio_config"
     names = [name for name in ("audio_embed_dim", "audio_samples_per_token") if raw.get(name) is not None]
     size = _int(raw, (names or ["audio_embed_dim"])[0], where)
-    return AudioConfig(audio_embed_dim=size, rms_norm_eps=float(raw.get("rms_norm_eps", DEFAULT_EPS)))
+    return AudioConfig(audio_embed_dim=size, rms_norm_eps=_eps(raw))

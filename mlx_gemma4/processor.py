@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlx_gemma4 import audio, image, video
-from mlx_gemma4.config import Config, GenerationConfig, read_json
+from mlx_gemma4.config import Config, GenerationConfig, read_json, typed
 from mlx_gemma4.prompt import AUDIO, IMAGE, TEXT, VIDEO, Prompt
 from mlx_gemma4.template import ChatTemplate, Message
 from mlx_gemma4.tokenizer import Tokenizer, load_tokenizer
@@ -44,13 +44,14 @@ class Limits:
             return cls()
         raw = read_json(path)
         images, videos = raw.get("image_processor") or {}, raw.get("video_processor") or {}
-        said = {
-            "image_tokens": images.get("max_soft_tokens"),
-            "video_tokens": videos.get("max_soft_tokens"),
-            "video_frames": videos.get("num_frames"),
-            "audio_tokens": raw.get("audio_seq_length"),
-        }
-        return cls(**{name: int(value) for name, value in said.items() if value is not None})
+        with typed(path):
+            said = {
+                "image_tokens": images.get("max_soft_tokens"),
+                "video_tokens": videos.get("max_soft_tokens"),
+                "video_frames": videos.get("num_frames"),
+                "audio_tokens": raw.get("audio_seq_length"),
+            }
+            return cls(**{name: int(value) for name, value in said.items() if value is not None})
 
 
 class Processor:

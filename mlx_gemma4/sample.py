@@ -37,6 +37,8 @@ class Sampling:
             # written so that NaN is out of bounds
             if not value >= 0 or not (most is None or value <= most):
                 raise ValueError(f"Expected {name} of 0 or more{f', at most {most}' if most else ''}, got {value}")
+        if self.seed is not None and not 0 <= self.seed < 2**64:
+            raise ValueError(f"Expected a seed from 0 to {2**64 - 1}, got {self.seed}")
         if self.repetition_penalty is not None and not self.repetition_penalty > 0:
             raise ValueError(f"Expected a repetition_penalty above 0, got {self.repetition_penalty}")
 

@@ -42,7 +42,10 @@ class JsonTokenizer:
             raise ValueError(f"Expected a tokenizer in {path}, got: {error}") from error
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError as error:  # half a surrogate pair, as from arguments that are not UTF-8
+            raise ValueError(f"Expected text that can be written as UTF-8, got {text!r}") from error
 
     def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special)

@@ -5,6 +5,7 @@ Every segment starts by rewinding to the instruction, so none knows of the ones 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -166,7 +167,7 @@ class Transcriber:
 
 
 def _max_frames(max_segment: float, frame_seconds: float, limit: int) -> int:
-    frames = round(max_segment / frame_seconds)
+    frames = round(max_segment / frame_seconds) if math.isfinite(max_segment) else 0
     if not 1 <= frames <= limit:
         raise ValueError(
             f"Expected a longest segment of {frame_seconds:g} to {limit * frame_seconds:g} s, got {max_segment:g}"

@@ -48,7 +48,10 @@ def read_weights(folder: Path) -> dict[str, mx.array]:
     weights: dict[str, mx.array] = {}
     for path in weight_files(folder):
         check_complete(path)
-        tensors = mx.load(str(path))
+        try:
+            tensors = mx.load(str(path))
+        except RuntimeError as error:
+            raise ValueError(f"Expected tensors that MLX reads in {path}, got: {error}") from error
         assert isinstance(tensors, dict)
         for name, tensor in tensors.items():
             renamed = model_name(name)

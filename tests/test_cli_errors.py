@@ -387,3 +387,13 @@ def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_GEMMA4_TRACEBACK", "1")
     with pytest.raises(ValueError, match=r"^Expected an audio file, found none at absent\.wav$"):
         main(["transcribe", "absent.wav", "--model", "demo"])
+
+
+def test_two_files_do_not_overwrite_each_other(tmp_path: Path, refused: Callable[..., str]) -> None:
+    """Of the same name in different folders, for one --output-dir."""
+    copies = [tmp_path / folder / "talk.wav" for folder in "ab"]
+    for copy in copies:
+        copy.parent.mkdir()
+        copy.write_bytes(Path(SPEECH).read_bytes())
+    message = "Expected files of different names for one --output-dir, got two called 'talk'"
+    assert message in refused("transcribe", *copies, "--output-dir", tmp_path, "--model", "demo")

@@ -21,6 +21,7 @@ from mlx_gemma4.config import (
     VisionConfig,
     read_json,
 )
+from mlx_gemma4.processor import Limits
 
 REMOVED = object()
 DIALECTS = ("released", "resaved")
@@ -316,3 +317,32 @@ def test_no_generation_config(tmp_path: Path) -> None:
     path.write_text("temperature: 1")
     with pytest.raises(ValueError, match=f"Expected JSON in {path}, got: Expecting value"):
         GenerationConfig.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"text_config": {"layer_types": 5}}),
+        ("config.json", {"text_config": {"final_logit_softcapping": [30]}}),
+        ("generation_config.json", {"eos_token_id": 1.5}),
+        ("processor_config.json", {"image_processor": {"max_soft_tokens": [70]}}),
+        ("processor_config.json", {"image_processor": 70}),
+    ],
+)
+def test_values_of_another_type_name_the_file(tmp_path: Path, name: str, content: dict[str, Any]) -> None:
+    """A list where a number belongs, and the like."""
+    told = json.loads((REFERENCE / "released" / "checkpoint" / name).read_text())
+    for key, value in content.items():
+        told[key] = {**told[key], **value} if isinstance(value, dict) else value
+    (tmp_path / name).write_text(json.dumps(told))
+    readers = {"config": Config, "generation_config": GenerationConfig, "processor_config": Limits}
+    with pytest.raises(ValueError, match=f"Expected values of the usual types in .*{name}"):
+        readers[Path(name).stem].from_file(tmp_path / name)
+
+
+def test_an_epsilon_of_null_is_the_references_default() -> None:
+    told = json.loads((REFERENCE / "released" / "checkpoint" / "config.json").read_text())
+    told["vision_config"]["rms_norm_eps"] = told["audio_config"]["rms_norm_eps"] = None
+    config = Config.from_dict(told)
+    assert config.vision_config is not None and config.audio_config is not None
+    assert (config.vision_config.rms_norm_eps, config.audio_config.rms_norm_eps) == (1e-6, 1e-6)

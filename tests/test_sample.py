@@ -153,3 +153,9 @@ def test_greedy_needs_no_mlx_lm() -> None:
     path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=path)
     assert ran.stdout == "1 []\n"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_that_mlx_cannot_hold_is_refused(seed: int) -> None:
+    with pytest.raises(ValueError, match=f"Expected a seed from 0 to 18446744073709551615, got {seed}"):
+        Sampling(temperature=1.0, seed=seed)

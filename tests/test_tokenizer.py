@@ -231,3 +231,10 @@ def test_broken_files(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).write_bytes(b'{"version": "1.0"')
     with pytest.raises(ValueError, match=message.format(tmp_path / name)):
         load_tokenizer(tmp_path)
+
+
+def test_half_a_surrogate_pair_is_refused() -> None:
+    """What Python makes of arguments that are not UTF-8."""
+    tokenizer = load_tokenizer(demo_folder() / "checkpoint")
+    with pytest.raises(ValueError, match=r"Expected text that can be written as UTF-8, got 'a\\udcff'"):
+        tokenizer.encode("a\udcff")

@@ -139,7 +139,7 @@ def test_googles_prompts() -> None:
     )
 
 
-@pytest.mark.parametrize("seconds", [0.0, 30.1, -1.0])
+@pytest.mark.parametrize("seconds", [0.0, 30.1, -1.0, float("inf"), float("nan")])
 def test_the_longest_segment_has_bounds(demo: tuple[Model, Processor], seconds: float) -> None:
     with pytest.raises(ValueError, match=rf"a longest segment of 0\.04 to 30 s, got {seconds:g}"):
         Transcriber(*demo, max_segment=seconds)

@@ -340,3 +340,10 @@ def test_no_weights(tmp_path: Path) -> None:
     checkpoint(tmp_path, {})
     with pytest.raises(ValueError, match=rf"Expected weights \(\*.safetensors\) in {tmp_path}, found none"):
         load_model(tmp_path)
+
+
+def test_a_type_that_mlx_does_not_know_is_named(tmp_path: Path) -> None:
+    """The file, and MLX's own words."""
+    path = damaged(tmp_path, lambda whole: whole.replace(b'"dtype":"BF16"', b'"dtype":"BF1I"', 1))
+    with pytest.raises(ValueError, match=f"Expected tensors that MLX reads in {path}, got: "):
+        load_model(tmp_path)

@@ -26,6 +26,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"Expected one file for {arguments.format} on stdout, got {len(arguments.files)}; name an --output-dir"
         )
+    stems = [Path(path).stem for path in arguments.files]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if arguments.output_dir is not None and twice:
+        raise ValueError(f"Expected files of different names for one --output-dir, got two called {twice[0]!r}")
     from mlx_gemma4.audio import load_audio
 
     # all are read before the model is: a missing file costs no wait, and no half of the work
