@@ -7,12 +7,12 @@ error that names it. Fields carry the names of ``config.json``.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mlx_gemma4.json_file import read_json, typed
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"
@@ -185,26 +185,6 @@ class GenerationConfig:
                 top_k=int(raw.get("top_k") or 0),
                 top_p=float(raw.get("top_p") or 1.0),
             )
-
-
-@contextmanager
-def typed(path: Path) -> Iterator[None]:
-    """Say which file holds a value of another type than its key stands for."""
-    try:
-        yield
-    except (TypeError, AttributeError, KeyError, OverflowError) as error:
-        raise ValueError(f"Expected values of the usual types in {path}, got something else: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; anything else is a ValueError that names the file."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"Expected JSON in {path}, got: {error}") from error
-    if not isinstance(raw, dict):
-        raise ValueError(f"Expected a JSON object in {path}, got {type(raw).__name__}")
-    return raw
 
 
 def token_id_list(value: int | list[int] | None) -> tuple[int, ...]:

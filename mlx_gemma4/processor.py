@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from mlx_gemma4 import audio, image, video
-from mlx_gemma4.config import Config, GenerationConfig, read_json, typed
+from mlx_gemma4.config import Config, GenerationConfig
+from mlx_gemma4.json_file import read_json, typed
 from mlx_gemma4.prompt import AUDIO, IMAGE, TEXT, VIDEO, Prompt
 from mlx_gemma4.template import ChatTemplate, Message
 from mlx_gemma4.tokenizer import Tokenizer, load_tokenizer

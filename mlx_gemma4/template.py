@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mlx_gemma4.config import read_json
+from mlx_gemma4.json_file import read_json
 
 if TYPE_CHECKING:
     from jinja2 import Template

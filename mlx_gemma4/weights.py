@@ -15,7 +15,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_gemma4.config import Config, read_json
+from mlx_gemma4.config import Config
+from mlx_gemma4.json_file import read_json
 from mlx_gemma4.model import Model
 
 MEDIA_PREFIXES = ("vision_embedder.", "embed_vision.", "embed_audio.")

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli.options import add_model, add_sampling, load_model, note, sampling
-from mlx_gemma4.config import read_json
+from mlx_gemma4.json_file import read_json
 
 if TYPE_CHECKING:
     from mlx_gemma4.generation import GenerationResponse

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from mlx_gemma4.audio import SAMPLE_RATE, UNKNOWN_SIZE, load_audio
+from mlx_gemma4.audio import SAMPLE_RATE, load_audio
+from mlx_gemma4.audio_file import UNKNOWN_SIZE
 
 BLOCK = 640
 """Samples that devices and pipes hand over at once: 40 ms."""
