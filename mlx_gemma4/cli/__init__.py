@@ -11,13 +11,14 @@ import sys
 from collections.abc import Sequence
 
 from mlx_gemma4 import __version__
-from mlx_gemma4.cli import chat, demo, generate, listen, transcribe
+from mlx_gemma4.cli import chat, demo, evaluate, generate, listen, transcribe
 
 COMMANDS = {
     "generate": generate,
     "chat": chat,
     "transcribe": transcribe,
     "listen": listen,
+    "eval": evaluate,
     "demo": demo,
 }
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141

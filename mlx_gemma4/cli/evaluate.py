@@ -1,0 +1,142 @@
+"""Measure how well speech is written down."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlx_gemma4.cli.options import add_model, load_model, note
+from mlx_gemma4.cli.transcribe import warn_incomplete
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mlx_gemma4.evaluate import Result, Score
+    from mlx_gemma4.transcribe import Segment
+
+WER = "Word and character error rates of transcripts, over a manifest of recordings and what is said in them."
+MANIFEST = 'JSON lines {"audio": path beside the manifest, "text": what is said, "set": a name to group by, if any}'
+NORMALIZER = (
+    "what texts pass through before they are compared. whisper: Whisper's for the language; in English it writes "
+    "number words as digits and joins neighbours into one word ('eight eight zero four' is '8804'), so that one wrong "
+    "digit makes a number wrong. basic: Whisper's for all languages: lower case, no punctuation; each spoken digit is "
+    "a word. none: texts as they are (default: whisper)"
+)
+COLUMNS = ("set", "recordings", "exact", "words", "sub", "del", "ins", "WER", "CER", "sound s", "work s", "work/sound")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    measures = parser.add_subparsers(dest="measure", metavar="MEASURE", required=True)
+    wer = measures.add_parser("wer", help=WER, description=WER)
+    wer.add_argument("manifest", metavar="MANIFEST", help=MANIFEST)
+    add_model(wer)
+    wer.add_argument("--language", default="English", help="language spoken (default: English)")
+    wer.add_argument("--prompt", help="instruction to use instead of Google's transcription prompt")
+    wer.add_argument(
+        "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest segment (default: 15, at most 30)"
+    )
+    wer.add_argument("--normalizer", choices=("whisper", "basic", "none"), default="whisper", help=NORMALIZER)
+    wer.add_argument("--limit", type=int, metavar="N", help="only the first N recordings")
+    wer.add_argument("--json", metavar="FILE", help="write the figures to FILE as well, with those of each recording")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ValueError(f"Expected a --limit of 1 or more, got {arguments.limit}")
+    from mlx_gemma4.evaluate import check_extra, check_files, evaluate, normalizer, read_manifest
+
+    # all that can be wrong is told before the model is read
+    recordings = read_manifest(arguments.manifest)[: arguments.limit]
+    check_files(recordings)
+    check_extra()
+    normalize = normalizer(arguments.normalizer, arguments.language)
+    report = None if arguments.json is None else Path(arguments.json)
+    if report is not None:
+        if report.is_dir():
+            raise ValueError(f"Expected a file for --json, got the folder {report}")
+        report.parent.mkdir(parents=True, exist_ok=True)
+    model, processor = load_model(arguments)
+
+    from mlx_gemma4.transcribe import Transcriber, instruction
+
+    prompt = instruction(arguments.language) if arguments.prompt is None else arguments.prompt
+    transcriber = Transcriber(model, processor, text=prompt, max_segment=arguments.max_segment)
+    segments: list[Segment] = []
+
+    def transcribe(samples: np.ndarray) -> str:
+        segments[:] = transcriber.transcribe(samples)
+        return " ".join(segment.text for segment in segments if segment.text)
+
+    results = []
+    for number, result in enumerate(evaluate(recordings, transcribe, normalize), 1):
+        results.append(result)
+        note(progress(number, len(recordings), result))
+        warn_incomplete(segments, result.recording.name)
+    print(table(results))
+    if report is not None:
+        text = json.dumps(figures(results), ensure_ascii=False, indent=2)
+        report.write_text(f"{text}\n", encoding="utf-8")
+
+
+def progress(number: int, count: int, result: Result) -> str:
+    """A recording in one line: both texts where they differ."""
+    line = f"{number}/{count} {result.recording.name}"
+    return line if result.score.exact else f"{line}: {result.recording.text!r}, heard {result.heard!r}"
+
+
+def table(results: list[Result]) -> str:
+    """A row for each set, and for all of them where there are several."""
+    from mlx_gemma4.evaluate import Score, totals
+
+    groups = totals(results)
+    several = len(groups) > 1
+    rows = [_row(name or ("(none)" if several else "all"), score) for name, score in groups.items()]
+    if several:
+        rows.append(_row("all", sum(groups.values(), Score())))
+    cells = [COLUMNS, *rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in cells
+    )
+
+
+def figures(results: list[Result]) -> dict[str, Any]:
+    """What the table shows, unrounded, and the same of each recording with its texts; rates are fractions of 1."""
+    from mlx_gemma4.evaluate import Score, totals
+
+    return {
+        "all": _figures(sum((result.score for result in results), Score())),
+        "sets": {name: _figures(score) for name, score in totals(results).items() if name},
+        "recordings": [
+            {
+                "audio": result.recording.name,
+                "set": result.recording.group,
+                "text": result.recording.text,
+                "heard": result.heard,
+                **_figures(result.score),
+            }
+            for result in results
+        ],
+    }
+
+
+def _figures(score: Score) -> dict[str, Any]:
+    rates = {"wer": score.wer, "cer": score.cer, "real_time_factor": score.real_time_factor}
+    return {**rates, **asdict(score)}
+
+
+def _row(name: str, score: Score) -> tuple[str, ...]:
+    counts = (score.recordings, score.exact, score.words, score.substitutions, score.deletions, score.insertions)
+    factor = "–" if score.real_time_factor is None else f"{score.real_time_factor:.2f}"
+    seconds = (f"{score.sound_seconds:.1f}", f"{score.work_seconds:.1f}", factor)
+    return (name, *map(str, counts), _percent(score.wer), _percent(score.cer), *seconds)
+
+
+def _percent(rate: float | None) -> str:
+    return "–" if rate is None else f"{rate:.2%}"

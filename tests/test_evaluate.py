@@ -1,0 +1,354 @@
+"""Error rates: pairs counted by hand, sums over a corpus, manifests, and the command that prints them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from reference_cases import media_file
+
+from mlx_gemma4.cli import main
+from mlx_gemma4.cli.evaluate import figures, progress, table
+from mlx_gemma4.evaluate import Recording, Result, Score, evaluate, normalizer, read_manifest, score, totals
+
+SHORT = "Transcribe the audio."
+EXTRA = "Error rates need the [eval] extra: pip install 'mlx-gemma4[eval]'"
+ENGLISH, BASIC, NONE = normalizer(), normalizer("basic"), normalizer("none")
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run ``eval wer`` so that it must fail; return its message."""
+
+    def run(*arguments: str | Path) -> str:
+        assert main(["eval", "wer", *map(str, arguments)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("mlx_gemma4: error: ") and err.count("\n") == 1 and err.endswith("\n")
+        return err.removeprefix("mlx_gemma4: error: ").removesuffix("\n")
+
+    return run
+
+
+def manifest(folder: Path, *lines: Any) -> Path:
+    """JSON lines in ``folder``; a string is a line as it is."""
+    path = folder / "manifest.jsonl"
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def sound_file(path: Path, seconds: float = 1.0) -> Path:
+    soundfile.write(path, np.full(round(seconds * 16_000), 0.1), 16_000)
+    return path
+
+
+def errors(counted: Score) -> tuple[int, int, int, int]:
+    return counted.words, counted.substitutions, counted.deletions, counted.insertions
+
+
+# one text
+
+
+@pytest.mark.parametrize(
+    ("truth", "heard", "counts", "characters", "rates"),
+    [
+        ("go back again", "go back again", (3, 0, 0, 0), (13, 0), (0.0, 0.0)),
+        ("go back again", "go forth again", (3, 1, 0, 0), (13, 5), (1 / 3, 5 / 13)),
+        ("go back again", "back again", (3, 0, 1, 0), (13, 3), (1 / 3, 3 / 13)),
+        ("go back", "go right back", (2, 0, 0, 1), (7, 6), (1 / 2, 6 / 7)),
+        ("go back", "", (2, 0, 2, 0), (7, 7), (1.0, 1.0)),
+        ("no", "no no no", (1, 0, 0, 2), (2, 6), (2.0, 3.0)),
+    ],
+)
+def test_errors_counted_by_hand(
+    truth: str, heard: str, counts: tuple[int, ...], characters: tuple[int, int], rates: tuple[float, float]
+) -> None:
+    """Substitution, deletion, insertion, nothing heard, and more errors than words."""
+    counted = score(truth, heard, NONE)
+    assert errors(counted) == counts
+    assert (counted.characters, counted.character_errors) == characters
+    assert (counted.wer, counted.cer) == pytest.approx(rates)
+    assert (counted.recordings, counted.exact) == (1, int(truth == heard))
+
+
+def test_words_heard_in_silence_are_insertions() -> None:
+    """The truth may be empty, or become so; a rate over nothing is none."""
+    for truth, normalize in (("", NONE), (" \n", NONE), ("[noise]", BASIC), ("Uh, hmm.", ENGLISH)):
+        assert errors(score(truth, "", normalize)) == (0, 0, 0, 0)
+        assert score(truth, "", normalize).exact == 1
+        counted = score(truth, "thank you", normalize)
+        assert (errors(counted), counted.characters, counted.character_errors) == ((0, 0, 0, 2), 0, 9)
+        assert (counted.exact, counted.wer, counted.cer) == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "counts"),
+    [(ENGLISH, (4, 0, 0, 0)), (BASIC, (4, 1, 0, 0)), (NONE, (3, 3, 0, 0))],
+    ids=["whisper", "basic", "none"],
+)
+def test_texts_are_compared_after_the_normalizer(normalize: Any, counts: tuple[int, ...]) -> None:
+    """Contractions, numbers, punctuation and case; line ends and spaces never count."""
+    assert errors(score("It's\n twenty  Meters.", "it's 20 meters", normalize)) == counts
+
+
+def test_whispers_english_normalizer_joins_digits() -> None:
+    """So a wrong digit is a wrong number; digits written apart stay apart; ``basic`` counts each."""
+    truth = "eight eight zero four"
+    assert errors(score(truth, "8804", ENGLISH)) == (1, 0, 0, 0)
+    assert errors(score(truth, "eight eight zero five", ENGLISH)) == (1, 1, 0, 0)
+    assert errors(score(truth, "eight eight zero", ENGLISH)) == (1, 1, 0, 0)
+    assert errors(score(truth, "8 8 0 4", ENGLISH)) == (1, 1, 0, 3)
+    assert errors(score(truth, "eight eight zero five", BASIC)) == (4, 1, 0, 0)
+    assert errors(score(truth, "eight eight zero", BASIC)) == (4, 0, 1, 0)
+
+
+def test_the_language_chooses_whispers_normalizer() -> None:
+    assert normalizer("whisper", "english")("zero colour") == "0 color"
+    assert normalizer("whisper", "German")("Null, Über!").split() == ["null", "über"]
+    assert normalizer("basic", "English")("Zero, colour!").split() == ["zero", "colour"]
+    with pytest.raises(ValueError, match=r"^Expected a normalizer of whisper, basic, none, got 'nfc'$"):
+        normalizer("nfc")
+
+
+# many
+
+
+def test_a_corpus_has_one_rate_and_no_mean_of_rates() -> None:
+    """1 error in 1 word and 0 in 9 are 10 %, not 50; insertions in silence count as well."""
+    scores = [score("no", "yes", NONE), score("a b c d e f g h i", "a b c d e f g h i", NONE)]
+    assert sum(scores, Score()).wer == pytest.approx(0.1)
+    scores.append(score("", "thank you", NONE))
+    counted = sum(scores, Score())
+    assert errors(counted) == (10, 1, 0, 2)
+    assert (counted.recordings, counted.exact) == (3, 1)
+    assert counted.wer == pytest.approx(0.3)
+    assert counted.cer == pytest.approx((3 + 9) / (2 + 17))
+
+
+def test_a_walk_over_recordings(tmp_path: Path) -> None:
+    """Any function transcribes; its time is the work, the samples are the sound."""
+    recordings = [
+        Recording("a", sound_file(tmp_path / "a.wav", 1.5), "One word", "x"),
+        Recording("b", sound_file(tmp_path / "b.wav", 0.5), "two words", "y"),
+        Recording("c", tmp_path / "a.wav", "", "x"),
+    ]
+    lengths = []
+
+    def transcribe(samples: np.ndarray) -> str:
+        lengths.append(len(samples))
+        return "one word"
+
+    results = list(evaluate(recordings, transcribe, BASIC))
+    assert lengths == [24_000, 8_000, 24_000]
+    assert [result.recording for result in results] == recordings
+    assert [errors(result.score) for result in results] == [(2, 0, 0, 0), (2, 2, 0, 0), (0, 0, 0, 2)]
+    groups = totals(results)
+    assert list(groups) == ["x", "y"]
+    assert (groups["x"].sound_seconds, groups["y"].sound_seconds) == (3.0, 0.5)
+    assert errors(groups["x"]) == (2, 0, 0, 2)
+    assert 0 < groups["x"].work_seconds < 1
+    assert groups["x"].real_time_factor == groups["x"].work_seconds / 3
+
+
+# what is printed and written
+
+
+def result(name: str, truth: str, heard: str, group: str, sound: float, work: float) -> Result:
+    counted = score(truth, heard, NONE) + Score(sound_seconds=sound, work_seconds=work)
+    return Result(Recording(name, Path(name), truth, group), heard, counted)
+
+
+RESULTS = [
+    result("1.wav", "go back again", "go forth again", "clean", 2.0, 0.5),
+    result("2.wav", "no", "no", "clean", 2.0, 0.5),
+    result("3.wav", "", "thank you", "", 1.0, 2.0),
+]
+
+
+def test_the_table() -> None:
+    """A row a set and one for all; a set alone is all; no rate where there are no words."""
+    assert table(RESULTS).splitlines() == [
+        "set     recordings  exact  words  sub  del  ins     WER     CER  sound s  work s  work/sound",
+        "clean            2      1      4    1    0    0  25.00%  33.33%      4.0     1.0        0.25",
+        "(none)           1      0      0    0    0    2       –       –      1.0     2.0        2.00",
+        "all              3      1      4    1    0    2  75.00%  93.33%      5.0     3.0        0.60",
+    ]
+    assert [line.split()[0] for line in table(RESULTS[:2]).splitlines()] == ["set", "clean"]
+    assert [line.split()[0] for line in table(RESULTS[2:]).splitlines()] == ["set", "all"]
+
+
+def test_progress_shows_both_texts_where_they_differ() -> None:
+    assert progress(1, 3, RESULTS[0]) == "1/3 1.wav: 'go back again', heard 'go forth again'"
+    assert progress(2, 3, RESULTS[1]) == "2/3 2.wav"
+
+
+def test_the_figures() -> None:
+    """Those of the table, and of each recording with its texts; a set without a name is only in the sum."""
+    told = figures(RESULTS)
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert list(told["sets"]) == ["clean"]
+    assert told["all"] == {
+        "wer": 0.75,
+        "cer": 14 / 15,
+        "real_time_factor": 0.6,
+        "recordings": 3,
+        "exact": 1,
+        "words": 4,
+        "substitutions": 1,
+        "deletions": 0,
+        "insertions": 2,
+        "characters": 15,
+        "character_errors": 14,
+        "sound_seconds": 5.0,
+        "work_seconds": 3.0,
+    }
+    keys = ("audio", "set", "text", "heard", "wer", "cer")
+    assert [[one[key] for key in keys] for one in told["recordings"]] == [
+        ["1.wav", "clean", "go back again", "go forth again", 1 / 3, 5 / 13],
+        ["2.wav", "clean", "no", "no", 0.0, 0.0],
+        ["3.wav", "", "", "thank you", None, None],
+    ]
+
+
+def test_the_demo_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two recordings heard rightly, one with two digits too many: the table, the notes and the file."""
+    truths = {
+        "joe-04.wav": "Go back seven meters!",
+        "hibari-03.wav": ["five three six", "zero zero eight"],
+        "espeak-00.wav": "nine",
+        "absent.wav": "never looked for",
+    }
+    lines = [{"audio": str(media_file(name)), "text": text, "seconds": 1} for name, text in truths.items()]
+    path = manifest(tmp_path, *lines)
+    options = ["--model", "demo", "--prompt", SHORT, "--limit", "3"]
+    written = tmp_path / "new" / "figures.json"
+    assert main(["eval", "wer", str(path), *options, "--json", str(written)]) == 0
+    out, err = capsys.readouterr()
+    header, row = out.splitlines()
+    assert header.split()[:9] == ["set", "recordings", "exact", "words", "sub", "del", "ins", "WER", "CER"]
+    assert row.split()[:10] == ["all", "3", "2", "6", "1", "0", "0", "16.67%", "8.70%", "6.9"]
+    digits = lines[1]["audio"]
+    assert err.splitlines() == [
+        f"1/3 {lines[0]['audio']}",
+        f"2/3 {digits}: 'five three six zero zero eight', heard 'five three six zero zero eight zero eight'",
+        f"3/3 {lines[2]['audio']}",
+    ]
+    told = json.loads(written.read_text())
+    assert (told["all"]["wer"], told["all"]["cer"], told["sets"]) == (pytest.approx(1 / 6), pytest.approx(2 / 23), {})
+    assert told["all"]["sound_seconds"] == pytest.approx(6.865, abs=0.02)
+    assert [one["wer"] for one in told["recordings"]] == [0.0, 1.0, 0.0]
+    assert told["recordings"][1]["heard"] == "five three six zero zero eight zero eight"
+
+    for name, row in (("basic", "all 3 2 11 0 0 2 18.18%"), ("none", "all 3 1 11 2 0 2 36.36%")):
+        assert main(["eval", "wer", str(path), *options, "--normalizer", name]) == 0
+        assert capsys.readouterr().out.splitlines()[1].split()[:8] == row.split()
+
+
+def test_segments_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A recording longer than a segment has one text; paths start at the manifest's folder."""
+    (tmp_path / "dialogue.wav").write_bytes(media_file("dialogue.wav").read_bytes())
+    path = manifest(tmp_path, {"audio": "dialogue.wav", "text": "nothing", "set": "several"})
+    written = tmp_path / "figures.json"
+    options = ["--model", "demo", "--prompt", SHORT, "--max-segment", "5", "--json", str(written)]
+    assert main(["eval", "wer", str(path), *options]) == 0
+    capsys.readouterr()
+    assert main(["transcribe", str(tmp_path / "dialogue.wav"), *options[:-2]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 2
+    told = json.loads(written.read_text())
+    assert told["recordings"][0]["heard"] == " ".join(lines)
+    assert list(told["sets"]) == ["several"]
+
+
+# manifests, and what is wrong with them
+
+
+def test_a_manifest(tmp_path: Path) -> None:
+    """A mark at its beginning, empty lines, other keys, lists, and characters that end lines elsewhere."""
+    path = tmp_path / "manifest.jsonl"
+    first = '{"audio": "a.wav", "text": "x\u2028y", "voice": 3}'
+    second = '{"audio": "/b", "text": ["p", "q r"], "set": "s"}'
+    path.write_bytes(f"\ufeff{first}\r\n\n{second}".encode())
+    assert read_manifest(path) == [
+        Recording("a.wav", tmp_path / "a.wav", "x\u2028y"),
+        Recording("/b", Path("/b"), "p q r", "s"),
+    ]
+
+
+def test_no_such_manifest(tmp_path: Path, refused: Refused) -> None:
+    for path in (tmp_path / "absent.jsonl", tmp_path):
+        assert refused(path, "--model", "nowhere") == f"Expected a manifest of JSON lines, found none at {path}"
+
+
+def test_an_empty_manifest(tmp_path: Path, refused: Refused) -> None:
+    path = manifest(tmp_path, "", " ")
+    assert refused(path) == f"Expected recordings in {path}, it has no lines"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{audio}", "Expected JSON in line 3 of {path}, got: Expecting property name"),
+        ([1], "Expected a JSON object in line 3 of {path}, got list"),
+        ({"text": "a"}, "Expected the key 'audio' in line 3 of {path}, got text"),
+        ({}, "Expected the key 'audio' in line 3 of {path}, got none"),
+        ({"audio": "a.wav", "seconds": 1}, "Expected the key 'text' in line 3 of {path}, got audio, seconds"),
+        ({"audio": 7, "text": "a"}, "Expected a string for 'audio' in line 3 of {path}, got 7"),
+        ({"audio": "a.wav", "text": None}, "Expected a string for 'text' in line 3 of {path}, got None"),
+        ({"audio": "a.wav", "text": ["a", 1]}, "Expected a string for 'text' in line 3 of {path}, got ['a', 1]"),
+        ({"audio": "a.wav", "text": "a", "set": 1}, "Expected a string for 'set' in line 3 of {path}, got 1"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(tmp_path: Path, refused: Refused, line: Any, message: str) -> None:
+    """Empty lines count."""
+    path = manifest(tmp_path, {"audio": "a.wav", "text": "a"}, "", line)
+    assert refused(path, "--model", "nowhere").startswith(message.format(path=path))
+
+
+def test_a_manifest_that_is_no_text(tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "manifest.jsonl"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert refused(path).startswith(f"Expected JSON lines in {path}, got: 'utf-8' codec can't decode")
+
+
+def test_missing_recordings_are_told_before_any_work(tmp_path: Path, refused: Refused) -> None:
+    """The first, and how many; before the model is looked for."""
+    sound_file(tmp_path / "a.wav")
+    lines = [{"audio": name, "text": ""} for name in ("a.wav", "b.wav", "c.wav")]
+    path = manifest(tmp_path, *lines)
+    message = f"Expected an audio file, found none at {tmp_path / 'b.wav'}"
+    assert refused(path, "--model", "nowhere") == f"{message} (2 are missing)"
+    assert refused(path, "--model", "nowhere", "--limit", "2") == message
+
+
+def test_options_that_cannot_be(tmp_path: Path, refused: Refused) -> None:
+    sound_file(tmp_path / "a.wav")
+    path = manifest(tmp_path, {"audio": "a.wav", "text": "a"})
+    assert refused(path, "--limit", "0") == "Expected a --limit of 1 or more, got 0"
+    message = f"Expected a file for --json, got the folder {tmp_path}"
+    assert refused(path, "--json", tmp_path, "--model", "nowhere") == message
+
+
+@pytest.mark.parametrize("module", ["jiwer", "whisper_normalizer"])
+def test_the_extra_is_named_where_it_is_missing(
+    tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """Before the model is looked for, whatever the normalizer; in Python as well."""
+    for name in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    sound_file(tmp_path / "a.wav")
+    path = manifest(tmp_path, {"audio": "a.wav", "text": "a"})
+    assert refused(path, "--normalizer", "none", "--model", "nowhere") == EXTRA
+    for call in (normalizer, lambda: score("a", "b", str)):
+        with pytest.raises(ImportError, match=f"^{re.escape(EXTRA)}$"):
+            call()
