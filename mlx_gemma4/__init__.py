@@ -16,28 +16,49 @@ if TYPE_CHECKING:
     from mlx_gemma4.generation import GenerationResponse, generate, stream_generate
     from mlx_gemma4.hub import demo_folder
     from mlx_gemma4.image import Patches
+    from mlx_gemma4.live.endpoint import Endpointer, Endpointing
+    from mlx_gemma4.live.events import Committed, Final, Lost, Partial, Silence
+    from mlx_gemma4.live.listen import listen
+    from mlx_gemma4.live.listener import Listener
+    from mlx_gemma4.live.microphone import Microphone
+    from mlx_gemma4.live.sources import FileSource, PipeSource
+    from mlx_gemma4.live.voice import Voice
     from mlx_gemma4.model import Model
     from mlx_gemma4.processor import Processor
     from mlx_gemma4.prompt import Prompt
     from mlx_gemma4.sample import Sampling
     from mlx_gemma4.session import Mark, Session
     from mlx_gemma4.tools import parse_tool_calls
-    from mlx_gemma4.transcribe import Segment, Transcriber
+    from mlx_gemma4.transcribe import Guess, Segment, Transcriber
 
 __all__ = [
+    "Committed",
     "Conversation",
+    "Endpointer",
+    "Endpointing",
+    "FileSource",
+    "Final",
     "GenerationResponse",
+    "Guess",
+    "Listener",
+    "Lost",
     "Mark",
+    "Microphone",
     "Model",
+    "Partial",
     "Patches",
+    "PipeSource",
     "Processor",
     "Prompt",
     "Sampling",
     "Segment",
     "Session",
+    "Silence",
     "Transcriber",
+    "Voice",
     "demo_folder",
     "generate",
+    "listen",
     "load",
     "load_audio",
     "parse_tool_calls",
@@ -47,19 +68,33 @@ __all__ = [
 
 # No public name may be that of a module: importing the module would put it in the name's place.
 _HOMES = {
+    "Committed": "live.events",
     "Conversation": "chat",
+    "Endpointer": "live.endpoint",
+    "Endpointing": "live.endpoint",
+    "FileSource": "live.sources",
+    "Final": "live.events",
     "GenerationResponse": "generation",
+    "Guess": "transcribe",
+    "Listener": "live.listener",
+    "Lost": "live.events",
     "Mark": "session",
+    "Microphone": "live.microphone",
     "Model": "model",
+    "Partial": "live.events",
     "Patches": "image",
+    "PipeSource": "live.sources",
     "Processor": "processor",
     "Prompt": "prompt",
     "Sampling": "sample",
     "Segment": "transcribe",
     "Session": "session",
+    "Silence": "live.events",
     "Transcriber": "transcribe",
+    "Voice": "live.voice",
     "demo_folder": "hub",
     "generate": "generation",
+    "listen": "live.listen",
     "load": "checkpoint",
     "load_audio": "audio",
     "parse_tool_calls": "tools",

@@ -73,6 +73,13 @@ class Sampler:
 
             self._processors = make_logits_processors(repetition_penalty=sampling.repetition_penalty)
 
+    def greedy(self, logits: mx.array) -> list[int]:
+        """Logits [L, V] → the likeliest token of each row, suppressed ones left out; evaluated."""
+        logits = logits.astype(mx.float32)
+        if self._suppressed is not None:
+            logits = logits + self._suppressed
+        return np.array(mx.argmax(logits, axis=-1)).tolist()
+
     def __call__(self, logits: mx.array) -> mx.array:
         """Logits [V] → a token id [], not evaluated."""
         logits = logits.astype(mx.float32)[None]

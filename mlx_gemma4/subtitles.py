@@ -21,15 +21,19 @@ def write(segments: Iterable[Segment], layout: str) -> str:
     if layout == "json":
         return json.dumps({"segments": [asdict(segment) for segment in segments]}, ensure_ascii=False, indent=2) + "\n"
     if layout == "srt":
-        return "\n".join(f"{number}\n{_cue(segment, ',', segment.text)}" for number, segment in enumerate(spoken, 1))
+        cues = enumerate((cue(each.start, each.end, each.text, layout) for each in spoken), 1)
+        return "\n".join(f"{number}\n{text}" for number, text in cues)
     if layout == "vtt":
-        return "WEBVTT\n\n" + "\n".join(_cue(segment, ".", escape(segment.text, quote=False)) for segment in spoken)
+        return "WEBVTT\n\n" + "\n".join(cue(each.start, each.end, each.text, layout) for each in spoken)
     raise ValueError(f"Expected a format of {', '.join(FORMATS)}, got {layout!r}")
 
 
-def _cue(segment: Segment, point: str, text: str) -> str:
+def cue(start: float, end: float, text: str, layout: str) -> str:
+    """One subtitle in "srt" (without its number) or "vtt", times in seconds."""
+    point = "," if layout == "srt" else "."
     lines = "\n".join(line for line in text.splitlines() if line.strip())  # an empty one would end the cue
-    return f"{_time(segment.start, point)} --> {_time(segment.end, point)}\n{lines}\n"
+    lines = lines if layout == "srt" else escape(lines, quote=False)
+    return f"{_time(start, point)} --> {_time(end, point)}\n{lines}\n"
 
 
 def _time(seconds: float, point: str) -> str:

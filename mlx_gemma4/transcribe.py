@@ -6,14 +6,16 @@ Every segment starts by rewinding to the instruction, so none knows of the ones 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE, cut_point
 from mlx_gemma4.channels import Channels
-from mlx_gemma4.generation import MAX_TOKENS, generate_step
+from mlx_gemma4.draft import answer
+from mlx_gemma4.generation import MAX_TOKENS
+from mlx_gemma4.guards import is_remark, loop_start, most_tokens
 from mlx_gemma4.model import Model
 from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import AUDIO
@@ -45,6 +47,11 @@ def instruction(language: str = "English", translate_to: str | None = None) -> s
     return TRANSLATE.format(language=language, target=translate_to)
 
 
+def with_terms(text: str, terms: Sequence[str]) -> str:
+    """An instruction that also names words which may come up."""
+    return f"{text}\n\nThese terms may come up: {', '.join(term.strip() for term in terms if term.strip())}."
+
+
 @dataclass(frozen=True)
 class Segment:
     """A stretch of speech and its text."""
@@ -56,13 +63,24 @@ class Segment:
     tokens: int
     """Tokens of the answer, the one that ended it included."""
     forwards: int
-    """Forward passes after the last frame was in: one for the end of the prompt, the others for the answer."""
+    """Forward passes after the last frame was in: none where the last guess had heard it all; else one for the end of
+    the prompt and the last guess, and one for each token that the guess did not hold."""
     complete: bool
-    """False where the answer was stopped at ``max_tokens``."""
+    """False where the answer was cut: at ``max_tokens``, at more tokens than the time has room for, or in a loop."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the text would be if the speech ended here."""
+
+    text: str
+    tokens: tuple[int, ...]
+    frames: int
+    """Frames that were heard."""
 
 
 class Transcriber:
-    """Frames of sound in, as they come; a segment of text out, when they end or when they become too many.
+    """Frames of sound in, as they come; text out, as a guess at any time and for good at the end.
 
     Args:
         text: The instruction; Google's for English by default (``instruction``).
@@ -79,6 +97,7 @@ class Transcriber:
         max_segment: float = MAX_SEGMENT,
         max_tokens: int = MAX_TOKENS,
     ) -> None:
+        self.frame_samples = processor.frame_samples
         self.frame_seconds = processor.frame_samples / SAMPLE_RATE
         self.max_frames = _max_frames(max_segment, self.frame_seconds, processor.limits.audio_tokens)
         self._max_tokens = max_tokens
@@ -96,24 +115,46 @@ class Transcriber:
         )
         self._speech = np.zeros((0, processor.frame_samples), dtype=np.float32)
         self._before = 0
+        self._guess: Guess | None = None
+
+    @property
+    def heard(self) -> int:
+        """Frames of the current segment."""
+        return len(self._speech)
 
     def feed(self, frames: np.ndarray) -> Iterator[Segment]:
         """Take frames [F, frame_samples]; yield a segment each time that one has reached its longest."""
         while len(frames):
-            free = self.max_frames - len(self._speech)
+            free = self.max_frames - self.heard
             if free == 0:
-                yield self._cut()
+                speech, length = self._speech, cut_point(self._speech)
+                yield self._end(length)
+                frames = np.concatenate([speech[length:], frames])
                 continue
-            self._take(frames[:free])
+            self._hear(frames[:free])
             frames = frames[free:]
 
-    def finish(self) -> Segment | None:
-        """End the segment and return its text, or None if no frame came since the last one."""
-        if len(self._speech) == 0:
+    def guess(self) -> Guess:
+        """What the text would be if the speech ended here. The last guess is read along with the end of the prompt,
+        so that only what is new in the text costs a forward each; the session is then as it was before."""
+        self._guess = self._guess_of(self.heard)
+        return self._guess
+
+    def finish(self, length: int | None = None) -> Segment | None:
+        """End the segment and return its text, or None if no frame came since the last one.
+
+        Args:
+            length: End it after this many of its frames; the others are forgotten, feed them again.
+        """
+        if self.heard == 0:
             return None
-        segment = self._answer(len(self._speech))
-        self._begin_after(len(self._speech))
-        return segment
+        if length is not None and not 0 < length <= self.heard:
+            raise ValueError(f"Expected a length of 1 to {self.heard} frames, those that were heard, got {length}")
+        return self._end(self.heard if length is None else length)
+
+    def skip(self, to: int) -> None:
+        """Say that the next segment begins with frame ``to`` of the sound, so that its times are right."""
+        self._before = to
 
     def transcribe(self, samples: np.ndarray) -> list[Segment]:
         """All segments of a recording [n] at 16 kHz, as ``feed`` and ``finish`` would give them."""
@@ -122,48 +163,50 @@ class Transcriber:
         last = self.finish()
         return segments if last is None else [*segments, last]
 
-    def _take(self, frames: np.ndarray) -> None:
+    def _hear(self, frames: np.ndarray) -> None:
         self.session.extend(frames)
         self._speech = np.concatenate([self._speech, frames])
 
-    def _cut(self) -> Segment:
-        count = cut_point(self._speech)
-        rest = self._speech[count:]
-        self.session.rewind(self._start.position + count)
-        segment = self._answer(count)
-        self._begin_after(count)
-        if len(rest):
-            self._take(rest)
+    def _end(self, length: int) -> Segment:
+        before = self.session.forwards
+        guess = self._guess_of(length)
+        segment = Segment(
+            start=self._before * self.frame_seconds,
+            end=(self._before + length) * self.frame_seconds,
+            text=guess.text,
+            tokens=len(guess.tokens),
+            forwards=self.session.forwards - before,
+            complete=guess.tokens[-1] in self._processor.stop_ids,
+        )
+        self.session.rewind(self._start)
+        self._speech, self._guess = self._speech[:0], None
+        self._before += length
         return segment
 
-    def _begin_after(self, count: int) -> None:
-        self.session.rewind(self._start)
-        self._speech = self._speech[:0]
-        self._before += count
+    def _guess_of(self, length: int) -> Guess:
+        if self._guess is not None and self._guess.frames == length:
+            return self._guess
+        end = self._start.position + self.heard
+        if length < self.heard:
+            end = self._start.position + length
+            self.session.rewind(end)
+        tokens = answer(
+            self.session,
+            self._tail,
+            self._sampler,
+            stop_ids=self._processor.stop_ids,
+            max_tokens=min(self._max_tokens, most_tokens(length * self.frame_seconds)),
+            draft=() if self._guess is None else self._guess.tokens,
+        )
+        self.session.rewind(end)
+        return Guess(self._text(tokens), tuple(tokens), length)
 
-    def _answer(self, count: int) -> Segment:
-        before = self.session.forwards
-        tokens = generate_step(
-            self.session, self.session.extend(self._tail), self._sampler, max_tokens=self._max_tokens
-        )
+    def _text(self, tokens: list[int]) -> str:
         channels = Channels(self._processor.tokenizer)
-        text, answered, complete = "", 0, False
-        for token in tokens:
-            answered += 1
-            if token in self._processor.stop_ids:
-                complete = True
-                break
-            text += "".join(said for _, said in channels.push(token))
-        tokens.close()
-        text += "".join(said for _, said in channels.flush())
-        return Segment(
-            start=self._before * self.frame_seconds,
-            end=(self._before + count) * self.frame_seconds,
-            text=text.strip(),
-            tokens=answered,
-            forwards=self.session.forwards - before,
-            complete=complete,
-        )
+        said = [token for token in tokens[: loop_start(tokens)] if token not in self._processor.stop_ids]
+        text = "".join(piece for token in said for _, piece in channels.push(token))
+        text = (text + "".join(piece for _, piece in channels.flush())).strip()
+        return "" if is_remark(text) else text
 
 
 def _max_frames(max_segment: float, frame_seconds: float, limit: int) -> int:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from reference_cases import media_file
 
-from mlx_gemma4 import __version__, demo_folder
+from mlx_gemma4 import __version__, demo_folder, load_audio
 from mlx_gemma4.cli import COMMANDS, main, parser
 
 ROOT = Path(__file__).parent.parent
 SPEECH, PICTURE = str(media_file("hibari-03.wav")), str(media_file("picture-01.png"))
 SAID = "five three six zero zero eight zero eight"
+DIALOGUE = str(media_file("dialogue.wav"))
+SAID_IN_DIALOGUE = ["five zero zero", "no", "five", "go forward two meters", "two"]
 
 
 def run(*arguments: str, text: bytes | None = None) -> subprocess.CompletedProcess[str]:
@@ -75,12 +79,50 @@ def test_transcribe_writes_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == ""
 
 
-def test_listening_to_a_file_is_transcribing_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """And the work after the last frame is told."""
-    assert main(["listen", "--input", SPEECH, "--fast", "--model", "demo"]) == 0
+def test_listening_to_a_file_writes_its_utterances(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line each, nothing else on stdout; the work is told on stderr."""
+    assert main(["listen", "--input", DIALOGUE, "--fast", "--model", "demo", "--stats"]) == 0
     out, err = capsys.readouterr()
-    assert out == f"{SAID}\n"
-    assert re.search(r"0\.00–3\.44 s · text \d+ ms after the last frame, in 10 forwards \(9 tokens\)", err)
+    assert out.splitlines() == SAID_IN_DIALOGUE
+    assert "utterances 5 · " in err
+    assert "frames of speech 196 · judged silent 158 · audio positions computed 196 (1.00 a frame) · forwards" in err
+    assert re.search(r"end of speech to text: p50 \d+ ms, p95 \d+ ms, at most 0 forwards", err)
+
+
+def test_listening_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Into files, with the sound kept beside them."""
+    common = ["listen", "--input", DIALOGUE, "--fast", "--model", "demo"]
+    for layout in ("json", "srt", "vtt"):
+        path, wav = tmp_path / f"out.{layout}", tmp_path / f"{layout}.wav"
+        assert main([*common, "--format", layout, "--output", str(path), "--save-audio", str(wav)]) == 0
+    assert capsys.readouterr().out == ""
+    events = [json.loads(line) for line in (tmp_path / "out.json").read_text().splitlines()]
+    assert [event["text"] for event in events if event["event"] == "final"] == SAID_IN_DIALOGUE
+    assert (tmp_path / "out.srt").read_text().startswith("1\n00:00:00,120 --> 00:00:02,640\nfive zero zero\n\n2\n")
+    assert (tmp_path / "out.vtt").read_text().startswith("WEBVTT\n\n00:00:00.120 --> 00:00:02.640\nfive zero zero\n")
+    np.testing.assert_array_equal(load_audio(tmp_path / "srt.wav"), load_audio(DIALOGUE))
+    assert main([*common, "--output", str(tmp_path / "out.srt")]) == 2
+    assert "File exists" in capsys.readouterr().err
+
+
+def test_options_come_from_the_environment(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is typed comes first."""
+    for name, value in {"INPUT": DIALOGUE, "FAST": "1", "MODEL": "demo", "FORMAT": "srt", "SILENCE": "0.3"}.items():
+        monkeypatch.setenv(f"MLX_GEMMA4_{name}", value)
+    assert main(["listen", "--format", "txt"]) == 0
+    assert capsys.readouterr().out.splitlines() == SAID_IN_DIALOGUE
+    monkeypatch.setenv("MLX_GEMMA4_SILENCE", "long")
+    with pytest.raises(SystemExit, match="2"):
+        main(["listen"])
+    assert "argument --silence: invalid float value: 'long'" in capsys.readouterr().err
+
+
+def test_a_long_recording_is_cut_at_silences(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its utterances, with times."""
+    assert main(["transcribe", DIALOGUE, "--model", "demo", "--max-segment", "10", "--format", "json"]) == 0
+    segments = json.loads(capsys.readouterr().out)["segments"]
+    assert [each["text"] for each in segments] == SAID_IN_DIALOGUE
+    assert [(each["start"], each["end"]) for each in segments[:2]] == [(0.12, 2.64), (3.48, 4.36)]
 
 
 def test_listening_to_a_pipe() -> None:
@@ -165,11 +207,55 @@ def test_the_readmes_commands_are_commands() -> None:
 
 def test_the_examples_run() -> None:
     """Each on the demo, short, and on public names only."""
-    said = {"stream_recording.py": SAID, "ask_about_a_picture.py": "green circle on the top"}
+    said = {
+        "stream_recording.py": SAID,
+        "ask_about_a_picture.py": "green circle on the top",
+        "live_transcribe.py": "go back seven meters",
+    }
+    arguments = {"live_transcribe.py": ["demo", str(media_file("joe-04.wav"))]}
     examples = sorted((ROOT / "examples").glob("*.py"))
     assert [path.name for path in examples] == sorted(said)
     for path in examples:
         assert len(path.read_text().splitlines()) <= 60
         assert not re.search(r"(from|import) mlx_gemma4\.", path.read_text())
-        done = subprocess.run([sys.executable, path], capture_output=True, text=True, cwd=ROOT)
+        command = [sys.executable, str(path), *arguments.get(path.name, [])]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert (done.returncode, done.stderr) == (0, "") and said[path.name] in done.stdout
+
+
+def screen(data: str) -> list[str]:
+    """The lines that a terminal shows after ``data``: text, new lines, "up" and "erase line" are all that is used."""
+    lines, row, column = [""], 0, 0
+    for code, text in re.findall(r"\x1b\[([0-9;?]*[A-Za-z])|([^\x1b])", data):
+        if code == "1A":
+            row -= 1
+        elif code == "2K":
+            lines[row] = ""
+        elif text == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif text == "\r":
+            column = 0
+        elif text:
+            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + 1 :]
+            column += 1
+    return [line for line in lines if line.strip()]
+
+
+def test_a_terminal_shows_each_utterance_once() -> None:
+    """Guesses and the status line come and go; what is left is the text."""
+    terminal, end = os.openpty()
+    command = [sys.executable, "-m", "mlx_gemma4", "listen", "--model", "demo", "--input", DIALOGUE, "--fast"]
+    with subprocess.Popen(command, stdout=end, cwd=ROOT, env={**os.environ, "COLUMNS": "100"}) as process:
+        os.close(end)
+        data = b""
+        try:
+            while more := os.read(terminal, 65536):
+                data += more
+        except OSError:  # what Linux says at the end of a terminal
+            pass
+    os.close(terminal)
+    assert process.returncode == 0
+    assert "○ " in data.decode() or "● " in data.decode()
+    shown = screen(data.decode())
+    assert [line.split("  (")[0] for line in shown] == SAID_IN_DIALOGUE

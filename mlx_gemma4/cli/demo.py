@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from mlx_gemma4.cli.listen import print_heard
 from mlx_gemma4.cli.options import note
 from mlx_gemma4.hub import DEMO, demo_folder
 
@@ -20,7 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.checkpoint import load
     from mlx_gemma4.generation import generate
+    from mlx_gemma4.live.endpoint import Endpointer
+    from mlx_gemma4.live.events import Final, Partial
+    from mlx_gemma4.live.listen import listen
+    from mlx_gemma4.live.listener import Listener
     from mlx_gemma4.live.sources import FileSource
+    from mlx_gemma4.live.voice import Voice
     from mlx_gemma4.transcribe import Transcriber
 
     media = demo_folder() / "media"
@@ -28,7 +32,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     note(f"Listening to {RECORDING}, in 40 ms frames, each in the cache when it arrives:")
     source = FileSource(media / RECORDING, fast=arguments.fast)
-    print_heard(source, Transcriber(model, processor), processor.frame_samples)
+    for event in listen(source, Listener(Transcriber(model, processor), Endpointer(Voice()))):
+        if isinstance(event, Partial):
+            note(f"  {event.end:.2f} s  {event.committed}[{event.draft}]")
+        elif isinstance(event, Final):
+            print(event.text, flush=True)
+            note(f"  {1000 * event.delay:.0f} ms after the end of speech, in {event.forwards} forwards")
 
     for picture in PICTURES:
         content = [{"type": "image", "image": media / picture}, {"type": "text", "text": QUESTION}]

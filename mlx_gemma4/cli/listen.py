@@ -6,72 +6,183 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, TextIO
 
-from mlx_gemma4.cli.options import add_model, add_speech, load_model, note, speech_instruction
-from mlx_gemma4.cli.transcribe import warn_incomplete
+from mlx_gemma4.cli.options import (
+    add_endpointing,
+    add_model,
+    add_speech,
+    endpointing,
+    from_environment,
+    load_model,
+    note,
+    speech_instruction,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from mlx_gemma4.live.events import Event
+    from mlx_gemma4.live.listener import Listener
     from mlx_gemma4.live.sources import Source
-    from mlx_gemma4.transcribe import Transcriber
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_speech(parser)
+    add_endpointing(parser)
     parser.add_argument(
-        "--input",
-        metavar="SOURCE",
-        help="a recording, played at its own pace; - for standard input (WAV, or raw s16le at 16 kHz); "
-        "otherwise part of a microphone's name (default: the system's microphone)",
+        "--input", metavar="FILE", help="a recording, played at its own pace; - for stdin (WAV, or raw s16le at 16 kHz)"
     )
+    parser.add_argument("--device", help="a microphone's number or part of its name (default: the system's)")
+    parser.add_argument("--list-devices", action="store_true", help="list the microphones and leave")
     parser.add_argument("--fast", action="store_true", help="do not wait for a recording's own pace")
+    parser.add_argument(
+        "--guess-every", type=float, default=0.5, metavar="SECONDS", help="speech between two guesses (default: 0.5)"
+    )
+    parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
+    parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
+    parser.add_argument("--save-audio", metavar="FILE", help="keep what was heard, as a 16 kHz WAV")
+    parser.add_argument("--stats", action="store_true", help="print delays and work on stderr")
+    from_environment(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    with open_source(arguments.input, fast=arguments.fast) as source:
-        model, processor = load_model(arguments)
+    if arguments.list_devices:
+        from mlx_gemma4.live.microphone import describe, list_devices
 
-        from mlx_gemma4.transcribe import Transcriber
-
-        transcriber = Transcriber(
-            model, processor, text=speech_instruction(arguments), max_segment=arguments.max_segment
-        )
+        print("\n".join(describe(device) for device in list_devices()))
+        return
+    with ExitStack() as stack:
+        source = stack.enter_context(open_source(arguments))
+        hear = stack.enter_context(recording(arguments.save_audio))
+        stream = stack.enter_context(output(arguments.output))
+        listener = make_listener(arguments)
+        if arguments.input is None:
+            note("Listening; Ctrl-C ends.")
         with stops_on_interrupt(source):
-            print_heard(source, transcriber, processor.frame_samples)
+            show(source, listener, stream, arguments, hear)
+        problem = source.problem
+        if problem is not None:
+            note(problem)
 
 
-def print_heard(source: Source, transcriber: Transcriber, frame_samples: int) -> None:
-    """Text on stdout; how long it took, and how much work, on stderr."""
-    from mlx_gemma4.audio import Framer
+def make_listener(arguments: argparse.Namespace) -> Listener:
+    """Model, voice activity and endpointing, as the options say."""
+    model, processor = load_model(arguments)
+
+    from mlx_gemma4.live.endpoint import Endpointer
+    from mlx_gemma4.live.listener import Listener
+    from mlx_gemma4.live.voice import Voice
+    from mlx_gemma4.transcribe import Transcriber
+
+    transcriber = Transcriber(model, processor, text=speech_instruction(arguments), max_segment=arguments.max_segment)
+    endpointer = Endpointer(Voice(), endpointing(arguments), frame_seconds=transcriber.frame_seconds)
+    return Listener(transcriber, endpointer, guess_every=arguments.guess_every)
+
+
+def show(
+    source: Source,
+    listener: Listener,
+    stream: TextIO,
+    arguments: argparse.Namespace,
+    hear: Callable[[np.ndarray], None] | None,
+) -> None:
+    """Run the loop: on a terminal as a display, elsewhere as lines; statistics at the end."""
     from mlx_gemma4.live.listen import listen
+    from mlx_gemma4.live.stats import Delays
+    from mlx_gemma4.live.writers import Writer
 
-    for heard in listen(source, transcriber, Framer(frame_samples)):
-        segment = heard.segment
-        print(segment.text, flush=True)
-        note(
-            f"{segment.start:.2f}–{segment.end:.2f} s · text {1000 * heard.delay:.0f} ms after the last frame, "
-            f"in {segment.forwards} forwards ({segment.tokens} tokens)"
-        )
-        warn_incomplete([segment], "the sound")
+    writer = Writer(stream, arguments.format)
+    delays = Delays()
+    to_stdout = stream is sys.stdout
+    with display(stream, arguments) as draw:
+        for event in listen(source, listener, hear=hear):
+            if draw is None or not to_stdout:
+                writer.write(event)
+            if draw is not None:
+                draw(event, listener)
+            delays.add(event)
+            tell(event)
+    if arguments.stats:
+        note(delays.report(listener.work))
+
+
+def tell(event: Event) -> None:
+    """What went wrong, on stderr."""
+    from mlx_gemma4.live.events import Final, Lost
+
+    if isinstance(event, Lost):
+        note(f"{event.seconds:.2f} s of sound were lost")
+    elif isinstance(event, Final) and not event.complete:
+        note(f"The text of {event.start:.2f}–{event.end:.2f} s was cut at {event.tokens} tokens")
 
 
 @contextmanager
-def open_source(name: str | None, *, fast: bool) -> Iterator[Source]:
-    """The source that ``--input`` names."""
-    from pathlib import Path
+def display(stream: TextIO, arguments: argparse.Namespace) -> Iterator[Callable[[Event, Listener], None] | None]:
+    """A picture of what is going on, where stdout is a terminal and the text is meant for eyes; else None."""
+    if not sys.stdout.isatty() or (stream is sys.stdout and arguments.format != "txt"):
+        yield None
+        return
+    from rich.console import Console
 
-    from mlx_gemma4.live.sources import FileSource, Microphone, PipeSource
+    from mlx_gemma4.live.display import Display
 
-    if name == "-":
+    with Display(Console()) as picture:
+
+        def draw(event: Event, listener: Listener) -> None:
+            picture.show(event)
+            picture.status(
+                speaking=listener.endpointer.speaking, level=listener.endpointer.level, backlog=listener.backlog
+            )
+
+        yield draw
+
+
+@contextmanager
+def open_source(arguments: argparse.Namespace) -> Iterator[Source]:
+    """The recording, the pipe or the microphone that the options name."""
+    if arguments.input is not None and arguments.device is not None:
+        raise ValueError(f"Expected --input or --device, got both ({arguments.input}, {arguments.device})")
+    if arguments.input == "-":
+        from mlx_gemma4.live.sources import PipeSource
+
         yield PipeSource(sys.stdin.buffer)
-    elif name is not None and (Path(name).exists() or Path(name).suffix):
-        yield FileSource(name, fast=fast)
+    elif arguments.input is not None:
+        from mlx_gemma4.live.sources import FileSource
+
+        yield FileSource(arguments.input, fast=arguments.fast)
     else:
-        with Microphone(name) as microphone:
-            note("Listening; Ctrl-C ends the speech.")
+        from mlx_gemma4.live.microphone import Microphone
+
+        device = arguments.device
+        with Microphone(int(device) if device is not None and device.isdecimal() else device) as microphone:
             yield microphone
+
+
+@contextmanager
+def recording(path: str | None) -> Iterator[Callable[[np.ndarray], None] | None]:
+    """A WAV file that is written while sound arrives."""
+    if path is None:
+        yield None
+        return
+    import soundfile
+
+    from mlx_gemma4.audio import SAMPLE_RATE
+
+    with soundfile.SoundFile(path, "w", samplerate=SAMPLE_RATE, channels=1, subtype="PCM_16", format="WAV") as file:
+        yield file.write
+
+
+@contextmanager
+def output(path: str | None) -> Iterator[TextIO]:
+    """Where results go: a new file, or stdout."""
+    if path is None:
+        yield sys.stdout
+    else:
+        with open(path, "x", encoding="utf-8") as file:
+            yield file
 
 
 @contextmanager

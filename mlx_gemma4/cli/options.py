@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from mlx_gemma4.hub import DEFAULT_MODEL, MODEL_VARIABLE, default_model
 
 if TYPE_CHECKING:
     from mlx_gemma4.config import GenerationConfig
+    from mlx_gemma4.live.endpoint import Endpointing
     from mlx_gemma4.model import Model
     from mlx_gemma4.processor import Processor
     from mlx_gemma4.sample import Sampling
@@ -69,6 +71,7 @@ def add_speech(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", default="English", help="language spoken (default: English)")
     parser.add_argument("--translate-to", metavar="LANGUAGE", help="translate as well")
     parser.add_argument("--prompt", help="instruction to use instead of Google's transcription prompt")
+    parser.add_argument("--terms", metavar="A,B,…", help="names and words that may come up, told to the model")
     parser.add_argument(
         "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest segment (default: 15, at most 30)"
     )
@@ -76,11 +79,47 @@ def add_speech(parser: argparse.ArgumentParser) -> None:
 
 def speech_instruction(arguments: argparse.Namespace) -> str:
     """The instruction that ``add_speech``'s options ask for."""
-    from mlx_gemma4.transcribe import instruction
+    from mlx_gemma4.transcribe import instruction, with_terms
 
-    if arguments.prompt is not None:
-        return arguments.prompt
-    return instruction(arguments.language, arguments.translate_to)
+    text = arguments.prompt
+    if text is None:
+        text = instruction(arguments.language, arguments.translate_to)
+    return text if arguments.terms is None else with_terms(text, arguments.terms.split(","))
+
+
+def add_endpointing(parser: argparse.ArgumentParser) -> None:
+    """What counts as speech, and when it has ended."""
+    group = parser.add_argument_group("endpointing")
+    group.add_argument("--silence", type=float, default=0.5, help="seconds that end an utterance (default: 0.5)")
+    group.add_argument("--pre-roll", type=float, default=0.5, help="seconds kept from before speech (default: 0.5)")
+    group.add_argument("--threshold", type=float, default=0.5, help="probability that is speech (default: 0.5)")
+    group.add_argument("--level", type=float, default=-50.0, help="dBFS below which all is silence (default: -50)")
+
+
+def endpointing(arguments: argparse.Namespace) -> Endpointing:
+    """The Endpointing that ``add_endpointing``'s options ask for."""
+    from mlx_gemma4.live.endpoint import Endpointing
+
+    return Endpointing(
+        threshold=arguments.threshold,
+        release=min(arguments.threshold, Endpointing.release),
+        level=arguments.level,
+        silence=arguments.silence,
+        pre_roll=arguments.pre_roll,
+        tail=min(arguments.silence, Endpointing.tail),
+        max_utterance=arguments.max_segment,
+    )
+
+
+def from_environment(parser: argparse.ArgumentParser) -> None:
+    """Let every option of a command be set by ``MLX_GEMMA4_`` and its name; what is typed comes first."""
+    for action in parser._actions:
+        value = os.environ.get(f"MLX_GEMMA4_{action.dest.upper()}")
+        if value is None or not action.option_strings or action.dest == "help":
+            continue
+        # argparse converts a default that is text as if it had been typed
+        action.default = value if action.nargs != 0 else value.lower() in ("1", "true", "yes", "on")
+    parser.epilog = "Every option can be set in the environment: --guess-every by MLX_GEMMA4_GUESS_EVERY, and so on."
 
 
 def note(text: str) -> None:

@@ -7,16 +7,27 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_gemma4.cli.options import add_model, add_speech, load_model, note, speech_instruction
+from mlx_gemma4.cli.options import (
+    add_endpointing,
+    add_model,
+    add_speech,
+    endpointing,
+    load_model,
+    note,
+    speech_instruction,
+)
 
 if TYPE_CHECKING:
-    from mlx_gemma4.transcribe import Segment
+    import numpy as np
+
+    from mlx_gemma4.transcribe import Segment, Transcriber
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a recording (WAV, FLAC, OGG, MP3, …)")
     add_model(parser)
     add_speech(parser)
+    add_endpointing(parser)
     parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
     parser.add_argument("--output-dir", metavar="DIR", help="write FILE's text to DIR instead of stdout")
 
@@ -44,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     transcriber = Transcriber(model, processor, text=speech_instruction(arguments), max_segment=arguments.max_segment)
     for path, samples in zip(arguments.files, recordings, strict=True):
-        segments = transcriber.transcribe(samples)
+        segments = transcribed(samples, transcriber, arguments)
         warn_incomplete(segments, path)
         text = write(segments, arguments.format)
         if folder is None:
@@ -54,6 +65,18 @@ def run(arguments: argparse.Namespace) -> None:
             target = folder / f"{Path(path).stem}.{arguments.format}"
             target.write_text(text, encoding="utf-8")
             note(f"{path} → {target}")
+
+
+def transcribed(samples: np.ndarray, transcriber: Transcriber, arguments: argparse.Namespace) -> list[Segment]:
+    """A recording that fits into a segment as it is; a longer one by its utterances."""
+    if len(samples) <= transcriber.max_frames * transcriber.frame_samples:
+        return transcriber.transcribe(samples)
+    from mlx_gemma4.live.endpoint import Endpointer
+    from mlx_gemma4.live.segments import utterances
+    from mlx_gemma4.live.voice import Voice
+
+    endpointer = Endpointer(Voice(), endpointing(arguments), frame_seconds=transcriber.frame_seconds)
+    return list(utterances(samples, transcriber, endpointer))
 
 
 def warn_incomplete(segments: list[Segment], name: str) -> None:

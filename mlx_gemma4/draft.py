@@ -1,0 +1,49 @@
+"""Greedy decoding with a guess: a draft is read in one forward, and kept as far as greedy decoding agrees.
+
+The tokens are those of decoding one by one; only the number of forwards differs. (A forward over several positions
+rounds differently from one over a single position: where two tokens are equally likely to the last bit of the
+precision, either may come.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import mlx.core as mx
+
+from mlx_gemma4.guards import loop_start
+from mlx_gemma4.prompt import Prompt
+from mlx_gemma4.sample import Sampler
+from mlx_gemma4.session import Session
+
+
+def answer(
+    session: Session,
+    question: Prompt,
+    sampler: Sampler,
+    *,
+    stop_ids: Collection[int],
+    max_tokens: int,
+    draft: Sequence[int] = (),
+) -> list[int]:
+    """Tokens after ``question``: up to the one that ends the answer or closes a loop, at most ``max_tokens``.
+
+    Forwards: one for the question and the draft, then one for each token that the draft did not hold. The session
+    ends somewhere behind the question: rewind it.
+    """
+    draft = list(draft[: max_tokens - 1])
+    start = session.position + len(question)
+    piece = question + Prompt.from_tokens(draft) if draft else question
+    logits = session.extend(piece, all_logits=True)[len(question) - 1 :]
+    choices = sampler.greedy(logits)
+    agreed = next((i for i, (choice, token) in enumerate(zip(choices, draft, strict=False)) if choice != token), None)
+    if agreed is not None:
+        session.rewind(start + agreed)
+        choices = choices[: agreed + 1]
+    tokens: list[int] = []
+    while True:
+        for token in choices:
+            tokens.append(token)
+            if token in stop_ids or len(tokens) == max_tokens or loop_start(tokens) is not None:
+                return tokens
+        choices = sampler.greedy(session.step(mx.array(tokens[-1]))[None])

@@ -1,0 +1,68 @@
+"""What happens while somebody speaks. Times are seconds from the beginning of the sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A guess at what has been said so far. ``draft`` may still change."""
+
+    utterance: int
+    start: float
+    end: float
+    committed: str
+    draft: str
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Words that stand from now on."""
+
+    utterance: int
+    end: float
+    text: str
+    """The new words only, with the space before them."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """The text of an utterance that has ended."""
+
+    utterance: int
+    start: float
+    end: float
+    text: str
+    """What transcribing exactly this stretch of sound gives."""
+    rest: str
+    """What is to be written behind the committed words, with the space before it."""
+    revised: int
+    """Committed words that ``text`` has otherwise: they stand as they were shown."""
+    reason: str
+    """"silence", "length" or "end of sound"."""
+    delay: float
+    """Seconds from the decision that the utterance has ended to its text."""
+    forwards: int
+    """Forward passes in that time."""
+    tokens: int
+    complete: bool
+    """False where the answer was cut (``Segment.complete``)."""
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Nobody speaks."""
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Sound that was never delivered."""
+
+    seconds: float
+
+
+Event = Partial | Committed | Final | Silence | Lost

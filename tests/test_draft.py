@@ -1,0 +1,71 @@
+"""A guess changes how many forwards an answer takes, never the answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reference_cases import demo_prompts, reference_case
+
+from mlx_gemma4 import Model, Processor, Prompt, Sampling, Session
+from mlx_gemma4.draft import answer
+from mlx_gemma4.sample import Sampler
+
+
+def answered(model: Model, prompt: Prompt, draft: list[int], *, most: int = 40, stop: int = 5) -> tuple[list[int], int]:
+    """Tokens, and forwards beyond the question's own."""
+    session = Session(model)
+    sampler = Sampler(Sampling(), model.config.text_config.vocab_size)
+    tokens = answer(session, prompt, sampler, stop_ids={stop}, max_tokens=most, draft=draft)
+    return tokens, session.forwards - 1
+
+
+def test_the_right_guess_costs_one_forward(demo: tuple[Model, Processor]) -> None:
+    """However long the answer."""
+    model, processor = demo
+    prompt = demo_prompts(processor)["audio"]
+    tokens, forwards = answered(model, prompt, [])
+    assert processor.decode(tokens) == "five three six zero zero eight zero eight"
+    assert forwards == len(tokens) - 1
+    assert answered(model, prompt, tokens) == (tokens, 0)
+
+
+@pytest.mark.parametrize("kept", range(9))
+def test_a_guess_is_kept_as_far_as_it_is_right(demo: tuple[Model, Processor], kept: int) -> None:
+    """One wrong token somewhere, or an end too early: the same answer, and a forward for each token after it."""
+    model, processor = demo
+    prompt = demo_prompts(processor)["audio"]
+    tokens, _ = answered(model, prompt, [])
+    for wrong in (300, 5):
+        if tokens[kept] == wrong:
+            continue
+        draft = [*tokens[:kept], wrong, *tokens[kept + 1 :]]
+        assert answered(model, prompt, draft) == (tokens, len(tokens) - kept - 1)
+
+
+def test_any_guess_gives_the_same_answer(released: tuple[Model, Processor]) -> None:
+    """Random drafts on a random model, beyond its window."""
+    model, _ = released
+    prompt = reference_case("released", "text").prompt
+    random = np.random.default_rng(0)
+    expected, _ = answered(model, prompt, [])
+    for _ in range(20):
+        kept, rest = int(random.integers(0, 40)), random.integers(0, 371, 10).tolist()
+        assert answered(model, prompt, [*expected[:kept], *rest])[0] == expected
+
+
+def test_the_limit_holds_with_and_without_a_guess(demo: tuple[Model, Processor]) -> None:
+    model, processor = demo
+    prompt = demo_prompts(processor)["audio"]
+    tokens, _ = answered(model, prompt, [])
+    for draft in ([], tokens, tokens[:3]):
+        assert answered(model, prompt, draft, most=4)[0] == tokens[:4]
+        assert answered(model, prompt, draft, most=1)[0] == tokens[:1]
+
+
+def test_a_loop_ends_the_answer(demo: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that says the same for ever is stopped, in a guess as well."""
+    model, processor = demo
+    monkeypatch.setattr(Sampler, "greedy", lambda self, logits: [30] * logits.shape[0])
+    prompt = demo_prompts(processor)["audio"]
+    for draft in ([], [30] * 30):
+        assert answered(model, prompt, draft)[0] == [30] * 16

@@ -1,0 +1,184 @@
+"""Live transcription: streaming costs no accuracy, committed words stay, silence costs nothing, no frame is lost."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from reference_cases import DATA, media_file
+
+from mlx_gemma4 import Model, Processor, Transcriber, load_audio
+from mlx_gemma4.live.endpoint import Endpointer, Endpointing
+from mlx_gemma4.live.events import Committed, Event, Final, Lost, Partial, Silence
+from mlx_gemma4.live.listen import listen
+from mlx_gemma4.live.listener import Listener
+from mlx_gemma4.live.voice import Voice
+
+PROMPT = "Transcribe the audio."
+NAMES = [json.loads(line)["audio"] for line in (DATA / "demo" / "speech.jsonl").read_text().splitlines()]
+PAUSE = np.zeros(16_000, np.float32)
+
+
+def make(demo: tuple[Model, Processor], *, guess_every: float = 0.5, longest: float = 15.0) -> Listener:
+    transcriber = Transcriber(*demo, text=PROMPT, max_segment=longest)
+    endpointer = Endpointer(Voice(), Endpointing(max_utterance=longest))
+    return Listener(transcriber, endpointer, guess_every=guess_every)
+
+
+def joined(*names: str) -> np.ndarray:
+    """Recordings with a second of silence around each."""
+    return np.concatenate([PAUSE, *(part for name in names for part in (load_audio(media_file(name)), PAUSE))])
+
+
+def heard(listener: Listener, samples: np.ndarray, sizes: list[int]) -> list[Event]:
+    """Events when sound arrives in blocks of these sizes, each followed by a step, and then all the rest at once."""
+    events: list[Event] = []
+    for block in np.split(samples, np.cumsum(sizes)):
+        listener.feed(block)
+        events += listener.step()
+    return events + listener.finish()
+
+
+def finals(events: list[Event]) -> list[Final]:
+    return [event for event in events if isinstance(event, Final)]
+
+
+def offline(demo: tuple[Model, Processor], samples: np.ndarray, final: Final) -> str:
+    """The text of the same stretch of sound, by a transcriber that gets it whole."""
+    stretch = samples[round(final.start * 16_000) : round(final.end * 16_000)]
+    [segment] = Transcriber(*demo, text=PROMPT).transcribe(stretch)
+    return segment.text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_live_text_is_offline_text(demo: tuple[Model, Processor], name: str) -> None:
+    """For every recording, fed in 40 ms blocks with guesses all the way: final text = offline text, exactly."""
+    samples = joined(name)
+    events = heard(make(demo), samples, [640] * (len(samples) // 640))
+    texts = finals(events)
+    assert len(texts) == (5 if name == "dialogue.wav" else len(texts)) >= 1
+    for final in texts:
+        assert final.text == offline(demo, samples, final)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_arrival_changes_nothing_that_stands(demo: tuple[Model, Processor], seed: int) -> None:
+    """Random blocks, late steps, any guessing interval: the same utterances and texts; committed words only grow."""
+    random = np.random.default_rng(seed)
+    samples = joined("joe-00.wav", "dialogue.wav", "hibari-03.wav")
+    expected = finals(heard(make(demo), samples, [16_000] * 50))
+    sizes = (random.integers(0, 40_000, 60) // random.choice([1, 5, 30], 60)).tolist()
+    listener = make(demo, guess_every=float(random.choice([0.0, 0.2, 1.0])))
+    events = heard(listener, samples, sizes)
+    assert [(each.start, each.end, each.text) for each in finals(events)] == [
+        (each.start, each.end, each.text) for each in expected
+    ]
+    shown: dict[int, str] = {}
+    for event in events:
+        if isinstance(event, Committed):
+            shown[event.utterance] = shown.get(event.utterance, "") + event.text
+        elif isinstance(event, Partial):
+            assert event.committed == shown.get(event.utterance, "")
+        elif isinstance(event, Final):
+            written = shown.get(event.utterance, "") + event.rest
+            assert len(written.split()) >= len(event.text.split())
+            assert event.revised > 0 or written == event.text
+
+
+def test_the_text_is_there_when_the_speaker_stops(demo: tuple[Model, Processor]) -> None:
+    """At most three forwards beyond the words that the last guess did not hold, for 1 s as for 12 s of speech."""
+    for name in ("hibari-01.wav", "hibari-03.wav", "long-1.wav", "long-3.wav"):
+        samples = joined(name)
+        for every in (640, 12_800):
+            events = heard(make(demo), samples, [every] * (len(samples) // every))
+            guessed = ""
+            for event in events:
+                if isinstance(event, Partial):
+                    guessed = event.committed + event.draft
+                elif isinstance(event, Final):
+                    new = 0 if guessed == event.text else event.tokens
+                    assert event.forwards <= 3 + new
+
+
+def test_silence_costs_nothing(demo: tuple[Model, Processor]) -> None:
+    """Ten seconds of it, digital or faint noise: no forward, one event that says how long it was."""
+    noise = np.random.default_rng(0).normal(0, 1e-4, 160_000).astype(np.float32)
+    for samples in (np.zeros(160_000, np.float32), noise):
+        listener = make(demo)
+        assert heard(listener, samples, [6400] * 25) == [Silence(0.0, 10.0)]
+        assert (listener.work.forwards, listener.work.silent_frames) == (0, 250)
+
+
+def test_no_frame_is_computed_twice_or_lost(demo: tuple[Model, Processor]) -> None:
+    """Speech and silence add up to all that was fed; what the model computed is the speech."""
+    samples = joined("dialogue.wav", "long-2.wav")
+    listener = make(demo)
+    events = heard(listener, samples, [3200] * (len(samples) // 3200))
+    work = listener.work
+    assert work.speech_frames + work.silent_frames == -(-len(samples) // 640)
+    assert work.audio_computed == work.speech_frames
+    assert work.utterances == len(finals(events))
+    assert (work.speech_frames, work.silent_frames) == (listener.endpointer.spoken, listener.endpointer.silent)
+    spans = sorted((each.start, each.end) for each in events if isinstance(each, (Final, Silence)))
+    assert spans[0][0] == 0.0 and all(first[1] == pytest.approx(second[0]) for first, second in pairwise(spans))
+
+
+def test_speech_without_a_pause_is_cut(demo: tuple[Model, Processor]) -> None:
+    """Utterances of at most 4 s, contiguous, each with the text of its sound; few frames are computed again."""
+    samples = joined("long-3.wav")
+    listener = make(demo, longest=4.0)
+    texts = finals(heard(listener, samples, [640] * (len(samples) // 640)))
+    assert [each.reason for each in texts].count("length") >= 2
+    assert all(each.end - each.start <= 4.0 + 1e-6 for each in texts)
+    for each in texts:
+        assert each.text == offline(demo, samples, each)
+    work = listener.work
+    assert work.speech_frames < work.audio_computed <= 1.5 * work.speech_frames
+    assert work.speech_frames + work.silent_frames == -(-len(samples) // 640)
+
+
+def test_every_utterance_starts_from_the_instruction(demo: tuple[Model, Processor]) -> None:
+    """Memory stays where it was after the first of many utterances."""
+    listener = make(demo)
+    session = listener._transcriber.session
+    prefix, sizes = session.position, []
+    for _ in range(12):
+        heard_once = joined("hibari-03.wav")
+        listener.feed(heard_once)
+        listener.step()
+        sizes.append(session.nbytes)
+        assert session.position == prefix
+    assert sizes[1:] == sizes[1:2] * 11
+
+
+class Device:
+    """A source that hands out blocks, and says that sound was lost in between."""
+
+    problem = None
+
+    def __init__(self, samples: np.ndarray) -> None:
+        self.lost_seconds = 0.0
+        self._blocks = iter(np.split(samples, range(8000, len(samples), 8000)))
+
+    def read(self) -> np.ndarray | None:
+        self.lost_seconds += 0.25
+        return next(self._blocks, None)
+
+    def stop(self) -> None:
+        self._blocks = iter(())
+
+
+def test_lost_sound_is_told_and_the_rest_goes_on(demo: tuple[Model, Processor]) -> None:
+    blocks: list[Any] = []
+    events = list(listen(Device(joined("joe-00.wav")), make(demo), hear=blocks.append))
+    assert [each.text for each in finals(events)] == ["go back ten meters"]
+    assert sum(each.seconds for each in events if isinstance(each, Lost)) == pytest.approx(0.25 * len(blocks))
+    np.testing.assert_array_equal(np.concatenate(blocks), joined("joe-00.wav"))
+
+
+def test_utterances_longer_than_segments_are_refused(demo: tuple[Model, Processor]) -> None:
+    with pytest.raises(ValueError, match=r"no longer than the transcriber's segments \(10 s\), got 15 s"):
+        Listener(Transcriber(*demo, max_segment=10), Endpointer(Voice()))

@@ -1,0 +1,97 @@
+"""Events as lines of text, JSON and subtitles, and as a picture in a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from mlx_gemma4.live.display import Display
+from mlx_gemma4.live.events import Committed, Event, Final, Lost, Partial, Silence
+from mlx_gemma4.live.listener import Work
+from mlx_gemma4.live.stats import Delays
+from mlx_gemma4.live.writers import Writer
+
+
+def final(number: int, start: float, end: float, text: str, *, revised: int = 0, delay: float = 0.05) -> Final:
+    return Final(number, start, end, text, text, revised, "silence", delay, 2, 4, True)
+
+
+EVENTS: list[Event] = [
+    Silence(0.0, 1.0),
+    Partial(0, 1.0, 1.5, "", "go fo"),
+    Committed(0, 2.0, "go"),
+    Final(0, 1.0, 2.5, "go forward", " forward", 0, "silence", 0.05, 2, 4, True),
+    Lost(0.25),
+    final(1, 3.0, 3.5, ""),
+    final(2, 4.0, 5.25, "1 < 2"),
+]
+
+
+def written(layout: str) -> str:
+    stream = io.StringIO()
+    writer = Writer(stream, layout)
+    for event in EVENTS:
+        writer.write(event)
+    return stream.getvalue()
+
+
+def test_text_is_a_line_for_each_utterance() -> None:
+    assert written("txt") == "go forward\n1 < 2\n"
+
+
+def test_subtitles_are_numbered_without_the_empty_ones() -> None:
+    assert written("srt") == (
+        "1\n00:00:01,000 --> 00:00:02,500\ngo forward\n\n2\n00:00:04,000 --> 00:00:05,250\n1 < 2\n\n"
+    )
+    assert written("vtt") == (
+        "WEBVTT\n\n00:00:01.000 --> 00:00:02.500\ngo forward\n\n00:00:04.000 --> 00:00:05.250\n1 &lt; 2\n\n"
+    )
+
+
+def test_json_has_all_but_guesses() -> None:
+    lines = written("json").splitlines()
+    assert lines[:2] == [
+        '{"event": "silence", "start": 0.0, "end": 1.0}',
+        '{"event": "committed", "utterance": 0, "end": 2.0, "text": "go"}',
+    ]
+    assert lines[3] == '{"event": "lost", "seconds": 0.25}' and len(lines) == 6
+    assert '"text": "go forward", "rest": " forward", "revised": 0, "reason": "silence", "delay": 0.05' in lines[2]
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(ValueError, match="Expected a format of txt, json, srt, vtt, got 'doc'"):
+        Writer(io.StringIO(), "doc")
+
+
+def test_a_terminal_keeps_final_text_and_shows_the_rest_below() -> None:
+    """Final lines are printed; the guess and the status line are redrawn and gone at the end."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    with Display(console) as display:
+        for event in EVENTS:
+            display.show(event)
+            display.status(speaking=True, level=-30.0, backlog=0.7)
+        display._live.refresh()
+        display.show(final(3, 6.0, 7.0, "go back", revised=2))
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        display.show(Partial(4, 8.0, 9.0, "turn", " left"))
+        display.status(speaking=True, level=-30.0, backlog=0.0)
+        display._live.refresh()
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "go forward\n" in shown and "[0.25 s of sound were lost]" in shown
+    assert "go back  (2 of the words shown were corrected)" in text
+    assert "● ▮▮▮▮▮▮▯▯▯▯▯▯  text after 50 ms" in text and "0.7 s behind" in text
+    assert "turn left" in text
+
+
+def test_statistics_name_delays_and_work() -> None:
+    delays = Delays()
+    for number in range(20):
+        delays.add(final(number, 0.0, 1.0, "a", delay=number / 1000))
+    work = Work(speech_frames=200, silent_frames=50, audio_computed=210, forwards=99, guesses=7, utterances=20)
+    assert delays.report(work).splitlines() == [
+        "utterances 20 · guesses 7 · committed words revised 0",
+        "frames of speech 200 · judged silent 50 · audio positions computed 210 (1.05 a frame) · forwards 99",
+        "end of speech to text: p50 10 ms, p95 19 ms, at most 2 forwards",
+    ]
