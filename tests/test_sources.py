@@ -1,15 +1,12 @@
-"""Where sound comes from: a recording at its own pace, a pipe, a microphone; no clock and no device are needed."""
+"""Where sound comes from: a recording at its own pace, a pipe; no clock is needed."""
 
 from __future__ import annotations
 
 import io
 import re
 import struct
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gemma4.audio import load_audio
-from mlx_gemma4.live.sources import BLOCK, FileSource, Microphone, PipeSource, Source
+from mlx_gemma4.live.sources import FileSource, PipeSource, Source
 
 
 class Clock:
@@ -257,118 +254,3 @@ def test_wav_pipe_that_ends_in_its_header(count: int) -> None:
     message = r"^Expected (sound in|a format in) the WAV on standard input, it ends (before|inside) it$"
     with pytest.raises(ValueError, match=message):
         PipeSource(io.BytesIO(wav(ramp(10)[:, None])[:count]))
-
-
-# a microphone
-
-
-class PortAudioError(Exception):
-    pass
-
-
-class FakeSoundDevice(ModuleType):
-    """As much of sounddevice as is used: an InputStream that calls back from a thread of its own."""
-
-    PortAudioError = PortAudioError
-
-    def __init__(self, blocks: list[np.ndarray], error: Exception | None, late: bool) -> None:
-        super().__init__("sounddevice")
-        self.blocks, self.error, self.late = blocks, error, late
-        self.opened: dict[str, Any] = {}
-        self.closed = False
-
-    def InputStream(self, **options: Any) -> FakeSoundDevice:
-        if self.error is not None and not self.late:
-            raise self.error
-        self.opened = options
-        return self
-
-    def start(self) -> None:
-        if self.error is not None:
-            raise self.error
-        thread = Thread(target=self.speak)
-        thread.start()
-        thread.join()
-
-    def speak(self) -> None:
-        buffer = np.zeros((BLOCK, 1), np.float32)
-        for block in self.blocks:
-            buffer[:, 0] = block
-            self.opened["callback"](buffer, BLOCK, None, None)
-        buffer[:] = 99  # PortAudio reuses its memory
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def fake(
-    monkeypatch: pytest.MonkeyPatch, count: int = 0, error: Exception | None = None, late: bool = False
-) -> FakeSoundDevice:
-    blocks = [np.full(BLOCK, index / 8, np.float32) for index in range(1, count + 1)]
-    module = FakeSoundDevice(blocks, error, late)
-    monkeypatch.setitem(sys.modules, "sounddevice", module)
-    return module
-
-
-def test_microphone_hands_over_what_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks from the callback's thread come together, in order, as copies; then the end."""
-    device = fake(monkeypatch, 3)
-    with Microphone("USB") as microphone:
-        microphone.stop()
-        heard = microphone.read()
-        assert np.array_equal(heard, np.repeat(np.float32([0.125, 0.25, 0.375]), BLOCK))
-        assert microphone.read() is None
-        assert microphone.read() is None
-    assert device.closed
-    callback = device.opened.pop("callback")
-    assert callable(callback)
-    assert device.opened == {
-        "samplerate": 16_000,
-        "channels": 1,
-        "blocksize": 640,
-        "device": "USB",
-        "dtype": "float32",
-    }
-
-
-def test_stopped_microphone_ends_though_it_goes_on_hearing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device delivers until it is closed: a reader slower than it must still come to the end."""
-    device = fake(monkeypatch, 1)
-    with Microphone() as microphone:
-        microphone.stop()
-        device.speak()
-        assert len(microphone.read()) == BLOCK
-        device.speak()
-        assert microphone.read() is None
-
-
-def test_microphone_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says what to install."""
-    monkeypatch.setitem(sys.modules, "sounddevice", None)
-    message = "Microphone input needs the [mic] extra: pip install 'mlx-gemma4[mic]' (on Linux also: apt install "
-    with pytest.raises(ImportError, match=f"^{re.escape(message)}"):
-        Microphone()
-
-
-@pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize(
-    ("device", "error", "message"),
-    [
-        (None, PortAudioError("Error querying device -1"), "Expected a microphone, got: Error querying device -1"),
-        (
-            "USB",
-            ValueError("Multiple input devices found for 'USB':\n[0] USB one\n[1] USB two"),
-            "Expected a microphone called 'USB', got: Multiple input devices found for 'USB': [0] USB one [1] USB two",
-        ),
-    ],
-)
-def test_no_microphone(
-    monkeypatch: pytest.MonkeyPatch, device: str | None, error: Exception, message: str, late: bool
-) -> None:
-    """One line that says what was wanted, and where to look."""
-    fake(monkeypatch, error=error, late=late)
-    with (
-        pytest.raises(ValueError, match=f"^{re.escape(message)} \\(python -m sounddevice lists them\\)$"),
-        Microphone(device),
-    ):
-        pytest.fail("it was opened")

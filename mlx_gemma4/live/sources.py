@@ -1,4 +1,4 @@
-"""Where sound comes from: a file at its own pace, a pipe, a microphone. They know neither model nor tokenizer.
+"""Where sound comes from: a file at its own pace, a pipe. They know neither model nor tokenizer.
 
 A source is read in a loop: ``read`` waits for sound and returns all that has arrived, until it returns None.
 """
@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import math
 import os
-import queue
 import struct
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
@@ -28,6 +26,14 @@ PCM, EXTENSIBLE = 1, 0xFFFE
 class Source(Protocol):
     """Sound that arrives."""
 
+    @property
+    def lost_seconds(self) -> float:
+        """How much sound has been lost so far."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the sound ended, in a sentence, if it should not have."""
+
     def read(self) -> np.ndarray | None:
         """Wait for sound, return what has arrived as float32 [n] at 16 kHz mono; None when it has ended."""
 
@@ -37,6 +43,9 @@ class Source(Protocol):
 
 class FileSource:
     """A recording, played at its own pace as if it were being spoken, or ``fast``: block by block, without waiting."""
+
+    lost_seconds = 0.0
+    problem: str | None = None
 
     def __init__(
         self,
@@ -88,6 +97,9 @@ class PipeSource:
     A WAV's header is read at once: what is wrong with it is said before there is sound. After ``stop``, what still
     waits in the pipe is not read.
     """
+
+    lost_seconds = 0.0
+    problem: str | None = None
 
     def __init__(self, stream: BinaryIO) -> None:
         head = _read(stream, 4)
@@ -153,7 +165,7 @@ def _pieces(stream: BinaryIO, rate: int, channels: int, size: int | None, head: 
 
 def _blocks(pieces: Iterator[bytes], rate: int, channels: int) -> Iterator[np.ndarray]:
     """s16le of any rate and channel count → float32 at 16 kHz, mono; half a sample at the end is dropped."""
-    resample = _resampler(rate)
+    resample = resampler(rate)
     for data in pieces:
         whole = len(data) // (2 * channels) * 2 * channels
         samples = np.frombuffer(data[:whole], dtype="<i2").astype(np.float32) / 32768
@@ -162,7 +174,7 @@ def _blocks(pieces: Iterator[bytes], rate: int, channels: int) -> Iterator[np.nd
         yield resample(np.zeros(0, dtype=np.float32), True)
 
 
-def _resampler(rate: int) -> Callable[[np.ndarray, bool], np.ndarray]:
+def resampler(rate: int) -> Callable[[np.ndarray, bool], np.ndarray]:
     """(samples at ``rate``, is it the end) → samples at 16 kHz, as a stream."""
     if rate == SAMPLE_RATE:
         return lambda samples, last: samples
@@ -170,65 +182,3 @@ def _resampler(rate: int) -> Callable[[np.ndarray, bool], np.ndarray]:
 
     stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
     return lambda samples, last: stream.resample_chunk(samples, last=last)
-
-
-class Microphone:
-    """A microphone, until it is closed. Opened on entry; its callback only queues, so it never waits for the model.
-
-    Args:
-        device: PortAudio's index, or part of the device's name; None for the system's choice.
-    """
-
-    def __init__(self, device: int | str | None = None) -> None:
-        self._queue: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
-        self._stopped = False
-        self._device = device
-        self._sounddevice = _sounddevice()
-
-    def __enter__(self) -> Microphone:
-        device = self._device
-        try:
-            self._stream = self._sounddevice.InputStream(
-                samplerate=SAMPLE_RATE,
-                channels=1,
-                blocksize=BLOCK,
-                device=device,
-                dtype="float32",
-                callback=self._heard,
-            )
-            self._stream.start()
-        except (self._sounddevice.PortAudioError, ValueError) as error:
-            wanted = "a microphone" if device is None else f"a microphone called {device!r}"
-            reason = " ".join(str(error).split())
-            raise ValueError(f"Expected {wanted}, got: {reason} (python -m sounddevice lists them)") from error
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self._stream.close()
-
-    def stop(self) -> None:
-        self._queue.put(None)
-
-    def read(self) -> np.ndarray | None:
-        sound: list[np.ndarray] = []
-        while not self._stopped and not (sound and self._queue.empty()):
-            block = self._queue.get()
-            if block is None:
-                self._stopped = True
-            else:
-                sound.append(block)
-        return np.concatenate(sound) if sound else None
-
-    def _heard(self, data: np.ndarray, frames: int, times: Any, status: Any) -> None:
-        self._queue.put(data[:, 0].copy())
-
-
-def _sounddevice() -> Any:
-    try:
-        import sounddevice
-    except (ImportError, OSError) as error:  # OSError: the package is there, PortAudio itself is not
-        raise ImportError(
-            f"Microphone input needs the [mic] extra: pip install 'mlx-gemma4[mic]' "
-            f"(on Linux also: apt install libportaudio2). {error}"
-        ) from error
-    return sounddevice
