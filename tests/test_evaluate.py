@@ -352,3 +352,23 @@ def test_the_extra_is_named_where_it_is_missing(
     for call in (normalizer, lambda: score("a", "b", str)):
         with pytest.raises(ImportError, match=f"^{re.escape(EXTRA)}$"):
             call()
+
+
+def test_live_and_offline_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same utterances, the same texts, two tables, and the work of all."""
+    told = [("dialogue.wav", "five zero zero no five go forward two meters two"), ("joe-00.wav", "go back ten meters")]
+    manifest, report = tmp_path / "manifest.jsonl", tmp_path / "report.json"
+    manifest.write_text("".join(json.dumps({"audio": str(media_file(a)), "text": t}) + "\n" for a, t in told))
+    options = ["--model", "demo", "--prompt", "Transcribe the audio.", "--normalizer", "basic"]
+    assert main(["eval", "wer", str(manifest), "--live", "--json", str(report), *options]) == 0
+    out = capsys.readouterr().out
+    live, offline = out.split("\n\noffline, the same utterances\n")
+    assert live.startswith("live\nset")
+    assert [line.split()[:7] for line in (live + "\n" + offline).splitlines() if line.startswith("all")] == [
+        ["all", "2", "2", "14", "0", "0", "0"]
+    ] * 2
+    assert "0 of 6 utterances differ between live and offline" in out
+    figures = json.loads(report.read_text())
+    assert figures["live"]["all"]["wer"] == figures["offline"]["all"]["wer"] == 0
+    assert figures["work"]["audio_computed"] == figures["work"]["speech_frames"] > 200
+    assert len(figures["delays"]) == figures["utterances"] == 6

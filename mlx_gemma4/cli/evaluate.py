@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ from mlx_gemma4.cli.transcribe import warn_incomplete
 if TYPE_CHECKING:
     import numpy as np
 
-    from mlx_gemma4.evaluate import Result, Score
-    from mlx_gemma4.transcribe import Segment
+    from mlx_gemma4.evaluate import Normalizer, Recording, Result, Score
+    from mlx_gemma4.live.endpoint import Endpointing
+    from mlx_gemma4.transcribe import Segment, Transcriber
 
 WER = "Word and character error rates of transcripts, over a manifest of recordings and what is said in them."
 MANIFEST = 'JSON lines {"audio": path beside the manifest, "text": what is said, "set": a name to group by, if any}'
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest segment (default: 15, at most 30)"
     )
     wer.add_argument("--normalizer", choices=("whisper", "basic", "none"), default="whisper", help=NORMALIZER)
+    wer.add_argument("--live", action="store_true", help="hear them live as well, and measure how long texts take")
     wer.add_argument("--limit", type=int, metavar="N", help="only the first N recordings")
     wer.add_argument("--json", metavar="FILE", help="write the figures to FILE as well, with those of each recording")
 
@@ -60,25 +62,60 @@ def run(arguments: argparse.Namespace) -> None:
         report.parent.mkdir(parents=True, exist_ok=True)
     model, processor = load_model(arguments)
 
+    from mlx_gemma4.live.endpoint import Endpointing
+    from mlx_gemma4.live.segments import transcribe
     from mlx_gemma4.transcribe import Transcriber, instruction
 
     prompt = instruction(arguments.language) if arguments.prompt is None else arguments.prompt
     transcriber = Transcriber(model, processor, text=prompt, max_segment=arguments.max_segment)
+    settings = Endpointing(max_utterance=arguments.max_segment)
+    if arguments.live:
+        run_live(recordings, transcriber, settings, normalize, report)
+        return
     segments: list[Segment] = []
 
-    def transcribe(samples: np.ndarray) -> str:
-        segments[:] = transcriber.transcribe(samples)
+    def hear(samples: np.ndarray) -> str:
+        segments[:] = transcribe(samples, transcriber, settings)
         return " ".join(segment.text for segment in segments if segment.text)
 
     results = []
-    for number, result in enumerate(evaluate(recordings, transcribe, normalize), 1):
+    for number, result in enumerate(evaluate(recordings, hear, normalize), 1):
         results.append(result)
         note(progress(number, len(recordings), result))
         warn_incomplete(segments, result.recording.name)
     print(table(results))
+    save(report, figures(results))
+
+
+def run_live(
+    recordings: list[Recording],
+    transcriber: Transcriber,
+    settings: Endpointing,
+    normalize: Normalizer,
+    report: Path | None,
+) -> None:
+    """The same table for utterances heard live, and for the same utterances offline; and how long the texts took."""
+    from mlx_gemma4.evaluate import evaluate, score
+    from mlx_gemma4.live.evaluation import LiveEvaluation
+
+    live = LiveEvaluation(transcriber, settings)
+    results, offline = [], []
+    for number, result in enumerate(evaluate(recordings, live.hear, normalize), 1):
+        results.append(result)
+        counted = score(result.recording.text, live.offline, normalize)
+        counted = replace(counted, sound_seconds=result.score.sound_seconds)
+        offline.append(replace(result, heard=live.offline, score=counted))
+        note(progress(number, len(recordings), result))
+    print(f"live\n{table(results)}\n\noffline, the same utterances\n{table(offline)}\n")
+    print(f"{live.different} of {live.utterances} utterances differ between live and offline")
+    print(live.delays.report(live.work))
+    told = {"utterances": live.utterances, "different": live.different, "work": asdict(live.work)}
+    save(report, {"live": figures(results), "offline": figures(offline), **told, "delays": live.delays.seconds})
+
+
+def save(report: Path | None, told: dict[str, Any]) -> None:
     if report is not None:
-        text = json.dumps(figures(results), ensure_ascii=False, indent=2)
-        report.write_text(f"{text}\n", encoding="utf-8")
+        report.write_text(f"{json.dumps(told, ensure_ascii=False, indent=2)}\n", encoding="utf-8")
 
 
 def progress(number: int, count: int, result: Result) -> str:

@@ -18,9 +18,7 @@ from mlx_gemma4.cli.options import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from mlx_gemma4.transcribe import Segment, Transcriber
+    from mlx_gemma4.transcribe import Segment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +48,13 @@ def run(arguments: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     model, processor = load_model(arguments)
 
+    from mlx_gemma4.live.segments import transcribe
     from mlx_gemma4.subtitles import write
     from mlx_gemma4.transcribe import Transcriber
 
     transcriber = Transcriber(model, processor, text=speech_instruction(arguments), max_segment=arguments.max_segment)
     for path, samples in zip(arguments.files, recordings, strict=True):
-        segments = transcribed(samples, transcriber, arguments)
+        segments = transcribe(samples, transcriber, endpointing(arguments))
         warn_incomplete(segments, path)
         text = write(segments, arguments.format)
         if folder is None:
@@ -65,18 +64,6 @@ def run(arguments: argparse.Namespace) -> None:
             target = folder / f"{Path(path).stem}.{arguments.format}"
             target.write_text(text, encoding="utf-8")
             note(f"{path} → {target}")
-
-
-def transcribed(samples: np.ndarray, transcriber: Transcriber, arguments: argparse.Namespace) -> list[Segment]:
-    """A recording that fits into a segment as it is; a longer one by its utterances."""
-    if len(samples) <= transcriber.max_frames * transcriber.frame_samples:
-        return transcriber.transcribe(samples)
-    from mlx_gemma4.live.endpoint import Endpointer
-    from mlx_gemma4.live.segments import utterances
-    from mlx_gemma4.live.voice import Voice
-
-    endpointer = Endpointer(Voice(), endpointing(arguments), frame_seconds=transcriber.frame_seconds)
-    return list(utterances(samples, transcriber, endpointer))
 
 
 def warn_incomplete(segments: list[Segment], name: str) -> None:

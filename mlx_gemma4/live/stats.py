@@ -10,12 +10,12 @@ class Delays:
     """Delays of final texts."""
 
     def __init__(self) -> None:
-        self._delays: list[float] = []
+        self.seconds: list[float] = []
         self._forwards: list[int] = []
 
     def add(self, event: Event) -> None:
         if isinstance(event, Final):
-            self._delays.append(event.delay)
+            self.seconds.append(event.delay)
             self._forwards.append(event.forwards)
 
     def report(self, work: Work) -> str:
@@ -26,10 +26,10 @@ class Delays:
             f"{work.audio_computed} ({work.audio_computed / max(work.speech_frames, 1):.2f} a frame) · "
             f"forwards {work.forwards}",
         ]
-        if self._delays:
+        if self.seconds:
             lines.append(
-                f"end of speech to text: p50 {1000 * _quantile(self._delays, 0.5):.0f} ms, "
-                f"p95 {1000 * _quantile(self._delays, 0.95):.0f} ms, at most {max(self._forwards)} forwards"
+                f"end of speech to text: p50 {1000 * _quantile(self.seconds, 0.5):.0f} ms, "
+                f"p95 {1000 * _quantile(self.seconds, 0.95):.0f} ms, at most {max(self._forwards)} forwards"
             )
         return "\n".join(lines)
 

@@ -1,0 +1,66 @@
+"""Recordings heard live, as fast as the model can, and again offline: does streaming cost accuracy, and how long is
+the wait when the speaker stops?"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+
+from mlx_gemma4.audio import SAMPLE_RATE
+from mlx_gemma4.live.endpoint import Endpointer, Endpointing
+from mlx_gemma4.live.events import Event, Final
+from mlx_gemma4.live.listener import Listener, Work
+from mlx_gemma4.live.sources import BLOCK
+from mlx_gemma4.live.stats import Delays
+from mlx_gemma4.live.voice import Voice
+from mlx_gemma4.transcribe import Transcriber
+
+
+class LiveEvaluation:
+    """Hears one recording after the other on a transcriber, and keeps count.
+
+    Attributes:
+        delays: From the end of each utterance to its text.
+        work: Of all recordings.
+        offline: The texts of the last recording's utterances when each is transcribed as a whole, joined.
+        utterances, different: How many there were, and how many of them live and offline have otherwise.
+    """
+
+    def __init__(self, transcriber: Transcriber, settings: Endpointing) -> None:
+        self._transcriber = transcriber
+        self._settings = settings
+        self.delays = Delays()
+        self.work = Work()
+        self.offline = ""
+        self.utterances = 0
+        self.different = 0
+
+    def hear(self, samples: np.ndarray) -> str:
+        """A recording [n] at 16 kHz in blocks of 40 ms, each worked off before the next; its utterances, joined."""
+        endpointer = Endpointer(Voice(), self._settings, frame_seconds=self._transcriber.frame_seconds)
+        listener = Listener(self._transcriber, endpointer)
+        events: list[Event] = []
+        for start in range(0, len(samples), BLOCK):
+            listener.feed(samples[start : start + BLOCK])
+            events += listener.step()
+        finals = [event for event in [*events, *listener.finish()] if isinstance(event, Final)]
+        for final in finals:
+            self.delays.add(final)
+        self._add(listener.work)
+        self._again(samples, finals)
+        return " ".join(final.text for final in finals if final.text)
+
+    def _add(self, work: Work) -> None:
+        sums = {each.name: getattr(self.work, each.name) + getattr(work, each.name) for each in fields(Work)}
+        self.work = Work(**sums)
+
+    def _again(self, samples: np.ndarray, finals: list[Final]) -> None:
+        texts = []
+        for final in finals:
+            stretch = samples[round(final.start * SAMPLE_RATE) : round(final.end * SAMPLE_RATE)]
+            [segment] = self._transcriber.transcribe(stretch)
+            texts.append(segment.text)
+            self.different += segment.text != final.text
+        self.utterances += len(finals)
+        self.offline = " ".join(text for text in texts if text)
