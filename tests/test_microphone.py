@@ -1,11 +1,15 @@
-"""A microphone: what it hands over, lost sound, denied, stalled and vanished devices."""
+"""A microphone: what it hands over, lost sound, denied, stalled and vanished devices; then the real capture path."""
 
 from __future__ import annotations
 
 import itertools
 import re
+import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from threading import Thread, Timer
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,9 +19,13 @@ import pytest
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_cases import media_file
+from virtual_microphone import VirtualMicrophone, missing, virtual_microphone
 
 from mlx_gemma4.live.microphone import Device, Loss, Microphone, describe, list_devices
 from mlx_gemma4.live.sources import BLOCK
+
+ROOT = Path(__file__).parent.parent
 
 
 class PortAudioError(Exception):
@@ -540,3 +548,76 @@ def test_busy_reader_is_no_stall(device: FakeSoundDevice) -> None:
         clock.now += 2.9
         assert len(microphone.read()) == 500 * BLOCK
     assert len(device.streams) == 1
+
+
+# the real capture path
+
+
+@pytest.fixture
+def virtual(tmp_path: Path) -> Iterator[VirtualMicrophone]:
+    if missing():
+        pytest.skip(f"a virtual microphone needs {', '.join(missing())}")
+    with virtual_microphone(tmp_path) as microphone:
+        yield microphone
+
+
+def start_listening(virtual: VirtualMicrophone) -> subprocess.Popen[str]:
+    """``listen`` on the demo checkpoint, when it says that it listens."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlx_gemma4", "listen", "--model", "demo", "--prompt", "Transcribe the audio."],
+        env=virtual.environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("Listening"):
+            return process
+        said.append(line)
+    pytest.fail(f"it ended with {process.wait()}: {''.join(said)}")
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Its exit code, stdout and stderr."""
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def test_speech_into_a_real_device(virtual: VirtualMicrophone) -> None:
+    """PortAudio hears it, the text is written down, Ctrl-C ends it cleanly."""
+    virtual.hum()
+    process = start_listening(virtual)
+    time.sleep(2.5)  # the first block can take 1.9 s, and nothing before it is heard
+    virtual.play(media_file("joe-00.wav"))
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert out.strip() == "go back ten meters"
+    assert code == 0, err
+    assert "lost" not in err
+
+
+def test_silent_device(virtual: VirtualMicrophone) -> None:
+    """Nobody plays anything: exact zeros, as from a microphone that is denied."""
+    code, out, err = finish(start_listening(virtual))
+    assert code == 2
+    assert out == ""
+    assert "mlx_gemma4: error: Expected sound from the microphone, got only zeros for 2 s: most likely it is " in err
+
+
+def test_device_that_goes_away(virtual: VirtualMicrophone) -> None:
+    """The server dies while it is listened to: the end is clean, and the reason is said."""
+    virtual.hum()
+    process = start_listening(virtual)
+    time.sleep(2.5)
+    virtual.vanish()
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert out.strip() == ""
+    assert "The microphone vanished: no sound came for 3 s, and it could not be opened again (" in err

@@ -27,6 +27,7 @@ LOST_SECONDS = 0.2
 """What is missing must be more than this, or, with an overflow flag, more than a block: spurious flags exist."""
 DRIFT = 0.002
 """Clocks differ: real ones by up to 0.001."""
+LISTED = "mlx_gemma4 listen --list-devices lists them"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Microphone:
             wanted = "a microphone"
             if self._device is not None:
                 wanted += f" {'numbered' if isinstance(self._device, int) else 'called'} {self._device!r}"
-            raise ValueError(f"Expected {wanted}, got: {_line(error)} (mlx_gemma4 listen --list-devices lists them)") from error
+            raise ValueError(f"Expected {wanted}, got: {_line(error)} ({LISTED})") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
@@ -265,7 +266,7 @@ def _denied() -> str:
     else:
         way_out = (
             "most likely it is muted, or a virtual input that nobody plays into. "
-            "Unmute it, or choose another device (mlx_gemma4 listen --list-devices lists them)"
+            f"Unmute it, or choose another device ({LISTED})"
         )
     return f"Expected sound from the microphone, got only zeros for {DENIED_SECONDS:g} s: {way_out}"
 
