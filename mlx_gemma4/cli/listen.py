@@ -52,7 +52,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.list_devices:
         from mlx_gemma4.live.microphone import describe, list_devices
 
-        print("\n".join(describe(device) for device in list_devices()))
+        devices = list_devices()
+        for device in devices:
+            print(describe(device))
+        if not devices:
+            note("There is no microphone.")
         return
     with ExitStack() as stack:
         source = stack.enter_context(open_source(arguments))

