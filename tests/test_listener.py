@@ -15,6 +15,7 @@ from mlx_gemma4.live.endpoint import Endpointer, Endpointing
 from mlx_gemma4.live.events import Committed, Event, Final, Lost, Partial, Silence
 from mlx_gemma4.live.listen import listen
 from mlx_gemma4.live.listener import Listener
+from mlx_gemma4.live.sources import FileSource
 from mlx_gemma4.live.voice import Voice
 
 PROMPT = "Transcribe the audio."
@@ -152,6 +153,31 @@ def test_every_utterance_starts_from_the_instruction(demo: tuple[Model, Processo
         sizes.append(session.nbytes)
         assert session.position == prefix
     assert sizes[1:] == sizes[1:2] * 11
+
+
+def test_a_slow_model_is_late_but_right(demo: tuple[Model, Processor]) -> None:
+    """Three times slower than speech: nothing is lost, the backlog is told, and the texts are the same."""
+    samples = joined("joe-00.wav", "hibari-03.wav", "joe-04.wav")
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    listener = make(demo)
+    source = FileSource(samples, clock=lambda: now, sleep=sleep)
+    behind: list[float] = []
+    events: list[Event] = []
+    while (block := source.read()) is not None:
+        listener.feed(block)
+        events += listener.step()
+        now += 3 * len(block) / 16_000
+        behind.append(listener.behind)
+    events += listener.finish()
+    expected = heard(make(demo), samples, [640] * (len(samples) // 640))
+    assert [each.text for each in finals(events)] == [each.text for each in finals(expected)]
+    assert listener.work.speech_frames + listener.work.silent_frames == -(-len(samples) // 640)
+    assert max(behind) > 3 and len(behind) < 10
 
 
 class Device:

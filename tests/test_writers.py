@@ -71,12 +71,12 @@ def test_a_terminal_keeps_final_text_and_shows_the_rest_below() -> None:
     with Display(console) as display:
         for event in EVENTS:
             display.show(event)
-            display.status(speaking=True, level=-30.0, backlog=0.7)
+            display.status(speaking=True, level=-30.0, behind=0.7)
         display._live.refresh()
         display.show(final(3, 6.0, 7.0, "go back", revised=2))
         shown = console.file.getvalue()  # type: ignore[attr-defined]
         display.show(Partial(4, 8.0, 9.0, "turn", " left"))
-        display.status(speaking=True, level=-30.0, backlog=0.0)
+        display.status(speaking=True, level=-30.0, behind=0.0)
         display._live.refresh()
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "go forward\n" in shown and "[0.25 s of sound were lost]" in shown

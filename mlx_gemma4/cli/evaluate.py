@@ -101,9 +101,10 @@ def run_live(
     live = LiveEvaluation(transcriber, settings)
     results, offline = [], []
     for number, result in enumerate(evaluate(recordings, live.hear, normalize), 1):
+        result = replace(result, score=replace(result.score, work_seconds=live.live_seconds))
         results.append(result)
         counted = score(result.recording.text, live.offline, normalize)
-        counted = replace(counted, sound_seconds=result.score.sound_seconds)
+        counted = replace(counted, sound_seconds=result.score.sound_seconds, work_seconds=live.offline_seconds)
         offline.append(replace(result, heard=live.offline, score=counted))
         note(progress(number, len(recordings), result))
     print(f"live\n{table(results)}\n\noffline, the same utterances\n{table(offline)}\n")

@@ -138,7 +138,7 @@ def display(stream: TextIO, arguments: argparse.Namespace) -> Iterator[Callable[
         def draw(event: Event, listener: Listener) -> None:
             picture.show(event)
             picture.status(
-                speaking=listener.endpointer.speaking, level=listener.endpointer.level, backlog=listener.backlog
+                speaking=listener.endpointer.speaking, level=listener.endpointer.level, behind=listener.behind
             )
 
         yield draw

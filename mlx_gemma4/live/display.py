@@ -47,13 +47,13 @@ class Display:
         elif isinstance(event, Lost):
             self._console.print(Text(f"[{event.seconds:.2f} s of sound were lost]", style="red"))
 
-    def status(self, *, speaking: bool, level: float, backlog: float) -> None:
+    def status(self, *, speaking: bool, level: float, behind: float) -> None:
         """Refresh the line at the bottom: the level, how long the last text took, and how far behind this is."""
         filled = round(METER * min(1.0, max(0.0, 1 - level / FLOOR)))
         line = Text("● " if speaking else "○ ", style="red" if speaking else "dim")
         line.append("▮" * filled, style="green").append("▯" * (METER - filled), style="dim")
         if self._delay is not None:
             line.append(f"  text after {1000 * self._delay:.0f} ms", style="dim")
-        if backlog >= 0.5:
-            line.append(f"  {backlog:.1f} s behind", style="yellow")
+        if behind >= 0.5:
+            line.append(f"  {behind:.1f} s behind", style="yellow")
         self._live.update(Group(self._words, line) if self._words.plain else line)

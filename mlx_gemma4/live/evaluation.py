@@ -3,6 +3,7 @@ the wait when the speaker stops?"""
 
 from __future__ import annotations
 
+import time
 from dataclasses import fields
 
 import numpy as np
@@ -24,6 +25,7 @@ class LiveEvaluation:
         delays: From the end of each utterance to its text.
         work: Of all recordings.
         offline: The texts of the last recording's utterances when each is transcribed as a whole, joined.
+        live_seconds, offline_seconds: What the last recording took.
         utterances, different: How many there were, and how many of them live and offline have otherwise.
     """
 
@@ -33,11 +35,14 @@ class LiveEvaluation:
         self.delays = Delays()
         self.work = Work()
         self.offline = ""
+        self.live_seconds = 0.0
+        self.offline_seconds = 0.0
         self.utterances = 0
         self.different = 0
 
     def hear(self, samples: np.ndarray) -> str:
         """A recording [n] at 16 kHz in blocks of 40 ms, each worked off before the next; its utterances, joined."""
+        began = time.perf_counter()
         endpointer = Endpointer(Voice(), self._settings, frame_seconds=self._transcriber.frame_seconds)
         listener = Listener(self._transcriber, endpointer)
         events: list[Event] = []
@@ -45,6 +50,7 @@ class LiveEvaluation:
             listener.feed(samples[start : start + BLOCK])
             events += listener.step()
         events += listener.finish()
+        self.live_seconds = time.perf_counter() - began
         finals = [event for event in events if isinstance(event, Final)]
         for event in events:
             self.delays.add(event)
@@ -57,11 +63,13 @@ class LiveEvaluation:
         self.work = Work(**sums)
 
     def _again(self, samples: np.ndarray, finals: list[Final]) -> None:
+        began = time.perf_counter()
         texts = []
         for final in finals:
             stretch = samples[round(final.start * SAMPLE_RATE) : round(final.end * SAMPLE_RATE)]
             [segment] = self._transcriber.transcribe(stretch)
             texts.append(segment.text)
             self.different += segment.text != final.text
+        self.offline_seconds = time.perf_counter() - began
         self.utterances += len(finals)
         self.offline = " ".join(text for text in texts if text)

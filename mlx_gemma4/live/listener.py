@@ -68,6 +68,8 @@ class Listener:
         self._seen = 0
         self._silent_since: int | None = 0
         self._forwards_before = transcriber.session.forwards
+        self.behind = 0.0
+        """Seconds of sound that had piled up when the last pass began."""
         self.work = Work()
         longest = endpointer.settings.max_utterance
         if round(longest / transcriber.frame_seconds) > transcriber.max_frames:
@@ -88,8 +90,8 @@ class Listener:
 
     def step(self) -> list[Event]:
         """Work off what was fed; return what happened."""
-        late = self.backlog > BEHIND
-        events = list(self._pass(self._framer.push(self._take()), late=late))
+        self.behind = self.backlog
+        events = list(self._pass(self._framer.push(self._take()), late=self.behind > BEHIND))
         return self._counted(events)
 
     def finish(self) -> list[Event]:

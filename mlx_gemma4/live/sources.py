@@ -49,7 +49,7 @@ class FileSource:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | np.ndarray,
         *,
         fast: bool = False,
         clock: Callable[[], float] = time.monotonic,
