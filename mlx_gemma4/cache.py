@@ -8,16 +8,49 @@ The arrays are written in place, so a cache is never copied: going back is a rew
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import mlx.core as mx
+import numpy as np
 
 from mlx_gemma4.config import LayerConfig
+from mlx_gemma4.masks import Mask, full_mask, sliding_mask
 
 STEP = 256
 """Positions by which a buffer grows."""
 
 DEFAULT_ROOM = 512
 """Positions that can be rewound on sliding layers: 20 s of audio, whatever came before."""
+
+
+class LayerCache(Protocol):
+    """What an attention layer asks of its cache."""
+
+    @property
+    def offset(self) -> int | mx.array:
+        """Position of the next row; [B] where the sequences of a batch differ in length."""
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append ``[B, K, L, head_dim]`` and return what the L queries may see."""
+
+
+class ModelCache(Protocol):
+    """What the decoder asks of the caches of all its layers."""
+
+    @property
+    def layers(self) -> Sequence[LayerCache]: ...
+
+    def masks(self, queries: int, runs: np.ndarray | None) -> tuple[Mask, Mask]:
+        """Masks of full and of sliding layers for ``queries`` more positions; ``runs`` as in ``sliding_mask``."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The keys and values of a sequence, taken out of its cache: ``[1, K, S, head_dim]`` for each layer."""
+
+    position: int
+    layers: list[tuple[mx.array, mx.array]]
 
 
 class FullCache:
@@ -29,9 +62,18 @@ class FullCache:
         self.position = 0
 
     @property
+    def offset(self) -> int:
+        return self.position
+
+    @property
     def earliest(self) -> int:
         """The furthest position to which a rewind is exact."""
         return 0
+
+    def held(self) -> tuple[mx.array, mx.array]:
+        """All keys and values."""
+        assert self.keys is not None and self.values is not None
+        return self.keys[..., : self.position, :], self.values[..., : self.position, :]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append ``[B, K, L, head_dim]`` and return all keys and values up to the new end."""
@@ -63,6 +105,16 @@ class SlidingCache:
         self.position = 0
         self.start = 0
         self.origin = 0
+
+    @property
+    def offset(self) -> int:
+        return self.position
+
+    def held(self) -> tuple[mx.array, mx.array]:
+        """The keys and values that the next position may see."""
+        assert self.keys is not None and self.values is not None
+        seen = slice(self._first_seen() - self.origin, self.position - self.origin)
+        return self.keys[..., seen, :], self.values[..., seen, :]
 
     @property
     def earliest(self) -> int:
@@ -120,6 +172,20 @@ class Cache:
     def earliest(self) -> int:
         """The furthest position to which ``rewind`` can go."""
         return max(layer.earliest for layer in self.layers)
+
+    def masks(self, queries: int, runs: np.ndarray | None) -> tuple[Mask, Mask]:
+        """Masks of full and of sliding layers for ``queries`` more positions."""
+        first = next((layer for layer in self.layers if isinstance(layer, SlidingCache)), None)
+        if first is None:
+            return full_mask(queries), None
+        return full_mask(queries), sliding_mask(queries, first.visible(queries), first.window, runs)
+
+    def held(self) -> Held:
+        """A copy of what the next position may see, which stays when this cache is rewound and goes on."""
+        layers = [layer.held() for layer in self.layers]
+        copies = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in layers]
+        mx.eval(copies)
+        return Held(self.position, copies)
 
     def rewind(self, position: int) -> None:
         """Forget everything from ``position`` on.

@@ -16,10 +16,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_gemma4.cache import DEFAULT_ROOM, Cache, FullCache, SlidingCache
+from mlx_gemma4.cache import DEFAULT_ROOM, Cache, LayerCache, ModelCache
 from mlx_gemma4.config import Config, LayerConfig, RopeConfig, TextConfig
 from mlx_gemma4.embedders import MultimodalEmbedder, VisionEmbedder
-from mlx_gemma4.masks import Mask, full_mask, sliding_mask
+from mlx_gemma4.masks import Mask
 
 
 def _fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
@@ -55,7 +55,7 @@ class Rope:
         periods[:rotating] = config.rope_theta ** (np.arange(0, 2 * rotating, 2, dtype=np.float32) / head_dim)
         self.periods = mx.array(periods)
 
-    def __call__(self, x: mx.array, offset: int) -> mx.array:
+    def __call__(self, x: mx.array, offset: int | mx.array) -> mx.array:
         return mx.fast.rope(
             x, self.head_dim, traditional=False, base=None, scale=1.0, offset=offset, freqs=self.periods
         )
@@ -80,15 +80,15 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(self.head_dim, eps=self.eps)
         self._rope = Rope(config.rope[layer.layer_type], self.head_dim)
 
-    def __call__(self, x: mx.array, mask: Mask, cache: FullCache | SlidingCache) -> mx.array:
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache) -> mx.array:
         B, L, _ = x.shape
         queries = self.q_proj(x).reshape(B, L, self.n_heads, -1)
         keys = self.k_proj(x).reshape(B, L, self.n_kv_heads, -1)
         # values are the keys before norm and RoPE on full layers: k_eq_v
         values = keys if self.k_eq_v else self.v_proj(x).reshape(B, L, self.n_kv_heads, -1)
 
-        queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), cache.position)
-        keys = self._rope(self.k_norm(keys).transpose(0, 2, 1, 3), cache.position)
+        queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), cache.offset)
+        keys = self._rope(self.k_norm(keys).transpose(0, 2, 1, 3), cache.offset)
         values = mx.fast.rms_norm(values, None, self.eps).transpose(0, 2, 1, 3)
 
         keys, values = cache.update_and_fetch(keys, values)
@@ -122,7 +122,7 @@ class DecoderLayer(nn.Module):
         self.post_feedforward_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.layer_scalar = mx.ones((1,))
 
-    def __call__(self, x: mx.array, mask: Mask, cache: FullCache | SlidingCache) -> mx.array:
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache) -> mx.array:
         r = self.self_attn(self.input_layernorm(x), mask, cache)
         h = x + self.post_attention_layernorm(r)
         r = self.mlp(self.pre_feedforward_layernorm(h))
@@ -138,21 +138,12 @@ class TextModel(nn.Module):
         self.layers = [DecoderLayer(config, layer) for layer in config.layers]
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self._is_sliding = [layer.is_sliding for layer in config.layers]
-        self._window = config.sliding_window
-        self._first_sliding = self._is_sliding.index(True) if True in self._is_sliding else None
 
-    def __call__(self, h: mx.array, cache: Cache, runs: np.ndarray | None) -> mx.array:
-        full, sliding = full_mask(h.shape[1]), self._sliding_mask(h.shape[1], cache, runs)
+    def __call__(self, h: mx.array, cache: ModelCache, runs: np.ndarray | None) -> mx.array:
+        full, sliding = cache.masks(h.shape[1], runs)
         for layer, is_sliding, layer_cache in zip(self.layers, self._is_sliding, cache.layers, strict=True):
             h = layer(h, sliding if is_sliding else full, layer_cache)
         return self.norm(h)
-
-    def _sliding_mask(self, queries: int, cache: Cache, runs: np.ndarray | None) -> Mask:
-        if self._first_sliding is None:
-            return None
-        first = cache.layers[self._first_sliding]
-        assert isinstance(first, SlidingCache)
-        return sliding_mask(queries, first.visible(queries), self._window, runs)
 
 
 class LanguageModel(nn.Module):
@@ -203,7 +194,7 @@ class Model(nn.Module):
         """[B, F, frame_samples] in [-1, 1] → [B, F, D]."""
         return self.embed_audio(frames.astype(self.dtype))
 
-    def __call__(self, h: mx.array, cache: Cache, runs: np.ndarray | None = None) -> mx.array:
+    def __call__(self, h: mx.array, cache: ModelCache, runs: np.ndarray | None = None) -> mx.array:
         """[B, L, D] rows → [B, L, D] hidden states, after the final norm.
 
         Args:

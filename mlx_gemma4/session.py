@@ -12,7 +12,7 @@ from weakref import WeakSet
 import mlx.core as mx
 import numpy as np
 
-from mlx_gemma4.cache import DEFAULT_ROOM
+from mlx_gemma4.cache import DEFAULT_ROOM, Held
 from mlx_gemma4.image import Patches
 from mlx_gemma4.masks import image_runs
 from mlx_gemma4.model import Model
@@ -111,6 +111,10 @@ class Session:
         self.forwards += 1
         self.computed += 1
         return self.model.logits(h)[0, -1]
+
+    def held(self) -> Held:
+        """A copy of the keys and values that the next position may see, to decode on in a batch (``Batch``)."""
+        return self._cache.held()
 
     def mark(self) -> Mark:
         """Remember this place, to go back to it with ``rewind``. Costs nothing."""

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE, cut_point
+from mlx_gemma4.batch import answers
 from mlx_gemma4.channels import Channels
 from mlx_gemma4.draft import answer
 from mlx_gemma4.generation import MAX_TOKENS
 from mlx_gemma4.guards import is_remark, loop_start, most_tokens
 from mlx_gemma4.model import Model
 from mlx_gemma4.processor import Processor
-from mlx_gemma4.prompt import AUDIO
+from mlx_gemma4.prompt import AUDIO, Prompt
 from mlx_gemma4.sample import Sampler, Sampling
 from mlx_gemma4.session import Session
 
@@ -152,16 +153,46 @@ class Transcriber:
             raise ValueError(f"Expected a length of 1 to {self.heard} frames, those that were heard, got {length}")
         return self._end(self.heard if length is None else length)
 
-    def skip(self, to: int) -> None:
-        """Say that the next segment begins with frame ``to`` of the sound, so that its times are right."""
-        self._before = to
-
     def transcribe(self, samples: np.ndarray) -> list[Segment]:
         """All segments of a recording [n] at 16 kHz, as ``feed`` and ``finish`` would give them."""
         self._before = 0
         segments = list(self.feed(self._processor.frames(samples)))
         last = self.finish()
         return segments if last is None else [*segments, last]
+
+    def together(self, stretches: Sequence[tuple[int, np.ndarray]]) -> list[Segment]:
+        """Segments of several stretches of sound, (first frame, frames [F, frame_samples]) each, decoded side by side.
+
+        The texts are those of one after the other, to the rounding of a forward over several sequences.
+        """
+        if self.heard:
+            raise ValueError(f"Expected no open segment, got one of {self.heard} frames: finish it first")
+        before = self.session.forwards
+        audio = self._processor.config.token_ids.audio
+        assert audio is not None
+        limits = [self._most_tokens(len(frames)) for _, frames in stretches]
+        tokens = answers(
+            self.session,
+            [Prompt.from_frames(frames, audio) + self._tail for _, frames in stretches],
+            self._sampler,
+            stop_ids=self._processor.stop_ids,
+            max_tokens=limits,
+        )
+        forwards = self.session.forwards - before + max(map(len, tokens)) - 1
+        return [
+            Segment(
+                start=start * self.frame_seconds,
+                end=(start + len(frames)) * self.frame_seconds,
+                text=self._text(said),
+                tokens=len(said),
+                forwards=forwards,
+                complete=said[-1] in self._processor.stop_ids,
+            )
+            for (start, frames), said in zip(stretches, tokens, strict=True)
+        ]
+
+    def _most_tokens(self, frames: int) -> int:
+        return min(self._max_tokens, most_tokens(frames * self.frame_seconds))
 
     def _hear(self, frames: np.ndarray) -> None:
         self.session.extend(frames)
@@ -195,7 +226,7 @@ class Transcriber:
             self._tail,
             self._sampler,
             stop_ids=self._processor.stop_ids,
-            max_tokens=min(self._max_tokens, most_tokens(length * self.frame_seconds)),
+            max_tokens=self._most_tokens(length),
             draft=() if self._guess is None else self._guess.tokens,
         )
         self.session.rewind(end)

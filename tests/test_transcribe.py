@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from reference_cases import DATA, media_file
 
-from mlx_gemma4 import Model, Processor, Transcriber, generate, load_audio
+from mlx_gemma4 import Model, Processor, Segment, Transcriber, generate, load_audio
 from mlx_gemma4.audio import Framer, cut_point
-from mlx_gemma4.live.listen import listen
 from mlx_gemma4.transcribe import instruction
 
 SHORT = "Transcribe the audio."
@@ -20,22 +19,14 @@ RECORDINGS = [told for told in SPEECH if told["reference_short"] is not None]
 PICTURES = [json.loads(line) for line in (DATA / "demo" / "pictures.jsonl").read_text().splitlines()]
 
 
-class Blocks:
-    """A source that hands out given blocks."""
-
-    def __init__(self, samples: np.ndarray, sizes: list[int]) -> None:
-        self._blocks = iter(np.split(samples, np.cumsum(sizes)))
-
-    def read(self) -> np.ndarray | None:
-        return next(self._blocks, None)
-
-    def stop(self) -> None:
-        self._blocks = iter(())
-
-
-def segments(transcriber: Transcriber, samples: np.ndarray, sizes: list[int]) -> list[Any]:
-    source = Blocks(samples, sizes)
-    return [heard.segment for heard in listen(source, transcriber, Framer(640))]
+def segments(transcriber: Transcriber, samples: np.ndarray, sizes: list[int]) -> list[Segment]:
+    """Sound that arrives in blocks of these sizes, and then the rest."""
+    framer, found = Framer(640), []
+    for block in np.split(samples, np.cumsum(sizes)):
+        found += transcriber.feed(framer.push(block))
+    found += transcriber.feed(framer.flush())
+    last = transcriber.finish()
+    return found if last is None else [*found, last]
 
 
 def test_there_is_a_reference_for_every_recording() -> None:
@@ -63,7 +54,7 @@ def test_pictures_are_named_as_the_reference_does(demo: tuple[Model, Processor],
 
 
 @pytest.mark.parametrize("name", ["hibari-03.wav", "long-1.wav", "dialogue.wav"])
-def test_listening_is_transcribing(demo: tuple[Model, Processor], name: str) -> None:
+def test_sound_in_any_pieces_is_transcribing(demo: tuple[Model, Processor], name: str) -> None:
     """In blocks of any size, frame by frame, and with segments so short that they must be cut: equal segments."""
     samples = load_audio(media_file(name))
     random = np.random.default_rng(0)
@@ -126,7 +117,7 @@ def test_an_answer_that_runs_into_its_limit_says_so(demo: tuple[Model, Processor
 def test_no_sound_is_no_segment(demo: tuple[Model, Processor]) -> None:
     transcriber = Transcriber(*demo, text=SHORT)
     assert transcriber.finish() is None
-    assert list(listen(Blocks(np.zeros(0, np.float32), []), transcriber, Framer(640))) == []
+    assert segments(transcriber, np.zeros(0, np.float32), []) == []
 
 
 def test_googles_prompts() -> None:
@@ -143,3 +134,34 @@ def test_googles_prompts() -> None:
 def test_the_longest_segment_has_bounds(demo: tuple[Model, Processor], seconds: float) -> None:
     with pytest.raises(ValueError, match=rf"a longest segment of 0\.04 to 30 s, got {seconds:g}"):
         Transcriber(*demo, max_segment=seconds)
+
+
+def test_guesses_cost_the_session_nothing(demo: tuple[Model, Processor]) -> None:
+    """Guessing after every few frames: the same text, the same audio computed, and no forward left to do at the end."""
+    samples = load_audio(media_file("hibari-03.wav"))
+    frames = demo[1].frames(samples)
+    transcriber = Transcriber(*demo, text=SHORT)
+    for start in range(0, len(frames), 7):
+        list(transcriber.feed(frames[start : start + 7]))
+        position = transcriber.session.position
+        guess = transcriber.guess()
+        assert (guess.frames, transcriber.session.position) == (transcriber.heard, position)
+    assert transcriber.guess() is guess
+    segment = transcriber.finish()
+    assert segment is not None
+    assert (segment.text, segment.forwards) == ("five three six zero zero eight zero eight", 0)
+
+
+def test_a_segment_may_end_before_what_was_heard(demo: tuple[Model, Processor]) -> None:
+    """As if the rest had not been heard; a guess about more is no hindrance."""
+    frames = demo[1].frames(load_audio(media_file("hibari-03.wav")))
+    [expected] = Transcriber(*demo, text=SHORT).transcribe(frames[:40].reshape(-1))
+    transcriber = Transcriber(*demo, text=SHORT)
+    list(transcriber.feed(frames))
+    transcriber.guess()
+    segment = transcriber.finish(40)
+    assert segment is not None and (segment.text, segment.end) == (expected.text, expected.end)
+    assert transcriber.heard == 0
+    list(transcriber.feed(frames[:5]))
+    with pytest.raises(ValueError, match="Expected a length of 1 to 5 frames, those that were heard, got 6"):
+        transcriber.finish(6)

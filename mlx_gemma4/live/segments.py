@@ -11,25 +11,29 @@ from mlx_gemma4.live.endpoint import Begin, End, Endpointer, Endpointing, Speech
 from mlx_gemma4.live.voice import Voice
 from mlx_gemma4.transcribe import Segment, Transcriber
 
+TOGETHER = 8
+"""Utterances decoded side by side: reading the weights, which is what a step costs, is done once for all."""
 
-def transcribe(samples: np.ndarray, transcriber: Transcriber, settings: Endpointing) -> list[Segment]:
+
+def transcribe(
+    samples: np.ndarray, transcriber: Transcriber, settings: Endpointing, *, together: int = TOGETHER
+) -> list[Segment]:
     """The text of a recording [n] at 16 kHz, with times."""
     if len(samples) <= transcriber.max_frames * transcriber.frame_samples:
         return transcriber.transcribe(samples)
     endpointer = Endpointer(Voice(), settings, frame_seconds=transcriber.frame_seconds)
-    return list(utterances(samples, transcriber, endpointer))
+    found = list(utterances(frames(samples, transcriber.frame_samples), endpointer))
+    groups = (found[first : first + together] for first in range(0, len(found), together))
+    return [segment for group in groups for segment in transcriber.together(group)]
 
 
-def utterances(samples: np.ndarray, transcriber: Transcriber, endpointer: Endpointer) -> Iterator[Segment]:
-    """Yield the text of each utterance of a recording [n] at 16 kHz, when it is known; silence takes no time."""
-    events = [*endpointer.push(frames(samples, transcriber.frame_samples)), *endpointer.finish()]
-    for event in events:
+def utterances(sound: np.ndarray, endpointer: Endpointer) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first frame, frames) of each utterance in frames [F, frame_samples]."""
+    start, speech = 0, sound[:0]
+    for event in [*endpointer.push(sound), *endpointer.finish()]:
         if isinstance(event, Begin):
-            transcriber.skip(event.start)
+            start, speech = event.start, sound[:0]
         elif isinstance(event, Speech):
-            for _ in transcriber.feed(event.frames):
-                raise AssertionError("the endpointer cuts before the transcriber has to")
+            speech = np.concatenate([speech, event.frames])
         elif isinstance(event, End):
-            segment = transcriber.finish(event.length)
-            assert segment is not None
-            yield segment
+            yield start, speech[: event.length]

@@ -1,0 +1,84 @@
+"""Side by side is one after the other."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import loaded
+from reference_cases import media_file, reference_case
+from test_reference import ROUNDING
+
+from mlx_gemma4 import Model, Processor, Sampling, Session, Transcriber, load_audio
+from mlx_gemma4.batch import Batch, answers
+from mlx_gemma4.draft import answer
+from mlx_gemma4.live.endpoint import Endpointing
+from mlx_gemma4.live.segments import transcribe
+from mlx_gemma4.sample import Sampler
+
+NAMES = ("hibari-03.wav", "hibari-01.wav", "joe-00.wav", "long-3.wav", "flite-04.wav", "espeak-00.wav")
+
+
+@pytest.mark.parametrize("checkpoint", ["released", "resaved"])
+def test_logits_side_by_side_are_those_alone(checkpoint: str) -> None:
+    """Sequences of 19 to 297 positions, windows of 16 and 24: the next five logits of each, to rounding."""
+    model, _ = loaded(checkpoint)
+    cases = [reference_case(checkpoint, name) for name in ("text", "audio", "image", "video")]
+    alone, held = [], []
+    steps = [30, 31, 32, 33, 34]
+    for case in cases:
+        session = Session(model)
+        session.extend(case.prompt)
+        held.append(session.held())
+        alone.append(np.stack([np.array(session.step(mx.array(token))) for token in steps]))
+    text = model.config.text_config
+    batch = Batch(held, text.layers, window=text.sliding_window, spare=len(steps))
+    for i, token in enumerate(steps):
+        h = model(model.embed_tokens(mx.full((len(cases), 1), token)), batch)
+        together = np.array(model.logits(h))[:, 0]
+        for row, case in enumerate(cases):
+            error = np.abs(together[row] - alone[row][i]).max()
+            assert error < 4 * ROUNDING[f"{checkpoint}-{case.name}"], (case.name, i)
+
+
+def test_answers_are_those_one_by_one(demo: tuple[Model, Processor]) -> None:
+    """Short and long ones, some ended by the limit; the session is as before."""
+    model, processor = demo
+    contents = [
+        [{"type": "text", "text": "Transcribe the audio."}, {"type": "audio", "audio": media_file(name)}]
+        for name in NAMES
+    ]
+    prompts = [processor.prompt([{"role": "user", "content": content}]) for content in contents]
+    prefix, questions = prompts[0][:8], [prompt[8:] for prompt in prompts]
+    limits = [20, 20, 3, 20, 1, 20]
+    sampler = Sampler(Sampling(), model.config.text_config.vocab_size)
+    session = Session(model, room=2000)
+    session.extend(prefix)
+    expected = []
+    for question, limit in zip(questions, limits, strict=True):
+        expected.append(answer(session, question, sampler, stop_ids=processor.stop_ids, max_tokens=limit))
+        session.rewind(8)
+    found = answers(session, questions, sampler, stop_ids=processor.stop_ids, max_tokens=limits)
+    assert found == expected and session.position == 8
+    assert [len(tokens) for tokens in found[2:5:2]] == [3, 1]
+
+
+def test_a_long_recording_has_the_same_text_in_any_grouping(demo: tuple[Model, Processor]) -> None:
+    """Utterances one by one, three and eight together; times and all."""
+    pause = np.zeros(16_000, np.float32)
+    samples = np.concatenate([part for name in NAMES for part in (load_audio(media_file(name)), pause)])
+    transcriber = Transcriber(*demo, text="Transcribe the audio.", max_segment=10)
+    settings = Endpointing(max_utterance=10)
+    one, three, eight = (
+        [(each.start, each.end, each.text, each.tokens, each.complete) for each in segments]
+        for segments in (transcribe(samples, transcriber, settings, together=count) for count in (1, 3, 8))
+    )
+    assert one == three == eight
+    assert len(one) == 7 and one[0][2] == "five three six zero zero eight zero eight"
+
+
+def test_an_open_segment_is_not_mixed_in(demo: tuple[Model, Processor]) -> None:
+    transcriber = Transcriber(*demo)
+    list(transcriber.feed(np.zeros((2, 640), np.float32)))
+    with pytest.raises(ValueError, match="Expected no open segment, got one of 2 frames: finish it first"):
+        transcriber.together([(0, np.zeros((2, 640), np.float32))])
