@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_gemma4.cli.options import add_model, load_model, note
+from mlx_gemma4.cli.options import add_model, add_speech, load_model, note, speech_instruction
 from mlx_gemma4.cli.transcribe import warn_incomplete
 
 if TYPE_CHECKING:
@@ -34,11 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     wer = measures.add_parser("wer", help=WER, description=WER)
     wer.add_argument("manifest", metavar="MANIFEST", help=MANIFEST)
     add_model(wer)
-    wer.add_argument("--language", default="English", help="language spoken (default: English)")
-    wer.add_argument("--prompt", help="instruction to use instead of Google's transcription prompt")
-    wer.add_argument(
-        "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest segment (default: 15, at most 30)"
-    )
+    add_speech(wer)
+    wer.set_defaults(translate_to=None)  # a translation has another truth
     wer.add_argument("--normalizer", choices=("whisper", "basic", "none"), default="whisper", help=NORMALIZER)
     wer.add_argument("--live", action="store_true", help="hear them live as well, and measure how long texts take")
     wer.add_argument("--limit", type=int, metavar="N", help="only the first N recordings")
@@ -64,10 +62,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     from mlx_gemma4.live.endpoint import Endpointing
     from mlx_gemma4.live.segments import transcribe
-    from mlx_gemma4.transcribe import Transcriber, instruction
+    from mlx_gemma4.transcribe import Transcriber
 
-    prompt = instruction(arguments.language) if arguments.prompt is None else arguments.prompt
-    transcriber = Transcriber(model, processor, text=prompt, max_segment=arguments.max_segment)
+    transcriber = Transcriber(model, processor, text=speech_instruction(arguments), max_segment=arguments.max_segment)
     settings = Endpointing(max_utterance=arguments.max_segment)
     if arguments.live:
         run_live(recordings, transcriber, settings, normalize, report)
@@ -101,11 +98,13 @@ def run_live(
     live = LiveEvaluation(transcriber, settings)
     results, offline = [], []
     for number, result in enumerate(evaluate(recordings, live.hear, normalize), 1):
-        result = replace(result, score=replace(result.score, work_seconds=live.live_seconds))
         results.append(result)
-        counted = score(result.recording.text, live.offline, normalize)
-        counted = replace(counted, sound_seconds=result.score.sound_seconds, work_seconds=live.offline_seconds)
-        offline.append(replace(result, heard=live.offline, score=counted))
+        began = time.perf_counter()
+        heard = live.again()
+        work = time.perf_counter() - began
+        counted = score(result.recording.text, heard, normalize)
+        counted = replace(counted, sound_seconds=result.score.sound_seconds, work_seconds=work)
+        offline.append(replace(result, heard=heard, score=counted))
         note(progress(number, len(recordings), result))
     print(f"live\n{table(results)}\n\noffline, the same utterances\n{table(offline)}\n")
     print(f"{live.different} of {live.utterances} utterances differ between live and offline")

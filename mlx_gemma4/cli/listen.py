@@ -13,6 +13,7 @@ from mlx_gemma4.cli.options import (
     add_endpointing,
     add_model,
     add_speech,
+    add_translation,
     endpointing,
     from_environment,
     load_model,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_speech(parser)
+    add_translation(parser)
     add_endpointing(parser)
     parser.add_argument(
         "--input", metavar="FILE", help="a recording, played at its own pace; - for stdin (WAV, or raw s16le at 16 kHz)"
@@ -108,16 +110,16 @@ def show(
             if draw is not None:
                 draw(event, listener)
             delays.add(event)
-            tell(event)
+            tell(event, shown=draw is not None)
     if arguments.stats:
         note(delays.report(listener.work))
 
 
-def tell(event: Event) -> None:
-    """What went wrong, on stderr."""
+def tell(event: Event, *, shown: bool) -> None:
+    """What went wrong, on stderr; a display that has ``shown`` the event tells of lost sound by itself."""
     from mlx_gemma4.live.events import Final, Lost
 
-    if isinstance(event, Lost):
+    if isinstance(event, Lost) and not shown:
         note(f"{event.seconds:.2f} s of sound were lost")
     elif isinstance(event, Final) and not event.complete:
         note(f"The text of {event.start:.2f}–{event.end:.2f} s was cut at {event.tokens} tokens")
@@ -160,8 +162,7 @@ def open_source(arguments: argparse.Namespace) -> Iterator[Source]:
     else:
         from mlx_gemma4.live.microphone import Microphone
 
-        device = arguments.device
-        with Microphone(int(device) if device is not None and device.isdecimal() else device) as microphone:
+        with Microphone(arguments.device) as microphone:
             yield microphone
 
 

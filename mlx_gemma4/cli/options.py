@@ -67,9 +67,8 @@ def sampling(arguments: argparse.Namespace, config: GenerationConfig) -> Samplin
 
 
 def add_speech(parser: argparse.ArgumentParser) -> None:
-    """What to do with speech."""
+    """How speech is written down."""
     parser.add_argument("--language", default="English", help="language spoken (default: English)")
-    parser.add_argument("--translate-to", metavar="LANGUAGE", help="translate as well")
     parser.add_argument("--prompt", help="instruction to use instead of Google's transcription prompt")
     parser.add_argument("--terms", metavar="A,B,…", help="names and words that may come up, told to the model")
     parser.add_argument(
@@ -77,8 +76,13 @@ def add_speech(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_translation(parser: argparse.ArgumentParser) -> None:
+    """What to do with speech beyond writing it down."""
+    parser.add_argument("--translate-to", metavar="LANGUAGE", help="translate as well")
+
+
 def speech_instruction(arguments: argparse.Namespace) -> str:
-    """The instruction that ``add_speech``'s options ask for."""
+    """The instruction that the options of ``add_speech`` and ``add_translation`` ask for."""
     from mlx_gemma4.transcribe import instruction, with_terms
 
     text = arguments.prompt

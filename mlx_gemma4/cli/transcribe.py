@@ -11,6 +11,7 @@ from mlx_gemma4.cli.options import (
     add_endpointing,
     add_model,
     add_speech,
+    add_translation,
     endpointing,
     load_model,
     note,
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a recording (WAV, FLAC, OGG, MP3, …)")
     add_model(parser)
     add_speech(parser)
+    add_translation(parser)
     add_endpointing(parser)
     parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
     parser.add_argument("--output-dir", metavar="DIR", help="write FILE's text to DIR instead of stdout")
@@ -53,8 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.transcribe import Transcriber
 
     transcriber = Transcriber(model, processor, text=speech_instruction(arguments), max_segment=arguments.max_segment)
+    settings = endpointing(arguments)
     for path, samples in zip(arguments.files, recordings, strict=True):
-        segments = transcribe(samples, transcriber, endpointing(arguments))
+        segments = transcribe(samples, transcriber, settings)
         warn_incomplete(segments, path)
         text = write(segments, arguments.format)
         if folder is None:

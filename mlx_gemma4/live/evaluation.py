@@ -3,9 +3,6 @@ the wait when the speaker stops?"""
 
 from __future__ import annotations
 
-import time
-from dataclasses import fields
-
 import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE
@@ -24,25 +21,20 @@ class LiveEvaluation:
     Attributes:
         delays: From the end of each utterance to its text.
         work: Of all recordings.
-        offline: The texts of the last recording's utterances when each is transcribed as a whole, joined.
-        live_seconds, offline_seconds: What the last recording took.
         utterances, different: How many there were, and how many of them live and offline have otherwise.
     """
 
     def __init__(self, transcriber: Transcriber, settings: Endpointing) -> None:
         self._transcriber = transcriber
         self._settings = settings
+        self._last: list[tuple[Final, np.ndarray]] = []
         self.delays = Delays()
         self.work = Work()
-        self.offline = ""
-        self.live_seconds = 0.0
-        self.offline_seconds = 0.0
         self.utterances = 0
         self.different = 0
 
     def hear(self, samples: np.ndarray) -> str:
         """A recording [n] at 16 kHz in blocks of 40 ms, each worked off before the next; its utterances, joined."""
-        began = time.perf_counter()
         endpointer = Endpointer(Voice(), self._settings, frame_seconds=self._transcriber.frame_seconds)
         listener = Listener(self._transcriber, endpointer)
         events: list[Event] = []
@@ -50,26 +42,23 @@ class LiveEvaluation:
             listener.feed(samples[start : start + BLOCK])
             events += listener.step()
         events += listener.finish()
-        self.live_seconds = time.perf_counter() - began
-        finals = [event for event in events if isinstance(event, Final)]
         for event in events:
             self.delays.add(event)
-        self._add(listener.work)
-        self._again(samples, finals)
+        self.work += listener.work
+        finals = [event for event in events if isinstance(event, Final)]
+        self._last = [(final, _stretch(samples, final)) for final in finals]
         return " ".join(final.text for final in finals if final.text)
 
-    def _add(self, work: Work) -> None:
-        sums = {each.name: getattr(self.work, each.name) + getattr(work, each.name) for each in fields(Work)}
-        self.work = Work(**sums)
-
-    def _again(self, samples: np.ndarray, finals: list[Final]) -> None:
-        began = time.perf_counter()
+    def again(self) -> str:
+        """The utterances of the recording that was just heard, each transcribed as a whole, joined."""
         texts = []
-        for final in finals:
-            stretch = samples[round(final.start * SAMPLE_RATE) : round(final.end * SAMPLE_RATE)]
+        for final, stretch in self._last:
             [segment] = self._transcriber.transcribe(stretch)
             texts.append(segment.text)
             self.different += segment.text != final.text
-        self.offline_seconds = time.perf_counter() - began
-        self.utterances += len(finals)
-        self.offline = " ".join(text for text in texts if text)
+        self.utterances += len(texts)
+        return " ".join(text for text in texts if text)
+
+
+def _stretch(samples: np.ndarray, final: Final) -> np.ndarray:
+    return samples[round(final.start * SAMPLE_RATE) : round(final.end * SAMPLE_RATE)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -38,6 +38,9 @@ class Work:
     utterances: int = 0
     revised: int = 0
     """Committed words that a final text had otherwise."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Listener:

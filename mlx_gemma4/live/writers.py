@@ -7,9 +7,7 @@ from dataclasses import asdict
 from typing import TextIO
 
 from mlx_gemma4.live.events import Event, Final, Partial
-from mlx_gemma4.subtitles import cue
-
-FORMATS = ("txt", "json", "srt", "vtt")
+from mlx_gemma4.subtitles import FORMATS, cue
 
 
 class Writer:
