@@ -1,0 +1,61 @@
+"""``conversion.json``: what a converted folder was made from and how, and what was lost. The model card is its text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from mlx_gemma4.json_file import read_json, typed
+
+NAME = "conversion.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A conversion."""
+
+    source: str
+    """The Hub repo, or the last part of the folder's name."""
+    base_model: str | None
+    """The Hub repo of the weights that were converted, where it is known."""
+    model_type: str
+    """``gemma4_unified``, or ``gemma4_unified_assistant`` for the drafter."""
+    license: str | None
+    """The licence that the source's card names."""
+    recipe: str
+    description: str
+    """The recipe in a sentence."""
+    parameters: int
+    size_bytes: int
+    """Of the tensors."""
+    modules: Mapping[str, int]
+    """How many modules are stored in each way: ``{"4 bits, group 64": 328, "bfloat16": 5}``."""
+    version: str
+    """Of this program."""
+    loss: Mapping[str, float] | None = None
+    """Measured against the source: ``tokens``, ``kl``, ``top1``, ``perplexity``, ``reference_perplexity``, and where
+    sound was heard ``wer`` and ``reference_wer``; rates are fractions of 1."""
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.size_bytes / self.parameters
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """Read a folder's record.
+
+        Raises:
+            ValueError: It has none, or one of another form.
+        """
+        path = folder / NAME
+        if not path.is_file():
+            raise ValueError(f"Expected a folder that mlx_gemma4 convert made, found no {NAME} in {folder}")
+        raw = read_json(path)
+        with typed(path):
+            return cls(**{field.name: raw[field.name] for field in fields(cls)})
+
+    def write(self, folder: Path) -> None:
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
+        (folder / NAME).write_text(f"{text}\n", encoding="utf-8")
