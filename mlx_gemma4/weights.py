@@ -7,7 +7,7 @@ Read are the released layout and transformers' own (``model.language_model.…``
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def load_model(folder: Path, *, dtype: mx.Dtype | None = None) -> Model:
     """
     config = Config.from_file(folder / "config.json")
     weights = read_weights(folder)
-    model = Model(_without_absent_media(config, weights))
+    model = Model(config_of(config, weights))
     _apply_quantization(model, config.quantization, weights)
     try:
         model.load_weights(list(weights.items()), strict=True)
@@ -110,8 +110,8 @@ def model_name(name: str) -> str | None:
     return "language_model.model." + name.removeprefix("language_model.").removeprefix("model.")
 
 
-def _without_absent_media(config: Config, weights: Mapping[str, mx.array]) -> Config:
-    """Text-only conversions keep the vision and audio parts in the config and drop all of their tensors."""
+def config_of(config: Config, weights: Collection[str]) -> Config:
+    """The config of the tensors that are there: text-only conversions keep vision and audio in it and drop theirs."""
     absent: dict[str, Any] = {}
     if not any(name.startswith(MEDIA_PREFIXES[:2]) for name in weights):
         absent["vision_config"] = None
