@@ -22,11 +22,12 @@ from mlx_gemma4.model import Model
 MEDIA_PREFIXES = ("vision_embedder.", "embed_vision.", "embed_audio.")
 
 
-def load_model(folder: Path, *, dtype: mx.Dtype | None = None) -> Model:
+def load_model(folder: Path, *, dtype: mx.Dtype | None = None, lazy: bool = False) -> Model:
     """Build the model of a checkpoint folder and load its weights, evaluated.
 
     Args:
         dtype: Compute in this type; None takes the checkpoint's own (that of its final norm).
+        lazy: Do not evaluate them: each is read when it is first used.
 
     Raises:
         ValueError: The folder is no checkpoint, or its tensors do not fit its config; the message names them.
@@ -40,7 +41,8 @@ def load_model(folder: Path, *, dtype: mx.Dtype | None = None) -> Model:
     except ValueError as error:
         raise ValueError(f"The tensors in {folder} do not fit its config.json: {error}") from error
     model.set_dtype(model.dtype if dtype is None else dtype)
-    mx.eval(model.parameters())
+    if not lazy:
+        mx.eval(model.parameters())
     return model
 
 
