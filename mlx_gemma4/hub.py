@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from fnmatch import fnmatch
@@ -70,7 +71,31 @@ def _download(repo: str, revision: str | None) -> Path:
     except GatedRepoError as error:  # anyone may see what such a repo holds, but not download it
         raise _gated(repo) from error
     except Exception as error:  # whatever the HTTP client of the installed version raises, or the disk
-        raise ValueError(f"The download of {repo} broke off: {error}. Run this again, it goes on from there") from error
+        raise _broken_off(repo, size, error) from error
+
+
+def _broken_off(repo: str, size: int, error: Exception) -> ValueError:
+    """What stopped a download, and what to do about it."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    elsewhere = "set HF_HOME to a folder on another disk"
+    if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):  # hf_xet has no errno
+        return ValueError(
+            f"Expected room for {repo} ({size / 1e9:.1f} GB) in the Hugging Face cache at {HF_HUB_CACHE}, its disk is "
+            f"full: make room or {elsewhere}, and run this again, files that are complete are kept"
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return ValueError(
+            f"Expected a Hugging Face cache that can be written to at {HF_HUB_CACHE}, got: {error}; {elsewhere}"
+        )
+    return ValueError(
+        f"The download of {repo} broke off: {_line(error)}. Run this again, files that are complete are kept"
+    )
+
+
+def _line(error: Exception) -> str:
+    """An error of the Hub's client in one line."""
+    return " ".join(str(error).split())
 
 
 def _gated(repo: str) -> ValueError:
@@ -105,7 +130,7 @@ def _announced_size(repo: str, revision: str | None) -> int:
         raise ValueError(f"Expected a revision of {repo}, it has none called {revision!r}") from error
     except Exception as error:  # whatever the HTTP client of the installed version raises
         raise ValueError(
-            f"The Hugging Face Hub cannot be reached for {repo}, and it is not in the cache: {error}. "
+            f"The Hugging Face Hub cannot be reached for {repo}, and it is not in the cache: {_line(error)}. "
             "Without a network, --model demo runs the embedded checkpoint, --model FOLDER one on disk"
         ) from error
     return sum(file.size or 0 for file in siblings if any(fnmatch(file.rfilename, pattern) for pattern in FILES))

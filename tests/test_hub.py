@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from hub_server import NOWHERE, Hub, Refusal, Repo, contents, running
+from hub_server import FETCH, NOWHERE, Cut, Hub, Refusal, Repo, ask, contents, running
 from hub_server import fetch as fetch_repo
 
 from mlx_gemma4 import demo_folder
@@ -144,13 +148,93 @@ def test_cached_in_part_is_completed(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_download_that_breaks_off(hub: Hub, tmp_path: Path) -> None:
-    """A download that fails half-way says so, and the next one completes it."""
-    hub.refusals[f"/{REPO}/resolve/{COMMIT}/model.safetensors"] = Refusal(404, "EntryNotFound")
+    """A download that fails half-way says so in a line; the next one completes it, with what is not there yet."""
+    missing = f"/{REPO}/resolve/{COMMIT}/model.safetensors"
+    hub.refusals[missing] = Refusal(404, "EntryNotFound")
     said, _ = fetch(tmp_path, hub.address)
-    assert said.startswith("The download of owner/tiny broke off: ")
-    assert said.endswith(" Run this again, it goes on from there")
+    assert said.startswith("The download of owner/tiny broke off: 404 Client Error. ")
+    assert said.endswith(". Run this again, files that are complete are kept")
+    assert "\n" not in said
     hub.refusals.clear()
+    hub.sent.clear()
     assert contents(fetch(tmp_path, hub.address)[0]) == {name: FILES[name] for name in WANTED}
+    assert hub.sent == {missing: len(FILES["model.safetensors"])}
+
+
+SHARDS = {"model-1.safetensors": bytes(12 << 20), "model-2.safetensors": b"\1" * (12 << 20)}
+PATHS = [f"/{REPO}/resolve/{COMMIT}/{name}" for name in SHARDS]
+
+
+@pytest.fixture
+def shards(hub: Hub) -> Hub:
+    """A repo with two shards, longer than what the client writes at a time (10 MiB)."""
+    hub.repos[REPO].files = {"config.json": b"{}", "tokenizer.json": b"{}", **SHARDS}
+    return hub
+
+
+def test_connection_that_breaks_once(shards: Hub, tmp_path: Path) -> None:
+    """After a short break, only the rest of a shard is asked for."""
+    shards.cuts[PATHS[1]] = Cut(11 << 20, times=1)
+    folder, _ = fetch(tmp_path, shards.address)
+    assert contents(folder) == shards.repos[REPO].files
+    assert shards.ranges == {PATHS[1]: [f"bytes={10 << 20}-"]}
+    assert [shards.sent[path] for path in PATHS] == [12 << 20, (11 << 20) + (2 << 20)]
+
+
+def test_connection_that_is_gone(shards: Hub, tmp_path: Path) -> None:
+    """A download that is cut off in its second shard keeps the first one, which the next run does not ask for."""
+    shards.cuts[PATHS[1]] = Cut(6 << 20)
+    said, _ = fetch(tmp_path, shards.address)
+    assert said.startswith("The download of owner/tiny broke off: ")
+    assert said.endswith(". Run this again, files that are complete are kept")
+    shards.cuts.clear()
+    shards.sent.clear()
+    folder, _ = fetch(tmp_path, shards.address)
+    assert contents(folder) == shards.repos[REPO].files
+    assert set(shards.sent) == {PATHS[1]}
+
+
+def full(cache: Path, size: str) -> str:
+    return (
+        f"Expected room for owner/tiny ({size} GB) in the Hugging Face cache at {cache}, its disk is full: make room "
+        "or set HF_HOME to a folder on another disk, and run this again, files that are complete are kept"
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    if shutil.which("mount") is None or not sys.platform.startswith("linux") or os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted: {mounted.stderr.decode()}")
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_disk_that_fills_up(shards: Hub, small_disk: Path) -> None:
+    """Where the disk is full, the error says so, and where the cache lies."""
+    assert fetch(small_disk, shards.address)[0] == full(small_disk, "0.0")
+
+
+def test_disk_that_fills_up_in_words(hub: Hub, tmp_path: Path) -> None:
+    """A client that has no number for it says it in words."""
+    program = f"""
+import huggingface_hub.file_download as client
+def http_get(*_, **__):
+    raise RuntimeError("Data processing error: No space left on device (os error 28)")
+client.http_get = http_get
+{FETCH}"""
+    assert ask(hub.address, tmp_path, program, REPO, "")[0] == full(tmp_path, "7.1")
+
+
+def test_cache_that_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
+    """A cache that cannot be written to is named; here a file is in the way."""
+    (tmp_path / "models--owner--tiny").touch()
+    said, _ = fetch(tmp_path, hub.address)
+    assert said.startswith(f"Expected a Hugging Face cache that can be written to at {tmp_path}, got: [Errno ")
+    assert said.endswith("; set HF_HOME to a folder on another disk")
 
 
 def test_gated_files(hub: Hub, tmp_path: Path) -> None:
