@@ -14,6 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from mlx_gemma4.config import Config
 from mlx_gemma4.json_file import read_json
@@ -120,6 +121,12 @@ def config_of(config: Config, weights: Collection[str]) -> Config:
     if not any(name.startswith(MEDIA_PREFIXES[2]) for name in weights):
         absent["audio_config"] = None
     return replace(config, **absent)
+
+
+def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that a config asks for, not quantized; nothing is computed."""
+    parameters = dict[str, mx.array](tree_flatten(Model(config).parameters()))
+    return {name: parameter.shape for name, parameter in parameters.items()}
 
 
 def _apply_quantization(model: Model, block: Mapping[str, Any] | None, weights: Mapping[str, mx.array]) -> None:

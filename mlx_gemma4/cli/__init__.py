@@ -9,11 +9,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 
 from mlx_gemma4 import __version__
 from mlx_gemma4.cli import chat, demo, evaluate, generate, listen, transcribe
 
-COMMANDS = {
+OWN_COMMANDS = {
     "generate": generate,
     "chat": chat,
     "transcribe": transcribe,
@@ -21,17 +23,24 @@ COMMANDS = {
     "eval": evaluate,
     "demo": demo,
 }
+CONVERTER = {"convert": "mlx_gemma4.convert.command", "upload": "mlx_gemma4.convert.upload_command"}
+"""A package of its own, which this one does not know otherwise."""
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+
+
+def commands() -> dict[str, ModuleType]:
+    """The module of each command."""
+    return OWN_COMMANDS | {name: import_module(module) for name, module in CONVERTER.items()}
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(prog="mlx_gemma4", description="Gemma 4 12B on a Mac, native in MLX, live.")
     top.add_argument("--version", action="version", version=f"mlx_gemma4 {__version__}")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, command in COMMANDS.items():
+    subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in commands().items():
         text = (command.__doc__ or "").splitlines()[0]
-        command.add_arguments(commands.add_parser(name, help=text, description=text))
+        command.add_arguments(subparsers.add_parser(name, help=text, description=text))
     return top
 
 
@@ -42,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(argv)
     try:
-        COMMANDS[arguments.command].run(arguments)
+        commands()[arguments.command].run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

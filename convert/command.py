@@ -1,0 +1,154 @@
+"""Convert Hugging Face weights to MLX, quantized or not, in little memory.
+
+The flags are those of mlx_lm.convert where it has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .prepare import Job
+    from .recipes import Recipe
+    from .record import Record
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hf-path", "--model", metavar="REPO|FOLDER", help="what to convert ('demo' for the embedded one)"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of the repo")
+    parser.add_argument(
+        "--mlx-path", default="mlx_model", metavar="FOLDER", help="the folder to make (default: mlx_model)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is there")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be made, and write nothing")
+
+    how = parser.add_argument_group("how weights are stored", "Without any of these: as they are, in MLX's layout.")
+    how.add_argument("--recipe", metavar="NAME", help="by a recipe of --list-recipes")
+    how.add_argument("--list-recipes", action="store_true", help="describe the recipes, with their sizes for the 12B")
+    how.add_argument(
+        "-q", "--quantize", action="store_true", help="--recipe auto: qat for weights trained for it, or 4bit"
+    )
+    how.add_argument("--q-bits", type=int, metavar="N", help="bits of attention and MLP (default: the mode's)")
+    how.add_argument("--q-group-size", type=int, metavar="N", help="weights that share a scale (default: the mode's)")
+    how.add_argument("--q-mode", metavar="MODE", help="affine, mxfp4, mxfp8 or nvfp4 (default: affine)")
+    how.add_argument(
+        "--q-module",
+        action="append",
+        default=[],
+        metavar="PATTERN=FORMAT",
+        help="store modules of this pattern otherwise: '*.v_proj=8', '*layers.0.*=none'; FORMAT is BITS, BITS/GROUP, "
+        "mxfp4, mxfp8, nvfp4 or none; may be given again, the last that fits decides",
+    )
+    how.add_argument("-d", "--dequantize", action="store_true", help="a quantized checkpoint back into plain numbers")
+    how.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        help="type of what is not quantized (default: the source's)",
+    )
+
+    after = parser.add_argument_group("afterwards")
+    after.add_argument("--verify", action="store_true", help="measure what was lost, and write it into the model card")
+    after.add_argument("--upload-repo", metavar="OWNER/NAME", help="upload the folder to the Hugging Face Hub")
+    after.add_argument("--private", action="store_true", help="make that repo a private one")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.list_recipes:
+        from .sizes import recipe_table
+
+        print(recipe_table())
+        return
+    if arguments.hf_path is None:
+        raise ValueError("Expected --hf-path with a Hugging Face repo or a folder to convert, got none")
+    recipe = chosen_recipe(arguments)
+    if arguments.upload_repo is not None and not arguments.dry_run:
+        from .upload import check_token
+
+        check_token(arguments.upload_repo)
+
+    from .making import make
+    from .prepare import prepare
+    from .unfinished import check_target
+
+    target = Path(arguments.mlx_path)
+    check_target(target, arguments.overwrite)
+    job = prepare(
+        arguments.hf_path,
+        recipe,
+        revision=arguments.revision,
+        modules=arguments.q_module,
+        dtype=arguments.dtype,
+        note=note,
+    )
+    if arguments.dequantize and not job.source.is_quantized:
+        raise ValueError(f"Expected a quantized checkpoint to dequantize, {job.source.folder} is none; leave out -d")
+    if arguments.dry_run:
+        print(described(job))
+        return
+    record = make(job, target, overwrite=arguments.overwrite, verify=arguments.verify, note=note)
+    print(summary(record, target))
+    if arguments.upload_repo is not None:
+        from .upload import upload
+
+        print(upload(target, arguments.upload_repo, private=arguments.private))
+
+
+def chosen_recipe(arguments: argparse.Namespace) -> str | Recipe:
+    """The recipe that the options ask for.
+
+    Raises:
+        ValueError: They ask for two things at once, or for a mode, bits or groups that there are not.
+    """
+    from .recipes import AUTO, uniform_recipe
+    from .setting import Setting
+
+    own = {
+        name: value
+        for name, value in (
+            ("--q-bits", arguments.q_bits),
+            ("--q-group-size", arguments.q_group_size),
+            ("--q-mode", arguments.q_mode),
+        )
+        if value is not None
+    }
+    asked = [name for name, given in (("-q", arguments.quantize), ("-d", arguments.dequantize)) if given]
+    if arguments.dequantize and (arguments.quantize or own or arguments.recipe):
+        raise ValueError(f"Expected either -d or a way to quantize, got {', '.join([*asked, *own])}")
+    if arguments.recipe is not None and own:
+        raise ValueError(
+            f"Expected either --recipe or {', '.join(own)}, got both; --q-module changes single modules of a recipe"
+        )
+    if own:
+        return uniform_recipe(Setting.of(arguments.q_mode or "affine", arguments.q_bits, arguments.q_group_size))
+    if arguments.recipe is not None:
+        return str(arguments.recipe)
+    return AUTO if arguments.quantize else "bf16"
+
+
+def described(job: Job) -> str:
+    """What a conversion would make."""
+    plan = job.plan
+    lines = [
+        f"{job.name} to {plan.recipe.name}: {plan.recipe.description}",
+        f"{plan.nbytes / 1e9:.2f} GB in {len(plan.shards())} file(s), {plan.bits_per_weight:.2f} bits per weight",
+        *(f"{count:6d} modules: {form}" for form, count in plan.modules.items()),
+    ]
+    return "\n".join(lines)
+
+
+def summary(record: Record, target: Path) -> str:
+    """What was made."""
+    size = f"{record.size_bytes / 1e9:.2f} GB, {record.bits_per_weight:.2f} bits per weight"
+    line = f"{target}: {record.recipe}, {size}"
+    if record.loss is None:
+        return line
+    return f"{line}; KL {record.loss['kl']:.4f}, same likeliest token {record.loss['top1']:.1%}"
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,108 @@
+"""The files beside the weights: the config, in words that every reader of MLX checkpoints knows, and copies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from mlx_gemma4.config import FULL, Config
+from mlx_gemma4.hub import FILES
+
+from .plan import Step
+from .record import NAME as RECORD
+
+INDEX = "model.safetensors.index.json"
+_OWN = ("config.json", INDEX, RECORD, "*.safetensors")
+"""Written here, not copied."""
+
+
+def write_config(
+    folder: Path, raw: Mapping[str, Any], config: Config | None, quantization: Mapping[str, Any] | None
+) -> None:
+    """Write config.json: the source's, in the released dialect, with its quantization under both names in use."""
+    told = _drafter(raw) if config is None else _released(raw, config)
+    if quantization is not None:
+        told |= {"quantization": quantization, "quantization_config": quantization}
+    _write_json(folder / "config.json", told)
+
+
+def write_index(folder: Path, names: Sequence[str], shards: Sequence[Sequence[Step]]) -> None:
+    """Write the index that says which file holds which tensor."""
+    weight_map = {
+        output.name: name
+        for name, steps in zip(names, shards, strict=True)
+        for step in steps
+        for output in step.outputs
+    }
+    total = sum(step.nbytes for steps in shards for step in steps)
+    _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
+
+
+def shard_names(count: int) -> list[str]:
+    """``model.safetensors``, or ``model-00001-of-00002.safetensors`` and so on."""
+    if count == 1:
+        return ["model.safetensors"]
+    return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+
+
+def copied_files(source: Path) -> list[Path]:
+    """Tokenizer, processor, templates and what else belongs to a checkpoint and is no tensor."""
+    return [
+        path
+        for path in sorted(source.iterdir())
+        if path.is_file()
+        and any(fnmatch(path.name, pattern) for pattern in FILES)
+        and not any(fnmatch(path.name, pattern) for pattern in _OWN)
+    ]
+
+
+def copy_files(source: Path, folder: Path) -> None:
+    """Copy ``copied_files``; what lies there as a link in the Hugging Face cache becomes a file."""
+    for path in copied_files(source):
+        shutil.copyfile(path, folder / path.name)
+
+
+def _released(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """mlx-vlm knows the released dialect only; mlx-lm has defaults of other sizes for what it finds nowhere."""
+    told = {
+        **raw,
+        "text_config": {key: value for key, value in raw["text_config"].items() if key != "per_layer_config"},
+    }
+    full = next((layer for layer in config.text_config.layers if not layer.is_sliding), None)
+    if full is not None:
+        told["text_config"] |= {
+            "global_head_dim": full.head_dim,
+            "num_global_key_value_heads": full.num_key_value_heads,
+        }
+    if Config.from_dict(told).text_config != config.text_config:
+        told["text_config"] = dict(raw["text_config"])  # layers of one kind differ, which only this dialect can say
+    told["text_config"] |= {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+    told["vocab_size"] = config.text_config.vocab_size
+    if config.vision_config is None:
+        told["vision_config"] = None
+    else:
+        told["vision_config"] = raw["vision_config"] | {"model_patch_size": config.vision_config.model_patch_size}
+    if config.audio_config is None:
+        told["audio_config"] = None
+    else:
+        size = config.audio_config.audio_embed_dim
+        told["audio_config"] = raw["audio_config"] | {"audio_embed_dim": size, "audio_samples_per_token": size}
+    return told
+
+
+def _drafter(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """mlx-vlm has defaults of other sizes for these two."""
+    text = {"hidden_size_per_layer_input": 0, **raw["text_config"]}
+    for index, kind in enumerate(text["layer_types"]):
+        own = (text.get("per_layer_config") or {}).get(str(index), {})
+        if kind == FULL and "head_dim" in own:
+            text["global_head_dim"] = own["head_dim"]
+    return {**raw, "text_config": text}
+
+
+def _write_json(path: Path, told: Mapping[str, Any]) -> None:
+    path.write_text(f"{json.dumps(told, ensure_ascii=False, indent=2)}\n", encoding="utf-8")

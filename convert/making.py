@@ -1,0 +1,111 @@
+"""The whole of a conversion: prepare, write, measure, describe, and put the folder in its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from .blocks import row_bytes
+from .card import write_card
+from .conversion import check_disk, fingerprint, write_checkpoint
+from .prepare import Job, Note, prepare
+from .progress import shown
+from .provenance import make_record
+from .recipes import AUTO, Recipe
+from .record import Record
+from .unfinished import Unfinished, check_target, partial_of
+
+
+def convert(
+    hf_path: str | os.PathLike[str],
+    mlx_path: str | os.PathLike[str] = "mlx_model",
+    *,
+    recipe: str | Recipe = AUTO,
+    modules: Sequence[str] = (),
+    dtype: str | None = None,
+    revision: str | None = None,
+    overwrite: bool = False,
+    verify: bool = False,
+    note: Note = print,
+) -> Record:
+    """Convert a checkpoint into a folder, in little memory. What an interrupted call has written is gone on with.
+
+    Args:
+        hf_path: Folder, Hub repo or ``demo``.
+        mlx_path: The folder to make.
+        recipe: A name of ``--list-recipes``, or ``auto``.
+        modules: ``PATTERN=FORMAT`` for modules that are to differ from the recipe: ``"*.v_proj=8"``.
+        dtype: ``"bfloat16"``, ``"float16"`` or ``"float32"`` for what is not quantized; None keeps the source's.
+        overwrite: Replace a checkpoint that is there.
+        verify: Measure what was lost, against the source.
+        note: Told what the user should know.
+
+    Raises:
+        ValueError: The source, the recipe, the place or the disk will not do; the message says why. Nothing is left
+            behind.
+    """
+    target = Path(mlx_path)
+    check_target(target, overwrite)
+    job = prepare(hf_path, recipe, revision=revision, modules=modules, dtype=dtype, note=note)
+    return make(job, target, overwrite=overwrite, verify=verify, note=note)
+
+
+def make(job: Job, target: Path, *, overwrite: bool = False, verify: bool = False, note: Note) -> Record:
+    """Write a prepared conversion."""
+    _check_apart(job.source.folder, target)
+    unfinished = Unfinished(target, fingerprint(job.source, job.plan), overwrite=overwrite)
+    done = job.plan.steps[: unfinished.done]
+    if done:
+        note(f"Going on where an earlier run has stopped ({len(done)} of {len(job.plan.steps)} tensors are there)")
+    try:
+        check_disk(job.source, job.plan, target, already=sum(step.nbytes for step in done))
+    except ValueError:
+        if not done:
+            unfinished.discard()
+        raise
+    total = sum(step.tensor.shape[0] * row_bytes(step.tensor) for step in job.plan.steps)
+    seen = sum(step.tensor.shape[0] * row_bytes(step.tensor) for step in done)
+    try:
+        with shown(total, f"converting to {job.plan.recipe.name}", seen) as tick:
+            write_checkpoint(job.source, job.plan, unfinished, tick)
+        record = make_record(job)
+        if verify:
+            record = _measured(record, job.source.folder, unfinished.folder, note)
+    except KeyboardInterrupt:
+        note(f"Interrupted: the same command goes on from here. To give it up, delete {partial_of(target)}")
+        raise
+    record.write(unfinished.folder)
+    write_card(unfinished.folder)
+    unfinished.complete()
+    return record
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    source, target = source.resolve(), target.resolve()
+    if source == target or source in target.parents or target in source.parents:
+        raise ValueError(f"Expected a folder apart from the source, got {target} for {source}; name another --mlx-path")
+
+
+def _measured(record: Record, source: Path, folder: Path, note: Note) -> Record:
+    """The record with what was lost, by the short form of ``eval quality``."""
+    from mlx_gemma4.quality.measure import measure
+
+    quality = measure(source, folder, hear=_can_score(), progress=note)
+    loss = {
+        "tokens": quality.tokens,
+        "kl": quality.kl,
+        "top1": quality.top1,
+        "perplexity": quality.perplexity,
+        "reference_perplexity": quality.reference_perplexity,
+    }
+    if quality.wer is not None and quality.reference_wer is not None:
+        loss |= {"wer": quality.wer, "reference_wer": quality.reference_wer}
+    return replace(record, loss=loss)
+
+
+def _can_score() -> bool:
+    """Whether word error rates can be counted: that takes the [eval] extra."""
+    return find_spec("jiwer") is not None and find_spec("whisper_normalizer") is not None

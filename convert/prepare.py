@@ -1,0 +1,113 @@
+"""What the user asked for, and what the weights are, into a plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import mlx.core as mx
+
+from mlx_gemma4.checkpoint import DTYPES
+from mlx_gemma4.hub import checkpoint_folder
+
+from .blocks import row_bytes
+from .detect import decoder_on_grid, with_grid
+from .plan import Plan, is_module, make_plan, module_of, type_name
+from .progress import shown
+from .recipes import AUTO, DECODER, Recipe, find_recipe, with_rules
+from .source import Source, open_source
+from .tensors import PackedInt4
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A conversion that can begin: nothing has been written."""
+
+    name: str
+    """Of the source, as it was named."""
+    source: Source
+    plan: Plan
+
+
+def prepare(
+    hf_path: str | os.PathLike[str],
+    recipe: str | Recipe,
+    *,
+    revision: str | None = None,
+    modules: Sequence[str] = (),
+    dtype: str | None = None,
+    note: Note,
+) -> Job:
+    """Open a source and choose how each of its modules is stored.
+
+    Args:
+        hf_path: Folder, Hub repo or ``demo``.
+        recipe: The name of one, ``auto``, or one of your own.
+        modules: ``PATTERN=FORMAT`` for modules that are to differ from the recipe.
+        dtype: Of what is not quantized, and of scales; None keeps the source's.
+        note: Told what was found in the weights.
+
+    Raises:
+        ValueError: The source is no checkpoint, or the recipe does not fit it; the message says what and where.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"Expected a dtype of {', '.join(DTYPES)}, got {dtype!r}")
+    source = open_source(checkpoint_folder(hf_path, revision=revision))
+    found = decoder_on_grid(source.tensors)
+    if recipe == AUTO:
+        trained = bool(found) or any(isinstance(tensor, PackedInt4) for tensor in source.tensors)
+        recipe = "qat" if trained else "4bit"
+        if trained:
+            note("These weights were trained for 4 bits: recipe qat, which keeps them exactly")
+    if isinstance(recipe, str):
+        recipe = find_recipe(recipe, [module_of(tensor) for tensor in source.tensors if is_module(tensor)])
+    recipe = with_rules(recipe, modules)
+    if recipe.keeps_exact:
+        source = _with_exact(source, bool(found), note)
+    plan = make_plan(source.tensors, recipe, dtype=None if dtype is None else DTYPES[dtype])
+    _check_scales(plan)
+    _warn_of_loss(plan, set(found), note)
+    return Job(str(hf_path), source, plan)
+
+
+def _with_exact(source: Source, found: bool, note: Note) -> Source:
+    """The source, with the tensors on the grid as such."""
+    if found:
+        total = sum(tensor.shape[0] * row_bytes(tensor) for tensor in source.tensors)
+        with shown(total, "looking for the grid") as tick:
+            source = replace(source, tensors=with_grid(source.tensors, tick))
+    decoder = [tensor for tensor in source.tensors if is_module(tensor) and fnmatchcase(module_of(tensor), DECODER)]
+    others = [module_of(tensor) for tensor in decoder if tensor.exact is None]
+    if len(others) == len(decoder):
+        raise ValueError(
+            f"Expected weights on the grid of Q4_0 for recipe qat, those of {source.folder} lie on none; "
+            "use 4bit, or the checkpoint that was trained for 4 bits"
+        )
+    if others:
+        first = ", ".join(others[:3]) + ", …" * (len(others) > 3)
+        note(f"{len(others)} of {len(decoder)} modules of the decoder lie on no grid: {first}")
+    return source
+
+
+def _check_scales(plan: Plan) -> None:
+    for step in plan.steps:
+        scales = step.outputs[1].dtype if step.is_exact else step.tensor.dtype
+        if scales not in (step.tensor.dtype, mx.float32, mx.uint8):
+            raise ValueError(
+                f"Expected the scales of weights trained for 4 bits to stay {type_name(step.tensor.dtype)}, "
+                f"got dtype {type_name(scales)}; leave out --dtype"
+            )
+
+
+def _warn_of_loss(plan: Plan, found: set[str], note: Note) -> None:
+    lost = [step for step in plan.steps if module_of(step.tensor) in found and step.setting and not step.is_exact]
+    lost += [step for step in plan.steps if isinstance(step.tensor, PackedInt4) and step.setting and not step.is_exact]
+    if lost and not plan.recipe.keeps_exact:
+        note(
+            f"Warning: {len(lost)} modules were trained for the 4 bits that they lie on, and recipe {plan.recipe.name} "
+            "puts them on others; --recipe qat keeps them exactly"
+        )

@@ -1,0 +1,126 @@
+"""Recipes: which module is stored how. Of a recipe's patterns, the first that fits a module decides."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from .setting import Setting
+
+AUTO = "auto"
+"""qat where the weights were trained for it, or else 4bit."""
+DECODER = "*layers.*"
+EMBEDDING = "*embed_tokens"
+
+# The embedding is the head as well, and rounding it blurs every logit; README has the figures.
+_EMBEDDING = Setting(bits=6, group_size=64)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Modules whose path fits the pattern are stored so; None: as they are."""
+
+    pattern: str
+    setting: Setting | None
+    is_own: bool = False
+    """The user's: it has to fit a module."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to store a model. Modules that no rule fits, norms and scalars stay as they are."""
+
+    name: str
+    description: str
+    rules: tuple[Rule, ...]
+    keeps_exact: bool = False
+    """Modules that have an exact quantized form keep it, whatever the rules say."""
+
+    def choose(self, module: str) -> Setting | None:
+        """How a module is to be stored."""
+        return next((rule.setting for rule in self.rules if fnmatchcase(module, rule.pattern)), None)
+
+
+def _uniform(name: str, description: str, setting: Setting, embedding: Setting = _EMBEDDING) -> Recipe:
+    return Recipe(name, description, (Rule(EMBEDDING, embedding), Rule(DECODER, setting)))
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        _uniform(
+            "4bit",
+            "attention and MLP at 4 bits, embedding at 6, sound and picture projections as they are",
+            Setting.of(),
+        ),
+        Recipe(
+            "mixed",
+            "4bit, with values and MLP outputs at 6 bits in the first and last eighth of layers and every third else",
+            (),
+        ),
+        _uniform("8bit", "attention, MLP and embedding at 8 bits", Setting.of(bits=8), Setting.of(bits=8)),
+        Recipe("bf16", "nothing is quantized, and what was is dequantized", ()),
+        _uniform("mxfp4", "attention and MLP in MXFP4, embedding at 6 bits", Setting.of("mxfp4")),
+        _uniform("mxfp8", "attention and MLP in MXFP8, embedding at 8 bits", Setting.of("mxfp8"), Setting.of(bits=8)),
+        _uniform("nvfp4", "attention and MLP in NVFP4, embedding at 6 bits", Setting.of("nvfp4")),
+        Recipe(
+            "qat",
+            "weights trained for Q4_0 or exported in W4A16 keep their 4 bits exactly; other modules at 8 bits",
+            (Rule(EMBEDDING, Setting.of(bits=8)), Rule(DECODER, Setting.of(bits=8))),
+            keeps_exact=True,
+        ),
+    )
+}
+
+
+def find_recipe(name: str, modules: Collection[str]) -> Recipe:
+    """A recipe by name, for a model of these modules.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"Expected a recipe of {', '.join(RECIPES)}, got {name!r}; --list-recipes describes them")
+    recipe = RECIPES[name]
+    if name == "mixed":
+        return replace(recipe, rules=(*_sensitive_rules(modules), *RECIPES["4bit"].rules))
+    return recipe
+
+
+def uniform_recipe(setting: Setting) -> Recipe:
+    """The recipe of ``-q`` with bits, group size or mode of one's own."""
+    embedding = Setting.of(bits=8) if setting.bits > _EMBEDDING.bits else _EMBEDDING
+    text = f"attention and MLP at {setting}, embedding at {embedding.bits} bits"
+    return _uniform(f"{setting.bits}bit" if setting.mode == "affine" else setting.mode, text, setting, embedding)
+
+
+def with_rules(recipe: Recipe, texts: Sequence[str]) -> Recipe:
+    """The recipe, changed for modules: texts are ``PATTERN=FORMAT``, of which the last that fits decides.
+
+    Raises:
+        ValueError: A text has another form.
+    """
+    rules = []
+    for text in texts:
+        pattern, equals, form = text.rpartition("=")
+        if not (pattern and equals and form):
+            raise ValueError(f"Expected PATTERN=FORMAT ('*.v_proj=8'), got {text!r}")
+        rules.append(Rule(pattern, Setting.parse(form), is_own=True))
+    return replace(recipe, rules=(*reversed(rules), *recipe.rules))
+
+
+def _sensitive_rules(modules: Collection[str]) -> list[Rule]:
+    """MLP outputs and values, in the layers to which llama.cpp's Q4_K_M and mlx-lm's mixed recipes give more bits."""
+    layers = sorted(
+        {int(module.partition("layers.")[2].partition(".")[0]) for module in modules if "layers." in module}
+    )
+    eighth = len(layers) // 8
+    rules = []
+    for index in layers:
+        if index < eighth or index >= len(layers) - eighth or (index - eighth) % 3 == 2:
+            # full layers have no v_proj: their keys are their values
+            own = any(module.endswith(f"layers.{index}.self_attn.v_proj") for module in modules)
+            for part in ("self_attn.v_proj" if own else "self_attn.k_proj", "mlp.down_proj"):
+                rules.append(Rule(f"*layers.{index}.{part}", Setting.of(bits=6)))
+    return rules

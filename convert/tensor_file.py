@@ -1,0 +1,154 @@
+"""Safetensors files, read and written a stretch of rows at a time, so that no tensor has to fit in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import TracebackType
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gemma4.weights import check_complete
+
+DTYPES: Mapping[str, mx.Dtype] = {
+    "BF16": mx.bfloat16,
+    "F16": mx.float16,
+    "F32": mx.float32,
+    "U32": mx.uint32,
+    "U8": mx.uint8,
+    "I32": mx.int32,
+    "I64": mx.int64,
+}
+"""Safetensors' names of types."""
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# numpy has no bfloat16: its bits travel as whole numbers
+_BITS = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
+_BITS |= {"U32": np.uint32, "U8": np.uint8, "I32": np.int32, "I64": np.int64}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor in a file: where its bytes begin, and what they are."""
+
+    path: Path
+    name: str
+    dtype: mx.Dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def row_bytes(self) -> int:
+        return prod(self.shape[1:]) * self.dtype.size
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.size
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Rows [stop − start, …] as numpy; bfloat16 as its bits (uint16)."""
+        shape = (stop - start, *self.shape[1:])
+        rows = np.empty(shape, dtype=_BITS[_NAMES[self.dtype]])
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.start + start * self.row_bytes)
+            view = rows.reshape(-1).view(np.uint8).data
+            filled = 0
+            while filled < len(view):
+                count = file.readinto(view[filled:])
+                if not count:
+                    raise ValueError(
+                        f"Expected {self.nbytes} bytes of {self.name} in {self.path}: it was cut meanwhile"
+                    )
+                filled += count
+        return rows
+
+    def to_mlx(self, rows: np.ndarray) -> mx.array:
+        """What ``read`` returned, as an array of the tensor's type."""
+        return mx.array(rows).view(self.dtype) if self.dtype == mx.bfloat16 else mx.array(rows)
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """The tensors of a file, in the order in which they lie there.
+
+    Raises:
+        ValueError: The file is cut short, is no safetensors file, or holds a type that is not known here.
+    """
+    check_complete(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    entries = []
+    for name, told in header.items():
+        if told["dtype"] not in DTYPES:
+            raise ValueError(f"Expected a type of {', '.join(DTYPES)} for {name} in {path}, got {told['dtype']}")
+        entry = Entry(path, name, DTYPES[told["dtype"]], tuple(told["shape"]), 8 + length + told["data_offsets"][0])
+        if entry.nbytes != told["data_offsets"][1] - told["data_offsets"][0]:
+            raise ValueError(f"Expected {entry.nbytes} bytes for {name} in {path}, its header gives other offsets")
+        entries.append(entry)
+    return sorted(entries, key=lambda entry: entry.start)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A tensor that will be written."""
+
+    name: str
+    dtype: mx.Dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.size
+
+
+class TensorWriter:
+    """A file whose tensors are known before they are computed: the header first, then rows wherever they belong.
+
+    An existing file of the same length is gone on with; what it holds is for the caller to know.
+    """
+
+    def __init__(self, path: Path, outputs: Sequence[Output]) -> None:
+        header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
+        self._offsets: dict[str, int] = {}
+        end = 0
+        for output in outputs:
+            self._offsets[output.name] = end
+            header[output.name] = {
+                "dtype": _NAMES[output.dtype],
+                "shape": list(output.shape),
+                "data_offsets": [end, end + output.nbytes],
+            }
+            end += output.nbytes
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        self._begin = 8 + len(text)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        os.pwrite(self._file, len(text).to_bytes(8, "little") + text, 0)
+        os.truncate(self._file, self._begin + end)
+
+    def write(self, output: Output, row: int, rows: mx.array) -> None:
+        """Put evaluated rows in their place."""
+        bits = np.array(rows.view(mx.uint16) if rows.dtype == mx.bfloat16 else rows, copy=False)
+        view = np.ascontiguousarray(bits).reshape(-1).view(np.uint8).data
+        row_bytes = output.nbytes // output.shape[0]
+        at = self._begin + self._offsets[output.name] + row * row_bytes
+        while view:
+            count = os.pwrite(self._file, view, at)
+            view, at = view[count:], at + count
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk."""
+        os.fsync(self._file)
+
+    def __enter__(self) -> TensorWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
