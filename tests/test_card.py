@@ -1,0 +1,163 @@
+"""Model cards: what they say, and that the Hub can read it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlx_gemma4.convert.card import card, write_card
+from mlx_gemma4.convert.record import Record
+
+RECORD = Record(
+    source="google/gemma-4-12B-it",
+    base_model="google/gemma-4-12B-it",
+    model_type="gemma4_unified",
+    license="apache-2.0",
+    recipe="4bit",
+    description="attention and MLP at 4 bits, embedding at 6",
+    parameters=12_000_000_000,
+    size_bytes=7_050_000_000,
+    modules={"4 bits, group 64": 328, "6 bits, group 64": 1, "bfloat16": 5},
+    version="0.1.0",
+    loss={
+        "tokens": 1789,
+        "kl": 0.03214,
+        "top1": 0.9512,
+        "perplexity": 8.4321,
+        "reference_perplexity": 8.1234,
+        "wer": 0.023,
+        "reference_wer": 0.02,
+    },
+)
+DRAFTER = replace(RECORD, model_type="gemma4_unified_assistant", base_model="google/drafter", loss=None)
+
+TOLD = """\
+---
+library_name: mlx
+pipeline_tag: any-to-any
+license: "apache-2.0"
+base_model: "google/gemma-4-12B-it"
+base_model_relation: quantized
+tags:
+- mlx
+- gemma4
+---
+
+# gemma-4-12B-it-4bit
+
+[google/gemma-4-12B-it](https://huggingface.co/google/gemma-4-12B-it) in MLX, converted by mlx_gemma4 0.1.0.
+
+Recipe `4bit`: attention and MLP at 4 bits, embedding at 6. 7.05 GB, 4.70 bits per weight.
+
+| stored as | modules |
+|---|---:|
+| 4 bits, group 64 | 328 |
+| 6 bits, group 64 | 1 |
+| bfloat16 | 5 |
+
+## What was lost
+
+| | source | this |
+|---|---:|---:|
+| perplexity | 8.123 | 8.432 |
+| word error rate | 2.0% | 2.3% |
+| KL divergence from the source, nats | | 0.0321 |
+| same likeliest token | | 95.1% |
+
+Both models read the same 1789 tokens, and what they foresee at each is compared, in the mean over the tokens; both \
+transcribe the same recordings.
+
+## Use
+
+```bash
+mlx_gemma4 chat --model me/gemma-4-12B-it-4bit
+mlx_gemma4 listen --model me/gemma-4-12B-it-4bit
+python -m mlx_vlm.generate --model me/gemma-4-12B-it-4bit --prompt "What is this?" --image photo.jpg
+```
+"""
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    _, head, _ = text.split("---\n", 2)
+    told: dict[str, Any] = yaml.safe_load(head)
+    return told
+
+
+def test_card() -> None:
+    """All that the record knows, and how to use it."""
+    assert card(RECORD, "me/gemma-4-12B-it-4bit") == TOLD
+
+
+def test_front_matter() -> None:
+    """The Hub reads values as they were meant."""
+    assert front_matter(card(replace(RECORD, license="1.0: all"), "me/a")) == {
+        "library_name": "mlx",
+        "pipeline_tag": "any-to-any",
+        "license": "1.0: all",
+        "base_model": "google/gemma-4-12B-it",
+        "base_model_relation": "quantized",
+        "tags": ["mlx", "gemma4"],
+    }
+
+
+def test_nothing_quantized() -> None:
+    """A conversion that only changes names and types is no quantized one."""
+    told = front_matter(card(replace(RECORD, modules={"bfloat16": 334}), "me/a"))
+    assert "base_model_relation" not in told
+    assert told["base_model"] == "google/gemma-4-12B-it"
+
+
+def test_nothing_known() -> None:
+    """What is not known is not said; without a repo, the commands name a folder."""
+    text = card(replace(RECORD, base_model=None, license=None, source="checkpoint", loss=None), None)
+    assert front_matter(text) == {"library_name": "mlx", "pipeline_tag": "any-to-any", "tags": ["mlx", "gemma4"]}
+    assert "\n# checkpoint, 4bit\n\ncheckpoint in MLX, converted by mlx_gemma4 0.1.0.\n" in text
+    assert "What was lost" not in text
+    assert "\nmlx_gemma4 chat --model path/to/this/folder\n" in text
+
+
+def test_by_way_of_another() -> None:
+    """What was converted from a conversion names both."""
+    text = card(replace(RECORD, source="mlx-community/other"), "me/a")
+    assert "](https://huggingface.co/google/gemma-4-12B-it) (by way of mlx-community/other) in MLX, " in text
+
+
+def test_without_sound() -> None:
+    """Where nothing was heard, no word was in error."""
+    assert RECORD.loss is not None
+    loss = {name: value for name, value in RECORD.loss.items() if "wer" not in name}
+    text = card(replace(RECORD, loss=loss), "me/a")
+    assert "| perplexity | 8.123 | 8.432 |\n| KL divergence" in text
+    assert "in the mean over the tokens.\n" in text
+
+
+def test_drafter() -> None:
+    """A drafter runs beside a model, and not by itself."""
+    text = card(DRAFTER, "me/drafter")
+    assert front_matter(text)["tags"] == ["mlx", "gemma4", "speculative-decoding"]
+    assert "pipeline_tag" not in front_matter(text)
+    assert text.endswith("""
+## Use
+
+```bash
+python -m mlx_vlm.generate --model mlx-community/gemma-4-12B-it-4bit --draft-model me/drafter \
+--prompt "Why is the sky blue?"
+```
+""")
+
+
+def test_written(tmp_path: Path) -> None:
+    """The card of a folder is its README.md."""
+    RECORD.write(tmp_path)
+    write_card(tmp_path, "me/gemma-4-12B-it-4bit")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == TOLD
+
+
+def test_no_conversion(tmp_path: Path) -> None:
+    """Other folders get no card."""
+    with pytest.raises(ValueError, match=r"Expected a folder that mlx_gemma4 convert made, found no conversion\.json"):
+        write_card(tmp_path)
+    assert not list(tmp_path.iterdir())
