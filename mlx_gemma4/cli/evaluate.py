@@ -1,18 +1,20 @@
-"""Measure how well speech is written down."""
+"""Measure how well speech is written down, and what a conversion lost."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_gemma4.cli import quality
 from mlx_gemma4.cli.options import add_model, add_speech, load_model, note, speech_instruction
+from mlx_gemma4.cli.report import add_report, aligned, check_limit, report_file, save
 from mlx_gemma4.cli.transcribe import warn_incomplete
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from mlx_gemma4.evaluate import Normalizer, Recording, Result, Score
@@ -40,12 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     wer.add_argument("--normalizer", choices=("whisper", "basic", "none"), default="whisper", help=NORMALIZER)
     wer.add_argument("--live", action="store_true", help="hear them live as well, and measure how long texts take")
     wer.add_argument("--limit", type=int, metavar="N", help="only the first N recordings")
-    wer.add_argument("--json", metavar="FILE", help="write the figures to FILE as well, with those of each recording")
+    add_report(wer, "those of each recording")
+    lost = measures.add_parser("quality", help=quality.QUALITY, description=quality.QUALITY)
+    quality.add_arguments(lost)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if arguments.limit is not None and arguments.limit < 1:
-        raise ValueError(f"Expected a --limit of 1 or more, got {arguments.limit}")
+    check_limit(arguments.limit)
+    if arguments.measure == "quality":
+        quality.run(arguments)
+    else:
+        run_wer(arguments)
+
+
+def run_wer(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.evaluate import check_extra, check_files, evaluate, normalizer, read_manifest
 
     # all that can be wrong is told before the model is read
@@ -53,11 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_files(recordings)
     check_extra()
     normalize = normalizer(arguments.normalizer, arguments.language)
-    report = None if arguments.json is None else Path(arguments.json)
-    if report is not None:
-        if report.is_dir():
-            raise ValueError(f"Expected a file for --json, got the folder {report}")
-        report.parent.mkdir(parents=True, exist_ok=True)
+    report = report_file(arguments.json)
     model, processor = load_model(arguments)
 
     from mlx_gemma4.live.endpoint import Endpointing
@@ -113,11 +119,6 @@ def run_live(
     save(report, {"live": figures(results), "offline": figures(offline), **told, "delays": live.delays.seconds})
 
 
-def save(report: Path | None, told: dict[str, Any]) -> None:
-    if report is not None:
-        report.write_text(f"{json.dumps(told, ensure_ascii=False, indent=2)}\n", encoding="utf-8")
-
-
 def progress(number: int, count: int, result: Result) -> str:
     """A recording in one line: both texts where they differ."""
     line = f"{number}/{count} {result.recording.name}"
@@ -133,14 +134,7 @@ def table(results: list[Result]) -> str:
     rows = [_row(name or ("(none)" if several else "all"), score) for name, score in groups.items()]
     if several:
         rows.append(_row("all", sum(groups.values(), Score())))
-    cells = [COLUMNS, *rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in cells
-    )
+    return aligned([COLUMNS, *rows])
 
 
 def figures(results: list[Result]) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""Print what a conversion lost: scores, the worst modules, and the layers."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlx_gemma4.cli.options import add_model, note
+from mlx_gemma4.cli.report import add_report, aligned, report_file, save
+from mlx_gemma4.hub import checkpoint_folder, default_model
+
+if TYPE_CHECKING:
+    from mlx_gemma4.quality.measure import Quality
+    from mlx_gemma4.quality.tokens import Scores
+
+QUALITY = "What a conversion lost: how far its tokens are from the reference's, and which modules are to blame."
+TEXT = "plain text to score (default: a packaged page of prose in five languages, code and numbers)"
+AUDIO = (
+    "JSON lines as 'eval wer' takes them: what is said is scored as the answer to the transcription prompt "
+    "(default: the recordings of the demo)"
+)
+COLUMNS = ("", "tokens", "KL", "KL p99", "top-1", "perplexity", "reference's")
+WORST = 10
+PREFIX = "language_model.model."
+PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reference", required=True, help="what was converted: checkpoint folder, repo id or 'demo'")
+    add_model(parser)
+    parser.add_argument("--text", metavar="FILE", help=TEXT)
+    parser.add_argument("--audio", metavar="MANIFEST", help=AUDIO)
+    parser.add_argument("--language", default="English", help="language spoken (default: English)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N chunks of text and N recordings")
+    parser.add_argument(
+        "--no-wer",
+        action="store_true",
+        help="do not transcribe the recordings as well, for which each model in its turn has to fit in memory",
+    )
+    add_report(parser, "the error of each module")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from mlx_gemma4.evaluate import check_extra, check_files, read_manifest
+
+    # all that can be wrong is told before a model is read
+    text = None if arguments.text is None else read_text(Path(arguments.text))
+    recordings = None if arguments.audio is None else read_manifest(arguments.audio)[: arguments.limit]
+    check_files(recordings or [])
+    if not arguments.no_wer:
+        check_extra()
+    report = report_file(arguments.json)
+    reference = checkpoint_folder(arguments.reference)
+    model = checkpoint_folder(arguments.model or default_model(), revision=arguments.revision)
+
+    from mlx_gemma4.checkpoint import DTYPES
+    from mlx_gemma4.quality.measure import measure
+
+    quality = measure(
+        reference,
+        model,
+        text=text,
+        recordings=recordings,
+        language=arguments.language,
+        limit=arguments.limit,
+        dtype=DTYPES.get(arguments.dtype),
+        hear=not arguments.no_wer,
+        progress=note,
+    )
+    print("\n\n".join([scores(quality), worst(quality), layers(quality)]))
+    save(report, {"reference": str(reference), "model": str(model), **asdict(quality)})
+
+
+def read_text(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"Expected a file of plain text for --text, found none at {path}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected plain text in {path}, got: {error}") from error
+    if not text.strip():
+        raise ValueError(f"Expected text to score in {path}, it is empty")
+    return text
+
+
+def scores(quality: Quality) -> str:
+    """A row for each kind of sequence, and for all of them; and the word error rates."""
+    rows = [_row(kind, part) for kind, part in quality.parts.items()]
+    if len(rows) > 1:
+        rows.append(_row("all", quality))
+    table = f"KL(reference ‖ model) in nats a token\n{aligned([COLUMNS, *rows])}"
+    if quality.wer is None or quality.reference_wer is None:
+        return table
+    return f"{table}\nWER {quality.wer:.2%}, the reference's {quality.reference_wer:.2%}"
+
+
+def worst(quality: Quality) -> str:
+    """The modules whose output is furthest off."""
+    rows = [(module.name.removeprefix(PREFIX), _figure(module.error)) for module in quality.modules[:WORST]]
+    return f"worst modules: ‖B(x) − A(x)‖ / ‖A(x)‖ on the reference's own inputs\n{aligned(rows)}"
+
+
+def layers(quality: Quality) -> str:
+    """How far each layer's hidden state has drifted, and the errors of its modules."""
+    errors = {module.name: module.error for module in quality.modules}
+    rows = []
+    for index, drift in enumerate(quality.layers):
+        names = (f"{PREFIX}layers.{index}.{'mlp' if part in PARTS[4:] else 'self_attn'}.{part}" for part in PARTS)
+        rows.append((str(index), _figure(drift), *(_figure(errors.get(name)) for name in names)))
+    return f"layers: drift of the hidden state, ‖hB − hA‖ / ‖hA‖, and modules as above\n{aligned([LAYERS, *rows])}"
+
+
+LAYERS = ("layer", "drift", *(part.removesuffix("_proj") for part in PARTS))
+
+
+def _row(kind: str, part: Scores) -> tuple[str, ...]:
+    shares = (f"{part.kl:.4f}", f"{part.kl_p99:.4f}", f"{part.top1:.2%}")
+    return (kind, str(part.tokens), *shares, f"{part.perplexity:.3f}", f"{part.reference_perplexity:.3f}")
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

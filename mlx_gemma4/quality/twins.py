@@ -1,0 +1,107 @@
+"""Modules of two models side by side: the reference's computes, the other's is compared on the same input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+COMPARED = (nn.Linear, nn.Embedding, nn.QuantizedEmbedding)
+
+ROWS = 128
+"""Rows of a sequence on which modules are compared, at most; evenly spread."""
+
+
+class Gap:
+    """How far rows are from others, relative to them: sqrt of the mean of ‖a − b‖² / ‖b‖².
+
+    A mean over rows, not over all numbers: one row can be a thousand times as long as the others (the first token's).
+    """
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._rows = 0
+
+    def add(self, got: mx.array, expected: mx.array) -> None:
+        """Count rows [..., D]; those that are to be zero (digital silence) tell nothing, and are left out."""
+        target = expected.astype(mx.float32)
+        difference = mx.square(got.astype(mx.float32) - target).sum(axis=-1)
+        squares = np.array([difference.flatten(), mx.square(target).sum(axis=-1).flatten()], dtype=np.float64)
+        squares = squares[:, squares[1] != 0]
+        self._sum += float((squares[0] / squares[1]).sum())
+        self._rows += squares.shape[1]
+
+    @property
+    def value(self) -> float | None:
+        """None where no row was counted."""
+        return float(np.sqrt(self._sum / self._rows)) if self._rows else None
+
+
+class Twin(nn.Module):
+    """Stands in the reference's place and does as it does; keeps count of what the other would have done with it."""
+
+    def __init__(self, reference: nn.Module, model: nn.Module) -> None:
+        super().__init__()
+        self.reference = reference
+        self.model = model
+        self.gap = Gap()
+
+    def __call__(self, x: mx.array) -> mx.array:
+        expected = self.reference(x)
+        some = slice(None, None, -(-x.shape[1] // ROWS))
+        rows = x[:, some]
+        if not mx.issubdtype(x.dtype, mx.integer):  # else they are token ids
+            rows = rows.astype(self.model.weight.dtype)
+        self.gap.add(self.model(rows), expected[:, some])
+        return expected
+
+
+def pair_up(reference: nn.Module, model: nn.Module) -> dict[str, Gap]:
+    """Put twins into ``reference`` for what both hold, and return what they will count, by the module's name."""
+    others = dict(_leaves(model))
+    twins = {
+        name: Twin(module, others[name])
+        for name, module in _leaves(reference)
+        if isinstance(module, COMPARED) and name in others
+    }
+    _replace(reference, twins)
+    return {name: twin.gap for name, twin in twins.items()}
+
+
+def write_out(module: nn.Module, dtype: mx.Dtype) -> None:
+    """Put plain matrices in the place of quantized ones.
+
+    Hundreds of rows read each of them, and go on as they would: a product over many rows writes its tiles out itself.
+    Without Metal the quantized product is twenty times slower.
+    """
+    quantized = {name: leaf for name, leaf in _leaves(module) if isinstance(leaf, nn.QuantizedLinear)}
+    _replace(module, {name: _plain(leaf, dtype) for name, leaf in quantized.items()})
+
+
+def _plain(linear: Any, dtype: mx.Dtype) -> nn.Linear:
+    plain = nn.Linear(1, 1, bias=False)
+    plain.weight = mx.dequantize(
+        linear.weight,
+        linear.scales,
+        linear.get("biases"),
+        group_size=linear.group_size,
+        bits=linear.bits,
+        mode=linear.mode,
+        dtype=dtype,
+    )
+    if "bias" in linear:
+        plain.bias = linear.bias
+    return plain
+
+
+def _leaves(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    leaves: Any = tree_flatten(module.leaf_modules(), is_leaf=nn.Module.is_module)
+    return list(leaves)
+
+
+def _replace(module: nn.Module, by_name: dict[str, Any]) -> None:
+    if by_name:
+        module.update_modules(tree_unflatten(list(by_name.items())))
