@@ -168,7 +168,8 @@ PATHS = [f"/{REPO}/resolve/{COMMIT}/{name}" for name in SHARDS]
 @pytest.fixture
 def shards(hub: Hub) -> Hub:
     """A repo with two shards, longer than what the client writes at a time (10 MiB)."""
-    hub.repos[REPO].files = {"config.json": b"{}", "tokenizer.json": b"{}", **SHARDS}
+    index = {"model.safetensors.index.json": SHARDED}
+    hub.repos[REPO].files = {"config.json": b"{}", "tokenizer.json": b"{}", **index, **SHARDS}
     return hub
 
 
