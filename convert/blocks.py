@@ -8,8 +8,8 @@ from math import prod
 
 from .tensors import Rows, Tensor
 
-BLOCK_BYTES = 64 * 2**20
-"""Of values; what is held in memory at a time is a few of these."""
+BLOCK_BYTES = 8 * 2**20
+"""Of values; what is held in memory at a time is a few of these. Larger ones are slower: each is mapped anew."""
 
 
 def row_bytes(tensor: Tensor) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -17,11 +17,13 @@ from .blocks import fetched, row_blocks, row_bytes
 from .files import copied_files, copy_files, shard_names, write_config, write_index
 from .plan import Plan, Step
 from .progress import Tick, silent
+from .quantize import quantize
 from .source import Source
 from .tensor_file import TensorWriter
 from .tensors import Rows
 from .unfinished import Unfinished
 
+Parts = tuple[mx.array, ...]
 _RECORD_BYTES = 256 * 2**20
 """What is computed again at most, after an interruption."""
 
@@ -80,17 +82,14 @@ def fingerprint(source: Source, plan: Plan) -> str:
 def _write_shard(unfinished: Unfinished, name: str, steps: Sequence[Step], first: int, tick: Tick) -> None:
     """Write the steps of one file that are not done; ``first`` is the number of its first step."""
     left = [(number, step) for number, step in enumerate(steps, first) if number >= unfinished.done]
-    jobs = [(step.tensor, start, stop) for _, step in left for start, stop in row_blocks(step.tensor)]
-    rows_ahead = fetched(jobs)
+    rows_ahead = fetched([(step.tensor, *block) for _, step in left for block in row_blocks(step.tensor)])
     unrecorded = 0
     with TensorWriter(unfinished.folder / name, [output for step in steps for output in step.outputs]) as writer:
         for number, step in left:
-            for start, stop in row_blocks(step.tensor):
-                parts = _compute(step, next(rows_ahead))
-                mx.eval(parts)
+            for start, parts in _computed(step, rows_ahead):
                 for output, part in zip(step.outputs, parts, strict=True):
                     writer.write(output, start, part)
-                tick(step.tensor, (stop - start) * row_bytes(step.tensor))
+                tick(step.tensor, parts[0].shape[0] * row_bytes(step.tensor))
             mx.clear_cache()
             unrecorded += step.nbytes
             if unrecorded >= _RECORD_BYTES or number == first + len(steps) - 1:
@@ -99,7 +98,20 @@ def _write_shard(unfinished: Unfinished, name: str, steps: Sequence[Step], first
                 unrecorded = 0
 
 
-def _compute(step: Step, rows: Rows) -> tuple[mx.array, ...]:
+def _computed(step: Step, rows_ahead: Iterator[Rows]) -> Iterator[tuple[int, Parts]]:
+    """The first row and the parts of each block; the next block is computed while this one is written."""
+    ahead = None
+    for start, _ in row_blocks(step.tensor):
+        parts = _compute(step, next(rows_ahead))
+        mx.async_eval(parts)
+        if ahead is not None:
+            yield ahead
+        ahead = start, parts
+    if ahead is not None:
+        yield ahead
+
+
+def _compute(step: Step, rows: Rows) -> Parts:
     """The parts that a tensor is stored in, of these rows."""
     tensor, setting = step.tensor, step.setting
     types = [output.dtype for output in step.outputs]
@@ -111,5 +123,5 @@ def _compute(step: Step, rows: Rows) -> tuple[mx.array, ...]:
         values = tensor.values(rows)
         if setting.mode == "affine":
             values = values.astype(types[1])  # scales are derived in the type that they are stored in
-        parts = tuple(mx.quantize(values, group_size=setting.group_size, bits=setting.bits, mode=setting.mode))
+        parts = quantize(values, setting)
     return tuple(part.astype(kind) for part, kind in zip(parts, types, strict=True))
