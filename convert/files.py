@@ -85,12 +85,14 @@ def _released(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
     if config.vision_config is None:
         told["vision_config"] = None
     else:
-        told["vision_config"] = raw["vision_config"] | {"model_patch_size": config.vision_config.model_patch_size}
+        side, size = config.vision_config.model_patch_size, config.vision_config.mm_embed_dim
+        told["vision_config"] = raw["vision_config"] | {"model_patch_size": side, "output_proj_dims": size}
     if config.audio_config is None:
         told["audio_config"] = None
     else:
         size = config.audio_config.audio_embed_dim
-        told["audio_config"] = raw["audio_config"] | {"audio_embed_dim": size, "audio_samples_per_token": size}
+        names = ("audio_embed_dim", "audio_samples_per_token", "output_proj_dims")
+        told["audio_config"] = raw["audio_config"] | dict.fromkeys(names, size)
     return told
 
 
