@@ -1,1 +1,25 @@
-"""The converter: Hugging Face weights into MLX ones, in little memory; it chooses and writes, and knows no prompts."""
+"""The converter: Hugging Face weights into MLX ones, in little memory; it chooses and writes, and knows no prompts.
+
+Names are loaded when they are first used: the command line asks for options only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .making import convert
+    from .publish import upload
+
+__all__ = ["convert", "upload"]
+
+# No public name may be that of a module: importing the module would put it in the name's place.
+_HOMES = {"convert": "making", "upload": "publish"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

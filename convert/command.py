@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("Expected --hf-path with a Hugging Face repo or a folder to convert, got none")
     recipe = chosen_recipe(arguments)
     if arguments.upload_repo is not None and not arguments.dry_run:
-        from .upload import check_token
+        from .publish import check_token
 
         check_token(arguments.upload_repo)
 
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     record = make(job, target, overwrite=arguments.overwrite, verify=arguments.verify, note=note)
     print(summary(record, target))
     if arguments.upload_repo is not None:
-        from .upload import upload
+        from .publish import upload
 
         print(upload(target, arguments.upload_repo, private=arguments.private))
 

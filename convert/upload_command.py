@@ -13,6 +13,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from .upload import upload
+    from .publish import upload
 
     print(upload(arguments.folder, arguments.repo, private=arguments.private))

@@ -14,7 +14,7 @@ import pytest
 from hub_server import NOWHERE, TOKEN, Cut, Hub, Refusal, Repo, ask, contents, fetch, running
 from mlx_gemma4.convert.card import card
 from mlx_gemma4.convert.record import Record
-from mlx_gemma4.convert.upload import check_folder, check_token
+from mlx_gemma4.convert.publish import check_folder, check_token
 
 REPO = "owner/tiny-4bit"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -31,7 +31,7 @@ except ValueError as error: print(error)
 """
 CHECK = """
 import sys
-from mlx_gemma4.convert.upload import check_token
+from mlx_gemma4.convert.publish import check_token
 try: print(check_token(sys.argv[1]))
 except ValueError as error: print(error)
 """
