@@ -37,7 +37,7 @@ def write_checkpoint(source: Source, plan: Plan, unfinished: Unfinished, tick: T
     shards = plan.shards()
     names = shard_names(len(shards))
     first = 0
-    try:
+    with unfinished.writing():
         for name, steps in zip(names, shards, strict=True):
             if first + len(steps) > unfinished.done:
                 _write_shard(unfinished, name, steps, first, tick)
@@ -47,12 +47,6 @@ def write_checkpoint(source: Source, plan: Plan, unfinished: Unfinished, tick: T
         write_index(unfinished.folder, names, shards)
         write_config(unfinished.folder, source.raw, source.config, plan.quantization)
         copy_files(source.folder, unfinished.folder)
-    except OSError as error:
-        unfinished.discard()
-        raise ValueError(f"Writing {unfinished.target} failed, what was written is removed: {error}") from error
-    except ValueError:
-        unfinished.discard()
-        raise
 
 
 def check_disk(source: Source, plan: Plan, target: Path, already: int = 0) -> None:

@@ -54,33 +54,43 @@ def convert(
 
 
 def make(job: Job, target: Path, *, overwrite: bool = False, verify: bool = False, note: Note) -> Record:
-    """Write a prepared conversion."""
+    """Write a prepared conversion.
+
+    Raises:
+        ValueError: As ``convert``; and what was lost cannot be measured, where the written folder is kept.
+    """
     _check_apart(job.source.folder, target)
-    unfinished = Unfinished(target, fingerprint(job.source, job.plan), overwrite=overwrite)
-    done = job.plan.steps[: unfinished.done]
+    if verify and job.source.config is None:
+        raise ValueError(f"Expected a model of its own to measure, {job.name} is a drafter; leave out --verify")
+    with Unfinished(target, fingerprint(job.source, job.plan), overwrite=overwrite) as unfinished:
+        try:
+            _write(job, unfinished, note)
+            record = make_record(job)
+            if verify:
+                record = _measured(record, job.source.folder, unfinished, note)
+        except KeyboardInterrupt:
+            note(f"Interrupted: the same command goes on from here. To give it up, delete {partial_of(target)}")
+            raise
+        with unfinished.writing():
+            record.write(unfinished.folder)
+            write_card(unfinished.folder)
+            unfinished.complete()
+    return record
+
+
+def _write(job: Job, unfinished: Unfinished, note: Note) -> None:
+    steps, done = job.plan.steps, job.plan.steps[: unfinished.done]
     if done:
-        note(f"Going on where an earlier run has stopped ({len(done)} of {len(job.plan.steps)} tensors are there)")
+        note(f"Going on where an earlier run has stopped ({len(done)} of {len(steps)} tensors are there)")
     try:
-        check_disk(job.source, job.plan, target, already=sum(step.nbytes for step in done))
+        check_disk(job.source, job.plan, unfinished.target, already=sum(step.nbytes for step in done))
     except ValueError:
         if not done:
             unfinished.discard()
         raise
-    total = sum(step.tensor.shape[0] * row_bytes(step.tensor) for step in job.plan.steps)
-    seen = sum(step.tensor.shape[0] * row_bytes(step.tensor) for step in done)
-    try:
-        with shown(total, f"converting to {job.plan.recipe.name}", seen) as tick:
-            write_checkpoint(job.source, job.plan, unfinished, tick)
-        record = make_record(job)
-        if verify:
-            record = _measured(record, job.source.folder, unfinished.folder, note)
-    except KeyboardInterrupt:
-        note(f"Interrupted: the same command goes on from here. To give it up, delete {partial_of(target)}")
-        raise
-    record.write(unfinished.folder)
-    write_card(unfinished.folder)
-    unfinished.complete()
-    return record
+    total, seen = (sum(step.tensor.shape[0] * row_bytes(step.tensor) for step in each) for each in (steps, done))
+    with shown(total, f"converting to {job.plan.recipe.name}", seen) as tick:
+        write_checkpoint(job.source, job.plan, unfinished, tick)
 
 
 def _check_apart(source: Path, target: Path) -> None:
@@ -89,11 +99,17 @@ def _check_apart(source: Path, target: Path) -> None:
         raise ValueError(f"Expected a folder apart from the source, got {target} for {source}; name another --mlx-path")
 
 
-def _measured(record: Record, source: Path, folder: Path, note: Note) -> Record:
+def _measured(record: Record, source: Path, unfinished: Unfinished, note: Note) -> Record:
     """The record with what was lost, by the short form of ``eval quality``."""
     from mlx_gemma4.quality.measure import measure
 
-    quality = measure(source, folder, hear=_can_score(), progress=note)
+    try:
+        quality = measure(source, unfinished.folder, hear=_can_score(), progress=note)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"What was lost cannot be measured: {error}. Without --verify, the same command has nothing more to "
+            f"compute; to give it up, delete {partial_of(unfinished.target)}"
+        ) from error
     loss = {
         "tokens": quality.tokens,
         "kl": quality.kl,

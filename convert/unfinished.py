@@ -9,53 +9,57 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from mlx_gemma4.json_file import read_json
 
-_PROGRESS = "progress.json"
+from .exchange import exchange
+
+_CHECKPOINT, _PROGRESS, _LOCK, _REPLACED = "checkpoint", "progress.json", "lock", "replaced"
+"""What lies in ``NAME.partial``."""
 
 
 class Unfinished:
-    """The growing folder of ``target``, locked against a second writer.
+    """The growing folder of ``target``, locked against a second writer as long as the block lasts.
 
     Args:
         plan: What is being written, as a text that is the same when, and only when, the result is.
 
     Raises:
-        ValueError: The target exists and may not be replaced, or another process is writing it.
+        ValueError: The target exists and may not be replaced, cannot be written, or another process is writing it.
     """
 
     def __init__(self, target: Path, plan: str, *, overwrite: bool = False) -> None:
         self.target = target
         self._plan = plan
-        self._replaced = target.with_name(f"{target.name}.replaced")
-        self._root = partial_of(target)
-        self.folder = self._root / "checkpoint"
-        self._mend()
         check_target(target, overwrite)
-        self._root.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._root / "lock").open("w")
+        self._place = target.resolve()
+        self._root = partial_of(target)
+        self.folder = self._root / _CHECKPOINT
+        self._lock = _locked(self._root, target)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise ValueError(f"Expected to be alone in writing {target}, another conversion is at it") from error
+            _check_free(target, overwrite)  # another process may have put it there since
+        except ValueError:
+            self.discard()
+            raise
         self.done = self._steps_done()
         self.folder.mkdir(exist_ok=True)
 
-    def _mend(self) -> None:
-        """A run may have been cut off while it put the old folder away, or when it had only to tidy up."""
-        if self._replaced.is_dir() and not self.target.exists():
-            self._replaced.rename(self.target)
-        shutil.rmtree(self._replaced, ignore_errors=True)
-        if self.target.exists() and self._root.is_dir() and not self.folder.exists():
-            shutil.rmtree(self._root)
+    def __enter__(self) -> Unfinished:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
 
     def _steps_done(self) -> int:
         """How many steps an earlier run of the same plan has finished; what another plan has left is removed."""
         path = self._root / _PROGRESS
-        told = read_json(path) if path.is_file() else {}
+        told = {}
+        with suppress(FileNotFoundError, ValueError):  # none, or not whole after a power failure
+            told = read_json(path)
         if told.get("plan") == self._plan:
             return int(told["done"])
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -68,38 +72,107 @@ class Unfinished:
         path.write_text(json.dumps({"plan": self._plan, "done": done}), encoding="utf-8")
         path.replace(self._root / _PROGRESS)
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What fails in here leaves nothing behind.
+
+        Raises:
+            ValueError: For an OSError, too: the disk is full, for example.
+        """
+        try:
+            yield
+        except OSError as error:
+            self.discard()
+            raise ValueError(f"Writing {self.target} failed, what was written is removed: {error}") from error
+        except ValueError:
+            self.discard()
+            raise
+
     def complete(self) -> None:
         """Put the folder in its place."""
-        for path in self.folder.iterdir():
+        for path in (*self.folder.iterdir(), self.folder):
             _sync(path)
-        if self.target.exists():
-            self.target.rename(self._replaced)
-        self.folder.rename(self.target)
-        _sync(self.target.parent)
+        if self._place.exists():
+            # from here on, the folder may be the old one, which is not to be gone on with
+            (self._root / _PROGRESS).unlink(missing_ok=True)
+            if not exchange(self.folder, self._place):
+                self._place.rename(self._root / _REPLACED)
+                self.folder.rename(self._place)
+        else:
+            self.folder.rename(self._place)
+        with suppress(OSError):  # it is in its place, whatever happens
+            _sync(self._place.parent)
         self.discard()
-        shutil.rmtree(self._replaced, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove what was written and is not in its place."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        _remove(self._root)
         self._lock.close()
 
 
 def partial_of(target: Path) -> Path:
-    """Where a folder grows."""
-    return target.with_name(f"{target.name}.partial")
+    """Where a folder grows: on the disk of its place, wherever links lead."""
+    place = target.resolve()
+    return place.with_name(f"{place.name}.partial")
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Raise a ValueError if a folder may not be put there."""
-    if not target.exists():
-        return
-    if target.is_dir() and not any(target.iterdir()):
+    """Raise a ValueError if a folder may not be put there; what a run that was cut off had left to do is done."""
+    place = target.resolve()
+    if Path.cwd().is_relative_to(place):
+        raise ValueError(f"Expected a folder to make, got {target}, in which you are; name another --mlx-path")
+    ground = next(folder for folder in place.parents if folder.exists())
+    if not (ground.is_dir() and os.access(ground, os.W_OK | os.X_OK)):
+        raise ValueError(
+            f"Expected a folder that can be written to for {target}, got {ground}; name another --mlx-path"
+        )
+    _mend(target)
+    _check_free(target, overwrite)
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    place = target.resolve()
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return
     if not overwrite:
         raise ValueError(f"Expected a folder to make, {target} exists already; --overwrite replaces it")
-    if not (target.is_dir() and (target / "config.json").is_file()):
+    if not ((place / "config.json").is_file() and any(place.glob("*.safetensors"))):
         raise ValueError(f"Expected a checkpoint to replace at {target}, got something else: remove it yourself")
+
+
+def _mend(target: Path) -> None:
+    """A run may have been cut off while it changed the folders, or before there was anything to go on with."""
+    root, place = partial_of(target), target.resolve()
+    if not root.is_dir():
+        return
+    with _locked(root, target):
+        if (root / _REPLACED).exists() and not place.exists():
+            (root / _CHECKPOINT).rename(place)
+        if not ((root / _PROGRESS).is_file() and (root / _CHECKPOINT).is_dir()):
+            _remove(root)
+
+
+def _locked(root: Path, target: Path) -> TextIO:
+    """The lock of a growing folder, held until it is closed."""
+    path = root / _LOCK
+    while True:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise ValueError(f"Expected to be alone in writing {target}, another conversion is at it") from error
+        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            return lock
+        lock.close()  # its owner has ended, and removed it, since it was opened
+
+
+def _remove(root: Path) -> None:
+    """Remove a growing folder, its lock last: until then, no other process begins there."""
+    for name in (_CHECKPOINT, _REPLACED):
+        shutil.rmtree(root / name, ignore_errors=True)
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
