@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+import threading
 
 import mlx.core as mx
 
@@ -30,8 +30,15 @@ def quantize(values: mx.array, setting: Setting) -> tuple[mx.array, ...]:
     return tuple(mx.concatenate(list(parts)) for parts in zip(*pieces, strict=True))
 
 
-@cache
+_own = threading.local()
+"""Streams belong to the thread that has made them."""
+
+
 def _streams() -> list[mx.Stream]:
-    if mx.metal.is_available():
-        return [mx.default_stream(mx.default_device())]
-    return [mx.new_stream(mx.cpu) for _ in range(os.cpu_count() or 1)]
+    if not hasattr(_own, "streams"):
+        if mx.metal.is_available():
+            _own.streams = [mx.default_stream(mx.default_device())]
+        else:
+            _own.streams = [mx.new_stream(mx.cpu) for _ in range(os.cpu_count() or 1)]
+    streams: list[mx.Stream] = _own.streams
+    return streams
