@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is there")
     parser.add_argument("--dry-run", action="store_true", help="say what would be made, and write nothing")
 
-    how = parser.add_argument_group("how weights are stored", "Without any of these: as they are, in MLX's layout.")
+    how = parser.add_argument_group(
+        "how weights are stored", "Without any of these: as plain numbers, in MLX's layout."
+    )
     how.add_argument("--recipe", metavar="NAME", help="by a recipe of --list-recipes")
     how.add_argument("--list-recipes", action="store_true", help="describe the recipes, with their sizes for the 12B")
     how.add_argument(
@@ -65,6 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.hf_path is None:
         raise ValueError("Expected --hf-path with a Hugging Face repo or a folder to convert, got none")
+    if arguments.private and arguments.upload_repo is None:
+        raise ValueError("Expected --upload-repo with a repo to make private, got --private alone")
     recipe = chosen_recipe(arguments)
     if arguments.upload_repo is not None and not arguments.dry_run:
         from .publish import check_token
@@ -76,7 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
     from .unfinished import check_target
 
     target = Path(arguments.mlx_path)
-    check_target(target, arguments.overwrite)
+    if not arguments.dry_run:
+        check_target(target, arguments.overwrite)
     job = prepare(
         arguments.hf_path,
         recipe,
@@ -116,9 +121,9 @@ def chosen_recipe(arguments: argparse.Namespace) -> str | Recipe:
         )
         if value is not None
     }
-    asked = [name for name, given in (("-q", arguments.quantize), ("-d", arguments.dequantize)) if given]
-    if arguments.dequantize and (arguments.quantize or own or arguments.recipe):
-        raise ValueError(f"Expected either -d or a way to quantize, got {', '.join([*asked, *own])}")
+    asked = [name for name, given in (("-q", arguments.quantize), ("--recipe", arguments.recipe)) if given]
+    if arguments.dequantize and (asked or own):
+        raise ValueError(f"Expected either -d or a way to quantize, got -d, {', '.join([*asked, *own])}")
     if arguments.recipe is not None and own:
         raise ValueError(
             f"Expected either --recipe or {', '.join(own)}, got both; --q-module changes single modules of a recipe"
