@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_gemma4.config import Config
-from mlx_gemma4.json_file import read_json
+from mlx_gemma4.json_file import read_json, typed
 from mlx_gemma4.weights import config_of, model_name, parameter_shapes, weight_files
 
 from .setting import Setting
@@ -56,18 +56,38 @@ def open_source(folder: Path) -> Source:
     if not path.is_file():
         raise ValueError(f"Expected a checkpoint folder with a config.json, found none at {path}")
     raw = read_json(path)
-    plain = {key: value for key, value in raw.items() if key not in ("quantization", "quantization_config")}
-    is_drafter = raw.get("model_type") == DRAFTER
-    entries = _entries(folder, is_drafter)
-    tensors = _tensors(entries, raw, path)
-    if is_drafter:
+    with typed(path):
+        plain = _without_quantization(raw)
+        is_drafter = raw.get("model_type") == DRAFTER
+        if is_drafter:
+            _check_drafter(plain, path)
+        config = None if is_drafter else Config.from_dict(plain)
+        compressed = _compressed_block(raw)
+        group_size = None if compressed is None else _compressed_group(compressed, path)
+    entries = _entries(folder, is_drafter=is_drafter)
+    tensors = _stored(entries, raw, path) if compressed is None else _compressed(entries, group_size)
+    if config is None:
         return Source(folder, plain, None, tensors)
-    config = config_of(Config.from_dict(plain), entries)
+    config = config_of(config, entries)
     _check_shapes(config, tensors, folder)
     return Source(folder, plain, config, tensors)
 
 
-def _entries(folder: Path, is_drafter: bool) -> dict[str, Entry]:
+def _without_quantization(raw: Mapping[str, Any]) -> dict[str, Any]:
+    blocks = ("quantization", "quantization_config")
+    plain = {key: value for key, value in raw.items() if key not in blocks}
+    if isinstance(plain.get("text_config"), dict):
+        plain["text_config"] = {key: value for key, value in plain["text_config"].items() if key not in blocks}
+    return plain
+
+
+def _check_drafter(raw: Mapping[str, Any], path: Path) -> None:
+    """The drafter is converted, not run: of its config only this is needed."""
+    if not (raw.get("text_config") or {}).get("layer_types"):
+        raise ValueError(f"Expected layer_types in text_config in {path}, found none")
+
+
+def _entries(folder: Path, *, is_drafter: bool) -> dict[str, Entry]:
     """The tensors on disk by the names that they will have."""
     entries: dict[str, Entry] = {}
     for path in weight_files(folder):
@@ -86,24 +106,39 @@ def _drafter_name(name: str) -> str | None:
     return None if name.startswith("lm_head.") else name
 
 
-def _tensors(entries: Mapping[str, Entry], raw: Mapping[str, Any], path: Path) -> tuple[Tensor, ...]:
-    compressed = _compressed_block(raw)
-    if compressed is not None:
-        return _compressed(entries, compressed, path)
+def _stored(entries: Mapping[str, Entry], raw: Mapping[str, Any], path: Path) -> tuple[Tensor, ...]:
+    """Plain tensors, and modules that MLX has quantized."""
     block = raw.get("quantization") or raw.get("quantization_config") or {}
     stored = {name.removesuffix(".scales") for name in entries if name.endswith(".scales")}
     if stored and "bits" not in block:
         raise ValueError(f"Expected a quantization block in {path}: {len(stored)} modules have scales")
-    computed = next(entry.dtype for name, entry in entries.items() if len(entry.shape) == 1 and "norm" in name)
+    norms = (entry.dtype for name, entry in entries.items() if len(entry.shape) == 1 and "norm" in name)
+    computed = next(norms, mx.bfloat16)
     tensors: list[Tensor] = []
     for name, entry in entries.items():
         module, _, parameter = name.rpartition(".")
-        if module not in stored:
+        if module in stored and parameter == "weight":
+            tensors.append(_quantized(name, entries, _stored_setting(block, module), computed))
+        elif module not in stored or parameter not in ("scales", "biases"):
             tensors.append(_plain(name, entry))
-        elif parameter == "weight":
-            parts = [entries[f"{module}.{part}"] for part in ("scales", "biases") if f"{module}.{part}" in entries]
-            tensors.append(Quantized(name, (entry, *parts), _stored_setting(block, module), computed))
     return tuple(tensors)
+
+
+def _quantized(name: str, entries: Mapping[str, Entry], setting: Setting, computed: mx.Dtype) -> Quantized:
+    module, packed = name.removesuffix(".weight"), entries[name]
+    rows, words = packed.shape
+    groups = (rows, words * 32 // setting.bits // setting.group_size)
+    parts = []
+    for part in ("scales", "biases") if setting.mode == "affine" else ("scales",):
+        entry = entries.get(f"{module}.{part}")
+        if entry is None or entry.shape != groups:
+            found = "none" if entry is None else str(list(entry.shape))
+            raise ValueError(
+                f"Expected {part} of {list(groups)} for {packed.name} ({setting}) in {packed.path}, got {found}"
+            )
+        parts.append(entry)
+    scales = parts[0].dtype
+    return Quantized(name, (packed, *parts), setting, scales if scales in _FLOATING else computed)
 
 
 def _plain(name: str, entry: Entry) -> Plain:
@@ -123,15 +158,18 @@ def _stored_setting(block: Mapping[str, Any], module: str) -> Setting:
 
 
 def _compressed_block(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What another tool says of its quantization; where MLX's own block is, that counts."""
+    if raw.get("quantization"):
+        return None
     for table in (raw, raw.get("text_config") or {}):
         block = table.get("quantization_config") or {}
-        if "quant_method" in block and "bits" not in block:
+        if "quant_method" in block:
             return dict(block)
     return None
 
 
-def _compressed(entries: Mapping[str, Entry], block: Mapping[str, Any], path: Path) -> tuple[Tensor, ...]:
-    group_size = _compressed_group(block, path)
+def _compressed(entries: Mapping[str, Entry], group_size: int | None) -> tuple[Tensor, ...]:
+    """Plain tensors, and modules that compressed-tensors has packed; without a group size, with one scale a row."""
     tensors: list[Tensor] = []
     for name, entry in entries.items():
         module, _, parameter = name.rpartition(".")
@@ -142,11 +180,14 @@ def _compressed(entries: Mapping[str, Entry], block: Mapping[str, Any], path: Pa
         if parameter != "weight_packed":
             tensors.append(_plain(name, entry))
             continue
-        columns = entry.shape[1] * 8
+        rows, columns = entry.shape[0], entry.shape[1] * 8
         size = group_size or next((size for size in (128, 64, 32) if columns % size == 0), 32)
         if columns % size:
             raise ValueError(f"Expected groups of {size} that divide the {columns} inputs of {entry.name}")
-        scales = entries[f"{module}.weight_scale"]
+        groups, scales = (rows, columns // size if group_size else 1), entries.get(f"{module}.weight_scale")
+        if scales is None or scales.shape != groups:
+            found = "none" if scales is None else str(list(scales.shape))
+            raise ValueError(f"Expected a weight_scale of {list(groups)} for {entry.name} in {entry.path}, got {found}")
         tensors.append(PackedInt4(f"{module}.weight", entry, scales, Setting.of("affine", 4, size)))
     return tuple(tensors)
 
