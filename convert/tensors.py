@@ -112,12 +112,7 @@ class Quantized:
         return (packed.read(start, stop), *(read_finite(entry, start, stop) for entry in others))
 
     def values(self, rows: Rows) -> mx.array:
-        packed, scales, *biases = self.stored(rows)
-        own = self.exact
-        values = mx.dequantize(
-            packed, scales, biases[0] if biases else None, group_size=own.group_size, bits=own.bits, mode=own.mode
-        )
-        return values.astype(self.computed)
+        return _dequantized(self.stored(rows), self.exact).astype(self.computed)
 
     def stored(self, rows: Rows) -> tuple[mx.array, ...]:
         return tuple(entry.to_mlx(part) for entry, part in zip(self.entries, rows, strict=True))
@@ -148,8 +143,7 @@ class PackedInt4:
         return self.packed.read(start, stop), read_finite(self.scales, start, stop)
 
     def values(self, rows: Rows) -> mx.array:
-        packed, scales, biases = self.stored(rows)
-        return mx.dequantize(packed, scales, biases, group_size=self.exact.group_size, bits=4)
+        return _dequantized(self.stored(rows), self.exact).astype(self.dtype)
 
     def stored(self, rows: Rows) -> tuple[mx.array, ...]:
         groups = self.shape[1] // self.exact.group_size
@@ -157,6 +151,22 @@ class PackedInt4:
         if scales.shape[1] == 1:
             scales = mx.repeat(scales, groups, axis=1)
         return mx.array(rows[0].view(np.uint32)), scales, -8 * scales
+
+
+def _dequantized(parts: tuple[mx.array, ...], setting: Setting) -> mx.array:
+    """Values in float32, to be rounded once: in the scales' own type, scale · q would be rounded before the bias."""
+    packed, scales, *biases = parts
+    if biases:
+        scales, biases = scales.astype(mx.float32), [biases[0].astype(mx.float32)]
+    return mx.dequantize(
+        packed,
+        scales,
+        biases[0] if biases else None,
+        group_size=setting.group_size,
+        bits=setting.bits,
+        mode=setting.mode,
+        dtype=mx.float32,
+    )
 
 
 def read_finite(entry: Entry, start: int, stop: int) -> np.ndarray:
