@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from .recipes import Recipe
-from .setting import Setting
+from .setting import MODES, Setting
 from .tensor_file import Output
 from .tensors import Tensor
 
@@ -99,7 +99,7 @@ def make_plan(tensors: Iterable[Tensor], recipe: Recipe, *, dtype: mx.Dtype | No
     ordered = sorted(tensors, key=lambda tensor: len(tensor.shape) < 2)
     modules = [module_of(tensor) for tensor in ordered if is_module(tensor)]
     for rule in recipe.rules:
-        if rule.is_own and not any(fnmatchcase(module, rule.pattern) for module in modules):
+        if rule.is_firm and not any(fnmatchcase(module, rule.pattern) for module in modules):
             raise ValueError(
                 f"Expected a pattern that fits a module, got {rule.pattern!r}; modules are {_some(modules)}"
             )
@@ -122,9 +122,7 @@ def type_name(dtype: mx.Dtype) -> str:
 
 
 def _step(tensor: Tensor, recipe: Recipe, dtype: mx.Dtype | None) -> Step:
-    setting = None
-    if is_module(tensor):
-        setting = tensor.exact if recipe.keeps_exact and tensor.exact else recipe.choose(module_of(tensor))
+    setting = recipe.choose(module_of(tensor), tensor.exact) if is_module(tensor) else None
     kept = dtype if dtype is not None and mx.issubdtype(tensor.dtype, mx.floating) else tensor.dtype
     if setting is None:
         return Step(tensor, None, (Output(tensor.name, kept, tensor.shape),))
@@ -134,11 +132,12 @@ def _step(tensor: Tensor, recipe: Recipe, dtype: mx.Dtype | None) -> Step:
 def _quantized_outputs(tensor: Tensor, setting: Setting, dtype: mx.Dtype) -> tuple[Output, ...]:
     rows, columns = tensor.shape
     if columns % setting.group_size:
-        fitting = [size for size in (128, 64, 32, 16) if columns % size == 0]
-        way = f"{', '.join(map(str, fitting))} would" if fitting else "none would: leave it as it is"
+        module = module_of(tensor)
+        fitting = [str(size) for size in MODES[setting.mode][1] if columns % size == 0]
+        way = f"{', '.join(fitting)} would (--q-group-size)" if fitting else f"none that {setting.mode} has would"
         raise ValueError(
-            f"Expected a group size that divides the {columns} inputs of {module_of(tensor)}, "
-            f"got {setting.group_size}; {way} (--q-group-size, or --q-module '{module_of(tensor)}=none' for this one)"
+            f"Expected a group size that divides the {columns} inputs of {module}, got {setting.group_size}; {way}; "
+            f"--q-module '{module}=none' leaves it as it is"
         )
     module, groups = module_of(tensor), (rows, columns // setting.group_size)
     packed = Output(tensor.name, mx.uint32, (rows, columns * setting.bits // 32))

@@ -16,7 +16,7 @@ from .blocks import row_bytes
 from .detect import decoder_on_grid, with_grid
 from .plan import Plan, is_module, make_plan, module_of, type_name
 from .progress import shown
-from .recipes import AUTO, DECODER, Recipe, find_recipe, with_rules
+from .recipes import AUTO, DECODER, EMBEDDING, Recipe, Rule, find_recipe, with_rules
 from .source import Source, open_source
 from .tensors import PackedInt4
 
@@ -65,6 +65,8 @@ def prepare(
             note("These weights were trained for 4 bits: recipe qat, which keeps them exactly")
     if isinstance(recipe, str):
         recipe = find_recipe(recipe, [module_of(tensor) for tensor in source.tensors if is_module(tensor)])
+    if source.raw.get("use_ordered_embeddings"):
+        recipe = _with_plain_embedding(recipe, source, note)
     recipe = with_rules(recipe, modules)
     if recipe.keeps_exact:
         source = _with_exact(source, bool(found), note)
@@ -72,6 +74,13 @@ def prepare(
     _check_scales(plan)
     _warn_of_loss(plan, set(found), note)
     return Job(str(hf_path), source, plan)
+
+
+def _with_plain_embedding(recipe: Recipe, source: Source, note: Note) -> Recipe:
+    """A drafter's ordered embedding is looked at row by row: mlx-vlm takes its weight for plain numbers, and fails."""
+    if any(recipe.choose(module_of(tensor)) for tensor in source.tensors if fnmatchcase(module_of(tensor), EMBEDDING)):
+        note("The embedding stays as it is, its rows are read as plain numbers (use_ordered_embeddings)")
+    return replace(recipe, rules=(Rule(EMBEDDING, None, is_firm=True), *recipe.rules))
 
 
 def _with_exact(source: Source, found: bool, note: Note) -> Source:
@@ -98,8 +107,8 @@ def _check_scales(plan: Plan) -> None:
         scales = step.outputs[1].dtype if step.is_exact else step.tensor.dtype
         if scales not in (step.tensor.dtype, mx.float32, mx.uint8):
             raise ValueError(
-                f"Expected the scales of weights trained for 4 bits to stay {type_name(step.tensor.dtype)}, "
-                f"got dtype {type_name(scales)}; leave out --dtype"
+                f"Expected the scales of weights that stay quantized as they are to stay "
+                f"{type_name(step.tensor.dtype)}, got dtype {type_name(scales)}; leave out --dtype"
             )
 
 

@@ -23,8 +23,8 @@ class Rule:
 
     pattern: str
     setting: Setting | None
-    is_own: bool = False
-    """The user's: it has to fit a module."""
+    is_firm: bool = False
+    """The user's, or the model's: it has to fit a module, and decides of exact quantized forms too."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,18 @@ class Recipe:
     description: str
     rules: tuple[Rule, ...]
     keeps_exact: bool = False
-    """Modules that have an exact quantized form keep it, whatever the rules say."""
+    """Modules that have an exact quantized form keep it, unless a firm rule fits them."""
 
-    def choose(self, module: str) -> Setting | None:
-        """How a module is to be stored."""
-        return next((rule.setting for rule in self.rules if fnmatchcase(module, rule.pattern)), None)
+    def choose(self, module: str, exact: Setting | None = None) -> Setting | None:
+        """How a module is to be stored.
+
+        Args:
+            exact: Its exact quantized form, if it has one.
+        """
+        rule = next((rule for rule in self.rules if fnmatchcase(module, rule.pattern)), None)
+        if self.keeps_exact and exact is not None and not (rule is not None and rule.is_firm):
+            return exact
+        return None if rule is None else rule.setting
 
 
 def _uniform(name: str, description: str, setting: Setting, embedding: Setting = _EMBEDDING) -> Recipe:
@@ -106,7 +113,7 @@ def with_rules(recipe: Recipe, texts: Sequence[str]) -> Recipe:
         pattern, equals, form = text.rpartition("=")
         if not (pattern and equals and form):
             raise ValueError(f"Expected PATTERN=FORMAT ('*.v_proj=8'), got {text!r}")
-        rules.append(Rule(pattern, Setting.parse(form), is_own=True))
+        rules.append(Rule(pattern, Setting.parse(form), is_firm=True))
     return replace(recipe, rules=(*reversed(rules), *recipe.rules))
 
 
