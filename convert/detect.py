@@ -12,20 +12,33 @@ from .blocks import fetched, row_blocks, row_bytes
 from .plan import is_module, module_of
 from .progress import Tick
 from .recipes import DECODER
-from .tensors import OnGrid, Plain, Tensor
+from .tensors import OnGrid, Plain, Quantized, Rows, Tensor
 
 _SAMPLE_ROWS = 4
 
 
 def looks_on_grid(tensor: Tensor) -> bool:
-    """Whether a few rows of a plain matrix lie on the grid: that they do not is proof, that they do is none."""
-    if type(tensor) is not Plain or not is_module(tensor):
+    """Whether a few rows of a matrix lie on the grid: that they do not is proof, that they do is none."""
+    if not is_module(tensor):
         return False
+    if isinstance(tensor, Quantized):
+        return tensor.exact == grid.GRID and all(_are_symmetric(tensor, rows) for rows in _sample(tensor))
+    if type(tensor) is not Plain:
+        return False
+    rows = mx.concatenate([tensor.values(rows) for rows in _sample(tensor)])
+    return grid.on_grid(rows) and bool(mx.any(rows != 0).item())
+
+
+def _sample(tensor: Tensor) -> list[Rows]:
     count = tensor.shape[0]
     starts = sorted({0, count // 3, 2 * count // 3, max(0, count - _SAMPLE_ROWS)})
-    parts = [tensor.values(tensor.fetch(start, min(start + _SAMPLE_ROWS, count))) for start in starts]
-    rows = mx.concatenate(parts)
-    return grid.on_grid(rows) and bool(mx.any(rows != 0).item())
+    return [tensor.fetch(start, min(start + _SAMPLE_ROWS, count)) for start in starts]
+
+
+def _are_symmetric(tensor: Tensor, rows: Rows) -> bool:
+    """Whether biases are −8 scales, as on the grid; of groups that ``mx.quantize`` has made, only some are so."""
+    _, scales, biases = tensor.stored(rows)
+    return bool(mx.all(biases == -8 * scales).item())
 
 
 def decoder_on_grid(tensors: Iterable[Tensor]) -> list[str]:
@@ -35,16 +48,17 @@ def decoder_on_grid(tensors: Iterable[Tensor]) -> list[str]:
 
 
 def with_grid(tensors: Iterable[Tensor], tick: Tick) -> tuple[Tensor, ...]:
-    """The tensors, those of which every row lies on the grid as ``OnGrid``.
+    """The tensors, plain ones of which every row lies on the grid as ``OnGrid``.
 
     Args:
         tick: Told of the bytes that were looked at.
     """
-    return tuple(_on_grid(tensor, tick) if looks_on_grid(tensor) else tensor for tensor in tensors)
+    return tuple(
+        _on_grid(tensor, tick) if isinstance(tensor, Plain) and looks_on_grid(tensor) else tensor for tensor in tensors
+    )
 
 
-def _on_grid(tensor: Tensor, tick: Tick) -> Tensor:
-    assert isinstance(tensor, Plain)
+def _on_grid(tensor: Plain, tick: Tick) -> Tensor:
     blocks = row_blocks(tensor)
     for (start, stop), rows in zip(blocks, fetched([(tensor, *block) for block in blocks]), strict=True):
         if not grid.on_grid(tensor.values(rows)):
