@@ -7,14 +7,14 @@ from pathlib import Path
 from mlx_gemma4 import __version__
 
 from .prepare import Job
-from .record import NAME, Record
+from .record import Record
 
 
 def make_record(job: Job) -> Record:
     """The record of a conversion, its loss not measured yet."""
     plan, folder = job.plan, job.source.folder
     repo = None if Path(job.name).is_dir() or "/" not in job.name else job.name
-    earlier = Record.read(folder) if (folder / NAME).is_file() else None
+    earlier = _earlier(folder)
     return Record(
         source=repo or Path(job.name).resolve().name,
         base_model=earlier.base_model if earlier else repo,
@@ -29,16 +29,23 @@ def make_record(job: Job) -> Record:
     )
 
 
+def _earlier(folder: Path) -> Record | None:
+    """The record of a source that was converted itself; None where it has none, or another version's."""
+    try:
+        return Record.read(folder)
+    except ValueError:
+        return None
+
+
 def _license(repo: str | None, folder: Path) -> str | None:
     """The licence that a card names; None where it names none or cannot be had."""
     from huggingface_hub import hf_hub_download, metadata_load
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     path = folder / "README.md"
-    if repo is not None:
-        try:
+    try:
+        if repo is not None:
             path = Path(hf_hub_download(repo, "README.md"))
-        except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError):
-            return None
-    told = (metadata_load(path) or {}) if path.is_file() else {}
+        told = (metadata_load(path) or {}) if path.is_file() else {}
+    except Exception:  # no network, no card, no YAML in it: the weights are written, and must not be lost for a line
+        return None
     return str(told["license"]) if told.get("license") else None
