@@ -16,7 +16,7 @@ from .plan import Step
 from .record import NAME as RECORD
 
 INDEX = "model.safetensors.index.json"
-_OWN = ("config.json", INDEX, RECORD, "*.safetensors")
+_OWN = ("config.json", "*.index.json", RECORD, "*.safetensors")
 """Written here, not copied."""
 
 
