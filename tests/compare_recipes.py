@@ -56,7 +56,7 @@ def row(name: str, record: Record, quality: Quality) -> str:
     tokens = sum(part.tokens for part in parts)
     kl, top1 = (sum(getattr(part, key) * part.tokens for part in parts) / tokens for key in ("kl", "top1"))
     sizes = f"{record.size_bytes / 1e6:.2f} | {record.bits_per_weight:.2f}"
-    return f"| {name} | {sizes} | {kl:.5f} | {top1:.1%} | {quality.wer:.1%} (source {quality.reference_wer:.1%}) |"
+    return f"| {name} | {sizes} | {kl:.5f} | {top1:.1%} | {quality.wer:.1%} |"
 
 
 if __name__ == "__main__":

@@ -17,15 +17,20 @@ if TYPE_CHECKING:
     from mlx_gemma4.sample import Sampling
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which checkpoint."""
+def add_model(parser: argparse.ArgumentParser, dtype: str | None = None) -> None:
+    """Which checkpoint, and the type to compute in; None is the checkpoint's own."""
     parser.add_argument(
         "--model",
         help=f"checkpoint folder, Hugging Face repo id, or 'demo' (default: ${MODEL_VARIABLE}, or {DEFAULT_MODEL})",
     )
     parser.add_argument("--revision", help="branch, tag or commit of the repo")
     parser.add_argument(
-        "--dtype", choices=("bfloat16", "float16", "float32"), help="compute in this type (default: the checkpoint's)"
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        default=dtype,
+        help="compute in this type (default: the checkpoint's)"
+        if dtype is None
+        else f"compare in this type (default: {dtype})",
     )
 
 

@@ -29,7 +29,7 @@ PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", required=True, help="what was converted: checkpoint folder, repo id or 'demo'")
-    add_model(parser)
+    add_model(parser, dtype="float32")
     parser.add_argument("--text", metavar="FILE", help=TEXT)
     parser.add_argument("--audio", metavar="MANIFEST", help=AUDIO)
     parser.add_argument("--language", default="English", help="language spoken (default: English)")
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
         recordings=recordings,
         language=arguments.language,
         limit=arguments.limit,
-        dtype=DTYPES.get(arguments.dtype),
+        dtype=DTYPES[arguments.dtype],
         hear=not arguments.no_wer,
         progress=note,
     )

@@ -63,7 +63,7 @@ def measure(
     recordings: Sequence[Recording] | None = None,
     language: str = "English",
     limit: int | None = None,
-    dtype: mx.Dtype | None = None,
+    dtype: mx.Dtype = mx.float32,
     hear: bool = True,
     progress: Progress = lambda line: None,
 ) -> Quality:
@@ -77,8 +77,9 @@ def measure(
             are left out where a checkpoint has no audio weights.
         language: What is spoken in them.
         limit: Only the first so many chunks of text and recordings.
-        dtype: Compute in this type; None takes each checkpoint's own.
-        hear: Transcribe the recordings with both for word error rates, which need the [eval] extra.
+        dtype: Compare in this type.
+        hear: Transcribe the recordings with both, each in its own type, for word error rates, which need the [eval]
+            extra.
 
     Raises:
         ValueError: The checkpoints are not conversions of one model, or lack what is asked for; nothing to score; a
@@ -107,7 +108,7 @@ def measure(
     _check_tokenizers(pair, processor, probes)
 
     found, errors, drifts = _run(pair, probes, progress)
-    rates = [_heard(each, asked, language, dtype, progress) if hear and asked else None for each in (reference, model)]
+    rates = [_heard(each, asked, language, progress) if hear and asked else None for each in (reference, model)]
     return _quality(probes, found, errors, drifts, rates)
 
 
@@ -188,15 +189,11 @@ def _check_tokenizers(pair: Pair, processor: Processor, probes: Sequence[Probe])
                 )
 
 
-def _heard(
-    folder: Path, recordings: Sequence[Recording], language: str, dtype: mx.Dtype | None, progress: Progress
-) -> float | None:
+def _heard(folder: Path, recordings: Sequence[Recording], language: str, progress: Progress) -> float | None:
     """The word error rate of one checkpoint, which is gone afterwards."""
     mx.clear_cache()  # and so is the one before
     progress(f"listening with {folder}")
-    transcriber = Transcriber(
-        load_model(folder, dtype=dtype), Processor.from_folder(folder), text=instruction(language)
-    )
+    transcriber = Transcriber(load_model(folder), Processor.from_folder(folder), text=instruction(language))
     settings = Endpointing(max_utterance=transcriber.max_frames * transcriber.frame_seconds)
     total = Score()
     for result in evaluate(

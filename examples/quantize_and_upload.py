@@ -1,0 +1,38 @@
+"""Quantize a checkpoint by several recipes, keep the smallest that loses little, and upload it.
+
+    python examples/quantize_and_upload.py [SOURCE] [OWNER/NAME]
+
+SOURCE is a folder, a Hugging Face repo or, without arguments, the demo's checkpoint. Nothing is uploaded unless a repo
+is named.
+"""
+
+import sys
+from pathlib import Path
+
+from mlx_gemma4.convert import convert, upload
+
+RECIPES = ("8bit", "mixed", "4bit")  # the largest first
+MAX_KL = 0.05  # nats a token, against the source
+
+
+def main(source: str, repo: str | None) -> None:
+    best = None
+    for recipe in RECIPES:
+        folder = Path(f"{Path(source).name}-{recipe}")
+        record = convert(source, folder, recipe=recipe, verify=True, overwrite=True)
+        assert record.loss is not None
+        print(
+            f"{folder}: {record.size_bytes / 1e6:.1f} MB, {record.bits_per_weight:.2f} bits per weight, "
+            f"KL {record.loss['kl']:.4f}, same likeliest token {record.loss['top1']:.1%}"
+        )
+        if record.loss["kl"] <= MAX_KL:
+            best = folder
+    if best is None:
+        sys.exit(f"no recipe loses less than {MAX_KL} nats a token")
+    print(f"the smallest within {MAX_KL} nats is {best}")
+    if repo is not None:
+        print(upload(best, repo))
+
+
+if __name__ == "__main__":
+    main(*(sys.argv[1:] + ["demo", None][len(sys.argv) - 1 :]))
