@@ -111,6 +111,11 @@ def converted_name(name: str) -> str:
     return name.removeprefix("model.").replace("language_model.", "language_model.model.", 1)
 
 
+def released_name(name: str) -> str:
+    """And back."""
+    return f"model.{name.replace('language_model.model.', 'language_model.', 1)}"
+
+
 def stored(folder: Path) -> Tensors:
     """All tensors of a converted folder, as they are on disk."""
     tensors: Tensors = {}

@@ -288,7 +288,7 @@ def test_a_few_modules_off_the_grid(tmp_path: Path, off: str, count: int, more: 
             assert mx.array_equal(tensors[f"{module}.{part}"], values), name
 
 
-def test_a_module_that_only_looks_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_only_looks_so(tmp_path: Path) -> None:
     """One whose sample lies on the grid, and of which another row does not, is named too."""
     q4_checkpoint(tmp_path / "q4")
     tensors = stored(tmp_path / "q4")
