@@ -67,7 +67,8 @@ def _download(repo: str, revision: str | None) -> Path:
     size = _announced_size(repo, revision)
     print(f"Downloading {repo} ({size / 1e9:.1f} GB), once, to the Hugging Face cache", file=sys.stderr)
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+        # the client keeps no part of a file: with one after the other, a break costs a part of one, not of all
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES), max_workers=1))
     except GatedRepoError as error:  # anyone may see what such a repo holds, but not download it
         raise _gated(repo) from error
     except Exception as error:  # whatever the HTTP client of the installed version raises, or the disk

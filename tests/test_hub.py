@@ -192,7 +192,16 @@ def test_connection_that_is_gone(shards: Hub, tmp_path: Path) -> None:
     shards.sent.clear()
     folder, _ = fetch(tmp_path, shards.address)
     assert contents(folder) == shards.repos[REPO].files
-    assert set(shards.sent) == {PATHS[1]}
+    assert shards.sent == {PATHS[1]: 12 << 20}
+
+
+def test_one_file_after_the_other(shards: Hub, tmp_path: Path) -> None:
+    """No two shards are under way at a time: a break costs a part of one, since the client keeps no part of a file."""
+    shards.cuts[PATHS[0]] = Cut(6 << 20, times=2)
+    fetch(tmp_path, shards.address)
+    asked = [path for line in shards.asked for path in PATHS if path in line]
+    assert set(asked) == set(PATHS)
+    assert asked == sorted(asked)
 
 
 def full(cache: Path, size: str) -> str:
