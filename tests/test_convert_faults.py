@@ -31,7 +31,7 @@ from mlx_gemma4.convert.unfinished import Unfinished, check_target
 DEMO = demo_folder() / "checkpoint"
 DOWN = "language_model.model.layers.1.mlp.down_proj"
 KILLS, REPLACING_KILLS = 20, 6
-SHARD_BYTES = 8 << 20
+SHARD_BYTES = 3 << 20
 DRIVER = f"""
 import signal, sys
 from mlx_gemma4.cli import main
@@ -84,11 +84,11 @@ def beside(target: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random checkpoint of some 70 MB."""
+    """A random checkpoint of 40 MB, converted in small pieces."""
     config = json.loads((RELEASED / "config.json").read_text())
-    config["text_config"] |= {"hidden_size": 512, "intermediate_size": 2048, "vocab_size": 16384}
+    config["text_config"] |= {"hidden_size": 320, "intermediate_size": 1280, "vocab_size": 8192}
     folder = tmp_path_factory.mktemp("large") / "source"
-    make(folder, config, shard_bytes=30_000_000)
+    make(folder, config, shard_bytes=10_000_000)
     return folder
 
 
