@@ -267,6 +267,14 @@ def test_scales_of_another_type(tmp_path: Path, dtype: mx.Dtype) -> None:
     assert_same(converted(source, tmp_path / "out", modules=["*=4"]), stored(source))
 
 
+def test_what_was_quantized_before(tmp_path: Path) -> None:
+    """Where MLX's own block is, a block that another tool has left beside it does not count."""
+    source = quantized_by_mlx(tmp_path / "theirs", PEERS["all-alike"][0])
+    config = config_of(source) | {"quantization_config": {"quant_method": "fp8"}}
+    (source / "config.json").write_text(json.dumps(config))
+    assert_same(converted(source, tmp_path / "out", modules=["*=4/32"]), stored(source))
+
+
 @pytest.mark.parametrize("quantized", [False, True])
 def test_text_only_checkpoints(tmp_path: Path, quantized: bool) -> None:
     """As mlx-lm writes them: no media tensors, their parts of the config unchanged. The conversion says so itself."""
@@ -813,9 +821,10 @@ def test_parts_that_do_not_fit(tmp_path: Path, change: Callable[[Tensors], None]
     refuse(source, message.format(name=f"{LAYER}.mlp.up_proj", path=path))
 
 
-def scheme(**changes: Any) -> dict[str, Any]:
-    """The block of the compressed-tensors export, with other weights."""
+def scheme(packing: str = "pack-quantized", **changes: Any) -> dict[str, Any]:
+    """The block of the compressed-tensors export, with other weights, or packed otherwise."""
     block: dict[str, Any] = config_of(FORMATS / "compressed-tensors")["quantization_config"]
+    block["format"] = block["config_groups"]["group_0"]["format"] = packing
     block["config_groups"]["group_0"]["weights"] |= changes
     return block
 
@@ -827,13 +836,14 @@ def scheme(**changes: Any) -> dict[str, Any]:
         {"quant_method": "awq", "bits": 4, "group_size": 128},
         {"quant_method": "bitsandbytes", "load_in_4bit": True},
         {"quant_method": "fp8", "weight_block_size": [128, 128]},
-        {**scheme(num_bits=8, type="float"), "format": "float-quantized"},
+        scheme("float-quantized", num_bits=8, type="float"),
+        scheme("naive-quantized"),
         scheme(symmetric=False),
         scheme(num_bits=8),
         {**scheme(), "config_groups": {}},
         {**scheme(), "quant_method": "other"},
     ],
-    ids=["gptq", "awq", "bitsandbytes", "fp8", "ct-fp8", "asymmetric", "int8", "no-groups", "other"],
+    ids=["gptq", "awq", "bitsandbytes", "fp8", "ct-fp8", "not-packed", "asymmetric", "int8", "no-groups", "other"],
 )
 def test_other_quantizations(source: Path, block: dict[str, Any]) -> None:
     """The method, its format and its weights are told."""
