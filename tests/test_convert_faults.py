@@ -254,7 +254,9 @@ def test_killed_between_any_two_steps(
             assert found in (None if replaces == "nothing" else before, NEW)
             seen.append(found)
         check_target(target, overwrite=True)
-        if found == NEW or ended:
+        if replaces != "nothing":
+            assert contents(target) == (NEW if found is None else found)
+        if found == NEW:
             assert beside(target) == {"made"}
         complete(target, overwrite=True)
         assert contents(target) == NEW
