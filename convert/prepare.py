@@ -65,9 +65,7 @@ def prepare(
             note("These weights were trained for 4 bits: recipe qat, which keeps them exactly")
     if isinstance(recipe, str):
         recipe = find_recipe(recipe, [module_of(tensor) for tensor in source.tensors if is_module(tensor)])
-    if source.raw.get("use_ordered_embeddings"):
-        recipe = _with_plain_embedding(recipe, source, note)
-    recipe = with_rules(recipe, modules)
+    recipe = _with_rules(recipe, modules, source, note)
     if recipe.keeps_exact:
         source = _with_exact(source, bool(found), note)
     plan = make_plan(source.tensors, recipe, dtype=None if dtype is None else DTYPES[dtype])
@@ -76,11 +74,16 @@ def prepare(
     return Job(str(hf_path), source, plan)
 
 
-def _with_plain_embedding(recipe: Recipe, source: Source, note: Note) -> Recipe:
-    """A drafter's ordered embedding is looked at row by row: mlx-vlm takes its weight for plain numbers, and fails."""
-    if any(recipe.choose(module_of(tensor)) for tensor in source.tensors if fnmatchcase(module_of(tensor), EMBEDDING)):
+def _with_rules(recipe: Recipe, texts: Sequence[str], source: Source, note: Note) -> Recipe:
+    """The recipe with the user's rules, and behind them the one that a drafter's ordered embedding needs."""
+    if not source.raw.get("use_ordered_embeddings"):
+        return with_rules(recipe, texts)
+    # mlx-vlm looks up its rows by their place in the weight, packed or not, and fails on packed ones
+    changed = with_rules(replace(recipe, rules=(Rule(EMBEDDING, None, is_firm=True), *recipe.rules)), texts)
+    modules = [module_of(tensor) for tensor in source.tensors if fnmatchcase(module_of(tensor), EMBEDDING)]
+    if any(recipe.choose(module) and not changed.choose(module) for module in modules):
         note("The embedding stays as it is, its rows are read as plain numbers (use_ordered_embeddings)")
-    return replace(recipe, rules=(Rule(EMBEDDING, None, is_firm=True), *recipe.rules))
+    return changed
 
 
 def _with_exact(source: Source, found: bool, note: Note) -> Source:
