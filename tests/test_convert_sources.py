@@ -39,7 +39,7 @@ from reference_cases import DATA, REFERENCE, reference_case
 from mlx_gemma4 import Processor, Session, load
 from mlx_gemma4.config import Config
 from mlx_gemma4.convert import blocks
-from mlx_gemma4.convert.files import copied_files
+from mlx_gemma4.convert.files import copied_files, write_config
 from mlx_gemma4.convert.making import convert
 from mlx_gemma4.convert.plan import Plan
 from mlx_gemma4.convert.prepare import prepare
@@ -504,6 +504,20 @@ def test_the_config_is_the_released_dialect(tmp_path: Path, source: Path, recipe
     raw = {key: value for key, value in config_of(source).items() if key != "quantization_config"}
     expected = Config.from_dict(raw)
     assert replace(Config.from_file(tmp_path / "out" / "config.json"), quantization=None) == expected
+
+
+def test_sizes_in_the_released_dialect(tmp_path: Path) -> None:
+    """Whatever they are, full layers' sizes are named as the released config names them, and so is what others guess."""
+    raw = small_config()
+    for key in ("global_head_dim", "num_global_key_value_heads", "num_kv_shared_layers"):
+        del raw["text_config"][key]
+    raw["text_config"]["per_layer_config"] = {"1": {"head_dim": 48, "num_key_value_heads": 2}}
+    write_config(tmp_path, raw, Config.from_dict(raw), None)
+    text = config_of(tmp_path)["text_config"]
+    assert "per_layer_config" not in text
+    assert (text["head_dim"], text["global_head_dim"], text["num_global_key_value_heads"]) == (32, 48, 2)
+    assert (text["num_kv_shared_layers"], text["hidden_size_per_layer_input"]) == (0, 0)
+    assert Config.from_file(tmp_path / "config.json") == Config.from_dict(raw)
 
 
 def test_layers_of_their_own_sizes(tmp_path: Path) -> None:
