@@ -507,7 +507,7 @@ def test_the_config_is_the_released_dialect(tmp_path: Path, source: Path, recipe
 
 
 def test_sizes_in_the_released_dialect(tmp_path: Path) -> None:
-    """Whatever they are, full layers' sizes are named as the released config names them, and so is what others guess."""
+    """Whatever they are, full layers' sizes go by the released names, and what others would guess is said."""
     raw = small_config()
     for key in ("global_head_dim", "num_global_key_value_heads", "num_kv_shared_layers"):
         del raw["text_config"][key]
