@@ -66,8 +66,7 @@ def _link(repo: str) -> str:
 
 def _sizes(record: Record) -> str:
     lines = [
-        f"Recipe `{record.recipe}`: {record.description}. {record.size_bytes / 1e9:.2f} GB, "
-        f"{record.bits_per_weight:.2f} bits per weight.",
+        f"Recipe `{record.recipe}`: {record.description}. {record.size}, {record.bits_per_weight:.2f} bits per weight.",
         "",
         "| stored as | modules |",
         "|---|---:|",

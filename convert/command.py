@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .record import Record
 
 
+UNQUANTIZED = "bf16"
+"""The recipe where none is asked for."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hf-path", "--model", metavar="REPO|FOLDER", help="what to convert ('demo' for the embedded one)"
@@ -92,6 +96,10 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if arguments.dequantize and not job.source.is_quantized:
         raise ValueError(f"Expected a quantized checkpoint to dequantize, {job.source.folder} is none; leave out -d")
+    if job.source.is_quantized and recipe == UNQUANTIZED and not (arguments.dequantize or arguments.recipe):
+        raise ValueError(
+            f"Expected -d, -q or --recipe for {job.source.folder}, which is quantized already, got neither"
+        )
     if arguments.dry_run:
         print(described(job))
         return
@@ -132,15 +140,17 @@ def chosen_recipe(arguments: argparse.Namespace) -> str | Recipe:
         return uniform_recipe(Setting.of(arguments.q_mode or "affine", arguments.q_bits, arguments.q_group_size))
     if arguments.recipe is not None:
         return str(arguments.recipe)
-    return AUTO if arguments.quantize else "bf16"
+    return AUTO if arguments.quantize else UNQUANTIZED
 
 
 def described(job: Job) -> str:
     """What a conversion would make."""
+    from .record import size_text
+
     plan = job.plan
     lines = [
         f"{job.name} to {plan.recipe.name}: {plan.recipe.description}",
-        f"{plan.nbytes / 1e9:.2f} GB in {len(plan.shards())} file(s), {plan.bits_per_weight:.2f} bits per weight",
+        f"{size_text(plan.nbytes)} in {len(plan.shards())} file(s), {plan.bits_per_weight:.2f} bits per weight",
         *(f"{count:6d} modules: {form}" for form, count in plan.modules.items()),
     ]
     return "\n".join(lines)
@@ -148,8 +158,7 @@ def described(job: Job) -> str:
 
 def summary(record: Record, target: Path) -> str:
     """What was made."""
-    size = f"{record.size_bytes / 1e9:.2f} GB, {record.bits_per_weight:.2f} bits per weight"
-    line = f"{target}: {record.recipe}, {size}"
+    line = f"{target}: {record.recipe}, {record.size}, {record.bits_per_weight:.2f} bits per weight"
     if record.loss is None:
         return line
     return f"{line}; KL {record.loss['kl']:.4f}, same likeliest token {record.loss['top1']:.1%}"

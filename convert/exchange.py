@@ -17,4 +17,6 @@ def exchange(one: Path, other: Path) -> bool:
     names = os.fsencode(one), os.fsencode(other)
     if sys.platform == "darwin":
         return bool(libc.renamex_np(*names, _SWAP) == 0)
+    if not hasattr(libc, "renameat2"):  # an older C library
+        return False
     return bool(libc.renameat2(_HERE, names[0], _HERE, names[1], _SWAP) == 0)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from mlx_gemma4.weights import weight_files
+
 from .blocks import row_bytes
 from .card import write_card
 from .conversion import check_disk, fingerprint, write_checkpoint
@@ -15,7 +17,7 @@ from .prepare import Job, Note, prepare
 from .progress import shown
 from .provenance import make_record
 from .recipes import AUTO, Recipe
-from .record import Record
+from .record import Record, size_text
 from .unfinished import Unfinished, check_target, partial_of
 
 
@@ -104,7 +106,7 @@ def _measured(record: Record, source: Path, unfinished: Unfinished, note: Note) 
     from mlx_gemma4.quality.measure import measure
 
     try:
-        quality = measure(source, unfinished.folder, hear=_can_score(), progress=note)
+        quality = measure(source, unfinished.folder, hear=_can_hear(source, note), progress=note)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"What was lost cannot be measured: {error}. Without --verify, the same command has nothing more to "
@@ -122,6 +124,13 @@ def _measured(record: Record, source: Path, unfinished: Unfinished, note: Note) 
     return replace(record, loss=loss)
 
 
-def _can_score() -> bool:
-    """Whether word error rates can be counted: that takes the [eval] extra."""
-    return find_spec("jiwer") is not None and find_spec("whisper_normalizer") is not None
+def _can_hear(source: Path, note: Note) -> bool:
+    """Whether to transcribe with both for their word error rates: takes the [eval] extra, and the source in memory."""
+    size = sum(path.stat().st_size for path in weight_files(source))
+    if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2:
+        note(f"Word error rates are left out: {size_text(size)} of {source} do not fit in memory")
+        return False
+    if find_spec("jiwer") is None or find_spec("whisper_normalizer") is None:
+        note("Word error rates are left out: they need the [eval] extra (pip install 'mlx-gemma4[eval]')")
+        return False
+    return True

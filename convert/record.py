@@ -42,6 +42,11 @@ class Record:
     def bits_per_weight(self) -> float:
         return 8 * self.size_bytes / self.parameters
 
+    @property
+    def size(self) -> str:
+        """``7.06 GB``, ``4.13 MB``."""
+        return size_text(self.size_bytes)
+
     @classmethod
     def read(cls, folder: Path) -> Record:
         """Read a folder's record.
@@ -59,3 +64,8 @@ class Record:
     def write(self, folder: Path) -> None:
         text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
         (folder / NAME).write_text(f"{text}\n", encoding="utf-8")
+
+
+def size_text(count: int) -> str:
+    """Bytes in GB or, where that is too coarse, in MB."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from mlx_gemma4.convert.card import card, write_card
 from mlx_gemma4.convert.record import Record
 

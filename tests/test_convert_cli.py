@@ -105,8 +105,8 @@ def test_flags(
     target = tmp_path / "made"
     record = made(target, *arguments)
     assert (record.recipe, record.modules) == (recipe, modules)
-    size, bits = record.size_bytes / 1e9, record.bits_per_weight
-    assert capsys.readouterr() == (f"{target}: {recipe}, {size:.2f} GB, {bits:.2f} bits per weight\n", "")
+    bits = record.bits_per_weight
+    assert capsys.readouterr() == (f"{target}: {recipe}, {record.size}, {bits:.2f} bits per weight\n", "")
     stored = [mx.load(str(path)) for path in target.glob("*.safetensors")]
     assert sum(tensor.nbytes for tensors in stored for tensor in tensors.values()) == record.size_bytes
     assert list(tmp_path.iterdir()) == [target]
@@ -228,7 +228,7 @@ def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["convert", "--hf-path", "demo", "--mlx-path", str(target), "-q", "--dry-run"]
     said = (
         "demo to 4bit: attention and MLP at 4 bits, embedding at 6, sound and picture projections as they are\n"
-        "0.00 GB in 1 file(s), 7.48 bits per weight\n"
+        "4.13 MB in 1 file(s), 7.48 bits per weight\n"
         "    33 modules: 4 bits, group 64\n"
         "     3 modules: bfloat16\n"
         "     1 modules: 6 bits, group 64\n"
@@ -258,11 +258,16 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert tail == "Sizes are those of Gemma 4 12B. auto takes qat where weights were trained for it, or 4bit."
 
 
-@pytest.mark.parametrize("hears", [False, True], ids=["without [eval]", "with [eval]"])
+EXTRA = "Word error rates are left out: they need the [eval] extra (pip install 'mlx-gemma4[eval]')"
+MEMORY = f"Word error rates are left out: 8.83 MB of {DEMO} do not fit in memory"
+
+
+@pytest.mark.parametrize("silent", [None, EXTRA, MEMORY], ids=["heard", "no extra", "no memory"])
 def test_verify(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hears: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, silent: str | None
 ) -> None:
     """What was lost, measured on the finished weights, is in the record, in the card and in the summary."""
+    hears = silent is None
     rates = {"wer": 0.25, "reference_wer": 0.125} if hears else {"wer": None, "reference_wer": None}
     quality = measure.Quality(10, 0.123456, 0.4, 0.9, 5.0, 4.0, {}, [], [], **rates)
 
@@ -272,7 +277,10 @@ def test_verify(
         progress("layer 1 of 5")
         return quality
 
-    monkeypatch.setattr(making, "_can_score", lambda: hears)
+    if silent == EXTRA:
+        monkeypatch.setattr(making, "find_spec", lambda name: None)
+    if silent == MEMORY:
+        monkeypatch.setattr(making.os, "sysconf", lambda name: 4096)  # bytes a page, and pages
     monkeypatch.setattr(measure, "measure", measured)
     target = tmp_path / "made"
     loss = {"tokens": 10, "kl": 0.123456, "top1": 0.9, "perplexity": 5.0, "reference_perplexity": 4.0}
@@ -282,8 +290,21 @@ def test_verify(
     assert ("| word error rate | 12.5% | 25.0% |" in card) == hears
     assert "| KL divergence from the source, nats | | 0.1235 |" in card
     assert "| same likeliest token | | 90.0% |" in card
-    line = f"{target}: 4bit, 0.00 GB, 7.48 bits per weight; KL 0.1235, same likeliest token 90.0%\n"
-    assert capsys.readouterr() == (line, "layer 1 of 5\n")
+    line = f"{target}: 4bit, 4.13 MB, 7.48 bits per weight; KL 0.1235, same likeliest token 90.0%\n"
+    assert capsys.readouterr() == (line, "layer 1 of 5\n" if hears else f"{silent}\nlayer 1 of 5\n")
+
+
+def test_a_quantized_source_without_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether it is to be dequantized or quantized anew is not guessed."""
+    source, target = tmp_path / "source", tmp_path / "made"
+    made(source, "-q")
+    capsys.readouterr()
+    assert main(["convert", "--hf-path", str(source), "--mlx-path", str(target)]) == 2
+    assert capsys.readouterr().err == (
+        f"mlx_gemma4: error: Expected -d, -q or --recipe for {source}, which is quantized already, got neither\n"
+    )
+    assert not target.exists()
+    made(target, "--recipe", "bf16", source=source)
 
 
 def test_verify_of_a_drafter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,7 +336,7 @@ def test_in_the_checkout(tmp_path: Path) -> None:
     assert done.stdout.startswith("usage: mlx_gemma4 convert [-h] [--hf-path REPO|FOLDER]")
     done = run("--hf-path", "demo", "--mlx-path", tmp_path / "made", "-q", module="convert")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{tmp_path / 'made'}: 4bit, 0.00 GB, 7.48 bits per weight\n"
+    assert done.stdout == f"{tmp_path / 'made'}: 4bit, 4.13 MB, 7.48 bits per weight\n"
     assert Record.read(tmp_path / "made").recipe == "4bit"
     done = run("--hf-path", "demo", "--mlx-path", tmp_path / "made", module="convert")
     message = f"Expected a folder to make, {tmp_path / 'made'} exists already; --overwrite replaces it"
@@ -354,7 +375,7 @@ def test_a_bar_in_a_terminal(tmp_path: Path) -> None:
         out, _ = process.communicate()
     os.close(master)
     assert process.returncode == 0
-    assert out.decode() == f"{tmp_path / 'made'}: 4bit, 0.00 GB, 7.48 bits per weight\n"
+    assert out.decode() == f"{tmp_path / 'made'}: 4bit, 4.13 MB, 7.48 bits per weight\n"
     assert re.search(r"converting to 4bit .*8\.8/8\.8 MB", shown.decode())
     assert shown.endswith(b"\x1b[2K")  # the line is erased
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 from hub_server import NOWHERE, TOKEN, Cut, Hub, Refusal, Repo, ask, contents, fetch, running
+
 from mlx_gemma4.convert.card import card
-from mlx_gemma4.convert.record import Record
 from mlx_gemma4.convert.publish import check_folder, check_token
+from mlx_gemma4.convert.record import Record
 
 REPO = "owner/tiny-4bit"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
