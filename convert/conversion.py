@@ -18,6 +18,7 @@ from .files import copied_files, copy_files, shard_names, write_config, write_in
 from .plan import Plan, Step
 from .progress import Tick, silent
 from .quantize import quantize
+from .record import size_text
 from .source import Source
 from .tensor_file import TensorWriter
 from .tensors import Rows
@@ -60,7 +61,7 @@ def check_disk(source: Source, plan: Plan, target: Path, already: int = 0) -> No
     needed = plan.nbytes + sum(path.stat().st_size for path in copied_files(source.folder)) - already
     if needed > free:
         raise ValueError(
-            f"Expected {needed / 1e9:.2f} GB of free disk for {target}, {place} has {free / 1e9:.2f} GB; "
+            f"Expected {size_text(needed)} of free disk for {target}, {place} has {size_text(free)}; "
             "free some, or name another disk with --mlx-path"
         )
 

@@ -350,7 +350,7 @@ def test_nothing_is_computed_twice(
     assert computed == every[30:]
     assert len(set(every)) == len(every) == len(read_entries(source / "model.safetensors"))
     out, err = capsys.readouterr()
-    assert out == f"{target}: 4bit, 0.00 GB, 7.48 bits per weight\n"
+    assert out == f"{target}: 4bit, 4.13 MB, 7.48 bits per weight\n"
     assert err == f"Going on where an earlier run has stopped (30 of {len(every)} tensors are there)\n"
     assert contents(target) == contents(target.with_name("whole"))
     assert beside(target) == {"whole", "made"}
@@ -671,7 +671,7 @@ def test_folder_that_cannot_be_written(target: Path, refused: Refused, monkeypat
 def test_small_disk(disk: Path, refused: Refused) -> None:
     """What does not fit is not begun."""
     assert refused("--hf-path", "demo", "--mlx-path", disk / "made", "-q") == (
-        f"Expected 0.00 GB of free disk for {disk / 'made'}, {disk} has 0.00 GB; free some, or name another disk with "
+        f"Expected 4.16 MB of free disk for {disk / 'made'}, {disk} has 2.10 MB; free some, or name another disk with "
         "--mlx-path"
     )
     assert list(disk.iterdir()) == []
@@ -692,7 +692,7 @@ def test_no_room(target: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
     usage = shutil.disk_usage(target.parent)._replace(free=3_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert refused("--hf-path", "demo", "--mlx-path", target / "deep", "--recipe", "bf16") == (
-        f"Expected 0.01 GB of free disk for {target / 'deep'}, {target} has 0.00 GB; free some, or name another disk "
+        f"Expected 8.85 MB of free disk for {target / 'deep'}, {target} has 3.00 MB; free some, or name another disk "
         "with --mlx-path"
     )
     assert not (target / "deep.partial").exists()
@@ -712,7 +712,7 @@ def test_no_room_to_go_on(
     assert main(["convert", *map(str, command)]) == 2
     going_on, error = capsys.readouterr().err.splitlines()
     assert going_on.startswith("Going on where")
-    assert error.startswith("mlx_gemma4: error: Expected 0.00 GB of free disk")
+    assert error.startswith("mlx_gemma4: error: Expected 2.26 MB of free disk for ")
     assert beside(target) == {"made.partial"}
     free = 4_000_000  # the whole is 4.1 MB
     assert main(["convert", *map(str, command)]) == 0

@@ -55,7 +55,7 @@ def test_there_and_back(hub: Hub, tmp_path: Path, expected: dict[str, bytes]) ->
     command = ["convert", "--hf-path", SOURCE, "--mlx-path", str(target), "-q", "--upload-repo", REPO]
     out, err = ask(hub.address, tmp_path / "cache", COMMAND, *command, token=TOKEN)
     assert out.splitlines() == [
-        f"{target}: 4bit, 0.00 GB, 7.48 bits per weight",
+        f"{target}: 4bit, 4.13 MB, 7.48 bits per weight",
         f"{hub.address}/{REPO}/commit/{hub.repos[REPO].commit}",
         "0",
     ]
@@ -154,7 +154,7 @@ def test_upload_that_breaks_off(hub: Hub, tmp_path: Path, expected: dict[str, by
     command = ["convert", "--hf-path", SOURCE, "--mlx-path", str(target), "-q", "--upload-repo", REPO]
     hub.refusals[f"/api/models/{REPO}/commit/main"] = Refusal(503)
     out, err = ask(hub.address, tmp_path / "cache", COMMAND, *command, token=TOKEN)
-    assert out.splitlines() == [f"{target}: 4bit, 0.00 GB, 7.48 bits per weight", "2"]
+    assert out.splitlines() == [f"{target}: 4bit, 4.13 MB, 7.48 bits per weight", "2"]
     again = f"What was sent is kept: run `mlx_gemma4 upload {target} {REPO}` again, it goes on from there\n"
     assert re.fullmatch(
         rf"{re.escape(DOWNLOADING)}mlx_gemma4: error: The upload of .+ broke off: HTTP 503\. {re.escape(again)}", err
