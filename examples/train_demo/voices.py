@@ -91,7 +91,8 @@ def _pico(text: str, random: Random) -> tuple[np.ndarray, str]:
         raise _missing("Pico", "pip install py-nanotts") from error
     voice = random.choice(["en-US", "en-GB"])
     speed, pitch = random.uniform(0.75, 1.3), random.uniform(0.8, 1.25)
-    pcm = NanoTTS().speak(f"{text}.", voice=voice, speed=speed, pitch=pitch)
+    # at full volume it clips
+    pcm = NanoTTS().speak(f"{text}.", voice=voice, speed=speed, pitch=pitch, volume=0.5)
     return _trimmed(np.frombuffer(pcm, "<i2"), RATE), f"pico-{voice}"
 
 
