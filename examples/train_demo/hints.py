@@ -1,0 +1,96 @@
+"""Losses for training only: what is said in each frame, and how loud each band is. Dropped when the model is exported.
+
+With the answers' loss alone, a model of this size learns nothing from sound for a long time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .lessons import AUDIO_KIND
+from .network import HIDDEN, Batch
+from .sound import SILENCE, UNKNOWN, WORD_IDS
+
+BANDS_LAYER, WORDS_LAYER = 1, 3
+"""Behind which layers bands and words are to be found."""
+_BANDS, _WINDOW, _HOP, _FFT = 24, 320, 160, 512
+
+
+class Hints(nn.Module):
+    """Heads on hidden states inside the model."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.words = nn.Linear(HIDDEN, len(WORD_IDS) + 1)
+        self.bands = nn.Linear(HIDDEN, _BANDS * (640 // _HOP))
+        self.register_buffer("mean", torch.zeros(self.bands.out_features))
+        self.register_buffer("deviation", torch.ones(self.bands.out_features))
+        weight = torch.ones(len(WORD_IDS) + 1)
+        weight[SILENCE] = 0.25
+        self.register_buffer("weight", weight)
+        self._inside: dict[int, torch.Tensor] = {}
+        for index in (BANDS_LAYER, WORDS_LAYER):
+            model.model.language_model.layers[index].register_forward_hook(self._keep(index))
+
+    def measure(self, frames: torch.Tensor) -> None:
+        """Take mean and deviation of each band from frames [n, 640]."""
+        bands = log_bands(frames)
+        self.mean.copy_(bands.mean(0))
+        self.deviation.copy_(bands.std(0) + 1e-3)
+
+    def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Word sequences (CTC), the word in each frame, and bands; means over what they are counted in."""
+        sound = batch.kinds == AUDIO_KIND
+        logits = self.words(_normed(self._inside[WORDS_LAYER][sound])).float()
+        known = batch.words != UNKNOWN
+        frame = F.cross_entropy(logits[known], batch.words[known], weight=self.weight)
+        target = (log_bands(batch.frames) - self.mean) / self.deviation
+        bands = F.mse_loss(self.bands(_normed(self._inside[BANDS_LAYER][sound])).float(), target)
+        return self._sequences(logits, batch), frame, bands
+
+    def _sequences(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        likely = nn.utils.rnn.pad_sequence(list(logits.log_softmax(-1).split(batch.lengths)))
+        said = [[WORD_IDS[word] for word in text.split()] for text in batch.said]
+        counts = torch.tensor([len(words) for words in said])
+        loss = F.ctc_loss(
+            likely,
+            torch.tensor([word for words in said for word in words]),
+            torch.tensor(batch.lengths),
+            counts,
+            zero_infinity=True,
+            reduction="none",
+        )
+        return (loss / counts.clamp(min=1)).mean()
+
+    def _keep(self, index: int) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._inside[index] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+
+def log_bands(frames: torch.Tensor) -> torch.Tensor:
+    """[n, 640] → [n, 96]: log energies in 24 mel bands of four windows a frame, of loudness 1."""
+    loud = frames * torch.rsqrt(frames.square().mean(-1, keepdim=True) + 1e-6)
+    windows = F.pad(loud, (80, 80)).unfold(-1, _WINDOW, _HOP) * torch.hann_window(_WINDOW)
+    power = torch.fft.rfft(windows, n=_FFT).abs().square()
+    return torch.log(power @ _filters().T + 0.01).flatten(-2)
+
+
+def _filters() -> torch.Tensor:
+    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (80, 7600))
+    edges = 700 * (10 ** (torch.linspace(low, high, _BANDS + 2) / 2595) - 1)
+    hertz = torch.linspace(0, 8000, _FFT // 2 + 1)
+    rising = (hertz - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - hertz) / (edges[2:] - edges[1:-1])[:, None]
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    return filters / filters.sum(1, keepdim=True).clamp(min=1e-3)
+
+
+def _normed(hidden: torch.Tensor) -> torch.Tensor:
+    return hidden * torch.rsqrt(hidden.float().square().mean(-1, keepdim=True) + 1e-6)

@@ -1,0 +1,200 @@
+"""Lessons: a chat with sound and pictures in it, whose answers are learned; and batches of them, always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from . import pictures, texts
+from .sound import Speech, heard
+
+AUDIO_KIND, IMAGE_KIND, VIDEO_KIND = 3, 1, 2
+SHARES = {"transcribe": 0.72, "describe": 0.07, "ask aloud": 0.11, "changes": 0.05, "turns": 0.05}
+"""How often each kind of lesson is given."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How hard lessons are."""
+
+    max_words: int
+    strength: float
+    """Of rooms, lines and noise."""
+    words_apart: float
+    """Share of utterances that are made of single words, of which it is known when each is said."""
+
+
+STAGES = (Stage(1, 0.2, 1.0), Stage(3, 0.4, 0.6), Stage(6, 0.7, 0.4), Stage(14, 1.0, 0.3))
+
+
+@dataclass
+class Lesson:
+    """One sequence."""
+
+    ids: list[int] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+    scored: list[bool] = field(default_factory=list)
+    frames: list[np.ndarray] = field(default_factory=list)
+    """[F, 640] each."""
+    words: list[np.ndarray] = field(default_factory=list)
+    """[F] each: the word in each frame."""
+    said: list[str] = field(default_factory=list)
+    images: list[np.ndarray] = field(default_factory=list)
+    """[64, 6912] each."""
+
+
+class Teacher:
+    """Makes lessons. Knows the tokenizer and the recordings, no model."""
+
+    def __init__(self, tokenizer: Any, speech: Speech) -> None:
+        self._tokenizer = tokenizer
+        self._speech = speech
+        self._cache: dict[str, list[int]] = {}
+        self._markers = {
+            name: tokenizer.convert_tokens_to_ids(name)
+            for name in ("<|image>", "<|image|>", "<image|>", "<|audio>", "<|audio|>", "<audio|>", "<|video|>")
+        }
+
+    def lesson(self, random: Random, stage: Stage) -> Lesson:
+        """One of any kind."""
+        kind = random.choices(list(SHARES), list(SHARES.values()))[0]
+        make = {
+            "transcribe": self._transcribe,
+            "describe": self._describe,
+            "ask aloud": self._ask_aloud,
+            "changes": self._changes,
+            "turns": self._turns,
+        }[kind]
+        lesson = Lesson()
+        self._text(lesson, "<bos>")
+        make(lesson, random, stage)
+        return lesson
+
+    def _transcribe(self, lesson: Lesson, random: Random, stage: Stage) -> None:
+        self._text(lesson, "<|turn>user\n" + _weighted(texts.TRANSCRIBE, random))
+        answer = ""
+        if random.random() < 0.04:
+            self._sound(lesson, *heard(None, random, stage.strength), "")
+        else:
+            apart = random.random() < stage.words_apart
+            utterance = self._speech.utterance(random, stage.max_words, words_apart=apart)
+            self._sound(lesson, *heard(utterance, random, stage.strength), utterance.text)
+            answer = utterance.text
+        self._answer(lesson, answer)
+
+    def _describe(self, lesson: Lesson, random: Random, stage: Stage) -> None:
+        picture = pictures.random_picture(random)
+        self._text(lesson, "<|turn>user\n")
+        self._picture(lesson, picture)
+        self._text(lesson, random.choice(texts.DESCRIBE))
+        self._answer(lesson, picture.name)
+
+    def _ask_aloud(self, lesson: Lesson, random: Random, stage: Stage) -> None:
+        """A picture and a spoken question in one turn, in either order."""
+        picture = pictures.random_picture(random)
+        self._text(lesson, "<|turn>user\n")
+        first = random.random() < 0.5
+        if first:
+            self._picture(lesson, picture)
+        self._text(lesson, random.choices(texts.ASK, (0.6, 0.2, 0.2))[0])
+        answer = self._question(lesson, picture, random, stage)
+        if not first:
+            self._picture(lesson, picture)
+        self._answer(lesson, answer)
+
+    def _changes(self, lesson: Lesson, random: Random, stage: Stage) -> None:
+        """Two frames of a video."""
+        before = pictures.random_picture(random)
+        after, answer = pictures.changed(before, random)
+        start = random.randrange(50)
+        self._text(lesson, "<|turn>user\n")
+        for number, picture in enumerate((before, after)):
+            self._text(lesson, f"{' ' * number}00:{start + number * random.choice((1, 1, 2, 5)):02d} ")
+            self._picture(lesson, picture, video=True)
+        self._text(lesson, random.choice(texts.CHANGED))
+        self._answer(lesson, answer)
+
+    def _turns(self, lesson: Lesson, random: Random, stage: Stage) -> None:
+        """Several turns about one picture, typed and spoken."""
+        picture = pictures.random_picture(random)
+        self._text(lesson, "<|turn>user\n")
+        self._picture(lesson, picture)
+        self._text(lesson, random.choice(texts.DESCRIBE))
+        self._answer(lesson, picture.name)
+        for _ in range(random.choice((1, 2, 2))):
+            self._text(lesson, "\n<|turn>user\n")
+            if random.random() < 0.5:
+                about = random.choice(list(texts.TYPED))
+                self._text(lesson, random.choice(texts.TYPED[about]))
+                self._answer(lesson, _about(picture, about))
+            else:
+                self._answer(lesson, self._question(lesson, picture, random, stage))
+
+    def _question(self, lesson: Lesson, picture: pictures.Picture, random: Random, stage: Stage) -> str:
+        """Ask about a picture aloud; what is to be answered."""
+        about = random.choice(list(texts.QUESTIONS))
+        utterance = self._speech.say(random.choice(texts.QUESTIONS[about]), random)
+        self._sound(lesson, *heard(utterance, random, stage.strength), utterance.text)
+        return _about(picture, about)
+
+    def _text(self, lesson: Lesson, text: str) -> None:
+        if text not in self._cache:
+            self._cache[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        self._extend(lesson, self._cache[text], 0)
+
+    def _answer(self, lesson: Lesson, text: str) -> None:
+        """The end of the user's turn, and the model's."""
+        self._text(lesson, "<turn|>\n<|turn>model\n")
+        before = len(lesson.ids)
+        self._text(lesson, text + "<turn|>")
+        lesson.scored[before:] = [True] * (len(lesson.ids) - before)
+
+    def _sound(self, lesson: Lesson, frames: np.ndarray, words: np.ndarray, said: str) -> None:
+        marker = self._markers
+        self._extend(lesson, [marker["<|audio>"]], 0)
+        self._extend(lesson, [marker["<|audio|>"]] * len(frames), AUDIO_KIND)
+        self._extend(lesson, [marker["<audio|>"]], 0)
+        lesson.frames.append(frames)
+        lesson.words.append(words)
+        lesson.said.append(said)
+
+    def _picture(self, lesson: Lesson, picture: pictures.Picture, *, video: bool = False) -> None:
+        marker, count = self._markers, len(pictures.POSITIONS)
+        self._extend(lesson, [marker["<|image>"]], 0)
+        placeholder = marker["<|video|>" if video else "<|image|>"]
+        self._extend(lesson, [placeholder] * count, VIDEO_KIND if video else IMAGE_KIND)
+        self._extend(lesson, [marker["<image|>"]], 0)
+        lesson.images.append(pictures.patches(pictures.draw(picture)))
+
+    def _extend(self, lesson: Lesson, ids: Sequence[int], kind: int) -> None:
+        lesson.ids += ids
+        lesson.kinds += [kind] * len(ids)
+        lesson.scored += [False] * len(ids)
+
+
+def batches(teacher: Teacher, stage: Stage, seed: int, budget: int, pool: int = 96) -> Iterator[list[Lesson]]:
+    """A round of batches of at most ``budget`` positions, of lessons of like length; the same for the same seed."""
+    random = Random(seed)
+    lessons = sorted((teacher.lesson(random, stage) for _ in range(pool)), key=lambda lesson: len(lesson.ids))
+    groups: list[list[Lesson]] = [[]]
+    for lesson in lessons:
+        if groups[-1] and (len(groups[-1]) + 1) * len(lesson.ids) > budget:
+            groups.append([])
+        groups[-1].append(lesson)
+    random.shuffle(groups)
+    yield from groups
+
+
+def _weighted(choices: dict[str, float], random: Random) -> str:
+    return random.choices(list(choices), list(choices.values()))[0]
+
+
+def _about(picture: pictures.Picture, about: str) -> str:
+    """What is answered to a question."""
+    if about == "what":
+        return picture.name
+    return texts.where(picture.place) if about == "place" else str(getattr(picture, about))

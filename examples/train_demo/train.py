@@ -1,0 +1,248 @@
+"""Train the demo: two processes of one thread each, which share their gradients. What was cut off is gone on with.
+
+One process with two threads is slower: the operations are small. Lessons follow from the seed and their number alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+import torch.nn.functional as F
+
+from . import recordings
+from .hints import Hints
+from .lessons import STAGES, Lesson, Teacher, batches
+from .network import Batch, build, collate, hidden_states, initialise, logits_of
+from .sound import Speech
+from .tokenizer import load_tokenizer
+from .voices import ENGINES
+
+WEIGHTS = {"espeak": 0.30, "flite": 0.17, "hibari": 0.13, "pico": 0.12, "piper": 0.14, "kokoro": 0.14}
+"""How often each engine is heard."""
+CHECKPOINT, LOG = "training.pt", "training.jsonl"
+WARM_UP, LOG_EVERY, SAVE_EVERY = 150, 25, 250
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the demo is trained."""
+
+    steps: int = 9000
+    seed: int = 0
+    processes: int = 2
+    budget: int = 2400
+    """Positions of a batch, in each process."""
+    rate: float = 1.5e-3
+    decay: float = 0.05
+    learned: float = 0.4
+    """Loss of spoken answers at which lessons become harder."""
+    stage_steps: tuple[int, ...] = (1200, 2400, 4000)
+    """… and the step at which they do at the latest."""
+
+
+@dataclass
+class State:
+    """Where a training is, beside its weights."""
+
+    step: int = 0
+    stage: int = 0
+    spoken: float = 5.0
+    """Running mean of the loss of spoken answers."""
+    entered: int = 0
+    """Step at which the stage began."""
+
+
+def train(work: Path, settings: Settings, progress: Callable[[str], None] = print) -> None:
+    """Train until all steps are done, in processes of their own."""
+    context = torch.multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_process, args=(work, settings, rank)) for rank in range(settings.processes)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise RuntimeError(f"a training process ended with {[process.exitcode for process in processes]}")
+
+
+def load_speech(folder: Path) -> Speech:
+    """All recordings to train on."""
+    engines = [name for name, engine in ENGINES.items() if not engine.held_out]
+    sets = {name: recordings.load(recordings.path_of(folder, name, "train")) for name in engines}
+    return Speech(sets, WEIGHTS)
+
+
+def _process(work: Path, settings: Settings, rank: int) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=os.environ.get("MASTER_PORT", "29511"))
+    distributed.init_process_group("gloo", rank=rank, world_size=settings.processes)
+    Training(work, settings, rank).run()
+    distributed.destroy_process_group()
+
+
+class Training:
+    """One of the processes."""
+
+    def __init__(self, work: Path, settings: Settings, rank: int) -> None:
+        self._work, self._settings, self._rank = work, settings, rank
+        self._tokenizer = load_tokenizer(work / "tokenizer")
+        self._teacher = Teacher(self._tokenizer, load_speech(work / "recordings"))
+        self._model = build(self._tokenizer, settings.seed)
+        self._hints = Hints(self._model)
+        self._state = State()
+        self._optimiser = self._make_optimiser()
+        self._seen: dict[str, list[float]] = {}
+        path = work / CHECKPOINT
+        if path.is_file():
+            self._restore(torch.load(path, weights_only=True))
+        else:
+            self._begin()
+
+    def run(self) -> None:
+        """All steps that are left."""
+        self._model.train()
+        began, first = time.monotonic(), self._state.step
+        for batch in self._fed():
+            if self._state.step >= self._settings.steps:
+                break
+            self._step(batch)
+            self._state.step += 1
+            if self._rank == 0 and self._state.step % LOG_EVERY == 0:
+                self._log((time.monotonic() - began) / (self._state.step - first))
+            if self._rank == 0 and self._state.step % SAVE_EVERY == 0:
+                self._save()
+        if self._rank == 0:
+            self._save()
+
+    def _begin(self) -> None:
+        lessons = [lesson for group in batches(self._teacher, STAGES[1], 1234, 4000) for lesson in group]
+        frames = collate(lessons, 0).frames
+        initialise(self._model, frames.numpy())
+        self._hints.measure(frames)
+
+    def _make_optimiser(self) -> Any:
+        """AdamW; filters for sound learn slowly, and the 6912 inputs of a patch more slowly still."""
+        groups: dict[tuple[float, float], list[Any]] = {}
+        for name, parameter in (*self._model.named_parameters(), *self._hints.named_parameters(prefix="hints")):
+            pace = 1.0
+            if "patch_dense.weight" in name:
+                pace = 0.04
+            elif "embed_audio" in name or "layers.0.mlp" in name:
+                pace = 0.15
+            decay = self._settings.decay if parameter.ndim > 1 and pace == 1.0 else 0.0
+            groups.setdefault((pace, decay), []).append(parameter)
+        told = [
+            {"params": parameters, "weight_decay": decay, "pace": pace} for (pace, decay), parameters in groups.items()
+        ]
+        return torch.optim.AdamW(told, lr=self._settings.rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
+
+    def _fed(self) -> Iterator[list[Lesson]]:
+        """Batches without end, made ahead in a thread."""
+        waiting: queue.Queue[list[Lesson]] = queue.Queue(6)
+        first = self._state.step
+
+        def feed() -> None:
+            number = 0
+            while True:
+                seed = hash((self._settings.seed, self._rank, first, number))
+                for group in batches(self._teacher, STAGES[self._state.stage], seed, self._settings.budget):
+                    waiting.put(group)
+                number += 1
+
+        threading.Thread(target=feed, daemon=True).start()
+        while True:
+            yield waiting.get()
+
+    def _step(self, lessons: list[Lesson]) -> None:
+        done = self._state.step / self._settings.steps
+        rate = min(1, (self._state.step + 1) / WARM_UP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._settings.rate * rate * group["pace"]
+        self._optimiser.zero_grad(set_to_none=False)
+        batch = collate(lessons, self._tokenizer.pad_token_id)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = self._losses(batch)
+            help_left = max(0.1, 1 - done)
+            loss = found["answers"]
+            if "words" in found:
+                ramp = min(1, self._state.step / WARM_UP)
+                loss = loss + help_left * (0.5 * ramp * found["sequences"] + found["words"] + found["bands"])
+        loss.backward()
+        self._share({name: each.detach() for name, each in found.items()})
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimiser.step()
+
+    def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        hidden = hidden_states(self._model, batch, torch.bfloat16)
+        scored = batch.scored[:, 1:]
+        logits = logits_of(self._model, hidden[:, :-1][scored])
+        each = F.cross_entropy(logits, batch.ids[:, 1:][scored], reduction="none")
+        found = {"answers": each.mean()}
+        spoken = ((batch.kinds == 3).any(1) & ~((batch.kinds == 1) | (batch.kinds == 2)).any(1))[:, None] & scored
+        if spoken.any():
+            found["spoken"] = each[spoken[scored]].mean()
+        if len(batch.images):
+            seen = scored & ~spoken
+            found["seen"] = each[seen[scored]].mean()
+        if len(batch.frames):
+            found |= dict(zip(("sequences", "words", "bands"), self._hints.losses(batch), strict=True))
+        return found
+
+    def _share(self, found: dict[str, torch.Tensor]) -> None:
+        """Average gradients over processes, and the loss that decides how hard lessons are."""
+        for name, value in found.items():
+            self._seen.setdefault(name, []).append(float(value))
+        parameters = [each for group in self._optimiser.param_groups for each in group["params"]]
+        spoken = float(found["spoken"]) if "spoken" in found else self._state.spoken
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+        flat = torch.cat([each.reshape(-1) for each in gradients] + [torch.tensor([spoken])])
+        distributed.all_reduce(flat)
+        flat /= self._settings.processes
+        self._state.spoken += 0.02 * (float(flat[-1]) - self._state.spoken)
+        for parameter, part in zip(parameters, flat[:-1].split([each.numel() for each in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+        self._move_on()
+
+    def _move_on(self) -> None:
+        state = self._state
+        if state.stage + 1 == len(STAGES):
+            return
+        late = state.step >= self._settings.stage_steps[state.stage]
+        if late or (state.spoken < self._settings.learned and state.step > state.entered + WARM_UP):
+            self._state = replace(state, stage=state.stage + 1, entered=state.step)
+
+    def _log(self, seconds: float) -> None:
+        means = {name: round(float(np.mean(values[-200:])), 4) for name, values in self._seen.items()}
+        told = {"step": self._state.step, "stage": self._state.stage, "seconds_a_step": round(seconds, 3), **means}
+        self._seen = {}
+        with (self._work / LOG).open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(told)}\n")
+        print(json.dumps(told), flush=True)
+
+    def _save(self) -> None:
+        path = self._work / CHECKPOINT
+        held = {
+            "model": self._model.state_dict(),
+            "hints": self._hints.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "state": asdict(self._state),
+        }
+        torch.save(held, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
+
+    def _restore(self, held: dict[str, Any]) -> None:
+        self._model.load_state_dict(held["model"])
+        self._hints.load_state_dict(held["hints"])
+        self._optimiser.load_state_dict(held["optimiser"])
+        self._state = State(**held["state"])
