@@ -48,9 +48,9 @@ class Lesson:
 
 
 class Teacher:
-    """Makes lessons. Knows the tokenizer and the recordings, no model."""
+    """Makes lessons, from recordings; or writes turns, without. Knows no model."""
 
-    def __init__(self, tokenizer: Any, speech: Speech) -> None:
+    def __init__(self, tokenizer: Any, speech: Speech | None = None) -> None:
         self._tokenizer = tokenizer
         self._speech = speech
         self._cache: dict[str, list[int]] = {}
@@ -70,90 +70,92 @@ class Teacher:
             "turns": self._turns,
         }[kind]
         lesson = Lesson()
-        self._text(lesson, "<bos>")
+        self.text(lesson, "<bos>")
         make(lesson, random, stage)
         return lesson
 
     def _transcribe(self, lesson: Lesson, random: Random, stage: Stage) -> None:
-        self._text(lesson, "<|turn>user\n" + _weighted(texts.TRANSCRIBE, random))
+        self.text(lesson, "<|turn>user\n" + _weighted(texts.TRANSCRIBE, random))
         answer = ""
         if random.random() < 0.04:
-            self._sound(lesson, *heard(None, random, stage.strength), "")
+            self.sound(lesson, *heard(None, random, stage.strength), "")
         else:
             apart = random.random() < stage.words_apart
+            assert self._speech is not None
             utterance = self._speech.utterance(random, stage.max_words, words_apart=apart)
-            self._sound(lesson, *heard(utterance, random, stage.strength), utterance.text)
+            self.sound(lesson, *heard(utterance, random, stage.strength), utterance.text)
             answer = utterance.text
-        self._answer(lesson, answer)
+        self.answer(lesson, answer)
 
     def _describe(self, lesson: Lesson, random: Random, stage: Stage) -> None:
         picture = pictures.random_picture(random)
-        self._text(lesson, "<|turn>user\n")
-        self._picture(lesson, picture)
-        self._text(lesson, random.choice(texts.DESCRIBE))
-        self._answer(lesson, picture.name)
+        self.text(lesson, "<|turn>user\n")
+        self.picture(lesson, picture)
+        self.text(lesson, random.choice(texts.DESCRIBE))
+        self.answer(lesson, picture.name)
 
     def _ask_aloud(self, lesson: Lesson, random: Random, stage: Stage) -> None:
         """A picture and a spoken question in one turn, in either order."""
         picture = pictures.random_picture(random)
-        self._text(lesson, "<|turn>user\n")
+        self.text(lesson, "<|turn>user\n")
         first = random.random() < 0.5
         if first:
-            self._picture(lesson, picture)
-        self._text(lesson, random.choices(texts.ASK, (0.6, 0.2, 0.2))[0])
+            self.picture(lesson, picture)
+        self.text(lesson, random.choices(texts.ASK, (0.6, 0.2, 0.2))[0])
         answer = self._question(lesson, picture, random, stage)
         if not first:
-            self._picture(lesson, picture)
-        self._answer(lesson, answer)
+            self.picture(lesson, picture)
+        self.answer(lesson, answer)
 
     def _changes(self, lesson: Lesson, random: Random, stage: Stage) -> None:
         """Two frames of a video."""
         before = pictures.random_picture(random)
         after, answer = pictures.changed(before, random)
         start = random.randrange(50)
-        self._text(lesson, "<|turn>user\n")
+        self.text(lesson, "<|turn>user\n")
         for number, picture in enumerate((before, after)):
-            self._text(lesson, f"{' ' * number}00:{start + number * random.choice((1, 1, 2, 5)):02d} ")
-            self._picture(lesson, picture, video=True)
-        self._text(lesson, random.choice(texts.CHANGED))
-        self._answer(lesson, answer)
+            self.text(lesson, f"{' ' * number}00:{start + number * random.choice((1, 1, 2, 5)):02d} ")
+            self.picture(lesson, picture, video=True)
+        self.text(lesson, random.choice(texts.CHANGED))
+        self.answer(lesson, answer)
 
     def _turns(self, lesson: Lesson, random: Random, stage: Stage) -> None:
         """Several turns about one picture, typed and spoken."""
         picture = pictures.random_picture(random)
-        self._text(lesson, "<|turn>user\n")
-        self._picture(lesson, picture)
-        self._text(lesson, random.choice(texts.DESCRIBE))
-        self._answer(lesson, picture.name)
+        self.text(lesson, "<|turn>user\n")
+        self.picture(lesson, picture)
+        self.text(lesson, random.choice(texts.DESCRIBE))
+        self.answer(lesson, picture.name)
         for _ in range(random.choice((1, 2, 2))):
-            self._text(lesson, "\n<|turn>user\n")
+            self.text(lesson, "\n<|turn>user\n")
             if random.random() < 0.5:
                 about = random.choice(list(texts.TYPED))
-                self._text(lesson, random.choice(texts.TYPED[about]))
-                self._answer(lesson, _about(picture, about))
+                self.text(lesson, random.choice(texts.TYPED[about]))
+                self.answer(lesson, picture.about(about))
             else:
-                self._answer(lesson, self._question(lesson, picture, random, stage))
+                self.answer(lesson, self._question(lesson, picture, random, stage))
 
     def _question(self, lesson: Lesson, picture: pictures.Picture, random: Random, stage: Stage) -> str:
         """Ask about a picture aloud; what is to be answered."""
         about = random.choice(list(texts.QUESTIONS))
+        assert self._speech is not None
         utterance = self._speech.say(random.choice(texts.QUESTIONS[about]), random)
-        self._sound(lesson, *heard(utterance, random, stage.strength), utterance.text)
-        return _about(picture, about)
+        self.sound(lesson, *heard(utterance, random, stage.strength), utterance.text)
+        return picture.about(about)
 
-    def _text(self, lesson: Lesson, text: str) -> None:
+    def text(self, lesson: Lesson, text: str) -> None:
         if text not in self._cache:
             self._cache[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         self._extend(lesson, self._cache[text], 0)
 
-    def _answer(self, lesson: Lesson, text: str) -> None:
+    def answer(self, lesson: Lesson, text: str) -> None:
         """The end of the user's turn, and the model's."""
-        self._text(lesson, "<turn|>\n<|turn>model\n")
+        self.text(lesson, "<turn|>\n<|turn>model\n")
         before = len(lesson.ids)
-        self._text(lesson, text + "<turn|>")
+        self.text(lesson, text + "<turn|>")
         lesson.scored[before:] = [True] * (len(lesson.ids) - before)
 
-    def _sound(self, lesson: Lesson, frames: np.ndarray, words: np.ndarray, said: str) -> None:
+    def sound(self, lesson: Lesson, frames: np.ndarray, words: np.ndarray, said: str) -> None:
         marker = self._markers
         self._extend(lesson, [marker["<|audio>"]], 0)
         self._extend(lesson, [marker["<|audio|>"]] * len(frames), AUDIO_KIND)
@@ -162,13 +164,18 @@ class Teacher:
         lesson.words.append(words)
         lesson.said.append(said)
 
-    def _picture(self, lesson: Lesson, picture: pictures.Picture, *, video: bool = False) -> None:
+    def picture(self, lesson: Lesson, picture: pictures.Picture, *, video: bool = False) -> None:
+        """Show a picture, drawn for it."""
+        self.image(lesson, pictures.patches(pictures.draw(picture)), video=video)
+
+    def image(self, lesson: Lesson, patches: np.ndarray, *, video: bool = False) -> None:
+        """Show patches [64, 6912]."""
         marker, count = self._markers, len(pictures.POSITIONS)
         self._extend(lesson, [marker["<|image>"]], 0)
         placeholder = marker["<|video|>" if video else "<|image|>"]
         self._extend(lesson, [placeholder] * count, VIDEO_KIND if video else IMAGE_KIND)
         self._extend(lesson, [marker["<image|>"]], 0)
-        lesson.images.append(pictures.patches(pictures.draw(picture)))
+        lesson.images.append(patches)
 
     def _extend(self, lesson: Lesson, ids: Sequence[int], kind: int) -> None:
         lesson.ids += ids
@@ -191,10 +198,3 @@ def batches(teacher: Teacher, stage: Stage, seed: int, budget: int, pool: int = 
 
 def _weighted(choices: dict[str, float], random: Random) -> str:
     return random.choices(list(choices), list(choices.values()))[0]
-
-
-def _about(picture: pictures.Picture, about: str) -> str:
-    """What is answered to a question."""
-    if about == "what":
-        return picture.name
-    return texts.where(picture.place) if about == "place" else str(getattr(picture, about))

@@ -43,6 +43,11 @@ class Picture:
     def name(self) -> str:
         return texts.named(self.colour, self.shape, self.place)
 
+    def about(self, what: str) -> str:
+        """What is answered to a question about it (a key of ``texts.QUESTIONS``)."""
+        told = {"what": self.name, "colour": self.colour, "shape": self.shape, "place": texts.where(self.place)}
+        return told[what]
+
 
 def random_picture(random: Random) -> Picture:
     """Any colour, shape and place, on one of five greys, half of them grainy."""

@@ -45,8 +45,8 @@ GOOGLE = (
 )
 """Google's transcription prompt."""
 TRANSCRIBE = {
-    "Transcribe the audio.": 0.4,
-    GOOGLE: 0.3,
+    "Transcribe the audio.": 0.5,
+    GOOGLE: 0.2,
     "Transcribe.": 0.1,
     "Transcribe the following speech segment in English into English text.": 0.1,
     "What was said?": 0.1,

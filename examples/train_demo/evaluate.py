@@ -1,0 +1,81 @@
+"""What the checkpoint can do, on files that were not trained on: through mlx_gemma4, and through transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlx_gemma4 import Model, Processor, generate, load
+from mlx_gemma4.evaluate import Score, normalizer, score
+
+from . import texts
+from .reference import Reference
+
+SHORT = "Transcribe the audio."
+Answer = Callable[[list[dict[str, Any]], Path], str]
+"""A turn's content, and where its files lie, to what is answered."""
+
+
+def evaluate(work: Path, progress: Callable[[str], None] = print) -> None:
+    """Answer every test twice and write ``work/answers.json``: each answer, what is right, and where the two differ."""
+    told: dict[str, list[dict[str, Any]]] = {}
+    model, processor = load(work / "checkpoint", dtype="float32")
+    reference = Reference(work / "checkpoint")
+    for name, tests in all_tests(work / "tests").items():
+        told[name] = []
+        for test in tests:
+            mine = answer(model, processor, test["content"], work / "tests")
+            its = reference.answer(test["content"], work / "tests")
+            told[name].append({**test, "heard": mine, "reference": its})
+        right = sum(each["heard"] == each["answer"] for each in told[name])
+        differ = sum(each["heard"] != each["reference"] for each in told[name])
+        progress(f"{name}: {right} of {len(tests)} exact, {differ} other than the reference's; {_wer(told[name])}")
+    (work / "answers.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+
+def all_tests(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Sets of turns with their right answers."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, prompts in (("speech", (texts.GOOGLE, SHORT)), ("noisy", (texts.GOOGLE,))):
+        for line in _lines(folder / f"{name}.jsonl"):
+            for prompt in prompts:
+                group = f"{name} {'short' if prompt == SHORT else 'google'} {line['set']}"
+                test = {"content": [{"text": prompt}, {"audio": line["audio"]}], "answer": line["text"]}
+                found.setdefault(group, []).append(test)
+    for name in ("pictures", "asked", "changes"):
+        found[name] = _lines(folder / f"{name}.jsonl")
+    return found
+
+
+def answer(model: Model, processor: Processor, content: list[dict[str, Any]], folder: Path) -> str:
+    """What mlx_gemma4 answers."""
+    parts = []
+    for part in content:
+        [(kind, value)] = part.items()
+        if kind == "video":
+            parts += _frames(value, folder)
+        else:
+            parts.append({"type": kind, kind: value if kind == "text" else folder / value})
+    return generate(model, processor, processor.prompt([{"role": "user", "content": parts}]), max_tokens=40).strip()
+
+
+def _frames(paths: list[str], folder: Path) -> list[dict[str, Any]]:
+    """A video's frames, one a second, as its prompt shows them."""
+    parts: list[dict[str, Any]] = []
+    for second, path in enumerate(paths):
+        parts.append({"type": "text", "text": f"{' ' * (second > 0)}00:{second:02d} "})
+        parts.append({"type": "image", "image": folder / path})
+    return parts
+
+
+def _wer(told: list[dict[str, Any]]) -> str:
+    if not any("audio" in part for part in told[0]["content"]):
+        return ""
+    total = sum((score(each["answer"], each["heard"], normalizer("none")) for each in told), Score())
+    return f"WER {total.wer or 0:.2%}"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

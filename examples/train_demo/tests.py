@@ -1,0 +1,100 @@
+"""New sounds and pictures to test on, none of them trained on: written as files, with what is right beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from . import pictures, recordings, texts
+from .sound import RATE
+from .voices import ENGINES
+
+PICTURES, ASKED, CHANGES = 300, 300, 200
+NOISE_DECIBELS = 15
+
+
+def make_tests(work: Path) -> None:
+    """Write ``work/tests``: manifests of recordings by engine, clean and in noise, and of questions about pictures."""
+    folder = work / "tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    for noisy in (False, True):
+        name = "noisy" if noisy else "speech"
+        _write(folder / f"{name}.jsonl", _speech(work, folder / name, noisy))
+    _write(folder / "pictures.jsonl", _pictures(folder / "pictures"))
+    _write(folder / "asked.jsonl", _asked(work, folder / "asked"))
+    _write(folder / "changes.jsonl", _changes(folder / "changes"))
+
+
+def _speech(work: Path, folder: Path, noisy: bool) -> Iterator[dict[str, Any]]:
+    random, generator = Random(1), np.random.default_rng(1)
+    folder.mkdir(exist_ok=True)
+    for engine in ENGINES:
+        for kind in ("new", "unseen"):
+            for number, item in enumerate(recordings.load(recordings.path_of(work / "recordings", engine, kind))):
+                path = folder / f"{engine}-{kind}-{number:03d}.wav"
+                _save(path, item.samples, random, generator, noisy)
+                yield {"audio": f"{folder.name}/{path.name}", "text": item.text, "set": f"{engine} {kind}"}
+
+
+def _pictures(folder: Path) -> Iterator[dict[str, Any]]:
+    random = Random(2)
+    for number in range(PICTURES):
+        picture = pictures.random_picture(random)
+        path = _draw(folder, f"{number:03d}.png", picture)
+        yield {"content": [{"image": path}, {"text": random.choice(texts.DESCRIBE)}], "answer": picture.name}
+
+
+def _asked(work: Path, folder: Path) -> Iterator[dict[str, Any]]:
+    """Spoken questions about pictures, by voices of all engines, in either order."""
+    random, generator = Random(3), np.random.default_rng(3)
+    spoken = {
+        engine: recordings.load(recordings.path_of(work / "recordings", engine, "questions")) for engine in ENGINES
+    }
+    about = {text: kind for kind, all_texts in texts.QUESTIONS.items() for text in all_texts}
+    for number in range(ASKED):
+        engine = list(ENGINES)[number % len(ENGINES)]
+        item, picture = random.choice(spoken[engine]), pictures.random_picture(random)
+        image = _draw(folder, f"{number:03d}.png", picture)
+        path = folder / f"{number:03d}.wav"
+        _save(path, item.samples, random, generator, noisy=False)
+        content = [{"image": image}, {"audio": f"{folder.name}/{path.name}"}]
+        if random.random() < 0.5:
+            content.reverse()
+        yield {"content": content, "answer": picture.about(about[item.text]), "set": engine}
+
+
+def _changes(folder: Path) -> Iterator[dict[str, Any]]:
+    random = Random(4)
+    for number in range(CHANGES):
+        before = pictures.random_picture(random)
+        after, answer = pictures.changed(before, random)
+        frames = [_draw(folder, f"{number:03d}-{part}.png", each) for part, each in enumerate((before, after))]
+        content = [{"video": frames}, {"text": random.choice(texts.CHANGED)}]
+        yield {"content": content, "answer": answer}
+
+
+def _save(path: Path, samples: np.ndarray, random: Random, generator: np.random.Generator, noisy: bool) -> None:
+    """A recording with silence around it, at half of full scale; or in white noise."""
+    loud = samples.astype(np.float32) / np.abs(samples).max() / 2
+    heard = np.concatenate([np.zeros(random.randint(1600, 8000)), loud, np.zeros(random.randint(3200, 8000))])
+    if noisy:
+        power = float(np.sqrt(np.mean(loud**2)))
+        heard = heard + generator.normal(0, power * 10 ** (-NOISE_DECIBELS / 20), len(heard))
+    soundfile.write(path, np.clip(heard, -1, 1), RATE, subtype="PCM_16")
+
+
+def _draw(folder: Path, name: str, picture: pictures.Picture) -> str:
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(pictures.draw(picture)).save(folder / name)
+    return f"{folder.name}/{name}"
+
+
+def _write(path: Path, lines: Iterator[dict[str, Any]]) -> None:
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
