@@ -97,4 +97,4 @@ def patches(image: np.ndarray) -> np.ndarray:
     """[64, 6912] in [0, 1]: row by row, inside a patch height, width, channel."""
     side = SIDE // PATCH
     tiles = image.reshape(side, PATCH, side, PATCH, 3).transpose(0, 2, 1, 3, 4)
-    return tiles.reshape(side * side, -1).astype(np.float32) / 255
+    return tiles.reshape(side * side, -1).astype(np.float32) * np.float32(1 / 255)

@@ -1,0 +1,72 @@
+"""The parts of the demo's training that need no torch: what is said, drawn and heard."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from examples.train_demo import pictures, sound, texts
+from examples.train_demo.recordings import Recording
+from mlx_gemma4 import Model, Processor
+
+
+def test_held_out_texts_are_never_said_in_training() -> None:
+    """A fifth of all texts of several words, whatever the dice say; single words and commands never."""
+    random = Random(0)
+    trained = {texts.random_text(random) for _ in range(3000)}
+    held_out = {texts.random_text(random, held_out=True) for _ in range(3000)}
+    assert not trained & held_out
+    assert all(" " in text for text in held_out)
+    assert not held_out & set(texts.COMMANDS)
+    share = np.mean([texts.is_held_out(" ".join(random.choices(texts.DIGITS, k=4))) for _ in range(4000)])
+    assert share == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_second_frame_differs_in_what_is_said_of_it() -> None:
+    """In one thing, or in its grain alone."""
+    random, seen = Random(1), set()
+    for _ in range(200):
+        before = pictures.random_picture(random)
+        after, said = pictures.changed(before, random)
+        names = ("colour", "shape", "place")
+        differing = [name for name in names if getattr(before, name) != getattr(after, name)]
+        kind = {"it turned": "colour", "it became": "shape", "it moved": "place"}.get(" ".join(said.split()[:2]))
+        assert differing == ([] if kind is None else [kind])
+        assert kind is None or said.split()[-1] == getattr(after, kind)
+        assert replace(after, **{name: getattr(before, name) for name in names}, seed=before.seed) == before
+        seen.add(kind)
+    assert seen == {None, "colour", "shape", "place"}
+
+
+def test_patches_are_those_of_the_processor(demo: tuple[Model, Processor], tmp_path: Path) -> None:
+    """What is trained on is what is seen later, to the last bit."""
+    image = pictures.draw(pictures.random_picture(Random(2)))
+    Image.fromarray(image).save(tmp_path / "picture.png")
+    prompt = demo[1].prompt([{"role": "user", "content": [{"type": "image", "image": tmp_path / "picture.png"}]}])
+    np.testing.assert_array_equal(pictures.patches(image), prompt.patches)
+    np.testing.assert_array_equal(pictures.POSITIONS, prompt.positions)
+
+
+def test_words_are_labelled_where_they_are_heard() -> None:
+    """Of single words it is known when each is said; of a whole text only that it is."""
+    tone = (8000 * np.sin(np.arange(16000) / 5)).astype(np.int16)
+    speech = sound.Speech({"a": [Recording("seven", "a", tone), Recording("turn left", "a", tone)]}, {"a": 1.0})
+    utterance = speech.say("seven", Random(3))
+    frames, words = sound.heard(utterance, Random(3), 0.0)
+    loud = np.sqrt(np.mean(frames**2, axis=1)) > 0.5 * np.sqrt(np.mean(frames**2, axis=1)).max()
+    said = words == sound.WORD_IDS["seven"]
+    assert said.sum() > 5
+    assert np.all(loud[said][:-1]) and not np.any(loud[:2]) and not np.any(said[:2])
+    _, words = sound.heard(speech.say("turn left", Random(3)), Random(3), 0.0)
+    assert set(words) == {sound.UNKNOWN, sound.SILENCE}
+
+
+def test_noise_alone_says_nothing() -> None:
+    frames, words = sound.heard(None, Random(4), 1.0)
+    assert frames.shape == (len(words), 640) and np.abs(frames).max() > 0
+    assert set(words) == {sound.SILENCE}
