@@ -1,4 +1,4 @@
-"""``python -m examples.train_demo STEP --work FOLDER``."""
+"""``python -m examples.train_demo STEP --work FOLDER``: the demo's checkpoint from nothing, step by step."""
 
 from __future__ import annotations
 
@@ -8,22 +8,74 @@ from pathlib import Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.train_demo", description=__doc__)
-    parser.add_argument("step", choices=("recordings", "tokenizer", "train"))
+    steps = {
+        "recordings": _recordings,
+        "tokenizer": _tokenizer,
+        "train": _train,
+        "export": _export,
+        "tests": _tests,
+        "evaluate": _evaluate,
+        "report": _report,
+        "pack": _pack,
+    }
+    parser.add_argument("step", choices=(*steps, "all"))
     parser.add_argument("--work", type=Path, default=Path("work"), help="where all is made (default: work)")
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
+    parser.add_argument("--steps", type=int, default=9000, help="of the training (default: 9000)")
     arguments = parser.parse_args()
-    if arguments.step == "recordings":
-        from .recordings import make_all
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    for name, run in steps.items():
+        if arguments.step in (name, "all"):
+            print(f"== {name}", flush=True)
+            run(arguments)
 
-        make_all(arguments.work / "recordings")
-    elif arguments.step == "tokenizer":
-        from .tokenizer import make_tokenizer
 
-        make_tokenizer(arguments.work / "tokenizer")
-    else:
-        from .train import Settings, train
+def _recordings(arguments: argparse.Namespace) -> None:
+    from .recordings import make_all
 
-        train(arguments.work, Settings(steps=arguments.steps))
+    make_all(arguments.work / "recordings")
+
+
+def _tokenizer(arguments: argparse.Namespace) -> None:
+    from .tokenizer import make_tokenizer
+
+    make_tokenizer(arguments.work / "tokenizer")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from .train import Settings, train
+
+    train(arguments.work, Settings(steps=arguments.steps, seed=arguments.seed))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from .export import export
+
+    export(arguments.work)
+
+
+def _tests(arguments: argparse.Namespace) -> None:
+    from .tests import make_tests
+
+    make_tests(arguments.work)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from .evaluate import evaluate
+
+    evaluate(arguments.work)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from .report import report
+
+    report(arguments.work)
+
+
+def _pack(arguments: argparse.Namespace) -> None:
+    from .pack import pack
+
+    pack(arguments.work)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from mlx_gemma4 import Model, Processor, generate, load
 from mlx_gemma4.evaluate import Score, normalizer, score
 
@@ -51,23 +54,16 @@ def all_tests(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def answer(model: Model, processor: Processor, content: list[dict[str, Any]], folder: Path) -> str:
     """What mlx_gemma4 answers."""
-    parts = []
-    for part in content:
-        [(kind, value)] = part.items()
-        if kind == "video":
-            parts += _frames(value, folder)
-        else:
-            parts.append({"type": kind, kind: value if kind == "text" else folder / value})
+    parts = [_part(kind, value, folder) for part in content for kind, value in part.items()]
     return generate(model, processor, processor.prompt([{"role": "user", "content": parts}]), max_tokens=40).strip()
 
 
-def _frames(paths: list[str], folder: Path) -> list[dict[str, Any]]:
-    """A video's frames, one a second, as its prompt shows them."""
-    parts: list[dict[str, Any]] = []
-    for second, path in enumerate(paths):
-        parts.append({"type": "text", "text": f"{' ' * (second > 0)}00:{second:02d} "})
-        parts.append({"type": "image", "image": folder / path})
-    return parts
+def _part(kind: str, value: Any, folder: Path) -> dict[str, Any]:
+    if kind == "video":  # one frame a second
+        value = np.stack([np.asarray(Image.open(folder / path)) for path in value]), 1.0
+    elif kind != "text":
+        value = folder / value
+    return {"type": kind, kind: value}
 
 
 def _wer(told: list[dict[str, Any]]) -> str:
