@@ -13,7 +13,7 @@ from . import pictures, texts
 from .sound import Speech, heard
 
 AUDIO_KIND, IMAGE_KIND, VIDEO_KIND = 3, 1, 2
-SHARES = {"transcribe": 0.72, "describe": 0.07, "ask aloud": 0.11, "changes": 0.05, "turns": 0.05}
+SHARES = {"transcribe": 0.68, "describe": 0.09, "ask aloud": 0.12, "changes": 0.06, "turns": 0.05}
 """How often each kind of lesson is given."""
 
 
@@ -26,9 +26,11 @@ class Stage:
     """Of rooms, lines and noise."""
     words_apart: float
     """Share of utterances that are made of single words, of which it is known when each is said."""
+    sound_alone: bool = False
+    """No questions, no answers: only what is hinted at is learned."""
 
 
-STAGES = (Stage(1, 0.2, 1.0), Stage(3, 0.4, 0.6), Stage(6, 0.7, 0.4), Stage(14, 1.0, 0.3))
+STAGES = (Stage(4, 0.2, 0.9, sound_alone=True), Stage(3, 0.4, 0.6), Stage(6, 0.7, 0.4), Stage(14, 1.0, 0.3))
 
 
 @dataclass
@@ -61,6 +63,10 @@ class Teacher:
 
     def lesson(self, random: Random, stage: Stage) -> Lesson:
         """One of any kind."""
+        if stage.sound_alone:
+            lesson = Lesson()
+            self._utterance(lesson, random, stage)
+            return lesson
         kind = random.choices(list(SHARES), list(SHARES.values()))[0]
         make = {
             "transcribe": self._transcribe,
@@ -80,12 +86,16 @@ class Teacher:
         if random.random() < 0.04:
             self.sound(lesson, *heard(None, random, stage.strength), "")
         else:
-            apart = random.random() < stage.words_apart
-            assert self._speech is not None
-            utterance = self._speech.utterance(random, stage.max_words, words_apart=apart)
-            self.sound(lesson, *heard(utterance, random, stage.strength), utterance.text)
-            answer = utterance.text
+            answer = self._utterance(lesson, random, stage)
         self.answer(lesson, answer)
+
+    def _utterance(self, lesson: Lesson, random: Random, stage: Stage) -> str:
+        """Say something; what was said."""
+        assert self._speech is not None
+        apart = random.random() < stage.words_apart
+        utterance = self._speech.utterance(random, stage.max_words, words_apart=apart)
+        self.sound(lesson, *heard(utterance, random, stage.strength), utterance.text)
+        return utterance.text
 
     def _describe(self, lesson: Lesson, random: Random, stage: Stage) -> None:
         picture = pictures.random_picture(random)

@@ -218,6 +218,17 @@ def hidden_states(model: Any, batch: Batch, dtype: torch.dtype) -> torch.Tensor:
     return text(inputs_embeds=rows, attention_mask=masks(batch.kinds, dtype), use_cache=False).last_hidden_state
 
 
+def run_first(model: Any, batch: Batch, dtype: torch.dtype, layers: int) -> None:
+    """Run the first layers alone; what they find is kept by whoever watches them."""
+    text = model.model.language_model
+    whole = text.layers
+    text.layers = whole[:layers]
+    try:
+        hidden_states(model, batch, dtype)
+    finally:
+        text.layers = whole
+
+
 def logits_of(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     """[…, V] float32."""
     raw = F.linear(hidden, model.model.language_model.embed_tokens.weight).float()

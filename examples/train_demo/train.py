@@ -22,9 +22,9 @@ import torch.distributed as distributed
 import torch.nn.functional as F
 
 from . import recordings
-from .hints import Hints
+from .hints import WORDS_LAYER, Hints
 from .lessons import STAGES, Lesson, Teacher, batches
-from .network import Batch, build, collate, hidden_states, initialise, logits_of
+from .network import Batch, build, collate, hidden_states, initialise, logits_of, run_first
 from .sound import Speech
 from .tokenizer import load_tokenizer
 from .voices import ENGINES
@@ -48,8 +48,8 @@ class Settings:
     decay: float = 0.05
     learned: float = 0.4
     """Loss of spoken answers at which lessons become harder."""
-    stage_steps: tuple[int, ...] = (1200, 2400, 4000)
-    """… and the step at which they do at the latest."""
+    stage_steps: tuple[int, ...] = (1500, 2800, 4500)
+    """… and the step at which they do at the latest; at which answers begin, the first."""
 
 
 @dataclass
@@ -132,12 +132,12 @@ class Training:
         self._hints.measure(frames)
 
     def _make_optimiser(self) -> Any:
-        """AdamW; filters for sound learn slowly, and the 6912 inputs of a patch more slowly still."""
+        """AdamW; filters learn slowly, those for patches and those for sound."""
         groups: dict[tuple[float, float], list[Any]] = {}
         for name, parameter in (*self._model.named_parameters(), *self._hints.named_parameters(prefix="hints")):
             pace = 1.0
             if "patch_dense.weight" in name:
-                pace = 0.04
+                pace = 0.3
             elif "embed_audio" in name or "layers.0.mlp" in name:
                 pace = 0.15
             decay = self._settings.decay if parameter.ndim > 1 and pace == 1.0 else 0.0
@@ -174,7 +174,7 @@ class Training:
         with torch.autocast("cpu", torch.bfloat16):
             found = self._losses(batch)
             help_left = max(0.1, 1 - done)
-            loss = found["answers"]
+            loss = found.get("answers", torch.zeros(()))
             if "words" in found:
                 ramp = min(1, self._state.step / WARM_UP)
                 loss = loss + help_left * (0.5 * ramp * found["sequences"] + found["words"] + found["bands"])
@@ -184,6 +184,9 @@ class Training:
         self._optimiser.step()
 
     def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        if not batch.scored.any():
+            run_first(self._model, batch, torch.bfloat16, WORDS_LAYER + 1)
+            return self._hinted(batch)
         hidden = hidden_states(self._model, batch, torch.bfloat16)
         scored = batch.scored[:, 1:]
         logits = logits_of(self._model, hidden[:, :-1][scored])
@@ -195,9 +198,10 @@ class Training:
         if len(batch.images):
             seen = scored & ~spoken
             found["seen"] = each[seen[scored]].mean()
-        if len(batch.frames):
-            found |= dict(zip(("sequences", "words", "bands"), self._hints.losses(batch), strict=True))
-        return found
+        return found | self._hinted(batch) if len(batch.frames) else found
+
+    def _hinted(self, batch: Batch) -> dict[str, torch.Tensor]:
+        return dict(zip(("sequences", "words", "bands"), self._hints.losses(batch), strict=True))
 
     def _share(self, found: dict[str, torch.Tensor]) -> None:
         """Average gradients over processes, and the loss that decides how hard lessons are."""
