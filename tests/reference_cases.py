@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from mlx_gemma4.audio import frames
 from mlx_gemma4.hub import demo_folder
+from mlx_gemma4.live.endpoint import Begin, End, Endpointer
+from mlx_gemma4.live.voice import Voice
 from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import Prompt
 
@@ -17,6 +20,46 @@ DATA = Path(__file__).parent / "data"
 REFERENCE = DATA / "reference"
 CHECKPOINTS = ("released", "resaved")
 CASES = ("text", "image", "two-images", "audio", "video", "mixed")
+
+SHORT, DESCRIBE = "Transcribe the audio.", "Describe the image."
+GOOGLE = (
+    "Transcribe the following speech segment in English into English text.\n\n"
+    "Follow these specific instructions for formatting the answer:\n"
+    "*   Only output the transcription, with no newlines.\n"
+    "*   When transcribing numbers, write the digits, i.e. write 1.7 and not one point seven, and write 3 instead of "
+    "three."
+)
+"""As published for Gemma 4."""
+PROMPTS = {"short": SHORT, "google": GOOGLE}
+FRAME = 640
+"""Samples."""
+LONGEST = 200
+"""Tokens of an answer: one that has not ended by then does not end."""
+
+
+def _lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DATA / "demo" / name).read_text(encoding="utf-8").splitlines()]
+
+
+RECORDINGS, PICTURES = _lines("speech.jsonl"), _lines("pictures.jsonl")
+"""What was said and drawn for the demo: files, and what is true of them."""
+
+TEXTS = (
+    "<bos><|turn>user\nHello, what is this?<turn|>\n<|turn>model\n",
+    "<|image><|image|><|image|><image|> a <|audio><|audio|><audio|>",
+    "日本語 🙂 é",
+)
+"""What tokenizers are tried on."""
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {
+        "role": "user",
+        "content": [{"type": "image", "image": "x.png"}, {"type": "text", "text": " What is <this> & that? "}],
+    },
+    {"role": "assistant", "content": "A cat – <b>"},
+    {"role": "user", "content": "stop"},
+]
+"""What templates are tried on."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +113,25 @@ def media_file(name: str) -> Path:
     """A recording or picture of the demo: some are in the package, the others here."""
     packaged = demo_folder() / "media" / name
     return packaged if packaged.exists() else DATA / "demo" / name
+
+
+def utterances(samples: np.ndarray) -> list[tuple[int, int]]:
+    """Where people speak in a recording, by the default endpointing: first frames and the frames behind the last."""
+    endpointer = Endpointer(Voice())
+    events = endpointer.push(frames(samples, FRAME)) + endpointer.finish()
+    begins = [event.start for event in events if isinstance(event, Begin)]
+    lengths = [event.length for event in events if isinstance(event, End)]
+    return [(start, start + length) for start, length in zip(begins, lengths, strict=True)]
+
+
+def speech_prompt(processor: Processor, sound: Any, text: str = SHORT) -> Prompt:
+    content = [{"type": "text", "text": text}, {"type": "audio", "audio": sound}]
+    return processor.prompt([{"role": "user", "content": content}])
+
+
+def picture_prompt(processor: Processor, name: str, text: str = DESCRIBE) -> Prompt:
+    content = [{"type": "image", "image": media_file(name)}, {"type": "text", "text": text}]
+    return processor.prompt([{"role": "user", "content": content}])
 
 
 def demo_prompts(processor: Processor) -> dict[str, Prompt]:

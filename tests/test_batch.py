@@ -6,7 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from conftest import loaded
-from reference_cases import media_file, reference_case
+from golden import heard
+from reference_cases import SHORT, media_file, reference_case, speech_prompt
 from test_reference import ROUNDING
 
 from mlx_gemma4 import Model, Processor, Sampling, Session, Transcriber, load_audio
@@ -44,13 +45,10 @@ def test_logits_side_by_side_are_those_alone(checkpoint: str) -> None:
 def test_answers_are_those_one_by_one(demo: tuple[Model, Processor]) -> None:
     """Short and long ones, some ended by the limit; the session is as before."""
     model, processor = demo
-    contents = [
-        [{"type": "text", "text": "Transcribe the audio."}, {"type": "audio", "audio": media_file(name)}]
-        for name in NAMES
-    ]
-    prompts = [processor.prompt([{"role": "user", "content": content}]) for content in contents]
+    prompts = [speech_prompt(processor, media_file(name)) for name in NAMES]
     prefix, questions = prompts[0][:8], [prompt[8:] for prompt in prompts]
-    limits = [20, 20, 3, 20, 1, 20]
+    lengths = [len(heard(name, "short").tokens) for name in NAMES]
+    limits = [20, 20, max(1, lengths[2] - 2), 20, 1, 20]
     sampler = Sampler(Sampling(), model.config.text_config.vocab_size)
     session = Session(model, room=2000)
     session.extend(prefix)
@@ -60,21 +58,25 @@ def test_answers_are_those_one_by_one(demo: tuple[Model, Processor]) -> None:
         session.rewind(8)
     found = answers(session, questions, sampler, stop_ids=processor.stop_ids, max_tokens=limits)
     assert found == expected and session.position == 8
-    assert [len(tokens) for tokens in found[2:5:2]] == [3, 1]
+    assert [len(tokens) for tokens in found] == [min(pair) for pair in zip(lengths, limits, strict=True)]
 
 
 def test_a_long_recording_has_the_same_text_in_any_grouping(demo: tuple[Model, Processor]) -> None:
     """Utterances one by one, three and eight together; times and all."""
     pause = np.zeros(16_000, np.float32)
     samples = np.concatenate([part for name in NAMES for part in (load_audio(media_file(name)), pause)])
-    transcriber = Transcriber(*demo, text="Transcribe the audio.", max_segment=10)
+    transcriber = Transcriber(*demo, text=SHORT, max_segment=10)
     settings = Endpointing(max_utterance=10)
     one, three, eight = (
         [(each.start, each.end, each.text, each.tokens, each.complete) for each in segments]
         for segments in (transcribe(samples, transcriber, settings, together=count) for count in (1, 3, 8))
     )
     assert one == three == eight
-    assert len(one) == 7 and one[0][2] == "five three six zero zero eight zero eight"
+    assert len(one) == 7
+    alone = Transcriber(*demo, text=SHORT)
+    for start, end, text, tokens, complete in one:
+        [segment] = alone.transcribe(samples[round(16_000 * start) : round(16_000 * end)])
+        assert (segment.text, segment.tokens, segment.complete) == (text, tokens, complete)
 
 
 def test_an_open_segment_is_not_mixed_in(demo: tuple[Model, Processor]) -> None:

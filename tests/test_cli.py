@@ -12,16 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference_cases import media_file
+from conftest import loaded
+from golden import heard, is_demo, named, parts, said, seen, spans, utterances
+from reference_cases import DESCRIBE, SHORT, media_file, picture_prompt
 
 from mlx_gemma4 import __version__, demo_folder, load_audio
 from mlx_gemma4.cli import commands, main, parser
 
 ROOT = Path(__file__).parent.parent
-SPEECH, PICTURE = str(media_file("hibari-03.wav")), str(media_file("picture-01.png"))
-SAID = "five three six zero zero eight zero eight"
+SPEECH, PACKAGED, PICTURE = (str(media_file(name)) for name in ("hibari-03.wav", "joe-04.wav", "picture-01.png"))
 DIALOGUE = str(media_file("dialogue.wav"))
-SAID_IN_DIALOGUE = ["five zero zero", "no", "five", "go forward two meters", "two"]
+DEMO = ["--model", "demo", "--dtype", "float32"]
+"""In the precision that the reference's answers are of."""
+LINES = [text for text in utterances("dialogue.wav") if text]
+"""What is said in the dialogue; an utterance without text is no line."""
 
 
 def run(*arguments: str, text: bytes | None = None) -> subprocess.CompletedProcess[str]:
@@ -65,41 +69,54 @@ def test_transcribing_imports_no_torch_nor_what_it_does_not_use() -> None:
 
 
 def test_transcribe_writes_text_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["transcribe", SPEECH, SPEECH, "--model", "demo"]) == 0
-    assert capsys.readouterr() == (f"{SAID}\n{SAID}\n", "")
+    assert main(["transcribe", SPEECH, PACKAGED, *DEMO]) == 0
+    assert capsys.readouterr() == (f"{said('hibari-03.wav')}\n{said('joe-04.wav')}\n", "")
+
+
+def time(frames: int, point: str) -> str:
+    """In a subtitle."""
+    return f"00:00:{frames * 0.04:06.3f}".replace(".", point)
 
 
 def test_transcribe_writes_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One beside the other, in any format."""
     out = tmp_path / "new" / "folder"
     for layout in ("json", "srt", "vtt", "txt"):
-        assert main(["transcribe", SPEECH, "--model", "demo", "--format", layout, "--output-dir", str(out)]) == 0
-    assert (out / "hibari-03.srt").read_text() == f"1\n00:00:00,000 --> 00:00:03,440\n{SAID}\n"
-    assert json.loads((out / "hibari-03.json").read_text())["segments"][0]["text"] == SAID
+        assert main(["transcribe", SPEECH, *DEMO, "--format", layout, "--output-dir", str(out)]) == 0
+    text, end = said("hibari-03.wav"), time(-(-len(load_audio(SPEECH)) // 640), ",")
+    assert (out / "hibari-03.srt").read_text() == f"1\n00:00:00,000 --> {end}\n{text}\n"
+    assert json.loads((out / "hibari-03.json").read_text())["segments"][0]["text"] == text
     assert capsys.readouterr().out == ""
 
 
 def test_listening_to_a_file_writes_its_utterances(capsys: pytest.CaptureFixture[str]) -> None:
     """A line each, nothing else on stdout; the work is told on stderr."""
-    assert main(["listen", "--input", DIALOGUE, "--fast", "--model", "demo", "--stats"]) == 0
+    assert main(["listen", "--input", DIALOGUE, "--fast", *DEMO, "--stats"]) == 0
     out, err = capsys.readouterr()
-    assert out.splitlines() == SAID_IN_DIALOGUE
-    assert "utterances 5 · " in err
-    assert "frames of speech 196 · judged silent 158 · audio positions computed 196 (1.00 a frame) · forwards" in err
+    assert out.splitlines() == LINES
+    frames, speech = -(-len(load_audio(DIALOGUE)) // 640), sum(end - start for start, end in spans("dialogue.wav"))
+    assert f"utterances {len(spans('dialogue.wav'))} · " in err
+    assert f"frames of speech {speech} · judged silent {frames - speech} · audio positions computed {speech} (" in err
+    assert "(1.00 a frame) · forwards" in err
     assert re.search(r"end of speech to text: p50 \d+ ms, p95 \d+ ms, at most 0 forwards", err)
 
 
 def test_listening_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Into files, with the sound kept beside them."""
-    common = ["listen", "--input", DIALOGUE, "--fast", "--model", "demo"]
+    common = ["listen", "--input", DIALOGUE, "--fast", *DEMO]
     for layout in ("json", "srt", "vtt"):
         path, wav = tmp_path / f"out.{layout}", tmp_path / f"{layout}.wav"
         assert main([*common, "--format", layout, "--output", str(path), "--save-audio", str(wav)]) == 0
     assert capsys.readouterr().out == ""
     events = [json.loads(line) for line in (tmp_path / "out.json").read_text().splitlines()]
-    assert [event["text"] for event in events if event["event"] == "final"] == SAID_IN_DIALOGUE
-    assert (tmp_path / "out.srt").read_text().startswith("1\n00:00:00,120 --> 00:00:02,640\nfive zero zero\n\n2\n")
-    assert (tmp_path / "out.vtt").read_text().startswith("WEBVTT\n\n00:00:00.120 --> 00:00:02.640\nfive zero zero\n")
+    assert [event["text"] for event in events if event["event"] == "final"] == utterances("dialogue.wav")
+    told = [each for each in zip(spans("dialogue.wav"), utterances("dialogue.wav"), strict=True) if each[1]]
+    srt, vtt = (
+        [f"{time(start, point)} --> {time(end, point)}\n{text}\n" for (start, end), text in told] for point in ",."
+    )
+    numbered = [f"{number}\n{cue}\n" for number, cue in enumerate(srt, 1)]
+    assert (tmp_path / "out.srt").read_text() == "".join(numbered)
+    assert (tmp_path / "out.vtt").read_text() == "WEBVTT\n\n" + "".join(f"{cue}\n" for cue in vtt)
     np.testing.assert_array_equal(load_audio(tmp_path / "srt.wav"), load_audio(DIALOGUE))
     assert main([*common, "--output", str(tmp_path / "out.srt")]) == 2
     assert "File exists" in capsys.readouterr().err
@@ -107,10 +124,11 @@ def test_listening_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_options_come_from_the_environment(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is typed comes first."""
-    for name, value in {"INPUT": DIALOGUE, "FAST": "1", "MODEL": "demo", "FORMAT": "srt", "SILENCE": "0.3"}.items():
+    values = {"INPUT": DIALOGUE, "FAST": "1", "MODEL": "demo", "DTYPE": "float32", "FORMAT": "srt", "SILENCE": "0.3"}
+    for name, value in values.items():
         monkeypatch.setenv(f"MLX_GEMMA4_{name}", value)
     assert main(["listen", "--format", "txt"]) == 0
-    assert capsys.readouterr().out.splitlines() == SAID_IN_DIALOGUE
+    assert capsys.readouterr().out.splitlines() == LINES
     monkeypatch.setenv("MLX_GEMMA4_SILENCE", "long")
     with pytest.raises(SystemExit, match="2"):
         main(["listen"])
@@ -119,18 +137,19 @@ def test_options_come_from_the_environment(capsys: pytest.CaptureFixture[str], m
 
 def test_a_long_recording_is_cut_at_silences(capsys: pytest.CaptureFixture[str]) -> None:
     """Its utterances, with times."""
-    assert main(["transcribe", DIALOGUE, "--model", "demo", "--max-segment", "10", "--format", "json"]) == 0
+    assert main(["transcribe", DIALOGUE, *DEMO, "--max-segment", "10", "--format", "json"]) == 0
     segments = json.loads(capsys.readouterr().out)["segments"]
-    assert [each["text"] for each in segments] == SAID_IN_DIALOGUE
-    assert [(each["start"], each["end"]) for each in segments[:2]] == [(0.12, 2.64), (3.48, 4.36)]
+    assert [each["text"] for each in segments] == utterances("dialogue.wav")
+    times = [(round(each["start"] / 0.04), round(each["end"] / 0.04)) for each in segments]
+    assert times == spans("dialogue.wav")
 
 
 def test_listening_to_a_pipe() -> None:
     """A WAV, and raw s16le."""
     wav = Path(SPEECH).read_bytes()
     for data in (wav, wav[44:]):
-        done = run("listen", "--input", "-", "--model", "demo", text=data)
-        assert (done.returncode, done.stdout) == (0, f"{SAID}\n")
+        done = run("listen", "--input", "-", *DEMO, text=data)
+        assert (done.returncode, done.stdout.splitlines()) == (0, utterances("hibari-03.wav"))
 
 
 def test_generate_answers_about_pictures_and_sound(
@@ -138,49 +157,52 @@ def test_generate_answers_about_pictures_and_sound(
 ) -> None:
     """The prompt from the line or from stdin, the model from the environment, statistics on stderr."""
     monkeypatch.setenv("MLX_GEMMA4_MODEL", "demo")
-    assert main(["generate", "--prompt", "Describe the image.", "--image", PICTURE, "--stats"]) == 0
+    assert main(["generate", "--prompt", DESCRIBE, "--image", PICTURE, "--dtype", "float32", "--stats"]) == 0
     out, err = capsys.readouterr()
-    assert out == "green circle on the top\n"
-    assert re.match(r"prompt 79 tokens, [\d.]+ tokens/s · answer 6 tokens, .* peak memory [\d.]+ GB\n", err)
-    done = run("generate", "-p", "-", "--audio", SPEECH, "--model", "demo", text=b"Transcribe the audio.")
-    assert (done.stdout, done.stderr) == (f"{SAID}\n", "")
+    assert out == f"{named('picture-01.png')}\n"
+    counts = (len(picture_prompt(loaded("demo")[1], "picture-01.png")), len(seen("picture-01.png").tokens))
+    told = r"prompt {} tokens, [\d.]+ tokens/s · answer {} tokens, .* peak memory [\d.]+ GB\n".format(*counts)
+    assert re.match(told, err)
+    done = run("generate", "-p", "-", "--audio", SPEECH, *DEMO, text=SHORT.encode())
+    assert (done.stdout, done.stderr) == (f"{said('hibari-03.wav', 'short')}\n", "")
 
 
 def test_an_answer_cut_short_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", "-p", "Describe.", "--image", PICTURE, "--model", "demo", "-m", "2"]) == 0
-    assert capsys.readouterr() == ("green circle\n", "The answer was stopped at 2 tokens (--max-tokens).\n")
+    assert main(["generate", "-p", DESCRIBE, "--image", PICTURE, *DEMO, "-m", "2"]) == 0
+    begun = loaded("demo")[1].decode(seen("picture-01.png").tokens[:2])
+    assert capsys.readouterr() == (f"{begun}\n", "The answer was stopped at 2 tokens (--max-tokens).\n")
 
 
 def test_a_chat_keeps_its_turns() -> None:
     """Media by command, mistakes told without losing the conversation."""
     lines = [
         f"/image {PICTURE}",
-        "Describe the image.",
+        DESCRIBE,
         "/audio nowhere.wav",
         "/nonsense",
         f"/audio {SPEECH}",
-        "Transcribe the audio.",
+        SHORT,
         "/help",
         "/reset",
         "/exit",
         "never read",
     ]
-    done = run("chat", "--model", "demo", text="\n".join(lines).encode())
+    done = run("chat", *DEMO, text="\n".join(lines).encode())
     assert done.returncode == 0
-    assert done.stdout.splitlines()[0] == "green circle on the top" and len(done.stdout.splitlines()) == 2
+    assert done.stdout.splitlines()[0] == named("picture-01.png") and len(done.stdout.splitlines()) == 2
     assert "error: Expected a file to add, found none at 'nowhere.wav'" in done.stderr
     assert "error: Expected a command (/help lists them), got /nonsense" in done.stderr
 
 
 def test_the_demo_shows_the_main_job() -> None:
     done = run("demo", "--fast")
-    assert done.stdout.splitlines() == ["go back seven meters", "green circle on the top", "red circle in the center"]
+    assert is_demo(done.stdout)
 
 
 def test_the_demo_is_a_folder_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing in the code knows the demo but its name."""
-    assert main(["transcribe", SPEECH, "--model", str(demo_folder() / "checkpoint")]) == 0
-    assert capsys.readouterr().out == f"{SAID}\n"
+    assert main(["transcribe", SPEECH, "--model", str(demo_folder() / "checkpoint"), "--dtype", "float32"]) == 0
+    assert capsys.readouterr().out == f"{said('hibari-03.wav')}\n"
 
 
 def readme_blocks(language: str) -> list[str]:
@@ -192,7 +214,7 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
     code = "\n".join(readme_blocks("python"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0] == SAID
+    assert done.stdout.startswith(heard("hibari-03.wav", "short").sure)
 
 
 def test_the_readmes_commands_are_commands() -> None:
@@ -207,21 +229,21 @@ def test_the_readmes_commands_are_commands() -> None:
 
 def test_the_examples_run(tmp_path: Path) -> None:
     """Each on the demo, short, and on public names only."""
-    said = {
-        "stream_recording.py": SAID,
-        "ask_about_a_picture.py": "green circle on the top",
-        "live_transcribe.py": "go back seven meters",
+    told = {
+        "stream_recording.py": heard("hibari-03.wav").sure,
+        "ask_about_a_picture.py": f"{DESCRIBE} {seen('picture-01.png').sure}",
+        "live_transcribe.py": parts("joe-04.wav")[0].sure,
         "quantize_and_upload.py": "the smallest within 0.05 nats is",
     }
     arguments = {"live_transcribe.py": ["demo", str(media_file("joe-04.wav"))]}
     examples = sorted((ROOT / "examples").glob("*.py"))
-    assert [path.name for path in examples] == sorted(said)
+    assert [path.name for path in examples] == sorted(told)
     for path in examples:
         assert len(path.read_text().splitlines()) <= 60
         assert not re.search(r"(from|import) mlx_gemma4\.(?!convert import)", path.read_text())
         command = [sys.executable, str(path), *arguments.get(path.name, [])]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "") and said[path.name] in done.stdout
+        assert (done.returncode, done.stderr) == (0, "") and told[path.name] in done.stdout
 
 
 def screen(data: str) -> list[str]:
@@ -246,7 +268,7 @@ def screen(data: str) -> list[str]:
 def test_a_terminal_shows_each_utterance_once() -> None:
     """Guesses and the status line come and go; what is left is the text."""
     terminal, end = os.openpty()
-    command = [sys.executable, "-m", "mlx_gemma4", "listen", "--model", "demo", "--input", DIALOGUE, "--fast"]
+    command = [sys.executable, "-m", "mlx_gemma4", "listen", *DEMO, "--input", DIALOGUE, "--fast"]
     with subprocess.Popen(command, stdout=end, cwd=ROOT, env={**os.environ, "COLUMNS": "100"}) as process:
         os.close(end)
         data = b""
@@ -259,4 +281,4 @@ def test_a_terminal_shows_each_utterance_once() -> None:
     assert process.returncode == 0
     assert "○ " in data.decode() or "● " in data.decode()
     shown = screen(data.decode())
-    assert [line.split("  (")[0] for line in shown] == SAID_IN_DIALOGUE
+    assert [text for text in (line.split("  (")[0] for line in shown) if text] == LINES

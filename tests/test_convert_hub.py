@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from demo_sizes import FOUR_BITS
+from golden import clearest, said
 from hub_server import NOWHERE, TOKEN, Cut, Hub, Refusal, Repo, ask, contents, running
 from reference_cases import media_file
 
@@ -19,7 +21,7 @@ from mlx_gemma4.convert.record import Record
 SOURCE, REPO = "maker/tiny-it", "owner/tiny-it-4bit"
 CARD = b"---\nlicense: apache-2.0\nlanguage: en\n---\n\n# Tiny\n"
 DEMO = contents(demo_folder() / "checkpoint")
-SPEECH, SAID = str(media_file("joe-04.wav")), "go back seven meters"
+SPEECH, SAID = str(media_file(clearest())), said(clearest())
 COMMAND = "import sys; from mlx_gemma4.cli import main; print(main(sys.argv[1:]))"
 """A command in a process of its own; its exit code is the last line on stdout."""
 NO_TOKEN = (
@@ -55,7 +57,7 @@ def test_there_and_back(hub: Hub, tmp_path: Path, expected: dict[str, bytes]) ->
     command = ["convert", "--hf-path", SOURCE, "--mlx-path", str(target), "-q", "--upload-repo", REPO]
     out, err = ask(hub.address, tmp_path / "cache", COMMAND, *command, token=TOKEN)
     assert out.splitlines() == [
-        f"{target}: 4bit, 4.13 MB, 7.48 bits per weight",
+        f"{target}: 4bit, {FOUR_BITS}",
         f"{hub.address}/{REPO}/commit/{hub.repos[REPO].commit}",
         "0",
     ]
@@ -154,7 +156,7 @@ def test_upload_that_breaks_off(hub: Hub, tmp_path: Path, expected: dict[str, by
     command = ["convert", "--hf-path", SOURCE, "--mlx-path", str(target), "-q", "--upload-repo", REPO]
     hub.refusals[f"/api/models/{REPO}/commit/main"] = Refusal(503)
     out, err = ask(hub.address, tmp_path / "cache", COMMAND, *command, token=TOKEN)
-    assert out.splitlines() == [f"{target}: 4bit, 4.13 MB, 7.48 bits per weight", "2"]
+    assert out.splitlines() == [f"{target}: 4bit, {FOUR_BITS}", "2"]
     again = f"What was sent is kept: run `mlx_gemma4 upload {target} {REPO}` again, it goes on from there\n"
     assert re.fullmatch(
         rf"{re.escape(DOWNLOADING)}mlx_gemma4: error: The upload of .+ broke off: HTTP 503\. {re.escape(again)}", err
@@ -175,7 +177,7 @@ def test_download_that_breaks_off(hub: Hub, tmp_path: Path, expected: dict[str, 
     target = tmp_path / "place" / "made"
     command = ["convert", "--hf-path", SOURCE, "--mlx-path", str(target), "-q"]
     path = f"/{SOURCE}/resolve/{hub.repos[SOURCE].commit}/model.safetensors"
-    hub.cuts[path] = Cut(5_000_000)
+    hub.cuts[path] = Cut(len(DEMO["model.safetensors"]) // 2)
     out, err = ask(hub.address, tmp_path / "cache", COMMAND, *command)
     assert out == "2"
     assert err.startswith(f"{DOWNLOADING}mlx_gemma4: error: The download of {SOURCE} broke off: ")

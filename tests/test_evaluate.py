@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from reference_cases import media_file
+from golden import said, spans, utterances
+from reference_cases import SHORT, media_file
 
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.evaluate import figures, progress, table
 from mlx_gemma4.evaluate import Recording, Result, Score, evaluate, normalizer, read_manifest, score, totals
 
-SHORT = "Transcribe the audio."
 EXTRA = "Error rates need the [eval] extra: pip install 'mlx-gemma4[eval]'"
 ENGLISH, BASIC, NONE = normalizer(), normalizer("basic"), normalizer("none")
 
@@ -220,37 +220,49 @@ def test_the_figures() -> None:
 
 
 def test_the_demo_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two recordings heard rightly, one with two digits too many: the table, the notes and the file."""
-    truths = {
-        "joe-04.wav": "Go back seven meters!",
-        "hibari-03.wav": ["five three six", "zero zero eight"],
-        "espeak-00.wav": "nine",
-        "absent.wav": "never looked for",
-    }
-    lines = [{"audio": str(media_file(name)), "text": text, "seconds": 1} for name, text in truths.items()]
+    """Two recordings heard rightly, one with a word too many: the table, the notes and the file."""
+    names = ("joe-04.wav", "hibari-03.wav", "espeak-00.wav")
+    heard = [said(name, "short") for name in names]
+    begin, *more = heard[1].split()[:-1] or [""]
+    truths = [f"{heard[0].capitalize()}!", " ".join([begin, *more]), heard[2]]
+    written_truths = [truths[0], [begin, " ".join(more)], truths[2], "never looked for"]
+    lines = [
+        {"audio": str(media_file(name)), "text": text, "seconds": 1}
+        for name, text in zip((*names, "absent.wav"), written_truths, strict=True)
+    ]
     path = manifest(tmp_path, *lines)
-    options = ["--model", "demo", "--prompt", SHORT, "--limit", "3"]
+    options = ["--model", "demo", "--dtype", "float32", "--prompt", SHORT, "--limit", "3"]
     written = tmp_path / "new" / "figures.json"
     assert main(["eval", "wer", str(path), *options, "--json", str(written)]) == 0
     out, err = capsys.readouterr()
     header, row = out.splitlines()
     assert header.split()[:9] == ["set", "recordings", "exact", "words", "sub", "del", "ins", "WER", "CER"]
-    assert row.split()[:10] == ["all", "3", "2", "6", "1", "0", "0", "16.67%", "8.70%", "6.9"]
-    digits = lines[1]["audio"]
+    each = [score(truth, text, ENGLISH) for truth, text in zip(truths, heard, strict=True)]
+    seconds = sum(soundfile.info(media_file(name)).duration for name in names)
+    assert (row.split()[:9], float(row.split()[9])) == (counts(sum(each, Score())), pytest.approx(seconds, abs=0.1))
+    assert [one.exact for one in each] == [1, 0, 1]
     assert err.splitlines() == [
         f"1/3 {lines[0]['audio']}",
-        f"2/3 {digits}: 'five three six zero zero eight', heard 'five three six zero zero eight zero eight'",
+        f"2/3 {lines[1]['audio']}: {truths[1]!r}, heard {heard[1]!r}",
         f"3/3 {lines[2]['audio']}",
     ]
     told = json.loads(written.read_text())
-    assert (told["all"]["wer"], told["all"]["cer"], told["sets"]) == (pytest.approx(1 / 6), pytest.approx(2 / 23), {})
-    assert told["all"]["sound_seconds"] == pytest.approx(6.865, abs=0.02)
-    assert [one["wer"] for one in told["recordings"]] == [0.0, 1.0, 0.0]
-    assert told["recordings"][1]["heard"] == "five three six zero zero eight zero eight"
+    assert (told["all"]["wer"], told["all"]["cer"]) == pytest.approx((sum(each, Score()).wer, sum(each, Score()).cer))
+    assert (told["all"]["sound_seconds"], told["sets"]) == (pytest.approx(seconds, abs=0.02), {})
+    assert [one["wer"] for one in told["recordings"]] == [one.wer for one in each]
+    assert [one["heard"] for one in told["recordings"]] == heard
 
-    for name, row in (("basic", "all 3 2 11 0 0 2 18.18%"), ("none", "all 3 1 11 2 0 2 36.36%")):
+    for name, normalize, exact in (("basic", BASIC, 2), ("none", NONE, 1)):
         assert main(["eval", "wer", str(path), *options, "--normalizer", name]) == 0
-        assert capsys.readouterr().out.splitlines()[1].split()[:8] == row.split()
+        total = sum((score(truth, text, normalize) for truth, text in zip(truths, heard, strict=True)), Score())
+        assert capsys.readouterr().out.splitlines()[1].split()[:9] == counts(total)
+        assert total.exact == exact
+
+
+def counts(total: Score) -> list[str]:
+    """A row of the table without its times."""
+    numbers = (total.recordings, total.exact, total.words, total.substitutions, total.deletions, total.insertions)
+    return ["all", *map(str, numbers), f"{total.wer:.2%}", f"{total.cer:.2%}"]
 
 
 def test_segments_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,14 +270,14 @@ def test_segments_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (tmp_path / "dialogue.wav").write_bytes(media_file("dialogue.wav").read_bytes())
     path = manifest(tmp_path, {"audio": "dialogue.wav", "text": "nothing", "set": "several"})
     written = tmp_path / "figures.json"
-    options = ["--model", "demo", "--prompt", SHORT, "--max-segment", "5", "--json", str(written)]
+    options = ["--model", "demo", "--dtype", "float32", "--prompt", SHORT, "--max-segment", "5", "--json", str(written)]
     assert main(["eval", "wer", str(path), *options]) == 0
     capsys.readouterr()
     assert main(["transcribe", str(tmp_path / "dialogue.wav"), *options[:-2]]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 2
     told = json.loads(written.read_text())
-    assert told["recordings"][0]["heard"] == " ".join(lines)
+    assert told["recordings"][0]["heard"].split() == " ".join(lines).split()
     assert list(told["sets"]) == ["several"]
 
 
@@ -356,19 +368,22 @@ def test_the_extra_is_named_where_it_is_missing(
 
 def test_live_and_offline_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same utterances, the same texts, two tables, and the work of all."""
-    told = [("dialogue.wav", "five zero zero no five go forward two meters two"), ("joe-00.wav", "go back ten meters")]
+    told = [(name, " ".join(utterances(name, "short"))) for name in ("dialogue.wav", "joe-00.wav")]
+    words, count = (
+        sum(map(len, each)) for each in ([text.split() for _, text in told], [spans(name) for name, _ in told])
+    )
     manifest, report = tmp_path / "manifest.jsonl", tmp_path / "report.json"
     manifest.write_text("".join(json.dumps({"audio": str(media_file(a)), "text": t}) + "\n" for a, t in told))
-    options = ["--model", "demo", "--prompt", "Transcribe the audio.", "--normalizer", "basic"]
+    options = ["--model", "demo", "--dtype", "float32", "--prompt", SHORT, "--normalizer", "basic"]
     assert main(["eval", "wer", str(manifest), "--live", "--json", str(report), *options]) == 0
     out = capsys.readouterr().out
     live, offline = out.split("\n\noffline, the same utterances\n")
     assert live.startswith("live\nset")
     assert [line.split()[:7] for line in (live + "\n" + offline).splitlines() if line.startswith("all")] == [
-        ["all", "2", "2", "14", "0", "0", "0"]
+        ["all", "2", "2", str(words), "0", "0", "0"]
     ] * 2
-    assert "0 of 6 utterances differ between live and offline" in out
+    assert f"0 of {count} utterances differ between live and offline" in out
     figures = json.loads(report.read_text())
     assert figures["live"]["all"]["wer"] == figures["offline"]["all"]["wer"] == 0
     assert figures["work"]["audio_computed"] == figures["work"]["speech_frames"] > 200
-    assert len(figures["delays"]) == figures["utterances"] == 6
+    assert len(figures["delays"]) == figures["utterances"] == count

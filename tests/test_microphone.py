@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soxr
+from golden import clearest, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_cases import media_file
+from reference_cases import SHORT, media_file
 from virtual_microphone import VirtualMicrophone, missing, virtual_microphone
 
 from mlx_gemma4.live.microphone import Device, Loss, Microphone, describe, list_devices
@@ -564,7 +565,7 @@ def virtual(tmp_path: Path) -> Iterator[VirtualMicrophone]:
 def start_listening(virtual: VirtualMicrophone) -> subprocess.Popen[str]:
     """``listen`` on the demo checkpoint, when it says that it listens."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlx_gemma4", "listen", "--model", "demo", "--prompt", "Transcribe the audio."],
+        [sys.executable, "-m", "mlx_gemma4", "listen", "--model", "demo", "--dtype", "float32", "--prompt", SHORT],
         env=virtual.environment,
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -594,11 +595,11 @@ def test_speech_into_a_real_device(virtual: VirtualMicrophone) -> None:
     virtual.hum()
     process = start_listening(virtual)
     time.sleep(2.5)  # the first block can take 1.9 s, and nothing before it is heard
-    virtual.play(media_file("joe-00.wav"))
+    virtual.play(media_file(clearest("short")))
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process)
-    assert out.strip() == "go back ten meters"
+    assert out.strip() == said(clearest("short"), "short")
     assert code == 0, err
     assert "lost" not in err
 

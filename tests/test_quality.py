@@ -12,22 +12,23 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 import soundfile
+from demo_sizes import DEMO, LAYERS
+from golden import clearest, said
 from mlx.utils import tree_flatten
 from reference_cases import CASES, REFERENCE, demo_prompts, media_file, reference_case
 
-from mlx_gemma4 import Model, Processor, Prompt, Session, demo_folder, load_audio
+from mlx_gemma4 import Model, Processor, Prompt, Session, load_audio
 from mlx_gemma4.evaluate import Recording
 from mlx_gemma4.quality.measure import Quality, measure
-from mlx_gemma4.quality.probes import CHUNK, audio_probes, image_probes, page_probes, text_probes
+from mlx_gemma4.quality.probes import CHUNK, SHOWN, audio_probes, image_probes, page_probes, text_probes
 from mlx_gemma4.quality.stream import Pair, embed, run_layers
 from mlx_gemma4.quality.tokens import Scores, Tokens, compare
 from mlx_gemma4.quality.twins import Gap, Twin, write_out
 from mlx_gemma4.weights import MEDIA_PREFIXES, load_model, read_weights
 
-DEMO = demo_folder() / "checkpoint"
 RELEASED = REFERENCE / "released" / "checkpoint"
 TEXT = "Go back seven meters, und zwar sofort: 12.5 + 3 = 15.5"
-JOE = Recording("joe-04.wav", media_file("joe-04.wav"), "go back seven meters")
+SPOKEN = Recording(clearest(), media_file(clearest()), said(clearest()))
 DOWN = "language_model.model.layers.3.mlp.down_proj"
 
 MODES = [("affine", 8, 32), ("affine", 3, 64), ("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)]
@@ -42,9 +43,12 @@ def altered(folder: Path, change: Callable[[Tensors], Tensors], source: Path = D
     return folder
 
 
-def noisy(scale: float, name: str = DOWN) -> Callable[[Tensors], Tensors]:
+def noisy(share: float, name: str = DOWN) -> Callable[[Tensors], Tensors]:
+    """Noise on a matrix, as a share of its weights."""
+
     def change(tensors: Tensors) -> Tensors:
         weight = tensors[f"{name}.weight"]
+        scale = share * mx.sqrt(mx.square(weight.astype(mx.float32)).mean())
         noise = mx.random.normal(weight.shape, key=mx.random.key(1)) * scale
         return {**tensors, f"{name}.weight": (weight + noise).astype(weight.dtype)}
 
@@ -72,7 +76,7 @@ def text_only(tensors: Tensors) -> Tensors:
 
 def short(reference: Path, model: Path) -> Quality:
     """A little of everything, in float32."""
-    return measure(reference, model, text=TEXT, recordings=[JOE], dtype=mx.float32, hear=False)
+    return measure(reference, model, text=TEXT, recordings=[SPOKEN], dtype=mx.float32, hear=False)
 
 
 def errors(quality: Quality) -> dict[str, float]:
@@ -128,7 +132,7 @@ def test_a_layer_is_gone_before_the_next_comes() -> None:
     states, _ = embed(pair, prompts)
     held: list[int] = []
     run_layers(pair, states, prompts, lambda line: held.append(mx.get_active_memory()))
-    assert len(held) == 5
+    assert len(held) == LAYERS
     assert opened < layer / 2
     assert max(held) - min(held) < layer / 2
 
@@ -200,9 +204,9 @@ def test_text_is_cut_into_chunks(demo: tuple[Model, Processor]) -> None:
     processor = demo[1]
     text = "one two three " * 300
     ids = processor.tokenizer.encode(text.strip())
-    probes = text_probes(processor, text)
+    probes, bos = text_probes(processor, text), processor.tokenizer.token_id("<bos>")
     assert [len(probe.prompt) for probe in probes[:-1]] == [CHUNK] * (len(probes) - 1)
-    assert all(probe.prompt.token_ids[0] == 2 and probe.scored == len(probe.prompt) - 1 for probe in probes)
+    assert all(probe.prompt.token_ids[0] == bos and probe.scored == len(probe.prompt) - 1 for probe in probes)
     assert np.concatenate([probe.prompt.token_ids[1:] for probe in probes]).tolist() == ids
     assert 1 <= len(page_probes(processor)) <= 2
 
@@ -210,20 +214,20 @@ def test_text_is_cut_into_chunks(demo: tuple[Model, Processor]) -> None:
 def test_answers_are_scored_to_their_end(demo: tuple[Model, Processor]) -> None:
     """The prompt is the one that generates; the answer is what was said, and the token that ends a turn."""
     processor = demo[1]
-    (heard,) = audio_probes(processor, [JOE], "English", lambda line: None)
+    (heard,) = audio_probes(processor, [SPOKEN], "English", lambda line: None)
     seen = image_probes(processor)
-    for probe, answer in ((heard, JOE.text), (seen[1], "red circle in the center")):
+    for probe, answer in ((heard, SPOKEN.text), (seen[1], SHOWN["picture-02.png"])):
         assert processor.decode(probe.prompt.token_ids[-probe.scored :]) == answer
         assert processor.tokenizer.token(int(probe.prompt.token_ids[-1])) == "<turn|>"
         assert processor.tokenizer.decode(probe.prompt.token_ids.tolist(), skip_special=False).count("<turn|>") == 2
-    assert len(heard.prompt.frames) == -(-len(load_audio(JOE.path)) // 640)
+    assert len(heard.prompt.frames) == -(-len(load_audio(SPOKEN.path)) // 640)
     assert [probe.kind for probe in (heard, *seen)] == ["audio", "image", "image"]
 
 
 def test_recordings_longer_than_a_prompt_are_not_scored(demo: tuple[Model, Processor], tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", np.full(31 * 16_000, 0.1), 16_000)
     told: list[str] = []
-    probes = audio_probes(demo[1], [Recording("long.wav", tmp_path / "long.wav", "a"), JOE], "English", told.append)
+    probes = audio_probes(demo[1], [Recording("long.wav", tmp_path / "long.wav", "a"), SPOKEN], "English", told.append)
     assert len(probes) == 1
     assert told == ["long.wav is too long for one prompt, its tokens are not scored"]
 
@@ -237,8 +241,8 @@ def test_a_model_has_lost_nothing_against_itself() -> None:
     assert quality.perplexity == quality.reference_perplexity
     assert list(quality.parts) == ["text", "audio", "image"]
     assert quality.tokens == sum(part.tokens for part in quality.parts.values())
-    assert quality.parts["audio"].perplexity < 1.1
-    assert quality.layers == [0] * 5
+    assert quality.parts["audio"].perplexity < 1.5
+    assert quality.layers == [0] * LAYERS
     assert set(errors(quality).values()) == {0}
     assert (quality.wer, quality.reference_wer) == (None, None)
     linear = {name.removesuffix(".weight") for name in read_weights(DEMO) if "proj" in name}
@@ -248,7 +252,7 @@ def test_a_model_has_lost_nothing_against_itself() -> None:
 
 def test_a_damaged_module_is_named(tmp_path: Path) -> None:
     """No other is blamed for what it does with a damaged input; the drift begins behind it."""
-    quality = short(DEMO, altered(tmp_path / "damaged", noisy(0.05)))
+    quality = short(DEMO, altered(tmp_path / "damaged", noisy(1)))
     assert quality.modules[0].name == DOWN and quality.modules[0].error > 0.1
     assert {module.error for module in quality.modules[1:]} == {0}
     assert quality.layers[:3] == [0, 0, 0]
@@ -258,7 +262,7 @@ def test_a_damaged_module_is_named(tmp_path: Path) -> None:
 
 
 def test_so_is_one_in_front_of_the_layers(tmp_path: Path) -> None:
-    quality = short(DEMO, altered(tmp_path / "damaged", noisy(0.05, "embed_audio.embedding_projection")))
+    quality = short(DEMO, altered(tmp_path / "damaged", noisy(0.5, "embed_audio.embedding_projection")))
     assert quality.modules[0].name == "embed_audio.embedding_projection"
     assert {module.error for module in quality.modules[1:]} == {0}
     assert quality.parts["text"].kl == quality.parts["image"].kl == 0 < quality.parts["audio"].kl
@@ -274,13 +278,13 @@ def test_four_bits_are_worse_than_eight(tmp_path: Path) -> None:
 
 def test_both_are_heard(tmp_path: Path) -> None:
     """A model whose projection of sound is noise hears something else."""
-    deaf = altered(tmp_path / "deaf", noisy(3, "embed_audio.embedding_projection"))
+    deaf = altered(tmp_path / "deaf", noisy(30, "embed_audio.embedding_projection"))
     told: list[str] = []
-    quality = measure(DEMO, deaf, text=TEXT, recordings=[JOE], progress=told.append)
+    quality = measure(DEMO, deaf, text=TEXT, recordings=[SPOKEN], progress=told.append)
     assert quality.reference_wer == 0
     assert quality.wer is not None and quality.wer > 0.5
     assert [line for line in told if "listening" in line] == [f"listening with {DEMO}", f"listening with {deaf}"]
-    assert told[-1].startswith("joe-04.wav: 'go back seven meters', heard ")
+    assert told[-1].startswith(f"{SPOKEN.name}: {SPOKEN.text!r}, heard ")
 
 
 def test_text_only_conversions(tmp_path: Path) -> None:
@@ -295,14 +299,14 @@ def test_text_only_conversions(tmp_path: Path) -> None:
     ]
     message = f"^Expected audio weights in both checkpoints, there are no audio weights in {folder}$"
     with pytest.raises(ValueError, match=message):
-        measure(DEMO, folder, text=TEXT, recordings=[JOE])
+        measure(DEMO, folder, text=TEXT, recordings=[SPOKEN])
 
 
 def test_without_the_extra_nothing_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlx_gemma4.quality.measure.check_extra", lambda: (_ for _ in ()).throw(ImportError("extra")))
     with pytest.raises(ImportError, match="extra"):
-        measure(DEMO, DEMO, text=TEXT, recordings=[JOE])
-    assert measure(DEMO, DEMO, text=TEXT, recordings=[JOE], hear=False).kl == 0
+        measure(DEMO, DEMO, text=TEXT, recordings=[SPOKEN])
+    assert measure(DEMO, DEMO, text=TEXT, recordings=[SPOKEN], hear=False).kl == 0
     assert "audio" not in measure(DEMO, DEMO, text=TEXT, recordings=[]).parts
 
 
@@ -310,7 +314,7 @@ def test_without_the_extra_nothing_is_heard(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_checkpoints_of_two_models() -> None:
-    message = f"^Expected two checkpoints of one model, got 5 layers in {DEMO} and 12 in {RELEASED}$"
+    message = f"^Expected two checkpoints of one model, got {LAYERS} layers in {DEMO} and 12 in {RELEASED}$"
     with pytest.raises(ValueError, match=message):
         measure(DEMO, RELEASED)
 

@@ -65,12 +65,17 @@ def test_greedy_tokens_are_the_references(case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", ["audio", "image", "both"])
-def test_bfloat16_keeps_the_demos_likeliest_tokens(name: str) -> None:
-    """In the checkpoint's own precision at least 95 % of the likeliest tokens stay."""
+def test_bfloat16_is_as_near_as_the_references(name: str) -> None:
+    """In the checkpoint's own precision logits are off by about as much as the reference's are, and tokens that are
+    likeliest by more than that stay so."""
     model, processor = load("demo")
     logits = Session(model).extend(demo_prompts(processor)[name], all_logits=True)
-    agreement = (np.array(logits.astype(mx.float32)).argmax(-1) == DEMO_LOGITS[name].argmax(-1)).mean()
-    assert agreement > 0.95
+    actual, expected = np.array(logits.astype(mx.float32)), DEMO_LOGITS[name]
+    rounding = ROUNDING[f"demo-{name}-bfloat16"]
+    assert np.abs(actual - expected).max() < 2 * rounding
+    second, first = np.sort(expected)[:, -2:].T
+    sure = first - second > rounding
+    assert (actual.argmax(-1) == expected.argmax(-1))[sure].all()
 
 
 def test_an_image_attends_inside_itself() -> None:

@@ -8,22 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from golden import GOLDEN
 from PIL import Image
+from reference_cases import CHAT as TURNS
 from reference_cases import REFERENCE
 
 from mlx_gemma4 import demo_folder
 from mlx_gemma4.template import ChatTemplate, Message
 
-CHAT: list[Message] = [
-    {"role": "system", "content": "Be brief."},
-    {
-        "role": "user",
-        "content": [{"type": "image", "image": "x.png"}, {"type": "text", "text": " What is <this> & that? "}],
-    },
-    {"role": "assistant", "content": "A cat – <b>"},
-    {"role": "user", "content": "stop"},
-    {"role": "user", "content": "unseen"},
-]
+CHAT: list[Message] = [*TURNS, {"role": "user", "content": "unseen"}]
 TOOL = {
     "type": "function",
     "function": {
@@ -81,10 +74,7 @@ def render(source: str, messages: list[Message] | None = None, **options: Any) -
 def test_demo_template() -> None:
     """The demo's own template, with its beginning and the turn to be written."""
     template = ChatTemplate.from_folder(demo_folder() / "checkpoint")
-    assert template.render(CHAT[:4]) == (
-        "<bos><|turn>system\nBe brief.<turn|>\n<|turn>user\n<|image|> What is <this> & that? <turn|>\n"
-        "<|turn>model\nA cat – <b><turn|>\n<|turn>user\nstop<turn|>\n<|turn>model\n"
-    )
+    assert template.render(TURNS) == GOLDEN["chat"]
 
 
 def test_released_template() -> None:

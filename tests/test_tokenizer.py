@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import tokenizers
+from golden import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_cases import TEXTS
 
 from mlx_gemma4 import demo_folder
 from mlx_gemma4.tokenizer import Detokenizer, JsonTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
@@ -17,9 +19,7 @@ RELEASED = load_tokenizer(Path(__file__).parent / "data" / "reference" / "releas
 DEMO = load_tokenizer(demo_folder() / "checkpoint")
 REPLACEMENT = "\ufffd"
 
-CHAT = "<bos><|turn>user\nHello, what is this?<turn|>\n<|turn>model\n"
-MEDIA = "<|image><|image|><|image|><image|> a <|audio><|audio|><audio|>"
-WIDE = "日本語 🙂 é"
+CHAT, MEDIA, WIDE = TEXTS
 CALL = '<|tool_call>call:f{x:<|"|>a b<|"|>}<tool_call|>'
 
 
@@ -37,9 +37,7 @@ def pieces(tokenizer: Tokenizer, token_ids: list[int], *, skip_special: bool = T
         (RELEASED, MEDIA, [9, 10, 10, 11, 243, 87, 243, 12, 13, 14]),
         (RELEASED, WIDE, [185, 268, 121, 185, 273, 128, 187, 126, 275, 243, 195, 276, 270, 247, 243, 150, 125]),
         (RELEASED, CALL, [18, 89, 87, 98, 98, 48, 92, 113, 110, 48, 22, 87, 243, 88, 22, 115, 19]),
-        (DEMO, CHAT, [2, 4, 438, 211, 52, 81, 313, 91, 24, 456, 84, 459, 515, 577, 43, 5, 211, 4, 448, 211]),
-        (DEMO, MEDIA, [6, 7, 7, 8, 233, 77, 233, 9, 10, 11]),
-        (DEMO, WIDE, [175, 258, 111, 175, 263, 118, 177, 116, 265, 233, 185, 266, 260, 237, 233, 140, 115]),
+        *((DEMO, text, GOLDEN["token_ids"][text]) for text in TEXTS),
     ],
 )
 def test_ids(tokenizer: Tokenizer, text: str, token_ids: list[int]) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import numpy as np
 import pytest
-from reference_cases import DATA, media_file
+from golden import GOLDEN, heard, said, seen, spans, utterances
+from reference_cases import (
+    GOOGLE,
+    LONGEST,
+    PICTURES,
+    PROMPTS,
+    RECORDINGS,
+    SHORT,
+    media_file,
+    picture_prompt,
+    speech_prompt,
+)
 
 from mlx_gemma4 import Model, Processor, Segment, Transcriber, generate, load_audio
 from mlx_gemma4.audio import Framer, cut_point
 from mlx_gemma4.transcribe import instruction
 
-SHORT = "Transcribe the audio."
-SPEECH = [json.loads(line) for line in (DATA / "demo" / "speech.jsonl").read_text().splitlines()]
-RECORDINGS = [told for told in SPEECH if told["reference_short"] is not None]
-PICTURES = [json.loads(line) for line in (DATA / "demo" / "pictures.jsonl").read_text().splitlines()]
+WHOLE = [told["audio"] for told in RECORDINGS if isinstance(told["text"], str)]
+"""Recordings of one utterance."""
 
 
 def segments(transcriber: Transcriber, samples: np.ndarray, sizes: list[int]) -> list[Segment]:
@@ -30,27 +36,41 @@ def segments(transcriber: Transcriber, samples: np.ndarray, sizes: list[int]) ->
 
 
 def test_there_is_a_reference_for_every_recording() -> None:
-    assert (len(RECORDINGS), len(PICTURES)) == (28, 12)
+    assert GOLDEN["recordings"].keys() == {told["audio"] for told in RECORDINGS}
+    assert GOLDEN["pictures"].keys() == {told["image"] for told in PICTURES}
+    assert (len(WHOLE), len(PICTURES)) == (28, 12)
 
 
-@pytest.mark.parametrize("told", RECORDINGS, ids=lambda told: told["audio"])
-def test_recordings_say_what_the_reference_hears(demo: tuple[Model, Processor], told: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", WHOLE)
+def test_recordings_say_what_the_reference_hears(demo: tuple[Model, Processor], name: str) -> None:
     """Character for character, for the short prompt and for Google's; through ``generate`` as well."""
     model, processor = demo
-    samples = load_audio(media_file(told["audio"]))
-    for text, expected in ((SHORT, told["reference_short"]), (instruction(), told["reference_google"])):
+    samples = load_audio(media_file(name))
+    for prompt, text in PROMPTS.items():
         [segment] = Transcriber(model, processor, text=text).transcribe(samples)
-        assert (segment.text, segment.complete) == (expected, True)
-    content = [{"type": "text", "text": SHORT}, {"type": "audio", "audio": samples}]
-    prompt = processor.prompt([{"role": "user", "content": content}])
-    assert generate(model, processor, prompt).strip() == told["reference_short"]
+        expected = heard(name, prompt)
+        assert segment.complete == (expected.text is not None)
+        assert segment.text == expected.text or not segment.complete
+    answer = generate(model, processor, speech_prompt(processor, samples), max_tokens=LONGEST)
+    assert answer.strip() == processor.decode(heard(name, "short").tokens).strip()
 
 
-@pytest.mark.parametrize("told", PICTURES, ids=lambda told: told["image"])
-def test_pictures_are_named_as_the_reference_does(demo: tuple[Model, Processor], told: dict[str, Any]) -> None:
+def test_utterances_say_what_the_reference_hears(demo: tuple[Model, Processor]) -> None:
+    """The stretches of every recording in which endpointing finds speech, each heard alone."""
+    for prompt, text in PROMPTS.items():
+        transcriber = Transcriber(*demo, text=text)
+        for told in RECORDINGS:
+            samples = load_audio(media_file(told["audio"]))
+            parts = [samples[640 * start : 640 * end] for start, end in spans(told["audio"])]
+            found = [segment.text for part in parts for segment in transcriber.transcribe(part)]
+            assert found == utterances(told["audio"], prompt)
+
+
+@pytest.mark.parametrize("name", [told["image"] for told in PICTURES])
+def test_pictures_are_named_as_the_reference_does(demo: tuple[Model, Processor], name: str) -> None:
     model, processor = demo
-    content = [{"type": "image", "image": media_file(told["image"])}, {"type": "text", "text": "Describe the image."}]
-    assert generate(model, processor, processor.prompt([{"role": "user", "content": content}])) == told["reference"]
+    answer = generate(model, processor, picture_prompt(processor, name), max_tokens=LONGEST)
+    assert answer.strip() == processor.decode(seen(name).tokens).strip()
 
 
 @pytest.mark.parametrize("name", ["hibari-03.wav", "long-1.wav", "dialogue.wav"])
@@ -111,7 +131,8 @@ def test_the_answer_costs_the_same_however_long_the_speech(demo: tuple[Model, Pr
 def test_an_answer_that_runs_into_its_limit_says_so(demo: tuple[Model, Processor]) -> None:
     samples = load_audio(media_file("hibari-03.wav"))
     [segment] = Transcriber(*demo, text=SHORT, max_tokens=3).transcribe(samples)
-    assert (segment.text, segment.tokens, segment.complete) == ("five three six", 3, False)
+    expected = demo[1].decode(heard("hibari-03.wav", "short").tokens[:3])
+    assert (segment.text, segment.tokens, segment.complete) == (expected, 3, False)
 
 
 def test_no_sound_is_no_segment(demo: tuple[Model, Processor]) -> None:
@@ -122,6 +143,7 @@ def test_no_sound_is_no_segment(demo: tuple[Model, Processor]) -> None:
 
 def test_googles_prompts() -> None:
     """Published words; a language in its place, a translation on request."""
+    assert instruction() == GOOGLE
     assert instruction("German").startswith("Transcribe the following speech segment in German into German text.\n\n")
     assert instruction("German", "French") == (
         "Transcribe the following speech segment in German, then translate it into French.\n"
@@ -149,7 +171,7 @@ def test_guesses_cost_the_session_nothing(demo: tuple[Model, Processor]) -> None
     assert transcriber.guess() is guess
     segment = transcriber.finish()
     assert segment is not None
-    assert (segment.text, segment.forwards) == ("five three six zero zero eight zero eight", 0)
+    assert (segment.text, segment.forwards) == (said("hibari-03.wav", "short"), 0)
 
 
 def test_a_segment_may_end_before_what_was_heard(demo: tuple[Model, Processor]) -> None:

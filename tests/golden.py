@@ -1,0 +1,82 @@
+"""What the reference implementation says and sees with the demo's checkpoint: ``data/demo/golden.json``.
+
+``make_reference.py`` writes it; tests take what they expect from here, so that another checkpoint changes none of them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from reference_cases import DATA
+
+GOLDEN: dict[str, Any] = json.loads((DATA / "demo" / "golden.json").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The reference's greedy answer in float32."""
+
+    text: str | None
+    """None where it does not end."""
+    sure: str
+    """As much of the text as stays in the checkpoint's own precision, where tokens that lead by little may change."""
+    lead: float
+    """By how much the least sure of its tokens led, in logits."""
+    tokens: list[int]
+    """The one that ends it included."""
+
+
+def heard(name: str, prompt: str = "google") -> Answer:
+    """The answer to a whole recording, with Google's prompt or the ``short`` one."""
+    return Answer(**GOLDEN["recordings"][name][prompt])
+
+
+def said(name: str, prompt: str = "google") -> str:
+    return _text(heard(name, prompt))
+
+
+def spans(name: str) -> list[tuple[int, int]]:
+    """The utterances that endpointing finds in a recording: first frames and the frames behind the last."""
+    return [(each["start"], each["end"]) for each in GOLDEN["recordings"][name]["utterances"]]
+
+
+def parts(name: str, prompt: str = "google") -> list[Answer]:
+    """The answers to a recording's utterances, each heard alone."""
+    return [Answer(**each[prompt]) for each in GOLDEN["recordings"][name]["utterances"]]
+
+
+def utterances(name: str, prompt: str = "google") -> list[str]:
+    return [_text(answer) for answer in parts(name, prompt)]
+
+
+def seen(name: str) -> Answer:
+    """The answer to "Describe the image."."""
+    return Answer(**GOLDEN["pictures"][name])
+
+
+def named(name: str) -> str:
+    return _text(seen(name))
+
+
+def clearest(prompt: str = "google") -> str:
+    """The recording of several words whose answer other roundings change least: quantized weights, for example."""
+    whole = {name: heard(name, prompt) for name in GOLDEN["recordings"] if prompt in GOLDEN["recordings"][name]}
+    return max(whole, key=lambda name: (" " in (whole[name].text or ""), whole[name].lead))
+
+
+def clearest_picture() -> str:
+    return max(GOLDEN["pictures"], key=lambda name: seen(name).lead)
+
+
+def is_demo(output: str) -> bool:
+    """Whether it is what ``mlx_gemma4 demo`` has to print, as far as the checkpoint's own precision lets one know."""
+    answers = [*parts("joe-04.wav"), seen("picture-01.png"), seen("picture-02.png")]
+    lines, sure = output.splitlines(), [answer.sure for answer in answers]
+    return len(lines) == len(sure) and all(map(str.startswith, lines, sure))
+
+
+def _text(answer: Answer) -> str:
+    assert answer.text is not None, "an answer that does not end"
+    return answer.text
