@@ -8,10 +8,9 @@ from pathlib import Path
 
 from mlx_gemma4.hub import DEFAULT_MODEL
 
-from .record import Record
+from .record import DRAFTER, Record
 
 NAME = "README.md"
-DRAFTER = "gemma4_unified_assistant"
 FLOATS = ("bfloat16", "float16", "float32")
 PLACE = "path/to/this/folder"
 """What commands name while the checkpoint is in no repo."""

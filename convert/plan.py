@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from .recipes import Recipe
 from .setting import MODES, Setting
-from .tensor_file import Output
+from .tensor_file import Output, type_name
 from .tensors import Tensor
 
 SHARD_BYTES = 2_000_000_000
@@ -114,11 +114,6 @@ def module_of(tensor: Tensor) -> str:
 def is_module(tensor: Tensor) -> bool:
     """Whether a tensor is the matrix of a module, which MLX can quantize."""
     return tensor.name.endswith(".weight") and len(tensor.shape) == 2
-
-
-def type_name(dtype: mx.Dtype) -> str:
-    """``bfloat16``."""
-    return str(dtype).removeprefix("mlx.core.")
 
 
 def _step(tensor: Tensor, recipe: Recipe, dtype: mx.Dtype | None) -> Step:

@@ -14,10 +14,11 @@ from mlx_gemma4.hub import checkpoint_folder
 
 from .blocks import row_bytes
 from .detect import decoder_on_grid, with_grid
-from .plan import Plan, is_module, make_plan, module_of, type_name
+from .plan import Plan, is_module, make_plan, module_of
 from .progress import shown
 from .recipes import AUTO, DECODER, EMBEDDING, Recipe, Rule, find_recipe, with_rules
 from .source import Source, open_source
+from .tensor_file import type_name
 from .tensors import PackedInt4
 
 Note = Callable[[str], None]

@@ -10,6 +10,8 @@ from pathlib import Path
 from mlx_gemma4.json_file import read_json, typed
 
 NAME = "conversion.json"
+DRAFTER = "gemma4_unified_assistant"
+"""The drafter's model type."""
 
 
 @dataclass(frozen=True)

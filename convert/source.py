@@ -17,11 +17,11 @@ from mlx_gemma4.config import Config
 from mlx_gemma4.json_file import read_json, typed
 from mlx_gemma4.weights import config_of, model_name, parameter_shapes, weight_files
 
+from .record import DRAFTER
 from .setting import Setting
-from .tensor_file import Entry, read_entries
+from .tensor_file import Entry, read_entries, type_name
 from .tensors import PackedInt4, Plain, Quantized, Tensor
 
-DRAFTER = "gemma4_unified_assistant"
 _FLOATING = (mx.bfloat16, mx.float16, mx.float32)
 
 
@@ -143,8 +143,9 @@ def _quantized(name: str, entries: Mapping[str, Entry], setting: Setting, comput
 
 def _plain(name: str, entry: Entry) -> Plain:
     if entry.dtype not in _FLOATING and not name.endswith("token_ordering"):
-        kind = str(entry.dtype).removeprefix("mlx.core.")
-        raise ValueError(f"Expected floating-point weights, got {kind} for {entry.name} in {entry.path}")
+        raise ValueError(
+            f"Expected floating-point weights, got {type_name(entry.dtype)} for {entry.name} in {entry.path}"
+        )
     return Plain(name, entry)
 
 

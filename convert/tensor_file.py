@@ -13,7 +13,7 @@ from types import TracebackType
 import mlx.core as mx
 import numpy as np
 
-from mlx_gemma4.weights import check_complete
+from mlx_gemma4.weights import read_header
 
 DTYPES: Mapping[str, mx.Dtype] = {
     "BF16": mx.bfloat16,
@@ -29,6 +29,11 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # numpy has no bfloat16: its bits travel as whole numbers
 _BITS = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
 _BITS |= {"U32": np.uint32, "U8": np.uint8, "I32": np.int32, "I64": np.int64}
+
+
+def type_name(dtype: mx.Dtype) -> str:
+    """``bfloat16``."""
+    return str(dtype).removeprefix("mlx.core.")
 
 
 @dataclass(frozen=True)
@@ -77,16 +82,12 @@ def read_entries(path: Path) -> list[Entry]:
     Raises:
         ValueError: The file is cut short, is no safetensors file, or holds a type that is not known here.
     """
-    check_complete(path)
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
+    header, begin = read_header(path)
     entries = []
     for name, told in header.items():
         if told["dtype"] not in DTYPES:
             raise ValueError(f"Expected a type of {', '.join(DTYPES)} for {name} in {path}, got {told['dtype']}")
-        entry = Entry(path, name, DTYPES[told["dtype"]], tuple(told["shape"]), 8 + length + told["data_offsets"][0])
+        entry = Entry(path, name, DTYPES[told["dtype"]], tuple(told["shape"]), begin + told["data_offsets"][0])
         if entry.nbytes != told["data_offsets"][1] - told["data_offsets"][0]:
             raise ValueError(f"Expected {entry.nbytes} bytes for {name} in {path}, its header gives other offsets")
         entries.append(entry)

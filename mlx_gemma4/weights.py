@@ -83,7 +83,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_complete(path: Path) -> None:
-    """Compare a safetensors file's length with what its header promises.
+    """Raise a ValueError if a safetensors file is cut short, or is none."""
+    read_header(path)
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The tensors of a safetensors file by name, as its header tells of them, and where their bytes begin.
 
     Raises:
         ValueError: The file is cut short, or is no safetensors file.
@@ -95,12 +100,14 @@ def check_complete(path: Path) -> None:
             raise ValueError(f"Expected a safetensors file at {path}, its {size} bytes end inside the header")
         try:
             header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            ends = [entry["data_offsets"][1] for entry in tensors.values()]
         except (ValueError, AttributeError, LookupError, TypeError) as error:
             raise ValueError(f"Expected a safetensors file at {path}, its header cannot be read: {error}") from error
     expected = 8 + length + max(ends, default=0)
     if size < expected:
         raise ValueError(f"Expected {expected} bytes in {path}, got {size}: the file is cut short, fetch it again")
+    return tensors, 8 + length
 
 
 def model_name(name: str) -> str | None:

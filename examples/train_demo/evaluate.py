@@ -66,11 +66,16 @@ def _part(kind: str, value: Any, folder: Path) -> dict[str, Any]:
     return {"type": kind, kind: value}
 
 
+def word_error_rate(told: list[dict[str, Any]]) -> float:
+    """Of all answers together."""
+    total = sum((score(each["answer"], each["heard"], normalizer("none")) for each in told), Score())
+    return total.wer or 0.0
+
+
 def _wer(told: list[dict[str, Any]]) -> str:
     if not any("audio" in part for part in told[0]["content"]):
         return ""
-    total = sum((score(each["answer"], each["heard"], normalizer("none")) for each in told), Score())
-    return f"WER {total.wer or 0:.2%}"
+    return f"WER {word_error_rate(told):.2%}"
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -7,8 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mlx_gemma4.evaluate import Score, normalizer, score
-
+from .evaluate import word_error_rate
 from .train import LOG
 
 
@@ -38,8 +37,7 @@ def _row(name: str, answers: list[dict[str, Any]]) -> str:
     differ = sum(each["heard"] != each["reference"] for each in answers)
     wer = "–"
     if name.startswith(("speech", "noisy")):
-        total = sum((score(each["answer"], each["heard"], normalizer("none")) for each in answers), Score())
-        wer = f"{total.wer or 0:.1%}"
+        wer = f"{word_error_rate(answers):.1%}"
     return f"| {name} | {len(answers)} | {exact:.1%} | {wer} | {differ} |"
 
 
