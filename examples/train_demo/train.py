@@ -5,13 +5,13 @@ One process with two threads is slower: the operations are small. Lessons follow
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ WARM_UP, LOG_EVERY, SAVE_EVERY = 150, 25, 250
 class Settings:
     """How the demo is trained."""
 
-    steps: int = 9000
+    steps: int = 7000
     seed: int = 0
     processes: int = 2
     budget: int = 2400
@@ -48,7 +48,7 @@ class Settings:
     decay: float = 0.05
     learned: float = 0.4
     """Loss of spoken answers at which lessons become harder."""
-    stage_steps: tuple[int, ...] = (1500, 2800, 4500)
+    stage_steps: tuple[int, ...] = (1200, 2300, 3700)
     """… and the step at which they do at the latest; at which answers begin, the first."""
 
 
@@ -148,21 +148,19 @@ class Training:
         return torch.optim.AdamW(told, lr=self._settings.rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
 
     def _fed(self) -> Iterator[list[Lesson]]:
-        """Batches without end, made ahead in a thread."""
-        waiting: queue.Queue[list[Lesson]] = queue.Queue(6)
+        """Batches without end. A round of them is made in a thread while the one before it is learned from."""
         first = self._state.step
 
-        def feed() -> None:
-            number = 0
-            while True:
-                seed = hash((self._settings.seed, self._rank, first, number))
-                for group in batches(self._teacher, STAGES[self._state.stage], seed, self._settings.budget):
-                    waiting.put(group)
-                number += 1
+        def round_of(number: int, stage: int) -> list[list[Lesson]]:
+            seed = hash((self._settings.seed, self._rank, first, number))
+            return list(batches(self._teacher, STAGES[stage], seed, self._settings.budget))
 
-        threading.Thread(target=feed, daemon=True).start()
-        while True:
-            yield waiting.get()
+        with ThreadPoolExecutor(1) as thread:
+            following = thread.submit(round_of, 0, self._state.stage)
+            for number in itertools.count(1):
+                groups = following.result()
+                following = thread.submit(round_of, number, self._state.stage)
+                yield from groups
 
     def _step(self, lessons: list[Lesson]) -> None:
         done = self._state.step / self._settings.steps
