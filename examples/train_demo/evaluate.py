@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
+import torch
 from PIL import Image
 
 from mlx_gemma4 import Model, Processor, generate, load
@@ -17,31 +22,42 @@ from . import texts
 from .reference import Reference
 
 SHORT = "Transcribe the audio."
-Answer = Callable[[list[dict[str, Any]], Path], str]
-"""A turn's content, and where its files lie, to what is answered."""
+PROMPTS = {"speech": (texts.GOOGLE, SHORT), "noisy": (texts.GOOGLE,), "narrow": (SHORT,), "silence": (texts.GOOGLE,)}
+"""What is typed beside each kind of sound."""
+PROCESSES = 2
+_LOADED: dict[Path, tuple[Model, Processor, Reference]] = {}
 
 
 def evaluate(work: Path, progress: Callable[[str], None] = print) -> None:
-    """Answer every test twice and write ``work/answers.json``: each answer, what is right, and where the two differ."""
+    """Answer every test twice and write ``work/answers.json``: each answer, what is right, and how long it took."""
     told: dict[str, list[dict[str, Any]]] = {}
-    model, processor = load(work / "checkpoint", dtype="float32")
-    reference = Reference(work / "checkpoint")
-    for name, tests in all_tests(work / "tests").items():
-        told[name] = []
-        for test in tests:
-            mine = answer(model, processor, test["content"], work / "tests")
-            its = reference.answer(test["content"], work / "tests")
-            told[name].append({**test, "heard": mine, "reference": its})
-        right = sum(each["heard"] == each["answer"] for each in told[name])
-        differ = sum(each["heard"] != each["reference"] for each in told[name])
-        progress(f"{name}: {right} of {len(tests)} exact, {differ} other than the reference's; {_wer(told[name])}")
+    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+        for name, tests in all_tests(work / "tests").items():
+            told[name] = pool.map(partial(_answered, work), tests, chunksize=10)
+            right = sum(each["heard"] == each["answer"] for each in told[name])
+            differ = sum(each["heard"] != each["reference"] for each in told[name])
+            progress(f"{name}: {right} of {len(tests)} exact, {differ} other than the reference's; {_wer(told[name])}")
     (work / "answers.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+
+def _answered(work: Path, test: dict[str, Any]) -> dict[str, Any]:
+    """In a process of its own, which loads the checkpoint once."""
+    if work not in _LOADED:
+        torch.set_num_threads(1)
+        _LOADED[work] = (*load(work / "checkpoint", dtype="float32"), Reference(work / "checkpoint"))
+    model, processor, reference = _LOADED[work]
+    began = time.perf_counter()
+    mine = answer(model, processor, test["content"], work / "tests")
+    seconds = time.perf_counter() - began
+    its = reference.answer(test["content"], work / "tests")
+    sound = sum(soundfile.info(work / "tests" / part["audio"]).duration for part in test["content"] if "audio" in part)
+    return {**test, "heard": mine, "reference": its, "seconds": round(seconds, 3), "sound": round(sound, 3)}
 
 
 def all_tests(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Sets of turns with their right answers."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for name, prompts in (("speech", (texts.GOOGLE, SHORT)), ("noisy", (texts.GOOGLE,))):
+    for name, prompts in PROMPTS.items():
         for line in _lines(folder / f"{name}.jsonl"):
             for prompt in prompts:
                 group = f"{name} {'short' if prompt == SHORT else 'google'} {line['set']}"

@@ -10,37 +10,52 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import soxr
 from PIL import Image
 
 from . import pictures, recordings, texts
-from .sound import RATE
+from .sound import RATE, heard
 from .voices import ENGINES
 
-PICTURES, ASKED, CHANGES = 300, 300, 200
+RECORDINGS, SILENT, PICTURES, ASKED, CHANGES = 60, 60, 300, 300, 200
+"""How many of each; recordings of each engine and kind."""
 NOISE_DECIBELS = 15
+SOUNDS = ("speech", "noisy", "narrow")
+"""As recorded; in white noise; over a telephone: 8000 samples a second."""
 
 
 def make_tests(work: Path) -> None:
-    """Write ``work/tests``: manifests of recordings by engine, clean and in noise, and of questions about pictures."""
+    """Write ``work/tests``: manifests of recordings by engine, clean and not, and of questions about pictures."""
     folder = work / "tests"
     folder.mkdir(parents=True, exist_ok=True)
-    for noisy in (False, True):
-        name = "noisy" if noisy else "speech"
-        _write(folder / f"{name}.jsonl", _speech(work, folder / name, noisy))
+    for sound in SOUNDS:
+        _write(folder / f"{sound}.jsonl", _speech(work, folder / sound))
+    _write(folder / "silence.jsonl", _silence(folder / "silence"))
     _write(folder / "pictures.jsonl", _pictures(folder / "pictures"))
     _write(folder / "asked.jsonl", _asked(work, folder / "asked"))
     _write(folder / "changes.jsonl", _changes(folder / "changes"))
 
 
-def _speech(work: Path, folder: Path, noisy: bool) -> Iterator[dict[str, Any]]:
+def _speech(work: Path, folder: Path) -> Iterator[dict[str, Any]]:
     random, generator = Random(1), np.random.default_rng(1)
     folder.mkdir(exist_ok=True)
     for engine in ENGINES:
         for kind in ("new", "unseen"):
-            for number, item in enumerate(recordings.load(recordings.path_of(work / "recordings", engine, kind))):
+            items = recordings.load(recordings.path_of(work / "recordings", engine, kind))
+            for number, item in enumerate(items[:RECORDINGS]):
                 path = folder / f"{engine}-{kind}-{number:03d}.wav"
-                _save(path, item.samples, random, generator, noisy)
+                _save(path, item.samples, random, generator, folder.name)
                 yield {"audio": f"{folder.name}/{path.name}", "text": item.text, "set": f"{engine} {kind}"}
+
+
+def _silence(folder: Path) -> Iterator[dict[str, Any]]:
+    """Zeros, and noises from soft to loud."""
+    random = Random(5)
+    folder.mkdir(exist_ok=True)
+    for number in range(SILENT):
+        samples = heard(None, random, 1.0)[0].ravel() * (number % 4 > 0)
+        soundfile.write(folder / f"{number:03d}.wav", samples, RATE, subtype="PCM_16")
+        yield {"audio": f"{folder.name}/{number:03d}.wav", "text": "", "set": "alone"}
 
 
 def _pictures(folder: Path) -> Iterator[dict[str, Any]]:
@@ -63,7 +78,7 @@ def _asked(work: Path, folder: Path) -> Iterator[dict[str, Any]]:
         item, picture = random.choice(spoken[engine]), pictures.random_picture(random)
         image = _draw(folder, f"{number:03d}.png", picture)
         path = folder / f"{number:03d}.wav"
-        _save(path, item.samples, random, generator, noisy=False)
+        _save(path, item.samples, random, generator, "speech")
         content = [{"image": image}, {"audio": f"{folder.name}/{path.name}"}]
         if random.random() < 0.5:
             content.reverse()
@@ -80,13 +95,15 @@ def _changes(folder: Path) -> Iterator[dict[str, Any]]:
         yield {"content": content, "answer": answer}
 
 
-def _save(path: Path, samples: np.ndarray, random: Random, generator: np.random.Generator, noisy: bool) -> None:
-    """A recording with silence around it, at half of full scale; or in white noise."""
+def _save(path: Path, samples: np.ndarray, random: Random, generator: np.random.Generator, sound: str) -> None:
+    """A recording with silence around it, at half of full scale, as one of SOUNDS."""
     loud = samples.astype(np.float32) / np.abs(samples).max() / 2
     heard = np.concatenate([np.zeros(random.randint(1600, 8000)), loud, np.zeros(random.randint(3200, 8000))])
-    if noisy:
+    if sound == "noisy":
         power = float(np.sqrt(np.mean(loud**2)))
         heard = heard + generator.normal(0, power * 10 ** (-NOISE_DECIBELS / 20), len(heard))
+    elif sound == "narrow":
+        heard = soxr.resample(soxr.resample(heard, RATE, 8000), 8000, RATE)
     soundfile.write(path, np.clip(heard, -1, 1), RATE, subtype="PCM_16")
 
 
