@@ -15,13 +15,14 @@ import numpy as np
 
 from mlx_gemma4 import audio, image, video
 from mlx_gemma4.config import Config, GenerationConfig
+from mlx_gemma4.film import Film
 from mlx_gemma4.json_file import read_json, typed
 from mlx_gemma4.prompt import AUDIO, IMAGE, TEXT, VIDEO, Prompt
 from mlx_gemma4.template import ChatTemplate, Message
 from mlx_gemma4.tokenizer import Tokenizer, load_tokenizer
 
 AudioSource = str | os.PathLike[str] | np.ndarray
-VideoSource = str | os.PathLike[str] | tuple[np.ndarray, float]
+VideoSource = str | os.PathLike[str] | tuple[np.ndarray, float] | Film
 
 MEDIA = ("image", "audio", "video")
 
@@ -118,7 +119,7 @@ class Processor:
             messages: ``[{"role": "user", "content": …}]``; content is text or a list of ``{"type": "text",
                 "text": …}``, ``{"type": "image", "image": …}``, ``{"type": "audio", "audio": …}``, ``{"type":
                 "video", "video": …}``. An image is a path, a PIL image or uint8 [H, W, 3]; audio a path or float
-                [n] at 16 kHz; video a path, or (frames [T, H, W, 3] uint8, frames per second).
+                [n] at 16 kHz; video a path, (frames [T, H, W, 3] uint8, frames per second), or a Film.
             tools: JSON schemas of functions that the model may call.
             image_tokens: Budget of each image, instead of the checkpoint's.
 
@@ -156,8 +157,7 @@ class Processor:
         ids = self.config.token_ids
         frames = [self._frames(source, limits) for source in audios]
         patches = [self._patches(image.load_image(source), limits.image_tokens) for source in images]
-        clips = [video.load_video(source, max_frames=limits.video_frames) for source in videos]
-        films = [[self._patches(frame, limits.video_tokens) for frame in clip.frames] for clip in clips]
+        films = [self._film(source, limits) for source in videos]
 
         for kind, token_id, count in (
             ("image", ids.image, len(images)),
@@ -172,8 +172,7 @@ class Processor:
                 )
         text = self._write_out(text, "image", ids.image, [self._image_text(len(each)) for each in patches])
         text = self._write_out(text, "audio", ids.audio, [self._audio_text(len(each)) for each in frames])
-        shown = [self._video_text(film, clip) for film, clip in zip(films, clips, strict=True)]
-        text = self._write_out(text, "video", ids.video, shown)
+        text = self._write_out(text, "video", ids.video, [self._video_text(film) for film in films])
         return self._assemble(text, frames, patches, films)
 
     def text(self, text: str) -> Prompt:
@@ -188,6 +187,10 @@ class Processor:
         """An image (path, PIL image or uint8 [H, W, 3]) → patches, as a session takes them."""
         return self._patches(image.load_image(source), image_tokens or self.limits.image_tokens)
 
+    def film(self, source: VideoSource) -> Film:
+        """A video → its frames, evenly sampled, as the model takes them."""
+        return self._film(source, self.limits)
+
     def decode(self, token_ids: Sequence[int] | np.ndarray) -> str:
         """Text of token ids, without special tokens."""
         return self.tokenizer.decode([int(token_id) for token_id in token_ids])
@@ -196,6 +199,12 @@ class Processor:
         if self.config.vision_config is None:
             raise _cannot("image")
         return image.to_patches(pixels, budget, self.config.vision_config.model_patch_size)
+
+    def _film(self, source: VideoSource, limits: Limits) -> Film:
+        if isinstance(source, Film):
+            return source
+        clip = video.load_video(source, max_frames=limits.video_frames)
+        return Film(tuple(self._patches(frame, limits.video_tokens) for frame in clip.frames), clip.seconds)
 
     def _frames(self, source: AudioSource, limits: Limits) -> np.ndarray:
         samples = audio.load_audio(source)
@@ -229,12 +238,12 @@ class Processor:
         ids = self.config.token_ids
         return self._block(ids.audio_begin, self._token(ids.audio, "audio") * count, ids.audio_end, "audio")
 
-    def _video_text(self, film: Sequence[image.Patches], clip: video.Clip) -> str:
+    def _video_text(self, film: Film) -> str:
         ids = self.config.token_ids
         token = self._token(ids.video, "video")
         return " ".join(
             f"{video.timestamp(seconds)} {self._block(ids.image_begin, token * len(each), ids.image_end, 'video')}"
-            for seconds, each in zip(clip.seconds, film, strict=True)
+            for seconds, each in zip(film.seconds, film.frames, strict=True)
         )
 
     def _block(self, begin: int | None, inside: str, end: int | None, kind: str) -> str:
@@ -245,7 +254,7 @@ class Processor:
         text: str,
         frames: Sequence[np.ndarray],
         patches: Sequence[image.Patches],
-        films: Sequence[Sequence[image.Patches]],
+        films: Sequence[Film],
     ) -> Prompt:
         ids = self.config.token_ids
         token_ids = np.asarray(self.tokenizer.encode(text), dtype=np.int32)
@@ -256,7 +265,7 @@ class Processor:
         prompt = replace(Prompt.from_tokens(token_ids), token_types=types)
         if frames:
             prompt = replace(prompt, frames=np.concatenate(frames))
-        shown = _in_order(types, list(patches), [each for film in films for each in film])
+        shown = _in_order(types, list(patches), [each for film in films for each in film.frames])
         if shown:
             prompt = replace(
                 prompt,
