@@ -118,8 +118,8 @@ class Processor:
         Args:
             messages: ``[{"role": "user", "content": …}]``; content is text or a list of ``{"type": "text",
                 "text": …}``, ``{"type": "image", "image": …}``, ``{"type": "audio", "audio": …}``, ``{"type":
-                "video", "video": …}``. An image is a path, a PIL image or uint8 [H, W, 3]; audio a path or float
-                [n] at 16 kHz; video a path, (frames [T, H, W, 3] uint8, frames per second), or a Film.
+                "video", "video": …}``. An image is a path, a PIL image, uint8 [H, W, 3] or Patches; audio a path or
+                float [n] at 16 kHz; video a path, (frames [T, H, W, 3] uint8, frames per second), or a Film.
             tools: JSON schemas of functions that the model may call.
             image_tokens: Budget of each image, instead of the checkpoint's.
 
@@ -156,7 +156,7 @@ class Processor:
         limits = limits or self.limits
         ids = self.config.token_ids
         frames = [self._frames(source, limits) for source in audios]
-        patches = [self._patches(image.load_image(source), limits.image_tokens) for source in images]
+        patches = [self._image(source, limits.image_tokens) for source in images]
         films = [self._film(source, limits) for source in videos]
 
         for kind, token_id, count in (
@@ -185,7 +185,7 @@ class Processor:
 
     def patches(self, source: Any, *, image_tokens: int | None = None) -> image.Patches:
         """An image (path, PIL image or uint8 [H, W, 3]) → patches, as a session takes them."""
-        return self._patches(image.load_image(source), image_tokens or self.limits.image_tokens)
+        return self._image(source, image_tokens or self.limits.image_tokens)
 
     def film(self, source: VideoSource) -> Film:
         """A video → its frames, evenly sampled, as the model takes them."""
@@ -194,6 +194,9 @@ class Processor:
     def decode(self, token_ids: Sequence[int] | np.ndarray) -> str:
         """Text of token ids, without special tokens."""
         return self.tokenizer.decode([int(token_id) for token_id in token_ids])
+
+    def _image(self, source: Any, budget: int) -> image.Patches:
+        return source if isinstance(source, image.Patches) else self._patches(image.load_image(source), budget)
 
     def _patches(self, pixels: np.ndarray, budget: int) -> image.Patches:
         if self.config.vision_config is None:
