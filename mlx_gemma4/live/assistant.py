@@ -1,0 +1,233 @@
+"""The engine of a conversation with eyes and ears: sound, pictures and typed text in, events out. No devices.
+
+What is seen now is always in the cache, at the beginning of the user's turn, and is replaced by a rewind when it
+changes; frames of speech go in behind it as they come. When the speaker stops, only the end of the turn and the answer
+are left. Speech is never cut by a picture: of those that come while somebody speaks, the newest goes in behind it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+
+import numpy as np
+
+from mlx_gemma4.audio import SAMPLE_RATE, Framer, check_samples
+from mlx_gemma4.generation import GREEDY, MAX_TOKENS, GenerationResponse, stream_generate
+from mlx_gemma4.live.assistant_events import Answered, Event, Forgot, Heard, Looked, Said
+from mlx_gemma4.live.dialogue import Dialogue
+from mlx_gemma4.live.endpoint import Begin, End, Endpointer, Speech
+from mlx_gemma4.live.turns import Turns
+from mlx_gemma4.model import Model
+from mlx_gemma4.processor import Processor
+from mlx_gemma4.prompt import Prompt
+from mlx_gemma4.sample import Sampling
+from mlx_gemma4.session import Session
+
+CONTEXT = 8192
+"""Positions of the sequence, at most."""
+SPARE = 64
+"""Positions for markers and ends of turns, beside what is said, seen and answered."""
+
+
+class Assistant:
+    """A conversation about what is seen and heard.
+
+    Args:
+        endpointer: Finds where somebody speaks. An utterance cut at its longest goes on in the same turn.
+        image_tokens: Budget of a picture, instead of the checkpoint's.
+        max_tokens: Of an answer.
+        context: Positions of the sequence, at most (``Dialogue``).
+        keep_interrupted: What was said of an answer stays when somebody speaks into it; otherwise it is taken back, and
+            what is said goes on with the question.
+
+    Raises:
+        ValueError: ``context`` has no room for a single turn.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        processor: Processor,
+        endpointer: Endpointer,
+        *,
+        system: str | None = None,
+        image_tokens: int | None = None,
+        max_tokens: int = MAX_TOKENS,
+        context: int = CONTEXT,
+        keep_interrupted: bool = True,
+        sampling: Sampling = GREEDY,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.endpointer = endpointer
+        self._processor = processor
+        self._image_tokens = image_tokens or processor.limits.image_tokens
+        self._keep_interrupted = keep_interrupted
+        self._clock = clock
+        self._framer = Framer(processor.frame_samples)
+        self._frame_seconds = processor.frame_samples / SAMPLE_RATE
+        self._turns = Turns(processor, system=system)
+        longest = round(endpointer.settings.max_utterance / self._frame_seconds)
+        self.dialogue = Dialogue(
+            model,
+            self._turns,
+            context=context,
+            turn=self._image_tokens + longest + max_tokens + SPARE,
+            room=max(self._image_tokens, longest, max_tokens) + SPARE,
+        )
+        self.pictures_dropped = 0
+        """Pictures that a newer one replaced before they were needed."""
+        self._seen: Prompt | None = None
+        self._waits = False
+        self._asked = False
+        self._begun, self._given = 0, 0
+        self._silence = round(endpointer.settings.silence / self._frame_seconds)
+        self._patience = 0  # frames to wait for, before what was cut at its longest is answered
+        self._answer: _Answer | None = None
+        self._respond = lambda prompt: stream_generate(
+            model, processor, prompt, max_tokens=max_tokens, sampling=sampling, session=self.dialogue.session
+        )
+
+    @property
+    def answering(self) -> bool:
+        return self._answer is not None
+
+    def look(self, pixels: np.ndarray, seconds: float) -> list[Event]:
+        """Take a picture, uint8 [H, W, 3]; while nobody speaks or is answered, it is in the cache when this returns."""
+        self._seen = self._turns.picture(self._processor.patches(pixels, image_tokens=self._image_tokens))
+        if self.answering or self.endpointer.speaking:
+            self.pictures_dropped += self._waits
+            self._waits = True
+            return []
+        before = self.dialogue.session.forwards
+        self.dialogue.restart()
+        self._show()
+        return [Looked(seconds, self.dialogue.session.forwards - before)]
+
+    def hear(self, samples: np.ndarray) -> list[Event]:
+        """Take sound, float32 [n] at 16 kHz; when it has ended an utterance, ``step`` answers."""
+        frames = self._framer.push(check_samples(samples, "what was heard"))
+        self._patience -= len(frames)
+        return self._act(self.endpointer.push(frames))
+
+    def finish(self) -> list[Event]:
+        """The sound has ended, and with it the utterance that is open; ``step`` answers it."""
+        actions = [*self.endpointer.push(self._framer.flush()), *self.endpointer.finish()]
+        self._patience = 0
+        return self._act(actions)
+
+    def ask(self, text: str) -> list[Event]:
+        """Take a typed question; ``step`` answers.
+
+        Raises:
+            ValueError: There is nothing in it, or somebody is speaking.
+        """
+        if not text.strip():
+            raise ValueError("Expected a question, got an empty line")
+        if self.endpointer.speaking:
+            raise ValueError("Expected a typed question while nobody speaks, got one in an utterance; ask it again")
+        events = self._interrupt()
+        self.dialogue.put(self._turns.typed(text))
+        self._begin_answer()
+        return events
+
+    def step(self) -> list[Event]:
+        """Go on with the answer by a piece; nothing where none is being given."""
+        if self._answer is None:
+            return []
+        response = self._answer.next()
+        if response is None:
+            return self._end(self._answer)
+        return [Said(response.text)] if response.text else []
+
+    def _act(self, actions: Sequence[Begin | Speech | End]) -> list[Event]:
+        events: list[Event] = []
+        for action in actions:
+            if isinstance(action, Begin):
+                events += self._interrupt()
+                self._begun, self._given = action.start, 0
+                self.dialogue.put(self._turns.sound_begin)
+            elif isinstance(action, Speech):
+                self._given += len(action.frames)
+                self.dialogue.put(self._turns.sound(action.frames))
+                self.dialogue.compute()
+            else:
+                events.append(self._close(action))
+        if self._asked and not self.endpointer.speaking and self._patience <= 0:
+            self._begin_answer()
+        return events
+
+    def _close(self, end: End) -> Heard:
+        """An utterance is over; frames that the next one begins with are taken back."""
+        if self._given > end.length:
+            self.dialogue.trim(self._given - end.length)
+        self.dialogue.put(self._turns.sound_end)
+        self._asked = True
+        self._patience = self._silence if end.reason == "length" else 0
+        return Heard(self._begun * self._frame_seconds, (self._begun + end.length) * self._frame_seconds)
+
+    def _begin_answer(self) -> None:
+        if self._waits and self._seen is not None:
+            self.dialogue.put(self._seen)
+        self._asked = self._waits = False
+        self._answer = _Answer(self._respond(self.dialogue.question()), self.dialogue.session, self._clock)
+
+    def _interrupt(self) -> list[Event]:
+        """Somebody speaks: an answer that is being given ends here."""
+        answer = self._answer
+        if answer is None:
+            return []
+        answer.close()
+        if self._keep_interrupted and answer.tokens:
+            answer.reason = "kept"
+            return self._end(answer)
+        self._answer = None
+        self.dialogue.reopen()
+        answer.reason = "dropped"
+        return [answer.over()]
+
+    def _end(self, answer: _Answer) -> list[Event]:
+        """The answer is over; the next turn begins with what is seen."""
+        self._answer = None
+        tokens = [token for token in answer.tokens if token not in self._processor.stop_ids]
+        forgot = self.dialogue.finish(tokens)
+        self._show()
+        return [answer.over(), *([Forgot(forgot, self.dialogue.session.position)] if forgot else [])]
+
+    def _show(self) -> None:
+        """What is seen, at the beginning of the open turn."""
+        self._waits = False
+        if self._seen is not None:
+            self.dialogue.put(self._seen)
+        self.dialogue.compute()
+
+
+class _Answer:
+    """An answer that is being given."""
+
+    def __init__(
+        self, responses: Generator[GenerationResponse, None, None], session: Session, clock: Callable[[], float]
+    ) -> None:
+        self.reason = "stop"
+        self.tokens: list[int] = []
+        self._responses, self._session, self._clock = responses, session, clock
+        self._decided, self._before = clock(), session.forwards
+        self._text, self._delay, self._forwards = "", 0.0, 0
+
+    def next(self) -> GenerationResponse | None:
+        """The next piece; None when it is over."""
+        response = next(self._responses, None)
+        if response is None:
+            return None
+        if not self.tokens:
+            self._delay, self._forwards = self._clock() - self._decided, self._session.forwards - self._before
+        self.tokens += response.tokens
+        self._text += response.text
+        self.reason = response.finish_reason or self.reason
+        return response
+
+    def close(self) -> None:
+        self._responses.close()
+
+    def over(self) -> Answered:
+        return Answered(self._text, self.reason, len(self.tokens), self._delay, self._forwards)

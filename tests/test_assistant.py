@@ -1,0 +1,206 @@
+"""Eyes and ears in one running session: the sequence is that of the offline prompt, whatever came when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from reference_cases import media_file
+
+from mlx_gemma4 import Endpointer, Endpointing, Model, Processor, Prompt, Session, load_audio
+from mlx_gemma4.image import load_image
+from mlx_gemma4.live.assistant import Assistant
+from mlx_gemma4.live.assistant_events import Answered, Event, Forgot, Heard, Looked, Said
+
+FRAME = 640
+PICTURE, OTHER = (load_image(media_file(name)) for name in ("picture-01.png", "picture-02.png"))
+SPEECH = load_audio(media_file("hibari-03.wav"))[: 40 * FRAME]
+QUIET = np.zeros(15 * FRAME, np.float32)
+SETTINGS = Endpointing(silence=0.4, pre_roll=0.0, tail=0.2, min_speech=0.04, max_utterance=4.0)
+
+
+def loud(frame: np.ndarray) -> float:
+    return float(np.abs(frame).max() > 0)
+
+
+def assistant(demo: tuple[Model, Processor], **options: object) -> Assistant:
+    return Assistant(*demo, Endpointer(loud, SETTINGS), max_tokens=12, **options)  # type: ignore[arg-type]
+
+
+def fed(engine: Assistant, samples: np.ndarray, block: int = 1000) -> list[Event]:
+    events: list[Event] = []
+    for start in range(0, len(samples), block):
+        events += engine.hear(samples[start : start + block])
+    return events
+
+
+def answered(engine: Assistant) -> list[Event]:
+    events: list[Event] = []
+    while engine.answering:
+        events += engine.step()
+    return events
+
+
+def heard_frames(events: Sequence[Event]) -> Iterator[tuple[int, int]]:
+    for event in events:
+        if isinstance(event, Heard):
+            yield round(event.start * 25), round(event.end * 25)
+
+
+def offline(demo: tuple[Model, Processor], content: list[tuple[str, object]]) -> Prompt:
+    parts = [{"type": kind, kind: value} for kind, value in content]
+    return demo[1].prompt([{"role": "user", "content": parts}])
+
+
+def assert_same(mine: Prompt, its: Prompt) -> None:
+    for name in ("token_ids", "token_types", "frames", "patches", "positions"):
+        if len(getattr(mine, name)) or len(getattr(its, name)):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(its, name))
+
+
+def likeliest(demo: tuple[Model, Processor], prompt: Prompt, count: int) -> list[int]:
+    """Greedy tokens by one fresh session."""
+    session, tokens = Session(demo[0]), []
+    logits = session.extend(prompt)
+    while len(tokens) < count:
+        tokens.append(int(mx.argmax(logits).item()))
+        logits = session.extend(tokens[-1:])
+    return tokens
+
+
+def test_a_spoken_question_is_the_offline_prompt(demo: tuple[Model, Processor]) -> None:
+    """The picture first, then frames as they come: the same positions, and the same answer."""
+    engine = assistant(demo)
+    assert engine.look(PICTURE, 0.5) == [Looked(0.5, 1)]
+    sound = np.concatenate([QUIET, SPEECH, QUIET])
+    events = fed(engine, sound)
+    ((start, end),) = heard_frames(events)
+    its = offline(demo, [("image", PICTURE), ("audio", sound[start * FRAME : end * FRAME])])
+    asked = engine.dialogue.sequence
+    assert_same(asked, its[: len(asked)])
+    before = engine.dialogue.session.forwards
+    events = answered(engine)
+    answer = events[-1]
+    assert isinstance(answer, Answered)
+    assert answer.forwards <= 2, "the end of the turn, and one token computed ahead"
+    tokens = likeliest(demo, its, answer.tokens)
+    stop = demo[1].stop_ids
+    assert answer.text == demo[1].decode([token for token in tokens if token not in stop])
+    assert "".join(event.text for event in events if isinstance(event, Said)) == answer.text
+    assert engine.dialogue.session.forwards - before <= answer.tokens + 2, "and the next turn's beginning"
+
+
+def test_a_picture_in_silence_replaces_the_one_before(demo: tuple[Model, Processor]) -> None:
+    engine = assistant(demo)
+    engine.look(PICTURE, 0.0)
+    position = engine.dialogue.session.position
+    engine.look(OTHER, 1.0)
+    assert engine.dialogue.session.position == position
+    its = offline(demo, [("image", OTHER)])
+    assert_same(engine.dialogue.sequence, its[:position])
+
+
+def test_a_picture_during_speech_goes_in_behind_it(demo: tuple[Model, Processor]) -> None:
+    """Speech is not cut; of several pictures the newest is taken, the others are counted."""
+    engine = assistant(demo)
+    fed(engine, SPEECH[: 20 * FRAME])
+    assert engine.look(OTHER, 0.8) == [] and engine.look(PICTURE, 0.9) == []
+    assert engine.pictures_dropped == 1
+    ((start, end),) = heard_frames(fed(engine, np.concatenate([SPEECH[20 * FRAME :], QUIET])))
+    asked = engine.dialogue.sequence
+    sound = np.concatenate([SPEECH, QUIET])[start * FRAME : end * FRAME]
+    its = offline(demo, [("audio", sound), ("image", PICTURE)])
+    assert_same(asked, its[: len(asked)])
+
+
+def test_turns_follow_each_other_as_the_template_writes_them(demo: tuple[Model, Processor]) -> None:
+    """Two typed questions: the sequence is the offline chat's."""
+    engine = assistant(demo, system="Be brief.")
+    engine.look(PICTURE, 0.0)
+    engine.ask("Describe the image.")
+    (said,) = [event for event in answered(engine) if isinstance(event, Answered)]
+    engine.ask("And now?")
+    picture = {"type": "image", "image": PICTURE}
+    chat = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [picture, {"type": "text", "text": "Describe the image."}]},
+        {"role": "assistant", "content": said.text},
+        {"role": "user", "content": [picture, {"type": "text", "text": "And now?"}]},
+    ]
+    its = demo[1].prompt(chat)
+    mine = engine.dialogue.sequence
+    np.testing.assert_array_equal(mine.token_ids, its.token_ids[: len(mine)])
+    np.testing.assert_array_equal(mine.patches, its.patches)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_speech_interrupts_an_answer(demo: tuple[Model, Processor], kept: bool) -> None:
+    """What was said of it stays in the sequence, or the question goes on as if there had been no answer."""
+    engine = assistant(demo, keep_interrupted=kept)
+    engine.look(PICTURE, 0.0)
+    engine.ask("Describe the image.")
+    while not isinstance((engine.step() or [None])[0], Said):
+        pass
+    question = engine.dialogue.sequence
+    events = fed(engine, SPEECH)
+    answer = next(event for event in events if isinstance(event, Answered))
+    assert answer.reason == ("kept" if kept else "dropped")
+    assert not engine.answering and answer.text
+    mine = engine.dialogue.sequence
+    assert_same(mine[: len(question)], question)
+    written = f"<turn|>\n<|turn>model\n{answer.text}<turn|>\n<|turn>user\n<|image>" if kept else "<|audio>"
+    expected = demo[1].text(written)
+    assert_same(mine[len(question) : len(question) + len(expected)], expected)
+    assert engine.dialogue.session.position == len(mine)
+    fresh = Session(demo[0]).extend(mine)
+    engine.dialogue.session.rewind(len(mine) - 1)
+    again = engine.dialogue.session.extend(mine[len(mine) - 1 :])
+    np.testing.assert_allclose(np.array(again), np.array(fresh), atol=2e-4)
+
+
+def test_the_oldest_turns_leave_and_the_rest_is_a_fresh_session(demo: tuple[Model, Processor]) -> None:
+    engine = assistant(demo, context=800)
+    forgot: list[Forgot] = []
+    for number in range(12):
+        engine.look(PICTURE if number % 2 else OTHER, float(number))
+        engine.ask("Describe the image.")
+        forgot += [event for event in answered(engine) if isinstance(event, Forgot)]
+        assert engine.dialogue.session.position <= 800
+    assert len(forgot) >= 2 and all(event.turns > 0 for event in forgot)
+    mine = engine.dialogue.sequence
+    assert engine.dialogue.session.position == len(mine)
+    engine.ask("Describe.")
+    mine = engine.dialogue.sequence
+    events = [event for event in answered(engine) if isinstance(event, Answered)]
+    closing = demo[1].text("<turn|>\n<|turn>model\n")
+    tokens = likeliest(demo, mine + closing, events[0].tokens)
+    assert demo[1].decode([token for token in tokens if token not in demo[1].stop_ids]) == events[0].text
+
+
+def test_a_long_utterance_is_one_question(demo: tuple[Model, Processor]) -> None:
+    """Cut at its longest, it goes on in the same turn, frame for frame."""
+    engine = assistant(demo)
+    speech = np.concatenate([SPEECH[12 * FRAME : 44 * FRAME]] * 4)
+    events = fed(engine, np.concatenate([speech, QUIET]), block=FRAME)
+    spans = list(heard_frames(events))
+    assert len(spans) == 2 and spans[0][1] == spans[1][0]
+    mine = engine.dialogue.sequence
+    frames = np.concatenate([speech, QUIET]).reshape(-1, FRAME)[spans[0][0] : spans[1][1]]
+    np.testing.assert_array_equal(mine.frames, frames)
+    assert engine.answering
+
+
+def test_questions_that_cannot_be_asked(demo: tuple[Model, Processor]) -> None:
+    engine = assistant(demo)
+    with pytest.raises(ValueError, match=r"^Expected a question, got an empty line$"):
+        engine.ask("  ")
+    fed(engine, SPEECH)
+    with pytest.raises(ValueError, match=r"^Expected a typed question while nobody speaks, got one in an utterance"):
+        engine.ask("What is this?")
+
+
+def test_a_context_without_room_for_a_turn(demo: tuple[Model, Processor]) -> None:
+    with pytest.raises(ValueError, match=r"^Expected a context of \d+ positions or more, for a picture, an utterance"):
+        assistant(demo, context=100)
