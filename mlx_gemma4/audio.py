@@ -6,7 +6,7 @@ A frame is 640 samples (40 ms) in the 12B; its size comes from the checkpoint an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,16 @@ def to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:
     import soxr
 
     return soxr.resample(mono, rate, SAMPLE_RATE)
+
+
+def resampler(rate: int) -> Callable[[np.ndarray, bool], np.ndarray]:
+    """(samples at ``rate``, is it the end) → samples at 16 kHz, as a stream."""
+    if rate == SAMPLE_RATE:
+        return lambda samples, last: samples
+    import soxr
+
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+    return lambda samples, last: stream.resample_chunk(samples, last=last)
 
 
 def frames(samples: np.ndarray, frame_samples: int) -> np.ndarray:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from mlx_gemma4.audio import SAMPLE_RATE
-from mlx_gemma4.live.sources import BLOCK, resampler
+from mlx_gemma4.audio import SAMPLE_RATE, resampler
+from mlx_gemma4.live.sources import BLOCK
 
 DENIED_SECONDS = 2.0
 """Exact zeros for this long, and nothing else so far, are no room: every real one has noise."""

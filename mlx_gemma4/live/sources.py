@@ -14,7 +14,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from mlx_gemma4.audio import SAMPLE_RATE, load_audio
+from mlx_gemma4.audio import SAMPLE_RATE, load_audio, resampler
 from mlx_gemma4.audio_file import UNKNOWN_SIZE
 
 BLOCK = 640
@@ -172,13 +172,3 @@ def _blocks(pieces: Iterator[bytes], rate: int, channels: int) -> Iterator[np.nd
         yield resample(samples.reshape(-1, channels).mean(axis=1), False)
     if rate != SAMPLE_RATE:
         yield resample(np.zeros(0, dtype=np.float32), True)
-
-
-def resampler(rate: int) -> Callable[[np.ndarray, bool], np.ndarray]:
-    """(samples at ``rate``, is it the end) → samples at 16 kHz, as a stream."""
-    if rate == SAMPLE_RATE:
-        return lambda samples, last: samples
-    import soxr
-
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-    return lambda samples, last: stream.resample_chunk(samples, last=last)
