@@ -5,15 +5,16 @@ numpy only: a processor knows the checkpoint's sizes and ids, and nothing of its
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlx_gemma4 import audio, image, video
+from mlx_gemma4 import audio, clip, image, video, video_file
 from mlx_gemma4.config import Config, GenerationConfig
 from mlx_gemma4.film import Film
 from mlx_gemma4.json_file import read_json, typed
@@ -187,9 +188,42 @@ class Processor:
         """An image (path, PIL image or uint8 [H, W, 3]) → patches, as a session takes them."""
         return self._image(source, image_tokens or self.limits.image_tokens)
 
-    def film(self, source: VideoSource) -> Film:
-        """A video → its frames, evenly sampled, as the model takes them."""
-        return self._film(source, self.limits)
+    def film(
+        self, source: VideoSource, selection: video.Selection | None = None, *, image_tokens: int | None = None
+    ) -> Film:
+        """A video → the selected frames as the model takes them; evenly sampled ones by default.
+
+        Args:
+            image_tokens: Budget of each frame, instead of the checkpoint's.
+        """
+        limits = self.limits if image_tokens is None else replace(self.limits, video_tokens=image_tokens)
+        return self._film(source, limits, selection)
+
+    def stretches(
+        self,
+        source: str | os.PathLike[str],
+        seconds: float,
+        selection: video.Selection | None = None,
+        *,
+        image_tokens: int | None = None,
+        sound: bool = True,
+    ) -> Iterator[clip.Stretch]:
+        """A video file, cut into stretches of ``seconds``, each with its frames and its sound (``clip.stretches``).
+
+        Raises:
+            ValueError: A file that cannot be read or has no sound, or stretches with more sound than fits.
+        """
+        longest = self._seconds(self.limits.audio_tokens) if sound else math.inf
+        if seconds > longest:
+            raise ValueError(f"Expected stretches of at most {longest:g} s, the longest sound, got {seconds:g}")
+        budget = image_tokens or self.limits.video_tokens
+        return clip.stretches(
+            video_file.VideoFile(source, sound=sound),
+            seconds,
+            selection or video.Selection(self.limits.video_frames),
+            lambda pixels: self._patches(pixels, budget),
+            sound=sound,
+        )
 
     def decode(self, token_ids: Sequence[int] | np.ndarray) -> str:
         """Text of token ids, without special tokens."""
@@ -203,22 +237,26 @@ class Processor:
             raise _cannot("image")
         return image.to_patches(pixels, budget, self.config.vision_config.model_patch_size)
 
-    def _film(self, source: VideoSource, limits: Limits) -> Film:
+    def _film(self, source: VideoSource, limits: Limits, selection: video.Selection | None = None) -> Film:
         if isinstance(source, Film):
             return source
-        clip = video.load_video(source, max_frames=limits.video_frames)
-        return Film(tuple(self._patches(frame, limits.video_tokens) for frame in clip.frames), clip.seconds)
+        frames = video.frames(source, selection or video.Selection(limits.video_frames))
+        shown = [(seconds, self._patches(pixels, limits.video_tokens)) for seconds, pixels in frames]
+        return Film(tuple(patches for _, patches in shown), tuple(seconds for seconds, _ in shown))
 
     def _frames(self, source: AudioSource, limits: Limits) -> np.ndarray:
         samples = audio.load_audio(source)
         frames = audio.frames(samples, self.frame_samples)
         if len(frames) > limits.audio_tokens:
-            longest = limits.audio_tokens * self.frame_samples / audio.SAMPLE_RATE
+            longest = self._seconds(limits.audio_tokens)
             raise ValueError(
                 f"Expected at most {longest:g} s of sound in one prompt, got {len(samples) / audio.SAMPLE_RATE:.2f} s; "
                 "cut it with mlx_gemma4.split_audio, or use mlx_gemma4 transcribe, which does"
             )
         return frames
+
+    def _seconds(self, frames: int) -> float:
+        return frames * self.frame_samples / audio.SAMPLE_RATE
 
     def _token(self, token_id: int | None, kind: str) -> str:
         token = None if token_id is None else self.tokenizer.token(token_id)

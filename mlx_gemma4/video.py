@@ -1,48 +1,148 @@
-"""Moving pictures in: frames evenly sampled, with their times. numpy only; files through PyAV (the [camera] extra)."""
+"""Moving pictures in: which frames are taken, one at a time, and when each is shown. numpy only."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import av
+from mlx_gemma4.video_file import Picture, VideoFile
 
 MAX_FRAMES = 32
 """Frames taken from a video, at most."""
+TOLERANCE = 0.001
+"""Seconds: Matroska rounds times to milliseconds."""
+
+Shown = tuple[float, Callable[[], np.ndarray]]
+"""When a frame is shown, and what makes its pixels."""
 
 
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """The frames that the model is to see."""
+@dataclass(frozen=True)
+class Selection:
+    """What is taken from a video. Times are seconds from its first frame on."""
 
-    frames: np.ndarray
-    """[T, H, W, 3] uint8."""
-    seconds: tuple[float, ...]
-    """[T]: when each frame is shown, from the start."""
+    max_frames: int = MAX_FRAMES
+    fps: float | None = None
+    """The first frame at or after every 1 / fps seconds; None: ``max_frames`` of them evenly, as the reference."""
+    start: float = 0.0
+    end: float | None = None
+    """The first moment that no longer belongs to it; None: it goes on to the video's end."""
+
+    def __post_init__(self) -> None:
+        if self.max_frames < 1:
+            raise ValueError(f"Expected a maximum of 1 frame or more, got {self.max_frames}")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ValueError(f"Expected a positive number of frames per second, got {self.fps:g}")
+        for seconds in (self.start, self.end):
+            if seconds is not None and not 0 <= seconds < math.inf:
+                raise ValueError(f"Expected times of 0 s or more, got {seconds:g}")
+        if self.end is not None and self.start >= self.end:
+            raise ValueError(f"Expected a start before the end, got {self.start:g} s and {self.end:g} s")
+
+    def has_begun(self, seconds: float) -> bool:
+        return seconds + TOLERANCE >= self.start
+
+    def is_over(self, seconds: float) -> bool:
+        return self.end is not None and seconds + TOLERANCE >= self.end
+
+    def check(self, frames: int) -> None:
+        """Raise a ValueError if ``frames``, taken at a rate, are more than ``max_frames``."""
+        if frames > self.max_frames:
+            raise ValueError(
+                f"Expected at most {self.max_frames} frames, got {frames} at {self.fps:g} a second; "
+                "raise --max-frames, lower --fps, or use mlx_gemma4 describe"
+            )
 
 
-def load_video(source: str | os.PathLike[str] | tuple[np.ndarray, float], *, max_frames: int = MAX_FRAMES) -> Clip:
-    """Read a video and keep at most ``max_frames`` of its frames, evenly.
+class Pace:
+    """One frame for every 1 / fps seconds from ``start`` on: the first at or after each."""
+
+    def __init__(self, start: float, fps: float) -> None:
+        self._start = start
+        self._fps = fps
+        self._tick = -1
+
+    def take(self, seconds: float) -> bool:
+        """Whether the next frame, shown at ``seconds``, is one."""
+        before, self._tick = self._tick, math.floor((seconds + TOLERANCE - self._start) * self._fps)
+        return self._tick != before
+
+
+class Evenly:
+    """``count`` of ``total`` frames."""
+
+    def __init__(self, total: int, count: int) -> None:
+        self._wanted = set(sample_indices(total, count).tolist())
+        self._index = -1
+
+    def take(self, seconds: float) -> bool:
+        """Whether the next frame, whenever it is shown, is one."""
+        self._index += 1
+        return self._index in self._wanted
+
+
+def frames(
+    source: str | os.PathLike[str] | tuple[np.ndarray, float], selection: Selection | None = None
+) -> Iterator[tuple[float, np.ndarray]]:
+    """The selected frames of a video, (seconds, uint8 [H, W, 3]), each made when it is asked for.
 
     Args:
         source: A path, or (frames [T, H, W, 3] uint8, frames per second).
 
     Raises:
-        ValueError: No such file, no pictures in it, or frames of another form.
+        ValueError: No such file, no frames in it or in the time selected, more than ``max_frames`` at the selected
+            rate, or frames of another form.
         ImportError: A file, and PyAV is not installed.
     """
     if isinstance(source, tuple):
-        return _sample_array(*source, max_frames=max_frames)
-    path = Path(source)
-    if not path.is_file():
-        raise ValueError(f"Expected a video file, found none at {path}")
-    return _sample_file(path, max_frames)
+        _check_array(*source)
+        return _selected(lambda: _shown_in_array(*source), "the array", selection or Selection())
+    file = VideoFile(source)
+    return _selected(lambda: shown_in(file), str(file.path), selection or Selection())
+
+
+def shown_in(file: VideoFile) -> Iterator[Shown]:
+    """Every frame of a file."""
+    for item in file.decode():
+        if isinstance(item, Picture):
+            yield item.seconds, item.pixels
+
+
+def picker(shown: Callable[[], Iterator[Shown]], name: str, selection: Selection) -> Callable[[float], bool]:
+    """What says of each frame within the selected time, in order, whether it is taken; they are counted first.
+
+    Raises:
+        ValueError: No frame is, or more than ``max_frames`` at the selected rate.
+    """
+    if selection.fps is None:
+        total = sum(1 for _ in _within(shown(), selection))
+        check_any(total, shown, name, selection)
+        return Evenly(total, selection.max_frames).take
+    pace = Pace(selection.start, selection.fps)
+    count = sum(pace.take(seconds) for seconds, _ in _within(shown(), selection))
+    check_any(count, shown, name, selection)
+    selection.check(count)
+    return Pace(selection.start, selection.fps).take
+
+
+def check_any(count: int, shown: Callable[[], Iterator[Shown]], name: str, selection: Selection) -> None:
+    """Raise a ValueError if no frame lies within the selected time; the message says where the video ends."""
+    if count:
+        return
+    last = 0.0
+    for last, _ in shown():
+        if selection.is_over(last):
+            raise ValueError(
+                f"Expected a frame from {selection.start:g} to {selection.end:g} s in {name}, there is none; "
+                "choose a longer time"
+            )
+    raise ValueError(
+        f"Expected a start of at most {last:g} s, where {name} shows its last frame, got {selection.start:g} s"
+    )
 
 
 def sample_indices(total: int, count: int) -> np.ndarray:
@@ -59,45 +159,30 @@ def timestamp(seconds: float) -> str:
     return f"{int(seconds // 60):02d}:{int(seconds % 60):02d}"
 
 
-def _sample_array(frames: np.ndarray, fps: float, *, max_frames: int) -> Clip:
+def _selected(
+    shown: Callable[[], Iterator[Shown]], name: str, selection: Selection
+) -> Iterator[tuple[float, np.ndarray]]:
+    take = picker(shown, name, selection)
+    for seconds, pixels in _within(shown(), selection):
+        if take(seconds):
+            yield seconds, pixels()
+
+
+def _within(shown: Iterator[Shown], selection: Selection) -> Iterator[Shown]:
+    for seconds, pixels in shown:
+        if selection.is_over(seconds):
+            return
+        if selection.has_begun(seconds):
+            yield seconds, pixels
+
+
+def _shown_in_array(frames: np.ndarray, fps: float) -> Iterator[Shown]:
+    for index in range(len(frames)):
+        yield index / fps, partial(frames.__getitem__, index)
+
+
+def _check_array(frames: np.ndarray, fps: float) -> None:
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.size == 0:
         raise ValueError(f"Expected video frames as uint8 [T, H, W, 3], got {frames.dtype} {list(frames.shape)}")
     if not fps > 0:
         raise ValueError(f"Expected a positive number of frames per second, got {fps}")
-    indices = sample_indices(len(frames), max_frames)
-    return Clip(frames[indices], tuple(float(index / fps) for index in indices))
-
-
-def _sample_file(path: Path, max_frames: int) -> Clip:
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("Video files need the [camera] extra: pip install 'mlx-gemma4[camera]'") from error
-    try:
-        wanted = set(sample_indices(sum(1 for _ in _decode(path)), max_frames).tolist())
-        shown = [(second, frame) for index, (second, frame) in enumerate(_decode(path)) if index in wanted]
-    except av.error.FFmpegError as error:
-        raise ValueError(f"Expected a video that FFmpeg reads in {path}, got: {error.strerror}") from error
-    if not shown:
-        raise ValueError(f"Expected pictures in {path}, it has 0 video frames")
-    start, first = shown[0]
-    frames = [_upright(frame, first.width, first.height) for _, frame in shown]
-    return Clip(np.stack(frames), tuple(second - start for second, _ in shown))
-
-
-def _decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Every picture and its time. What containers claim about either is often missing or wrong."""
-    import av
-
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError(f"Expected pictures in {path}, it has no video stream, or is cut short before it")
-        stream = container.streams.video[0]
-        for index, frame in enumerate(container.decode(stream)):
-            # bare streams, outside any container, hold no times
-            yield index / float(stream.guessed_rate or 1) if frame.time is None else frame.time, frame
-
-
-def _upright(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
-    """uint8 [H, W, 3] as it is to be seen: phones store what they filmed lying on its side."""
-    return np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height), round(frame.rotation / 90))

@@ -1,0 +1,148 @@
+"""Video files, by FFmpeg: every picture and all sound that can be decoded, each with its time. Needs PyAV.
+
+What containers claim about length, rate and index is not relied on, and what is broken is passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import av
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A frame as it comes out of the decoder."""
+
+    seconds: float
+    """When it is shown, from the first picture of the file on."""
+    end: float
+    """Until when, as far as the file says."""
+    size: tuple[int, int]
+    """(width, height) of the first picture, which all are brought to."""
+    frame: av.VideoFrame
+
+    def pixels(self) -> np.ndarray:
+        """uint8 [H, W, 3] as it is to be seen: phones store what they filmed lying on its side."""
+        width, height = self.size
+        stored = self.frame.to_ndarray(format="rgb24", width=width, height=height)
+        return np.rot90(stored, round(self.frame.rotation / 90))
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """A piece of the audio track."""
+
+    seconds: float
+    """When it begins, from the first picture of the file on; below 0 before it."""
+    samples: np.ndarray
+    """[n, channels] float32 in [-1, 1]."""
+    rate: int
+    """Hz."""
+
+
+class VideoFile:
+    """A file with at least one picture in it.
+
+    Args:
+        sound: Whether it must have an audio track.
+
+    Attributes:
+        length: In seconds, as the file claims; None where it does not.
+
+    Raises:
+        ValueError: No such file, nothing that FFmpeg reads, no pictures in it, or no audio track.
+        ImportError: PyAV is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, sound: bool = False) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ValueError(f"Expected a video file, found none at {self.path}")
+        with self._open() as container:
+            if not container.streams.video:
+                raise ValueError(f"Expected pictures in {self.path}, it has no video stream, or is cut short before it")
+            if sound and not container.streams.audio:
+                raise ValueError(f"Expected sound in {self.path}, it has no audio track; leave out --with-audio")
+            stream = container.streams.video[0]
+            first = next(_frames(container, [stream]), None)
+            if first is None:
+                raise ValueError(f"Expected pictures in {self.path}, it has 0 video frames")
+            # bare streams, outside any container, hold no times
+            self._frame_seconds = 1 / float(stream.guessed_rate or 1)
+            self._zero = first.time or 0.0
+            self._size = (first.width, first.height)
+            self.length = None if container.duration is None else container.duration / 1e6
+
+    def decode(self, *, sound: bool = False) -> Iterator[Picture | Sound]:
+        """Every picture in order, and the sound between them where it lies in the file."""
+        import av
+
+        index = 0
+        with self._open() as container:
+            for frame in _frames(container, [container.streams.video[0], *container.streams.audio[: int(sound)]]):
+                if isinstance(frame, av.VideoFrame):
+                    yield self._picture(frame, index)
+                    index += 1
+                elif frame.time is not None:
+                    yield Sound(frame.time - self._zero, _samples(frame), frame.sample_rate)
+
+    def _picture(self, frame: av.VideoFrame, index: int) -> Picture:
+        seconds = index * self._frame_seconds if frame.time is None else frame.time - self._zero
+        shown = float(frame.duration * frame.time_base) if frame.duration else self._frame_seconds
+        return Picture(seconds, seconds + shown, self._size, frame)
+
+    @contextmanager
+    def _open(self) -> Iterator[av.container.InputContainer]:
+        try:
+            import av
+        except ImportError as error:
+            raise ImportError("Video files need the [camera] extra: pip install 'mlx-gemma4[camera]'") from error
+        try:
+            with av.open(str(self.path)) as container:
+                yield container
+        except av.error.FFmpegError as error:
+            raise ValueError(f"Expected a video that FFmpeg reads in {self.path}, got: {error.strerror}") from error
+
+
+def _frames(
+    container: av.container.InputContainer, streams: list[av.stream.Stream]
+) -> Iterator[av.VideoFrame | av.AudioFrame]:
+    """All that decodes.
+
+    Raises:
+        FFmpegError: Nothing does.
+    """
+    import av
+
+    problem, decoded = None, False
+    for packet in container.demux(streams):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as error:
+            problem = error
+            continue
+        while frames:
+            yield frames.pop(0)
+            decoded = True
+    if problem is not None and not decoded:
+        raise problem
+
+
+def _samples(frame: av.AudioFrame) -> np.ndarray:
+    """[n, channels] float32, scaled as libsndfile does."""
+    values = frame.to_ndarray()
+    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128) / 128
+    if np.issubdtype(values.dtype, np.signedinteger):
+        return values.astype(np.float32) / np.float32(-float(np.iinfo(values.dtype).min))
+    return values.astype(np.float32)
