@@ -11,7 +11,9 @@ from collections.abc import Collection, Sequence
 
 import mlx.core as mx
 
+from mlx_gemma4.channels import Channels
 from mlx_gemma4.guards import loop_start
+from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import Prompt
 from mlx_gemma4.sample import Sampler
 from mlx_gemma4.session import Session
@@ -47,3 +49,11 @@ def answer(
             if token in stop_ids or len(tokens) == max_tokens or loop_start(tokens) is not None:
                 return tokens
         choices = sampler.greedy(session.step(mx.array(tokens[-1]))[None])
+
+
+def text_of(tokens: Sequence[int], processor: Processor) -> str:
+    """What an answer says: no thoughts, nothing of the token that ended it, a loop's first round only."""
+    channels = Channels(processor.tokenizer)
+    said = [token for token in tokens[: loop_start(tokens)] if token not in processor.stop_ids]
+    text = "".join(piece for token in said for _, piece in channels.push(token))
+    return (text + "".join(piece for _, piece in channels.flush())).strip()

@@ -13,10 +13,9 @@ import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE, cut_point
 from mlx_gemma4.batch import answers
-from mlx_gemma4.channels import Channels
-from mlx_gemma4.draft import answer
+from mlx_gemma4.draft import answer, text_of
 from mlx_gemma4.generation import MAX_TOKENS
-from mlx_gemma4.guards import is_remark, loop_start, most_tokens
+from mlx_gemma4.guards import is_remark, most_tokens
 from mlx_gemma4.model import Model
 from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import AUDIO, Prompt
@@ -233,10 +232,7 @@ class Transcriber:
         return Guess(self._text(tokens), tuple(tokens), length)
 
     def _text(self, tokens: list[int]) -> str:
-        channels = Channels(self._processor.tokenizer)
-        said = [token for token in tokens[: loop_start(tokens)] if token not in self._processor.stop_ids]
-        text = "".join(piece for token in said for _, piece in channels.push(token))
-        text = (text + "".join(piece for _, piece in channels.flush())).strip()
+        text = text_of(tokens, self._processor)
         return "" if is_remark(text) else text
 
 

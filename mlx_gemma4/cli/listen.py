@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from mlx_gemma4.cli.options import (
     add_endpointing,
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.events import Event
     from mlx_gemma4.live.listener import Listener
     from mlx_gemma4.live.sources import Source
+
+
+class Stoppable(Protocol):
+    """What goes on until it is stopped."""
+
+    def stop(self) -> None:
+        """Safe to call from a signal handler."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -191,8 +198,8 @@ def output(path: str | None) -> Iterator[TextIO]:
 
 
 @contextmanager
-def stops_on_interrupt(source: Source) -> Iterator[None]:
-    """Ctrl-C ends the sound, and what was heard is still written down; a second one interrupts."""
+def stops_on_interrupt(source: Stoppable) -> Iterator[None]:
+    """Ctrl-C ends the source, and what has come from it is still worked off; a second one interrupts."""
 
     def stop(number: int, frame: object) -> None:
         source.stop()

@@ -35,15 +35,16 @@ class Delays:
             f"forwards {work.forwards}",
         ]
         if self._first_words:
-            seconds = _quantile(self._first_words, 0.5)
+            seconds = quantile(self._first_words, 0.5)
             lines.append(f"first words after {seconds:.2f} s of an utterance, pre-roll included (p50)")
         if self.seconds:
             lines.append(
-                f"end of speech to text: p50 {1000 * _quantile(self.seconds, 0.5):.0f} ms, "
-                f"p95 {1000 * _quantile(self.seconds, 0.95):.0f} ms, at most {max(self._forwards)} forwards"
+                f"end of speech to text: p50 {1000 * quantile(self.seconds, 0.5):.0f} ms, "
+                f"p95 {1000 * quantile(self.seconds, 0.95):.0f} ms, at most {max(self._forwards)} forwards"
             )
         return "\n".join(lines)
 
 
-def _quantile(values: list[float], share: float) -> float:
+def quantile(values: list[float], share: float) -> float:
+    """The value that a share of them does not exceed."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]

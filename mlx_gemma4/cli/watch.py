@@ -1,0 +1,180 @@
+"""Say what a camera sees, when it changes or every so often."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlx_gemma4.cli.listen import stops_on_interrupt
+from mlx_gemma4.cli.options import add_model, from_environment, load_model, note
+
+if TYPE_CHECKING:
+    from mlx_gemma4.live.camera import Camera, Shot
+    from mlx_gemma4.live.watcher import Sighting, Watcher
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        nargs="?",
+        default="0",
+        help="a camera's number (default: 0), a video or picture, an rtsp:// or http(s):// address, or lavfi:GRAPH",
+    )
+    add_model(parser)
+    parser.add_argument("--ask", default="Describe the image.", metavar="TEXT", help="default: Describe the image.")
+    parser.add_argument("--system", help="a system message")
+    parser.add_argument("--every", type=float, metavar="SECONDS", help="ask every so often, instead of on changes")
+    parser.add_argument(
+        "--heartbeat", type=float, default=60.0, metavar="SECONDS", help="ask again when nothing changes (default: 60)"
+    )
+    parser.add_argument(
+        "--sensitivity", type=float, default=0.5, help="how small a change counts, from 0 to 1 (default: 0.5)"
+    )
+    parser.add_argument(
+        "--memory", type=int, default=0, metavar="K", help="let the model see the last K changes, as a video"
+    )
+    parser.add_argument("--only-new", action="store_true", help="do not repeat an answer that is the last one again")
+    parser.add_argument("--image-tokens", type=int, help="budget of each picture: 70, 140, 280, 560 or 1120")
+    parser.add_argument("--max-tokens", "-m", type=int, default=100, help="length of an answer (default: 100)")
+    parser.add_argument("--fast", action="store_true", help="look at every frame of a file, as fast as it goes")
+    parser.add_argument("--loop", action="store_true", help="start a file again when it ends")
+    parser.add_argument("--duration", type=float, metavar="SECONDS", help="end after so much of what the camera sees")
+    parser.add_argument("--save", metavar="DIR", help="keep each picture with an answer, as a PNG named by its time")
+    parser.add_argument("--stats", action="store_true", help="print frames, work and ages on stderr")
+    from_environment(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from mlx_gemma4.live.camera import Camera
+
+    if arguments.duration is not None and not arguments.duration > 0:
+        raise ValueError(f"Expected a duration of more than 0 seconds, got {arguments.duration:g}")
+    save = None if arguments.save is None else snapshots(Path(arguments.save))
+    with Camera(arguments.source, fast=arguments.fast, loop=arguments.loop) as camera:
+        watcher = make_watcher(arguments)
+        if camera.is_live:
+            note("Watching; Ctrl-C ends.")
+        with stops_on_interrupt(camera):
+            ages = show(camera, watcher, arguments.duration, save)
+        if camera.problem is not None:
+            note(camera.problem)
+        if camera.broken:
+            note(f"{camera.broken} packets did not decode and were passed over")
+        if arguments.stats:
+            note(statistics(camera, watcher, ages))
+
+
+def make_watcher(arguments: argparse.Namespace) -> Watcher:
+    """The model and a standing question, as the options say."""
+    if not 0 <= arguments.sensitivity <= 1:
+        raise ValueError(f"Expected a sensitivity from 0 to 1, got {arguments.sensitivity:g}")
+    model, processor = load_model(arguments)
+
+    from mlx_gemma4.live.watcher import Watcher
+
+    return Watcher(
+        model,
+        processor,
+        question=arguments.ask,
+        system=arguments.system,
+        every=arguments.every,
+        heartbeat=arguments.heartbeat,
+        memory=arguments.memory,
+        image_tokens=arguments.image_tokens,
+        max_tokens=arguments.max_tokens,
+        only_new=arguments.only_new,
+        threshold=2 ** (-8 * arguments.sensitivity),
+    )
+
+
+def show(
+    camera: Camera, watcher: Watcher, duration: float | None, save: Callable[[Shot], None] | None
+) -> list[tuple[float, float]]:
+    """Watch until the camera or the time ends; how old each shot was when its answer was begun, and there."""
+    ages = []
+    with display() as draw:
+        while (shot := camera.read()) is not None and (duration is None or shot.time < duration):
+            answer = watcher.see(shot)
+            draw(shot, answer)
+            if answer is None:
+                continue
+            ages.append((answer.begun, answer.age))
+            if save is not None:
+                save(shot)
+            if not answer.complete:
+                note(f"The answer at {answer.time:.2f} s was cut at {answer.tokens} tokens")
+    return ages
+
+
+@contextmanager
+def display() -> Iterator[Callable[[Shot, Sighting | None], None]]:
+    """What takes every shot and its answer: a picture on a terminal; else JSON, a line for each answer."""
+    if not sys.stdout.isatty():
+        yield lambda shot, answer: None if answer is None else print(as_json(answer), flush=True)
+        return
+    import time
+
+    from rich.console import Console
+
+    from mlx_gemma4.live.preview import Preview
+
+    with Preview(Console()) as preview:
+        yield lambda shot, answer: preview.show(shot, answer, time.monotonic() - shot.arrived)
+
+
+def as_json(answer: Sighting) -> str:
+    """An answer as a JSON object; times and ages in seconds."""
+    told = {
+        "time": round(answer.time, 3),
+        "age": round(answer.age, 4),
+        "begun": round(answer.begun, 4),
+        "reason": answer.reason,
+        "answer": answer.text,
+        "tokens": answer.tokens,
+        "forwards": answer.forwards,
+        "dropped": answer.dropped,
+        "complete": answer.complete,
+    }
+    return json.dumps(told, ensure_ascii=False)
+
+
+def snapshots(folder: Path) -> Callable[[Shot], None]:
+    """What writes a shot into a folder, which must be new or empty."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise ValueError(f"Expected a new or empty folder to save pictures in, got {folder}; name another")
+
+    def save(shot: Shot) -> None:
+        with open(folder / f"{clock_time(shot.time)}.png", "xb") as file:
+            Image.fromarray(shot.pixels).save(file, format="PNG")
+
+    return save
+
+
+def clock_time(seconds: float) -> str:
+    """hh-mm-ss.mmm, for file names."""
+    total = round(1000 * seconds)
+    return f"{total // 3_600_000:02d}-{total // 60_000 % 60:02d}-{total // 1000 % 60:02d}.{total % 1000:03d}"
+
+
+def statistics(camera: Camera, watcher: Watcher, ages: list[tuple[float, float]]) -> str:
+    """Frames, work, and how old pictures were."""
+    from mlx_gemma4.live.stats import quantile
+
+    looks = watcher.looks
+    lines = [
+        f"frames {camera.seen} · dropped {camera.dropped} · looked at {looks.shots} · changes {looks.changes} · "
+        f"asked {looks.asked} · told {looks.told} · forwards {watcher.forwards}"
+    ]
+    for what, which in (("first forward", 0), ("answer", 1)):
+        if ages:
+            p50, p95 = (1000 * quantile([age[which] for age in ages], share) for share in (0.5, 0.95))
+            lines.append(f"age of a frame at the {what}: p50 {p50:.0f} ms, p95 {p95:.0f} ms")
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""What a camera can be: a device, a file, an address or a test pattern, as FFmpeg is told of it. Needs PyAV."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import av
+
+OPEN_SECONDS = 10.0
+"""How long an address may take to answer."""
+DEVICE, PATTERN = "/dev/video", "lavfi:"
+PRIVACY = "System Settings > Privacy & Security > Camera"
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Something to open."""
+
+    url: str
+    title: str
+    """What messages call it; passwords are left out."""
+    format: str | None = None
+    """FFmpeg's name for it, None where FFmpeg finds out."""
+    options: dict[str, str] = field(default_factory=dict)
+    is_address: bool = False
+
+    @property
+    def is_device(self) -> bool:
+        return self.format in ("avfoundation", "v4l2")
+
+    def open(self, stall_seconds: float) -> av.container.InputContainer:
+        """Open it.
+
+        Args:
+            stall_seconds: How long an address may be silent.
+
+        Raises:
+            ValueError: It is not there, not to be used, or holds no pictures.
+            ImportError: PyAV is not installed.
+        """
+        av = _av()
+        timeout = (OPEN_SECONDS, stall_seconds) if self.is_address else None
+        try:
+            container = av.open(self.url, format=self.format, options=self.options, timeout=timeout)
+        except (av.error.FFmpegError, ValueError) as error:  # ValueError: this FFmpeg does not know the format
+            raise ValueError(self._refusal(error)) from error
+        if not container.streams.video:
+            container.close()
+            raise ValueError(f"Expected pictures from {self.title}, it has no video stream")
+        return container
+
+    def way_out(self, error: Exception | None = None) -> str:
+        """What to do about a device that does not open, or that hands out nothing."""
+        if sys.platform == "darwin":
+            return f"unplugged, used by another program, or not allowed ({PRIVACY}; then start the terminal anew)"
+        if isinstance(error, FileNotFoundError):
+            return "connect it, or name another number, a file or an address"
+        if isinstance(error, PermissionError):
+            return "join the group video, then log in anew"
+        return "unplugged, or used by another program"
+
+    def _refusal(self, error: Exception) -> str:
+        told = reason(error)
+        if self.is_device:
+            return f"Expected to open {self.title}, got: {told}; {self.way_out(error)}"
+        return f"Expected a video that FFmpeg reads from {self.title}, got: {told}"
+
+
+def feed(source: int | str | os.PathLike[str]) -> Feed:
+    """The feed that a source names: a camera's number or device, ``lavfi:GRAPH``, an address, or else a file.
+
+    Raises:
+        ValueError: There is no such file.
+    """
+    name = str(source) if isinstance(source, int) else os.fspath(source)
+    if name.isdecimal() or name.startswith(DEVICE):
+        return _device(name)
+    if name.startswith(PATTERN):
+        return Feed(name.removeprefix(PATTERN), name, "lavfi")
+    if "://" in name:
+        options = {"rtsp_transport": "tcp"} if name.startswith("rtsp") else {}
+        return Feed(name, re.sub("//[^/@]*@", "//", name), options=options, is_address=True)
+    if not Path(name).is_file():
+        raise ValueError(f"Expected a video file, found none at {name}")
+    return Feed(name, name)
+
+
+def reason(error: Exception) -> str:
+    """What FFmpeg says, in its words."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _device(name: str) -> Feed:
+    if sys.platform == "darwin":
+        # any other rate is refused by most; the pixel format is the device's choice
+        return Feed(name, f"camera {name}", "avfoundation", {"framerate": "30"})
+    path = DEVICE + name if name.isdecimal() else name
+    return Feed(path, f"camera {path}", "v4l2")
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("Cameras need the [camera] extra: pip install 'mlx-gemma4[camera]'") from error
+    return av

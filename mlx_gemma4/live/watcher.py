@@ -1,0 +1,165 @@
+"""The engine of live watching: shots in, answers out. No devices, no display; the clock only measures.
+
+A question is put when the scene has changed, when it has not for long, or every so often. What is not asked about costs
+no forward.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from mlx_gemma4.draft import text_of
+from mlx_gemma4.live.camera import Shot
+from mlx_gemma4.live.scene import THRESHOLD, Scene
+from mlx_gemma4.live.views import Asking, Glance, Memory, View
+from mlx_gemma4.model import Model
+from mlx_gemma4.processor import Processor
+
+QUESTION = "Describe the image."
+HEARTBEAT = 60.0
+"""Seconds after which a still scene is asked about again."""
+MAX_TOKENS = 100
+SAME_MOMENT = 1e-6
+"""Seconds within which times are the same: they are sums of others."""
+
+Reason = Literal["change", "heartbeat", "every"]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What the model says about a shot."""
+
+    time: float
+    """Of the shot, in seconds since the camera's first."""
+    reason: Reason
+    """Why it was asked."""
+    text: str
+    begun: float
+    """Seconds between the shot's arrival and the first forward."""
+    age: float
+    """Seconds between the shot's arrival and the whole answer."""
+    tokens: int
+    """The one that ended it included."""
+    forwards: int
+    """One for what is new and the question, then one for each further token; fewer where the last answer still holds,
+    more where a memory was computed anew."""
+    dropped: int
+    """Frames so far that were never looked at."""
+    complete: bool
+    """False where the answer was cut: at ``max_tokens``, or in a loop."""
+
+
+@dataclass
+class Looks:
+    """What a watcher has done."""
+
+    shots: int = 0
+    changes: int = 0
+    asked: int = 0
+    told: int = 0
+    """Answers that were reported: fewer with ``only_new``."""
+
+
+class Watcher:
+    """A standing question about what a camera sees.
+
+    Args:
+        every: Ask every so many seconds, instead of on changes. Seconds are those of the shots.
+        heartbeat: Ask again after so many seconds without a change; 0 never does.
+        memory: Show the model the last pictures that were changes, at most so many, as a video with their times: each
+            enters once. 0 shows the newest picture alone.
+        image_tokens: Budget of each picture: 70, 140, 280, 560 or 1120. By default the checkpoint's, and for a memory
+            that of its video frames.
+        only_new: Keep an answer that is the last one again to oneself.
+        threshold: What counts as a change (``Scene``).
+
+    Raises:
+        ValueError: An argument is out of bounds, or the checkpoint takes no pictures, or no video.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        processor: Processor,
+        *,
+        question: str = QUESTION,
+        system: str | None = None,
+        every: float | None = None,
+        heartbeat: float = HEARTBEAT,
+        memory: int = 0,
+        image_tokens: int | None = None,
+        max_tokens: int = MAX_TOKENS,
+        only_new: bool = False,
+        threshold: float = THRESHOLD,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if every is not None and not every > 0:
+            raise ValueError(f"Expected more than 0 seconds between two questions, got {every:g}")
+        if not heartbeat >= 0:
+            raise ValueError(f"Expected a heartbeat of 0 seconds (none) or more, got {heartbeat:g}")
+        self._scene = Scene(threshold)
+        self._processor = processor
+        self._every = every
+        self._heartbeat = heartbeat
+        self._remembers = memory != 0
+        self._only_new = only_new
+        self._clock = clock
+        asking = Asking(model, processor, question=question, system=system, max_tokens=max_tokens)
+        self._view: View = (
+            Memory(asking, size=memory, image_tokens=image_tokens)
+            if self._remembers
+            else Glance(asking, image_tokens=image_tokens)
+        )
+        self._asked: float | None = None
+        self._draft: list[int] = []
+        self._text: str | None = None
+        self.looks = Looks()
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes so far."""
+        return self._view.session.forwards
+
+    def see(self, shot: Shot) -> Sighting | None:
+        """Look at a shot; what the model says about it, if it was asked and there is something to report."""
+        self.looks.shots += 1
+        changed = (self._every is None or self._remembers) and self._scene.changed(shot.pixels)
+        self.looks.changes += changed
+        reason = self._reason(shot.time, changed)
+        if changed or (reason is not None and not self._remembers):
+            self._view.take(shot.pixels, shot.time)
+            self._scene.accept()
+        return None if reason is None else self._ask(shot, reason)
+
+    def _reason(self, now: float, changed: bool) -> Reason | None:
+        passed = float("inf") if self._asked is None else now - self._asked + SAME_MOMENT
+        if self._every is not None:
+            return "every" if passed >= self._every else None
+        if changed:
+            return "change"
+        return "heartbeat" if 0 < self._heartbeat <= passed else None
+
+    def _ask(self, shot: Shot, reason: Reason) -> Sighting | None:
+        before, begun = self.forwards, self._clock()
+        tokens = self._view.ask(self._draft)
+        self._asked, self._draft = shot.time, tokens
+        self.looks.asked += 1
+        text, known = text_of(tokens, self._processor), self._text
+        self._text = text
+        if self._only_new and text == known:
+            return None
+        self.looks.told += 1
+        return Sighting(
+            time=shot.time,
+            reason=reason,
+            text=text,
+            begun=begun - shot.arrived,
+            age=self._clock() - shot.arrived,
+            tokens=len(tokens),
+            forwards=self.forwards - before,
+            dropped=shot.dropped,
+            complete=tokens[-1] in self._processor.stop_ids,
+        )
