@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.generation import GenerationResponse, generate, stream_generate
     from mlx_gemma4.hub import demo_folder
     from mlx_gemma4.image import Patches
+    from mlx_gemma4.live.camera import Camera, Shot
     from mlx_gemma4.live.endpoint import Endpointer, Endpointing
     from mlx_gemma4.live.events import Committed, Final, Lost, Partial, Silence
     from mlx_gemma4.live.listen import listen
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.microphone import Microphone
     from mlx_gemma4.live.sources import FileSource, PipeSource
     from mlx_gemma4.live.voice import Voice
+    from mlx_gemma4.live.watcher import Sighting, Watcher
     from mlx_gemma4.model import Model
     from mlx_gemma4.processor import Processor
     from mlx_gemma4.prompt import Prompt
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.transcribe import Guess, Segment, Transcriber
 
 __all__ = [
+    "Camera",
     "Committed",
     "Conversation",
     "Endpointer",
@@ -53,9 +56,12 @@ __all__ = [
     "Sampling",
     "Segment",
     "Session",
+    "Shot",
+    "Sighting",
     "Silence",
     "Transcriber",
     "Voice",
+    "Watcher",
     "demo_folder",
     "generate",
     "listen",
@@ -68,6 +74,7 @@ __all__ = [
 
 # No public name may be that of a module: importing the module would put it in the name's place.
 _HOMES = {
+    "Camera": "live.camera",
     "Committed": "live.events",
     "Conversation": "chat",
     "Endpointer": "live.endpoint",
@@ -89,9 +96,12 @@ _HOMES = {
     "Sampling": "sample",
     "Segment": "transcribe",
     "Session": "session",
+    "Shot": "live.camera",
+    "Sighting": "live.watcher",
     "Silence": "live.events",
     "Transcriber": "transcribe",
     "Voice": "live.voice",
+    "Watcher": "live.watcher",
     "demo_folder": "hub",
     "generate": "generation",
     "listen": "live.listen",

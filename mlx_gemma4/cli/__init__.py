@@ -13,13 +13,14 @@ from importlib import import_module
 from types import ModuleType
 
 from mlx_gemma4 import __version__
-from mlx_gemma4.cli import chat, demo, evaluate, generate, listen, transcribe
+from mlx_gemma4.cli import chat, demo, evaluate, generate, listen, transcribe, watch
 
 OWN_COMMANDS = {
     "generate": generate,
     "chat": chat,
     "transcribe": transcribe,
     "listen": listen,
+    "watch": watch,
     "eval": evaluate,
     "demo": demo,
 }
