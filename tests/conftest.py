@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # before mlx is imported: float32 is to be float32
 
@@ -10,6 +12,7 @@ import pytest
 from reference_cases import CASES, CHECKPOINTS, REFERENCE, Case, reference_case
 
 from mlx_gemma4 import Model, Processor, load
+from mlx_gemma4.cli import main
 
 _LOADED: dict[str, tuple[Model, Processor]] = {}
 
@@ -36,3 +39,17 @@ def demo() -> tuple[Model, Processor]:
 @pytest.fixture
 def released() -> tuple[Model, Processor]:
     return loaded("released")
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must fail; return its message."""
+
+    def run(*arguments: str | Path) -> str:
+        assert main([str(argument) for argument in arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("mlx_gemma4: error: ") and err.count("\n") == 1 and err.endswith("\n")
+        return err.removeprefix("mlx_gemma4: error: ").removesuffix("\n")
+
+    return run

@@ -28,20 +28,6 @@ SPEECH = str(media_file("hibari-03.wav"))
 Refused = Callable[..., str]
 
 
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run a command that must fail; return its message."""
-
-    def run(*arguments: str | Path) -> str:
-        assert main([str(argument) for argument in arguments]) == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.startswith("mlx_gemma4: error: ") and err.count("\n") == 1 and err.endswith("\n")
-        return err.removeprefix("mlx_gemma4: error: ").removesuffix("\n")
-
-    return run
-
-
 def speech_file(path: Path, samples: np.ndarray | None = None, **options: str) -> Path:
     soundfile.write(path, np.full(16_000, 0.1) if samples is None else samples, 16_000, **options)
     return path

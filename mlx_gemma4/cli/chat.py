@@ -107,7 +107,8 @@ class Chat:
 
     def _say(self, text: str) -> None:
         media = self._media
-        responses = self._answer(user_content(text, media["image"], media["video"], media["audio"]))
+        videos = [{"type": "video", "video": path} for path in media["video"]]
+        responses = self._answer(user_content(text, media["image"], videos, media["audio"]))
         response = None
         try:
             for response in responses:

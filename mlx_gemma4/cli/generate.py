@@ -6,11 +6,16 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mlx_gemma4.cli.options import add_model, add_sampling, load_model, note, sampling
+from mlx_gemma4.cli.options import add_model, add_sampling, add_selection, load_model, note, sampling, selection
 from mlx_gemma4.json_file import read_json
 
 if TYPE_CHECKING:
     from mlx_gemma4.generation import GenerationResponse
+    from mlx_gemma4.processor import Processor
+    from mlx_gemma4.video import Selection
+
+STRETCH = 10.0
+"""Seconds of video that are seen before their sound is heard."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,15 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-tokens", "-m", type=int, default=256, help="length of the answer (default: 256)")
     parser.add_argument("--stats", action="store_true", help="print speed and memory on stderr")
+    add_selection(parser).add_argument(
+        "--with-audio",
+        action="store_true",
+        help=f"hear the videos, too: {STRETCH:g} s are seen, then heard, then the next {STRETCH:g}; "
+        "the prompt comes behind them",
+    )
     add_sampling(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     tools = read_tools(arguments.tools) if arguments.tools else None
+    check_videos(arguments)
     model, processor = load_model(arguments)
+    videos = video_parts(
+        arguments.video, processor, selection(arguments, processor.limits), with_audio=arguments.with_audio
+    )
     messages: list[dict[str, Any]] = [{"role": "system", "content": arguments.system}] if arguments.system else []
-    messages.append({"role": "user", "content": user_content(text, arguments.image, arguments.video, arguments.audio)})
+    messages.append({"role": "user", "content": user_content(text, arguments.image, videos, arguments.audio)})
     prompt = processor.prompt(
         messages, enable_thinking=arguments.thinking, tools=tools, image_tokens=arguments.image_tokens
     )
@@ -60,11 +75,35 @@ def run(arguments: argparse.Namespace) -> None:
         note(statistics(response))
 
 
-def user_content(text: str, images: list[str], videos: list[str], audios: list[str]) -> list[dict[str, Any]]:
-    """A message's parts in the order that the model was trained on: pictures, text, sound."""
+def check_videos(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if options for videos stand alone."""
+    given = (arguments.fps, arguments.max_frames, arguments.start, arguments.end, arguments.with_audio or None)
+    if not arguments.video and any(each is not None for each in given):
+        raise ValueError("Expected a --video for --fps, --max-frames, --start, --end and --with-audio, got none")
+
+
+def video_parts(
+    paths: list[str], processor: Processor, selected: Selection, *, with_audio: bool
+) -> list[dict[str, Any]]:
+    """The parts of a message that show videos: a film each, or with their sound, stretch after stretch."""
+    if not with_audio:
+        return [{"type": "video", "video": processor.film(path, selected)} for path in paths]
+    parts = []
+    for path in paths:
+        stretches = list(processor.stretches(path, STRETCH, selected))
+        selected.check(sum(len(stretch.film) for stretch in stretches if stretch.film is not None))
+        parts += [part for stretch in stretches for part in stretch.content]
+    return parts
+
+
+def user_content(text: str, images: list[str], videos: list[dict[str, Any]], audios: list[str]) -> list[dict[str, Any]]:
+    """A message's parts in the order that the model was trained on: pictures, text, sound.
+
+    What belongs to a video, its sound too, stays together before the text.
+    """
     return [
         *({"type": "image", "image": path} for path in images),
-        *({"type": "video", "video": path} for path in videos),
+        *videos,
         {"type": "text", "text": text},
         *({"type": "audio", "audio": path} for path in audios),
     ]

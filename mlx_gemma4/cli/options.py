@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from mlx_gemma4.config import GenerationConfig
     from mlx_gemma4.live.endpoint import Endpointing
     from mlx_gemma4.model import Model
-    from mlx_gemma4.processor import Processor
+    from mlx_gemma4.processor import Limits, Processor
     from mlx_gemma4.sample import Sampling
+    from mlx_gemma4.video import Selection
 
 
 def add_model(parser: argparse.ArgumentParser, dtype: str | None = None) -> None:
@@ -69,6 +70,48 @@ def sampling(arguments: argparse.Namespace, config: GenerationConfig) -> Samplin
         repetition_penalty=arguments.repetition_penalty,
         seed=arguments.seed,
     )
+
+
+def add_selection(parser: argparse.ArgumentParser, fps: float | None = None) -> argparse._ArgumentGroup:
+    """Which frames are taken from a video."""
+    group = parser.add_argument_group("video", "Times are seconds, mm:ss or hh:mm:ss from the video's first frame on.")
+    group.add_argument(
+        "--fps",
+        type=float,
+        default=fps,
+        help="frames taken of each second (default: --max-frames of them, evenly)"
+        if fps is None
+        else f"frames taken of each second (default: {fps:g})",
+    )
+    group.add_argument("--max-frames", type=int, metavar="N", help="frames taken, at most (default: the checkpoint's)")
+    group.add_argument("--start", type=moment, metavar="TIME", help="leave out what comes before")
+    group.add_argument("--end", type=moment, metavar="TIME", help="leave out this moment and what comes after")
+    return group
+
+
+def selection(arguments: argparse.Namespace, limits: Limits) -> Selection:
+    """The Selection that ``add_selection``'s options ask for."""
+    from mlx_gemma4.video import Selection
+
+    return Selection(
+        max_frames=limits.video_frames if arguments.max_frames is None else arguments.max_frames,
+        fps=arguments.fps,
+        start=arguments.start or 0.0,
+        end=arguments.end,
+    )
+
+
+def moment(text: str) -> float:
+    """Seconds, mm:ss or hh:mm:ss → seconds."""
+    *larger, seconds = text.split(":")
+    try:
+        minutes = [int(each) for each in larger]
+        total = float(seconds) + sum(each * 60**power for power, each in enumerate(reversed(minutes), 1))
+        if len(larger) > 2 or (larger and not 0 <= float(seconds) < 60) or any(each > 59 for each in minutes[1:]):
+            raise ValueError
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected seconds, mm:ss or hh:mm:ss, got {text!r}") from error
+    return total
 
 
 def add_speech(parser: argparse.ArgumentParser) -> None:
