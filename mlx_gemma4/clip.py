@@ -59,8 +59,7 @@ def stretches(
     Raises:
         ValueError: Stretches that are too short, or no frame in the selected time.
     """
-    if not SHORTEST <= seconds < math.inf:
-        raise ValueError(f"Expected stretches of {SHORTEST:g} s or more, got {seconds:g}")
+    check_length(seconds)
     if selection.fps is None:
         take = picker(lambda: shown_in(file), str(file.path), selection)
     else:
@@ -78,6 +77,12 @@ def stretches(
             break
     yield from cutter.rest()
     check_any(cutter.seen, lambda: shown_in(file), str(file.path), selection)
+
+
+def check_length(seconds: float) -> None:
+    """Raise a ValueError if stretches of ``seconds`` are too short, or no length at all."""
+    if not SHORTEST <= seconds < math.inf:
+        raise ValueError(f"Expected stretches of {SHORTEST:g} s or more, got {seconds:g}")
 
 
 class _PaceOfEach:

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from mlx_gemma4 import audio, clip, image, video, video_file
+from mlx_gemma4 import audio, clip, image, video
 from mlx_gemma4.config import Config, GenerationConfig
 from mlx_gemma4.film import Film
 from mlx_gemma4.json_file import read_json, typed
 from mlx_gemma4.prompt import AUDIO, IMAGE, TEXT, VIDEO, Prompt
 from mlx_gemma4.template import ChatTemplate, Message
 from mlx_gemma4.tokenizer import Tokenizer, load_tokenizer
+from mlx_gemma4.video_file import VideoFile
 
 AudioSource = str | os.PathLike[str] | np.ndarray
-VideoSource = str | os.PathLike[str] | tuple[np.ndarray, float] | Film
+VideoSource = str | os.PathLike[str] | VideoFile | tuple[np.ndarray, float] | Film
 
 MEDIA = ("image", "audio", "video")
 
@@ -201,7 +202,7 @@ class Processor:
 
     def stretches(
         self,
-        source: str | os.PathLike[str],
+        source: str | os.PathLike[str] | VideoFile,
         seconds: float,
         selection: video.Selection | None = None,
         *,
@@ -218,7 +219,7 @@ class Processor:
             raise ValueError(f"Expected stretches of at most {longest:g} s, the longest sound, got {seconds:g}")
         budget = image_tokens or self.limits.video_tokens
         return clip.stretches(
-            video_file.VideoFile(source, sound=sound),
+            source if isinstance(source, VideoFile) else VideoFile(source, sound=sound),
             seconds,
             selection or video.Selection(self.limits.video_frames),
             lambda pixels: self._patches(pixels, budget),

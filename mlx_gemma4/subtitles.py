@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from html import escape
+from typing import TextIO
 
 from mlx_gemma4.transcribe import Segment
 
@@ -34,6 +35,28 @@ def cue(start: float, end: float, text: str, layout: str) -> str:
     lines = "\n".join(line for line in text.splitlines() if line.strip())  # an empty one would end the cue
     lines = lines if layout == "srt" else escape(lines, quote=False)
     return f"{_time(start, point)} --> {_time(end, point)}\n{lines}\n"
+
+
+class CueWriter:
+    """Subtitles in "srt" or "vtt", each written when it is known; those without text are left out."""
+
+    def __init__(self, stream: TextIO, layout: str) -> None:
+        self._stream = stream
+        self._layout = layout
+        self._count = 0
+        if layout == "vtt":
+            self._write("WEBVTT\n\n")
+
+    def write(self, start: float, end: float, text: str) -> None:
+        if not text:
+            return
+        self._count += 1
+        number = f"{self._count}\n" if self._layout == "srt" else ""
+        self._write(f"{number}{cue(start, end, text, self._layout)}\n")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
 
 
 def _time(seconds: float, point: str) -> str:

@@ -86,12 +86,12 @@ class Evenly:
 
 
 def frames(
-    source: str | os.PathLike[str] | tuple[np.ndarray, float], selection: Selection | None = None
+    source: str | os.PathLike[str] | VideoFile | tuple[np.ndarray, float], selection: Selection | None = None
 ) -> Iterator[tuple[float, np.ndarray]]:
     """The selected frames of a video, (seconds, uint8 [H, W, 3]), each made when it is asked for.
 
     Args:
-        source: A path, or (frames [T, H, W, 3] uint8, frames per second).
+        source: A file, or (frames [T, H, W, 3] uint8, frames per second).
 
     Raises:
         ValueError: No such file, no frames in it or in the time selected, more than ``max_frames`` at the selected
@@ -101,7 +101,7 @@ def frames(
     if isinstance(source, tuple):
         _check_array(*source)
         return _selected(lambda: _shown_in_array(*source), "the array", selection or Selection())
-    file = VideoFile(source)
+    file = source if isinstance(source, VideoFile) else VideoFile(source)
     return _selected(lambda: shown_in(file), str(file.path), selection or Selection())
 
 

@@ -57,6 +57,7 @@ class VideoFile:
 
     Attributes:
         length: In seconds, as the file claims; None where it does not.
+        broken: Packets that did not decode, when it was last read.
 
     Raises:
         ValueError: No such file, nothing that FFmpeg reads, no pictures in it, or no audio track.
@@ -65,6 +66,7 @@ class VideoFile:
 
     def __init__(self, path: str | os.PathLike[str], *, sound: bool = False) -> None:
         self.path = Path(path)
+        self.broken = 0
         if not self.path.is_file():
             raise ValueError(f"Expected a video file, found none at {self.path}")
         with self._open() as container:
@@ -73,7 +75,7 @@ class VideoFile:
             if sound and not container.streams.audio:
                 raise ValueError(f"Expected sound in {self.path}, it has no audio track; leave out --with-audio")
             stream = container.streams.video[0]
-            first = next(_frames(container, [stream]), None)
+            first = next(self._frames(container, [stream]), None)
             if first is None:
                 raise ValueError(f"Expected pictures in {self.path}, it has 0 video frames")
             # bare streams, outside any container, hold no times
@@ -88,12 +90,31 @@ class VideoFile:
 
         index = 0
         with self._open() as container:
-            for frame in _frames(container, [container.streams.video[0], *container.streams.audio[: int(sound)]]):
+            for frame in self._frames(container, [container.streams.video[0], *container.streams.audio[: int(sound)]]):
                 if isinstance(frame, av.VideoFrame):
                     yield self._picture(frame, index)
                     index += 1
                 elif frame.time is not None:
                     yield Sound(frame.time - self._zero, _samples(frame), frame.sample_rate)
+
+    def _frames(
+        self, container: av.container.InputContainer, streams: list[av.stream.Stream]
+    ) -> Iterator[av.VideoFrame | av.AudioFrame]:
+        """All that decodes; FFmpeg's error if nothing does."""
+        import av
+
+        self.broken, decoded = 0, False
+        for packet in container.demux(streams):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError as error:
+                self.broken, problem = self.broken + 1, error
+                continue
+            while frames:
+                yield frames.pop(0)
+                decoded = True
+        if self.broken and not decoded:
+            raise problem
 
     def _picture(self, frame: av.VideoFrame, index: int) -> Picture:
         seconds = index * self._frame_seconds if frame.time is None else frame.time - self._zero
@@ -111,30 +132,6 @@ class VideoFile:
                 yield container
         except av.error.FFmpegError as error:
             raise ValueError(f"Expected a video that FFmpeg reads in {self.path}, got: {error.strerror}") from error
-
-
-def _frames(
-    container: av.container.InputContainer, streams: list[av.stream.Stream]
-) -> Iterator[av.VideoFrame | av.AudioFrame]:
-    """All that decodes.
-
-    Raises:
-        FFmpegError: Nothing does.
-    """
-    import av
-
-    problem, decoded = None, False
-    for packet in container.demux(streams):
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError as error:
-            problem = error
-            continue
-        while frames:
-            yield frames.pop(0)
-            decoded = True
-    if problem is not None and not decoded:
-        raise problem
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TextIO
 
 from mlx_gemma4.live.events import Event, Final, Partial
-from mlx_gemma4.subtitles import FORMATS, cue
+from mlx_gemma4.subtitles import FORMATS, CueWriter
 
 
 class Writer:
@@ -22,9 +22,7 @@ class Writer:
             raise ValueError(f"Expected a format of {', '.join(FORMATS)}, got {layout!r}")
         self._stream = stream
         self._layout = layout
-        self._cues = 0
-        if layout == "vtt":
-            self._write("WEBVTT\n\n")
+        self._cues = CueWriter(stream, layout) if layout in ("srt", "vtt") else None
 
     def write(self, event: Event) -> None:
         """Write what the event adds, if it adds anything."""
@@ -33,15 +31,10 @@ class Writer:
                 told = {"event": type(event).__name__.lower(), **asdict(event)}
                 self._write(json.dumps(told, ensure_ascii=False) + "\n")
         elif isinstance(event, Final) and event.text:
-            self._final(event)
-
-    def _final(self, event: Final) -> None:
-        if self._layout == "txt":
-            self._write(event.text + "\n")
-            return
-        self._cues += 1
-        number = f"{self._cues}\n" if self._layout == "srt" else ""
-        self._write(f"{number}{cue(event.start, event.end, event.text, self._layout)}\n")
+            if self._cues is None:
+                self._write(event.text + "\n")
+            else:
+                self._cues.write(event.start, event.end, event.text)
 
     def _write(self, text: str) -> None:
         self._stream.write(text)

@@ -1,0 +1,86 @@
+"""Say what happens in a video of any length, stretch by stretch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from mlx_gemma4.cli.listen import output
+from mlx_gemma4.cli.options import add_model, add_sampling, add_selection, load_model, note, sampling, selection
+
+if TYPE_CHECKING:
+    from mlx_gemma4.description import Description
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a video")
+    add_model(parser)
+    parser.add_argument("--prompt", "-p", help="what is asked about each stretch, instead of what happens in it")
+    parser.add_argument(
+        "--segment", type=float, default=30.0, metavar="SECONDS", help="length of a stretch (default: 30)"
+    )
+    parser.add_argument("--image-tokens", type=int, help="budget of each frame: 70, 140, 280, 560 or 1120")
+    parser.add_argument("--max-tokens", "-m", type=int, default=256, help="length of each answer (default: 256)")
+    parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
+    parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
+    add_selection(parser, fps=1.0).add_argument(
+        "--with-audio", action="store_true", help="hear each stretch, too, behind the prompt (at most 30 s)"
+    )
+    add_sampling(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from mlx_gemma4.video_file import VideoFile
+
+    file = VideoFile(arguments.file, sound=arguments.with_audio)
+    if arguments.output is not None and Path(arguments.output).exists():
+        raise ValueError(f"Expected a new file for --output, there is one at {arguments.output}")
+    model, processor = load_model(arguments)
+
+    from mlx_gemma4.description import DESCRIBE, describe_video
+    from mlx_gemma4.video import timestamp
+
+    descriptions = describe_video(
+        model,
+        processor,
+        file,
+        text=arguments.prompt or DESCRIBE,
+        segment=arguments.segment,
+        selection=selection(arguments, processor.limits),
+        sound=arguments.with_audio,
+        image_tokens=arguments.image_tokens,
+        max_tokens=arguments.max_tokens,
+        sampling=sampling(arguments, processor.generation),
+    )
+    with output(arguments.output) as stream:
+        write = writer(stream, arguments.format)
+        for each in descriptions:
+            write(each)
+            told = timestamp(each.end) if file.length is None else f"{timestamp(each.end)} of {timestamp(file.length)}"
+            note(
+                f"{told} described" if each.complete else f"{told} described, in an answer cut at {each.tokens} tokens"
+            )
+    if file.broken:
+        note(f"{file.broken} packets did not decode and were passed over")
+
+
+def writer(stream: TextIO, layout: str) -> Callable[[Description], None]:
+    """What writes each description when it is there: a line of text or JSON, or a subtitle."""
+    from mlx_gemma4.subtitles import CueWriter
+    from mlx_gemma4.video import timestamp
+
+    def line(each: Description) -> None:
+        if layout == "json":
+            print(json.dumps(asdict(each), ensure_ascii=False), file=stream, flush=True)
+        elif each.text:
+            times = f"{timestamp(each.start)}–{timestamp(each.end)}"
+            print(times, *each.text.split(), file=stream, flush=True)
+
+    if layout in ("txt", "json"):
+        return line
+    cues = CueWriter(stream, layout)
+    return lambda each: cues.write(each.start, each.end, each.text)
