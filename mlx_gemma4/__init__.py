@@ -16,12 +16,17 @@ if TYPE_CHECKING:
     from mlx_gemma4.generation import GenerationResponse, generate, stream_generate
     from mlx_gemma4.hub import demo_folder
     from mlx_gemma4.image import Patches
+    from mlx_gemma4.live.arrivals import Inbox, Together
+    from mlx_gemma4.live.assistant import Assistant
+    from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Said
     from mlx_gemma4.live.camera import Camera, Shot
+    from mlx_gemma4.live.converse import converse
     from mlx_gemma4.live.endpoint import Endpointer, Endpointing
     from mlx_gemma4.live.events import Committed, Final, Lost, Partial, Silence
     from mlx_gemma4.live.listen import listen
     from mlx_gemma4.live.listener import Listener
     from mlx_gemma4.live.microphone import Microphone
+    from mlx_gemma4.live.scene import Scene
     from mlx_gemma4.live.sources import FileSource, PipeSource
     from mlx_gemma4.live.voice import Voice
     from mlx_gemma4.live.watcher import Sighting, Watcher
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
     from mlx_gemma4.transcribe import Guess, Segment, Transcriber
 
 __all__ = [
+    "Answered",
+    "Assistant",
+    "Called",
     "Camera",
     "Committed",
     "Conversation",
@@ -41,9 +49,13 @@ __all__ = [
     "Endpointing",
     "FileSource",
     "Final",
+    "Forgot",
     "GenerationResponse",
     "Guess",
+    "Heard",
+    "Inbox",
     "Listener",
+    "Looked",
     "Lost",
     "Mark",
     "Microphone",
@@ -53,15 +65,19 @@ __all__ = [
     "PipeSource",
     "Processor",
     "Prompt",
+    "Said",
     "Sampling",
+    "Scene",
     "Segment",
     "Session",
     "Shot",
     "Sighting",
     "Silence",
+    "Together",
     "Transcriber",
     "Voice",
     "Watcher",
+    "converse",
     "demo_folder",
     "generate",
     "listen",
@@ -74,6 +90,9 @@ __all__ = [
 
 # No public name may be that of a module: importing the module would put it in the name's place.
 _HOMES = {
+    "Answered": "live.assistant_events",
+    "Assistant": "live.assistant",
+    "Called": "live.assistant_events",
     "Camera": "live.camera",
     "Committed": "live.events",
     "Conversation": "chat",
@@ -81,9 +100,13 @@ _HOMES = {
     "Endpointing": "live.endpoint",
     "FileSource": "live.sources",
     "Final": "live.events",
+    "Forgot": "live.assistant_events",
     "GenerationResponse": "generation",
     "Guess": "transcribe",
+    "Heard": "live.assistant_events",
+    "Inbox": "live.arrivals",
     "Listener": "live.listener",
+    "Looked": "live.assistant_events",
     "Lost": "live.events",
     "Mark": "session",
     "Microphone": "live.microphone",
@@ -93,15 +116,19 @@ _HOMES = {
     "PipeSource": "live.sources",
     "Processor": "processor",
     "Prompt": "prompt",
+    "Said": "live.assistant_events",
     "Sampling": "sample",
+    "Scene": "live.scene",
     "Segment": "transcribe",
     "Session": "session",
     "Shot": "live.camera",
     "Sighting": "live.watcher",
     "Silence": "live.events",
+    "Together": "live.arrivals",
     "Transcriber": "transcribe",
     "Voice": "live.voice",
     "Watcher": "live.watcher",
+    "converse": "live.converse",
     "demo_folder": "hub",
     "generate": "generation",
     "listen": "live.listen",

@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 
 from mlx_gemma4 import __version__
-from mlx_gemma4.cli import chat, demo, evaluate, generate, listen, transcribe, watch
+from mlx_gemma4.cli import chat, demo, describe, evaluate, generate, listen, live, transcribe, watch
 
 OWN_COMMANDS = {
     "generate": generate,
@@ -21,6 +21,8 @@ OWN_COMMANDS = {
     "transcribe": transcribe,
     "listen": listen,
     "watch": watch,
+    "describe": describe,
+    "live": live,
     "eval": evaluate,
     "demo": demo,
 }

@@ -8,21 +8,23 @@ are left. Speech is never cut by a picture: of those that come while somebody sp
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE, Framer, check_samples
-from mlx_gemma4.generation import GREEDY, MAX_TOKENS, GenerationResponse, stream_generate
-from mlx_gemma4.live.assistant_events import Answered, Event, Forgot, Heard, Looked, Said
+from mlx_gemma4.generation import GREEDY, MAX_TOKENS, stream_generate
+from mlx_gemma4.live.assistant_events import Called, Event, Forgot, Heard, Looked, Said
+from mlx_gemma4.live.camera import Shot
 from mlx_gemma4.live.dialogue import Dialogue
 from mlx_gemma4.live.endpoint import Begin, End, Endpointer, Speech
+from mlx_gemma4.live.open_answer import OpenAnswer
 from mlx_gemma4.live.turns import Turns
 from mlx_gemma4.model import Model
 from mlx_gemma4.processor import Processor
-from mlx_gemma4.prompt import Prompt
+from mlx_gemma4.prompt import Prompt, join
 from mlx_gemma4.sample import Sampling
-from mlx_gemma4.session import Session
 
 CONTEXT = 8192
 """Positions of the sequence, at most."""
@@ -35,6 +37,7 @@ class Assistant:
 
     Args:
         endpointer: Finds where somebody speaks. An utterance cut at its longest goes on in the same turn.
+        tools: JSON schemas of functions that the model may call.
         image_tokens: Budget of a picture, instead of the checkpoint's.
         max_tokens: Of an answer.
         context: Positions of the sequence, at most (``Dialogue``).
@@ -52,12 +55,13 @@ class Assistant:
         endpointer: Endpointer,
         *,
         system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         image_tokens: int | None = None,
         max_tokens: int = MAX_TOKENS,
         context: int = CONTEXT,
         keep_interrupted: bool = True,
         sampling: Sampling = GREEDY,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpointer = endpointer
         self._processor = processor
@@ -66,7 +70,7 @@ class Assistant:
         self._clock = clock
         self._framer = Framer(processor.frame_samples)
         self._frame_seconds = processor.frame_samples / SAMPLE_RATE
-        self._turns = Turns(processor, system=system)
+        self._turns = Turns(processor, system=system, tools=tools)
         longest = round(endpointer.settings.max_utterance / self._frame_seconds)
         self.dialogue = Dialogue(
             model,
@@ -80,29 +84,31 @@ class Assistant:
         self._seen: Prompt | None = None
         self._waits = False
         self._asked = False
+        self._typed: list[Prompt] = []
         self._begun, self._given = 0, 0
         self._silence = round(endpointer.settings.silence / self._frame_seconds)
         self._patience = 0  # frames to wait for, before what was cut at its longest is answered
-        self._answer: _Answer | None = None
+        self._answer: OpenAnswer | None = None
         self._respond = lambda prompt: stream_generate(
             model, processor, prompt, max_tokens=max_tokens, sampling=sampling, session=self.dialogue.session
         )
 
     @property
     def answering(self) -> bool:
-        return self._answer is not None
+        """Is there anything to do for ``step``? Not while results of calls are awaited."""
+        return self._answer is not None and not self._answer.waits
 
-    def look(self, pixels: np.ndarray, seconds: float) -> list[Event]:
-        """Take a picture, uint8 [H, W, 3]; while nobody speaks or is answered, it is in the cache when this returns."""
-        self._seen = self._turns.picture(self._processor.patches(pixels, image_tokens=self._image_tokens))
-        if self.answering or self.endpointer.speaking:
+    def look(self, shot: Shot) -> list[Event]:
+        """Take a picture; while nobody speaks or is answered, it is in the cache when this returns."""
+        self._seen = self._turns.picture(self._processor.patches(shot.pixels, image_tokens=self._image_tokens))
+        if self._answer is not None or self.endpointer.speaking:
             self.pictures_dropped += self._waits
             self._waits = True
             return []
         before = self.dialogue.session.forwards
         self.dialogue.restart()
         self._show()
-        return [Looked(seconds, self.dialogue.session.forwards - before)]
+        return [Looked(shot.time, self._clock() - shot.arrived, self.dialogue.session.forwards - before)]
 
     def hear(self, samples: np.ndarray) -> list[Event]:
         """Take sound, float32 [n] at 16 kHz; when it has ended an utterance, ``step`` answers."""
@@ -117,28 +123,45 @@ class Assistant:
         return self._act(actions)
 
     def ask(self, text: str) -> list[Event]:
-        """Take a typed question; ``step`` answers.
+        """Take a typed question; ``step`` answers. While somebody speaks, it waits behind what is said.
 
         Raises:
-            ValueError: There is nothing in it, or somebody is speaking.
+            ValueError: There is nothing in it.
         """
         if not text.strip():
             raise ValueError("Expected a question, got an empty line")
+        self._typed.append(self._turns.typed(text))
         if self.endpointer.speaking:
-            raise ValueError("Expected a typed question while nobody speaks, got one in an utterance; ask it again")
+            return []
         events = self._interrupt()
-        self.dialogue.put(self._turns.typed(text))
         self._begin_answer()
         return events
 
     def step(self) -> list[Event]:
         """Go on with the answer by a piece; nothing where none is being given."""
-        if self._answer is None:
+        answer = self._answer
+        if answer is None or answer.waits:
             return []
-        response = self._answer.next()
-        if response is None:
-            return self._end(self._answer)
-        return [Said(response.text)] if response.text else []
+        text = answer.next()
+        if text is not None:
+            return [Said(text)] if text else []
+        if answer.waits:
+            return [Called(call["name"], call["arguments"]) for call in answer.called]
+        return self._end(answer)
+
+    def reply(self, result: str) -> None:
+        """The result of the first function called that has none yet; with the last one, ``step`` goes on.
+
+        Raises:
+            ValueError: No function was called, or the result holds markers of the chat format.
+        """
+        answer = self._answer
+        if answer is None or not answer.called:
+            raise ValueError(f"Expected a function that was called to reply for, got a result without one: {result!r}")
+        answer.replies.append(self._turns.replied(answer.called[0]["name"], result))
+        answer.called.pop(0)
+        if not answer.called:
+            answer.resume(self._respond(join(answer.replies)))
 
     def _act(self, actions: Sequence[Begin | Speech | End]) -> list[Event]:
         events: list[Event] = []
@@ -169,8 +192,11 @@ class Assistant:
     def _begin_answer(self) -> None:
         if self._waits and self._seen is not None:
             self.dialogue.put(self._seen)
+        for typed in self._typed:
+            self.dialogue.put(typed)
+        self._typed = []
         self._asked = self._waits = False
-        self._answer = _Answer(self._respond(self.dialogue.question()), self.dialogue.session, self._clock)
+        self._answer = OpenAnswer(self._respond(self.dialogue.question()), self.dialogue.session, self._clock)
 
     def _interrupt(self) -> list[Event]:
         """Somebody speaks: an answer that is being given ends here."""
@@ -178,7 +204,7 @@ class Assistant:
         if answer is None:
             return []
         answer.close()
-        if self._keep_interrupted and answer.tokens:
+        if self._keep_interrupted and answer.tokens and not answer.called:
             answer.reason = "kept"
             return self._end(answer)
         self._answer = None
@@ -186,11 +212,10 @@ class Assistant:
         answer.reason = "dropped"
         return [answer.over()]
 
-    def _end(self, answer: _Answer) -> list[Event]:
+    def _end(self, answer: OpenAnswer) -> list[Event]:
         """The answer is over; the next turn begins with what is seen."""
         self._answer = None
-        tokens = [token for token in answer.tokens if token not in self._processor.stop_ids]
-        forgot = self.dialogue.finish(tokens)
+        forgot = self.dialogue.finish(answer.tokens)
         self._show()
         return [answer.over(), *([Forgot(forgot, self.dialogue.session.position)] if forgot else [])]
 
@@ -200,34 +225,3 @@ class Assistant:
         if self._seen is not None:
             self.dialogue.put(self._seen)
         self.dialogue.compute()
-
-
-class _Answer:
-    """An answer that is being given."""
-
-    def __init__(
-        self, responses: Generator[GenerationResponse, None, None], session: Session, clock: Callable[[], float]
-    ) -> None:
-        self.reason = "stop"
-        self.tokens: list[int] = []
-        self._responses, self._session, self._clock = responses, session, clock
-        self._decided, self._before = clock(), session.forwards
-        self._text, self._delay, self._forwards = "", 0.0, 0
-
-    def next(self) -> GenerationResponse | None:
-        """The next piece; None when it is over."""
-        response = next(self._responses, None)
-        if response is None:
-            return None
-        if not self.tokens:
-            self._delay, self._forwards = self._clock() - self._decided, self._session.forwards - self._before
-        self.tokens += response.tokens
-        self._text += response.text
-        self.reason = response.finish_reason or self.reason
-        return response
-
-    def close(self) -> None:
-        self._responses.close()
-
-    def over(self) -> Answered:
-        return Answered(self._text, self.reason, len(self.tokens), self._delay, self._forwards)

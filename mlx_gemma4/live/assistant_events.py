@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Looked:
     """A picture is in the cache."""
 
-    seconds: float
-    """When it was taken."""
+    time: float
+    """When it was taken, in seconds since the first one."""
+    age: float
+    """Seconds since it came from the camera."""
     forwards: int
 
 
@@ -28,6 +31,14 @@ class Said:
     """A piece of the answer."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Called:
+    """The model wants a function called; its answer goes on when ``Assistant.reply`` has brought all results."""
+
+    name: str
+    arguments: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -53,4 +64,4 @@ class Forgot:
     """That are held now."""
 
 
-Event = Looked | Heard | Said | Answered | Forgot
+Event = Looked | Heard | Said | Called | Answered | Forgot

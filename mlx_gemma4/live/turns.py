@@ -6,6 +6,7 @@ stand-ins is rendered once and taken apart. numpy only; knows no session.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import AUDIO, Prompt, join
 
 _USER, _MODEL = "⟦user⟧", "⟦model⟧"
+_MARKER = re.compile(r"<\|?\S{1,20}?\|>|<\|\S{1,20}?>")
 
 
 class Turns:
@@ -62,6 +64,16 @@ class Turns:
     def typed(self, text: str) -> Prompt:
         """What a user typed."""
         return self._processor.text(text.strip())
+
+    def replied(self, name: str, result: str) -> Prompt:
+        """What a called function has given back: it stands inside the model's turn, behind the call.
+
+        Raises:
+            ValueError: The result holds markers of the chat format, with which it could pretend to be something else.
+        """
+        if marker := _MARKER.search(result):
+            raise ValueError(f"Expected a result without markers of the chat format, got {marker[0]!r} from {name}")
+        return self._processor.text(f'<|tool_response>response:{name}{{value:<|"|>{result}<|"|>}}<tool_response|>')
 
     def finished(self, content: Prompt, answer: Sequence[int]) -> Prompt:
         """A whole turn and the beginning of the next: what was said, the answer's tokens, and all around them."""

@@ -1,0 +1,234 @@
+"""Talk about what the camera sees: microphone and camera in one running session."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from mlx_gemma4.cli.listen import open_source, stops_on_interrupt
+from mlx_gemma4.cli.options import (
+    add_endpointing,
+    add_model,
+    add_sampling,
+    endpointing,
+    from_environment,
+    load_model,
+    note,
+    sampling,
+)
+
+if TYPE_CHECKING:
+    from mlx_gemma4.live.arrivals import Arrivals
+    from mlx_gemma4.live.assistant import Assistant
+    from mlx_gemma4.live.assistant_events import Called, Event
+    from mlx_gemma4.live.camera import Camera
+    from mlx_gemma4.live.sources import Source
+    from mlx_gemma4.live.toolbox import Toolbox
+
+
+REASONS = {"length": "stopped at --max-tokens", "kept": "interrupted", "dropped": "interrupted, taken back"}
+DECLINED = "The user did not allow it."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument(
+        "--camera", default="0", metavar="SOURCE", help="a number, a file, an address or lavfi:GRAPH (default: 0)"
+    )
+    parser.add_argument("--no-camera", action="store_true", help="ears alone")
+    parser.add_argument("--no-sound", action="store_true", help="eyes and the keyboard alone")
+    parser.add_argument(
+        "--input", metavar="FILE", help="a recording, played at its own pace; - for stdin (WAV, or raw s16le at 16 kHz)"
+    )
+    parser.add_argument("--device", help="a microphone's number or part of its name (default: the system's)")
+    parser.add_argument("--fast", action="store_true", help="do not wait for the pace of a recording and a clip")
+    parser.add_argument("--system", help="a system message")
+    parser.add_argument(
+        "--tools", metavar="FILE.py", help="functions that the model may call; each call is asked about"
+    )
+    parser.add_argument(
+        "--barge-in",
+        choices=("keep", "drop"),
+        default="keep",
+        help="what was said of an answer that somebody speaks into: keep it, or take it back (default: keep)",
+    )
+    parser.add_argument("--sensitivity", type=float, default=0.0625, help="change that is looked at (default: 0.0625)")
+    parser.add_argument("--image-tokens", type=int, help="budget of a picture: 70, 140, 280, 560 or 1120")
+    parser.add_argument("--max-tokens", "-m", type=int, default=256, help="length of an answer (default: 256)")
+    parser.add_argument("--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest utterance")
+    parser.add_argument(
+        "--context", type=int, default=8192, help="positions held; the oldest turns leave (default: 8192)"
+    )
+    parser.add_argument("--format", choices=("txt", "json"), default="txt", help="json: a line for each event")
+    parser.add_argument("--stats", action="store_true", help="print ages, delays and work on stderr")
+    add_sampling(parser)
+    add_endpointing(parser)
+    from_environment(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.no_sound and arguments.no_camera:
+        raise ValueError("Expected sound or a camera, got --no-sound and --no-camera; mlx_gemma4 chat needs neither")
+    from mlx_gemma4.live.converse import converse
+    from mlx_gemma4.live.scene import Scene
+    from mlx_gemma4.live.toolbox import Toolbox
+
+    tools = Toolbox(arguments.tools) if arguments.tools else None
+    scene = Scene(arguments.sensitivity)
+    with ExitStack() as stack:
+        sound = None if arguments.no_sound else stack.enter_context(open_source(arguments))
+        camera = None if arguments.no_camera else stack.enter_context(open_camera(arguments))
+        assistant = make_assistant(arguments, tools)
+        stack.enter_context(stops_on_interrupt(_Both(sound, camera)))
+        arrivals = stack.enter_context(open_arrivals(arguments, sound, camera))
+        talk = Talk(assistant, arguments, tools)
+        note("Speak, or type a question; Ctrl-C ends." if reads_lines(arguments) else "Ctrl-C ends.")
+        for event in converse(assistant, arrivals, scene=scene, read=talk.read):
+            talk.show(event)
+        for source in (sound, camera):
+            if source is not None and source.problem is not None:
+                note(source.problem)
+        if arguments.stats:
+            note(talk.statistics())
+
+
+def make_assistant(arguments: argparse.Namespace, tools: Toolbox | None) -> Assistant:
+    """Model, voice activity and session, as the options say."""
+    model, processor = load_model(arguments)
+
+    from mlx_gemma4.live.assistant import Assistant
+    from mlx_gemma4.live.endpoint import Endpointer
+    from mlx_gemma4.live.voice import Voice
+
+    return Assistant(
+        model,
+        processor,
+        Endpointer((lambda frame: 0.0) if arguments.no_sound else Voice(), endpointing(arguments)),
+        system=arguments.system,
+        tools=tools.schemas if tools is not None else None,
+        image_tokens=arguments.image_tokens,
+        max_tokens=arguments.max_tokens,
+        context=arguments.context,
+        keep_interrupted=arguments.barge_in == "keep",
+        sampling=sampling(arguments, processor.generation),
+    )
+
+
+class Talk:
+    """What is shown of a conversation, and what is typed into it."""
+
+    def __init__(self, assistant: Assistant, arguments: argparse.Namespace, tools: Toolbox | None) -> None:
+        self._assistant, self._tools = assistant, tools
+        self._is_json = arguments.format == "json"
+        self._is_asked = reads_lines(arguments)
+        self._calls: list[Called] = []
+        self._ages: list[float] = []
+        self._delays: list[float] = []
+
+    def read(self, line: str) -> Sequence[Event]:
+        """A typed line: a question, or whether a function may be called."""
+        if self._calls:
+            self._reply(allowed=line.strip().lower() in ("y", "yes"))
+            return []
+        return self._assistant.ask(line) if line.strip() else []
+
+    def show(self, event: Event) -> None:
+        from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Said
+
+        if isinstance(event, Looked):
+            self._ages.append(event.age)
+        elif isinstance(event, Answered):
+            self._delays.append(event.delay)
+        if isinstance(event, Called):
+            self._calls.append(event)
+        if self._is_json:
+            if not isinstance(event, Said):
+                print(json.dumps({"event": type(event).__name__.lower(), **asdict(event)}), flush=True)
+        elif isinstance(event, Said):
+            print(event.text, end="", flush=True)
+        elif isinstance(event, Answered):
+            print("" if event.reason == "stop" else f" [{REASONS[event.reason]}]", flush=True)
+        elif isinstance(event, Heard):
+            note(f"({event.start:.2f}–{event.end:.2f} s)")
+        elif isinstance(event, Forgot):
+            note(f"({event.turns} turns have left; {event.positions} positions are held)")
+        if isinstance(event, Called) and len(self._calls) == 1:
+            self._ask()
+
+    def statistics(self) -> str:
+        """Ages, delays and work, in a line."""
+        session = self._assistant.dialogue.session
+        return (
+            f"pictures looked at {len(self._ages)}, age {_middle(self._ages)} · answers {len(self._delays)}, "
+            f"first token after {_middle(self._delays)} · forwards {session.forwards}, positions computed "
+            f"{session.computed}, held {session.position}"
+        )
+
+    def _ask(self) -> None:
+        call = self._calls[0]
+        if not self._is_asked:
+            note(f"{call.name}({call.arguments}) was not run: there is no terminal to ask on.")
+            self._reply(allowed=False)
+        else:
+            note(f"Run {call.name}({', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})? [y/N]")
+
+    def _reply(self, *, allowed: bool) -> None:
+        call = self._calls.pop(0)
+        assert self._tools is not None, "nothing else declares functions"
+        self._assistant.reply(self._tools.call(call.name, call.arguments) if allowed else DECLINED)
+        if self._calls:
+            self._ask()
+
+
+def reads_lines(arguments: argparse.Namespace) -> bool:
+    """Whether questions can be typed."""
+    return sys.stdin.isatty() and not arguments.fast and arguments.input != "-"
+
+
+@contextmanager
+def open_camera(arguments: argparse.Namespace) -> Iterator[Camera]:
+    """The camera that the options name."""
+    from mlx_gemma4.live.camera import Camera
+
+    with Camera(arguments.camera, fast=arguments.fast) as camera:
+        yield camera
+
+
+@contextmanager
+def open_arrivals(arguments: argparse.Namespace, sound: Source | None, camera: Camera | None) -> Iterator[Arrivals]:
+    """What arrives: as it comes, or with ``--fast`` in the order of its times."""
+    from mlx_gemma4.live.arrivals import Inbox, Together
+
+    if arguments.fast:
+        if sound is None:
+            raise ValueError("Expected a recording (--input) with --fast, got --no-sound")
+        yield Together(sound, camera)
+        return
+    with Inbox(sound, camera, sys.stdin if reads_lines(arguments) else None) as inbox:
+        yield inbox
+        if inbox.dropped:
+            note(f"{inbox.dropped} pictures came faster than they were looked at")
+
+
+class _Both:
+    """Sound and camera, to be stopped together."""
+
+    def __init__(self, *sources: Source | Camera | None) -> None:
+        self._sources = [source for source in sources if source is not None]
+
+    def stop(self) -> None:
+        for source in self._sources:
+            source.stop()
+
+
+def _middle(seconds: Sequence[float]) -> str:
+    """The median and the highest."""
+    if not seconds:
+        return "–"
+    ordered = sorted(seconds)
+    return f"p50 {1000 * ordered[len(ordered) // 2]:.0f} ms, at most {1000 * ordered[-1]:.0f} ms"

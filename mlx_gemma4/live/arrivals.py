@@ -1,0 +1,140 @@
+"""What a conversation gets, as it comes: sound, pictures and typed lines. They know neither model nor tokenizer.
+
+Live, a thread reads each source and only the newest picture waits: older ones are dropped and counted, sound never is.
+A recording and a clip that are played together, ``Together``, come in the order of their times and wait for the answer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from mlx_gemma4.audio import SAMPLE_RATE
+from mlx_gemma4.live.camera import Shot
+from mlx_gemma4.live.sources import Source
+
+
+class Pictures(Protocol):
+    """A camera."""
+
+    def read(self) -> Shot | None:
+        """Wait for a picture; None when there are no more."""
+
+    def stop(self) -> None: ...
+
+
+@dataclass
+class Batch:
+    """All that has come since the last one; what is seen is newer than what is heard."""
+
+    sound: list[np.ndarray] = field(default_factory=list)
+    """float32 [n] at 16 kHz each."""
+    shot: Shot | None = None
+    typed: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.sound or self.typed) or self.shot is not None
+
+
+class Arrivals(Protocol):
+    """Where batches come from."""
+
+    def take(self, *, wait: bool) -> Batch | None:
+        """What has come, perhaps nothing; with ``wait``, something. None when nothing more comes."""
+
+
+class Inbox:
+    """Sources that are read in threads of their own. It ends when the sound has; without sound, when the lines have.
+
+    Raises, in ``take``, what a source has raised.
+    """
+
+    def __init__(
+        self, sound: Source | None = None, pictures: Pictures | None = None, typed: Iterable[str] | None = None
+    ) -> None:
+        self.dropped = 0
+        """Pictures that a newer one replaced before they were taken."""
+        self._sound, self._pictures, self._typed = sound, pictures, typed
+        self._condition = threading.Condition()
+        self._batch = Batch()
+        self._failure: BaseException | None = None
+        self._open = 0
+
+    def __enter__(self) -> Inbox:
+        pumps: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+        if self._sound is not None:
+            pumps.append((self._sound.read, self._hear))
+        if self._typed is not None:
+            pumps.append((partial(next, iter(self._typed), None), self._read))
+        if self._pictures is not None:
+            pumps.append((self._pictures.read, self._look))
+        self._open = len(pumps)
+        for number, (read, put) in enumerate(pumps):
+            threading.Thread(target=self._pump, args=(read, put, number == 0), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for source in (self._sound, self._pictures):
+            if source is not None:
+                source.stop()
+
+    def take(self, *, wait: bool) -> Batch | None:
+        with self._condition:
+            if wait:
+                self._condition.wait_for(lambda: self._batch or not self._open or self._failure)
+            if self._failure is not None:
+                raise self._failure
+            batch, self._batch = self._batch, Batch()
+            return batch if batch or self._open else None
+
+    def _pump(self, read: Callable[[], Any], put: Callable[[Any], None], leads: bool) -> None:
+        try:
+            while (item := read()) is not None:
+                with self._condition:
+                    put(item)
+                    self._condition.notify()
+        except Exception as error:  # of a device or its library; raised again where batches are taken
+            with self._condition:
+                self._failure = error
+        finally:
+            with self._condition:
+                self._open = 0 if leads else max(0, self._open - 1)
+                self._condition.notify()
+
+    def _hear(self, block: np.ndarray) -> None:
+        self._batch.sound.append(block)
+
+    def _look(self, shot: Shot) -> None:
+        self.dropped += self._batch.shot is not None
+        self._batch.shot = shot
+
+    def _read(self, line: str) -> None:
+        self._batch.typed.append(line)
+
+
+class Together:
+    """A recording and pictures, faster than they were: in the order of their times, never while an answer is given."""
+
+    dropped = 0
+
+    def __init__(self, sound: Source, pictures: Pictures | None = None) -> None:
+        self._sound, self._pictures = sound, pictures
+        self._heard = 0
+        self._shot = pictures.read() if pictures is not None else None
+
+    def take(self, *, wait: bool) -> Batch | None:
+        if not wait:
+            return Batch()
+        if self._pictures is not None and self._shot is not None and self._shot.time <= self._heard / SAMPLE_RATE:
+            shot, self._shot = self._shot, self._pictures.read()
+            return Batch(shot=shot)
+        block = self._sound.read()
+        if block is None:
+            return None
+        self._heard += len(block)
+        return Batch(sound=[block])

@@ -1,0 +1,47 @@
+"""The loop of a conversation: what arrives into the assistant, its answer piece by piece in between, events out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from mlx_gemma4.live.arrivals import Arrivals, Batch
+from mlx_gemma4.live.assistant import Assistant
+from mlx_gemma4.live.assistant_events import Event
+from mlx_gemma4.live.scene import Scene
+
+
+def converse(
+    assistant: Assistant,
+    arrivals: Arrivals,
+    *,
+    scene: Scene | None = None,
+    read: Callable[[str], Sequence[Event]] | None = None,
+) -> Iterator[Event]:
+    """Yield what happens until nothing more arrives and the last answer is given.
+
+    Args:
+        scene: Which pictures are looked at: those that show something else than the last one. All, by default.
+        read: What takes typed lines, instead of ``assistant.ask``.
+    """
+    read = read or assistant.ask
+    while (batch := arrivals.take(wait=not assistant.answering)) is not None:
+        yield from _take_in(assistant, batch, scene, read)
+        yield from assistant.step()
+    yield from assistant.finish()
+    while assistant.answering:
+        yield from assistant.step()
+
+
+def _take_in(
+    assistant: Assistant, batch: Batch, scene: Scene | None, read: Callable[[str], Sequence[Event]]
+) -> Iterator[Event]:
+    if batch.sound:
+        yield from assistant.hear(np.concatenate(batch.sound))
+    if batch.shot is not None and (scene is None or scene.changed(batch.shot.pixels)):
+        if scene is not None:
+            scene.accept()
+        yield from assistant.look(batch.shot)
+    for line in batch.typed:
+        yield from read(line)

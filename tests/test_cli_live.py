@@ -1,0 +1,91 @@
+"""``mlx_gemma4 live``: a recording and a clip together, a terminal, and what cannot be asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from reference_cases import media_file, utterances
+
+from mlx_gemma4 import Model, Processor, generate, load_audio
+from mlx_gemma4.cli import main
+
+ROOT = Path(__file__).parent.parent
+PICTURE, RECORDING = str(media_file("picture-02.png")), str(media_file("hibari-03.wav"))
+DEMO = ["--model", "demo", "--dtype", "float32", "--temp", "0"]
+TOGETHER = ["live", *DEMO, "--camera", PICTURE, "--input", RECORDING, "--fast"]
+
+
+def offline(demo: tuple[Model, Processor]) -> list[str]:
+    """The answers to each utterance of the recording, asked about the picture."""
+    samples = load_audio(RECORDING)
+    answers = []
+    for start, end in utterances(samples):
+        parts = [
+            {"type": "image", "image": PICTURE},
+            {"type": "audio", "audio": samples[start * 640 : end * 640]},
+        ]
+        answers.append(generate(*demo, demo[1].prompt([{"role": "user", "content": parts}]), max_tokens=256))
+    return answers
+
+
+def test_a_recording_and_a_picture(demo: tuple[Model, Processor], capsys: pytest.CaptureFixture[str]) -> None:
+    """The answer on stdout is the offline one; ages, delays and work on stderr."""
+    assert main([*TOGETHER, "--stats"]) == 0
+    out, err = capsys.readouterr()
+    (answer,) = offline(demo)
+    assert out == f"{answer}\n"
+    assert re.search(r"^\(\d+\.\d\d–\d+\.\d\d s\)$", err, re.MULTILINE)
+    statistics = (
+        r"pictures looked at 1, age p50 \d+ ms, at most \d+ ms · answers 1, first token after p50 \d+ ms, "
+        r"at most \d+ ms · forwards \d+, positions computed \d+, held \d+"
+    )
+    assert re.search(statistics, err)
+
+
+def test_events_as_json(demo: tuple[Model, Processor], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TOGETHER, "--format", "json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["looked", "heard", "answered"]
+    assert (events[0]["time"], events[0]["forwards"]) == (0.0, 1)
+    assert (events[2]["text"], events[2]["reason"]) == (offline(demo)[0], "stop")
+
+
+def test_a_typed_question_on_a_terminal(demo: tuple[Model, Processor]) -> None:
+    """Without sound, the end of what is typed is the end."""
+    terminal, end = os.openpty()
+    command = ["-m", "mlx_gemma4", "live", *DEMO, "--camera", PICTURE, "--no-sound", "--format", "json"]
+    with subprocess.Popen([sys.executable, *command], stdin=end, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        os.close(end)
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "looked"
+        os.write(terminal, b"\nDescribe the image.\n\x04")
+        (answered,) = process.stdout.read().splitlines()
+    os.close(terminal)
+    parts = [{"type": "image", "image": PICTURE}, {"type": "text", "text": "Describe the image."}]
+    assert process.returncode == 0
+    assert json.loads(answered)["text"] == generate(*demo, demo[1].prompt([{"role": "user", "content": parts}]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--no-sound", "--no-camera"], "Expected sound or a camera, got --no-sound and --no-camera; mlx_gemma4 chat"),
+        (["--fast", "--no-sound", "--camera", PICTURE], "Expected a recording (--input) with --fast, got --no-sound"),
+        (["--camera", "absent.mp4", "--input", RECORDING], "absent.mp4"),
+        (["--camera", PICTURE, "--input", RECORDING, "--context", "10"], "Expected a context of "),
+        (["--camera", PICTURE, "--input", RECORDING, "--tools", "absent.py"], "Expected a Python file of functions"),
+        (
+            ["--camera", PICTURE, "--input", RECORDING, "--sensitivity", "2"],
+            "Expected a threshold from 0 to 1, got 2.0",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["live", *DEMO, *options]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""The loop of a conversation: what arrives, in which order it goes in, and what is dropped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from reference_cases import media_file
+
+from mlx_gemma4 import Endpointer, Endpointing, FileSource, Model, Processor, generate, load_audio
+from mlx_gemma4.image import load_image
+from mlx_gemma4.live.arrivals import Inbox, Together
+from mlx_gemma4.live.assistant import Assistant
+from mlx_gemma4.live.assistant_events import Answered, Heard, Looked, Said
+from mlx_gemma4.live.camera import Shot
+from mlx_gemma4.live.converse import converse
+from mlx_gemma4.live.scene import Scene
+
+FRAME = 640
+PICTURE, OTHER = (load_image(media_file(name)) for name in ("picture-01.png", "picture-02.png"))
+SPEECH = load_audio(media_file("hibari-03.wav"))[: 40 * FRAME]
+SOUND = np.concatenate([np.zeros(FRAME * 10), SPEECH, np.zeros(FRAME * 20)]).astype(np.float32)
+
+
+class Pictures:
+    """Shots, one after the other; the last ones wait for an event."""
+
+    def __init__(self, *shots: tuple[np.ndarray, float], gate: threading.Event | None = None) -> None:
+        self._shots = [Shot(pixels, seconds, 0.0) for pixels, seconds in shots]
+        self._gate = gate
+
+    def read(self) -> Shot | None:
+        if not self._shots and self._gate is not None:
+            self._gate.wait(10)
+        return self._shots.pop(0) if self._shots else None
+
+    def stop(self) -> None:
+        if self._gate is not None:
+            self._gate.set()
+
+
+class Sounds:
+    lost_seconds = 0.0
+    problem = None
+
+    def __init__(self, *blocks: np.ndarray, error: Exception | None = None) -> None:
+        self._blocks, self._error = list(blocks), error
+
+    def read(self) -> np.ndarray | None:
+        if not self._blocks and self._error is not None:
+            raise self._error
+        return self._blocks.pop(0) if self._blocks else None
+
+    def stop(self) -> None:
+        self._blocks = []
+
+
+def assistant(demo: tuple[Model, Processor]) -> Assistant:
+    settings = Endpointing(silence=0.4, pre_roll=0.0, tail=0.2, min_speech=0.04)
+    return Assistant(*demo, Endpointer(lambda frame: float(np.abs(frame).max() > 0), settings), max_tokens=8)
+
+
+def test_a_recording_and_a_clip_go_in_by_their_times(demo: tuple[Model, Processor]) -> None:
+    """Only what differs is looked at; the answer is that of the offline prompt."""
+    engine = assistant(demo)
+    clip = Pictures(*((PICTURE if number < 8 else OTHER, number / 25) for number in range(10)))
+    arrivals = Together(FileSource(SOUND, fast=True), clip)
+    events = list(converse(engine, arrivals, scene=Scene()))
+    looked = [event.time for event in events if isinstance(event, Looked)]
+    assert looked == [0.0, 8 / 25]
+    (heard,) = [event for event in events if isinstance(event, Heard)]
+    (answer,) = [event for event in events if isinstance(event, Answered)]
+    frames = SOUND[round(heard.start * 16000) : round(heard.end * 16000)]
+    content = [{"type": "image", "image": OTHER}, {"type": "audio", "audio": frames}]
+    prompt = demo[1].prompt([{"role": "user", "content": content}])
+    assert answer.text == generate(*demo, prompt, max_tokens=8)
+    assert "".join(event.text for event in events if isinstance(event, Said)) == answer.text
+
+
+def test_sound_is_never_dropped_and_pictures_are_counted() -> None:
+    gate = threading.Event()
+    inbox = Inbox(Sounds(*np.split(SOUND[: 8 * FRAME], 8)), Pictures((PICTURE, 0.0), (OTHER, 1.0), gate=gate))
+    with inbox:
+        gate.wait(0.2)
+        blocks, shots = [], []
+        while (batch := inbox.take(wait=True)) is not None:
+            blocks += batch.sound
+            shots += [batch.shot.time] if batch.shot is not None else []
+    np.testing.assert_array_equal(np.concatenate(blocks), SOUND[: 8 * FRAME])
+    assert shots[-1] == 1.0 and len(shots) + inbox.dropped == 2
+
+
+def test_typed_lines_are_questions(demo: tuple[Model, Processor]) -> None:
+    """Without sound, the conversation ends with the lines; the camera may go on."""
+    gate = threading.Event()
+
+    def lines() -> Iterator[str]:
+        yield "Describe the image."
+
+    engine = assistant(demo)
+    with Inbox(None, Pictures((PICTURE, 0.0), gate=gate), lines()) as inbox:
+        events = list(converse(engine, inbox))
+    assert [type(event) for event in events if isinstance(event, Answered)] == [Answered]
+    assert gate.is_set(), "the camera was stopped"
+
+
+def test_the_camera_may_end_after_the_lines() -> None:
+    gate = threading.Event()
+    with Inbox(None, Pictures(gate=gate), iter(["What is this?"])) as inbox:
+        batch = inbox.take(wait=True)
+        assert batch is not None and batch.typed == ["What is this?"]
+        gate.set()
+        assert inbox.take(wait=True) is None
+
+
+def test_what_a_source_raises_is_raised_here() -> None:
+    with Inbox(Sounds(error=ValueError("unplugged"))) as inbox, pytest.raises(ValueError, match=r"^unplugged$"):
+        inbox.take(wait=True)
+
+
+def test_nothing_waits_where_nothing_is_asked_to() -> None:
+    gate = threading.Event()
+    with Inbox(None, Pictures(gate=gate)) as inbox:
+        batch = inbox.take(wait=False)
+        assert batch is not None and not batch
