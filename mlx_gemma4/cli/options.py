@@ -73,7 +73,8 @@ def sampling(arguments: argparse.Namespace, config: GenerationConfig) -> Samplin
 
 
 def add_selection(parser: argparse.ArgumentParser, fps: float | None = None) -> argparse._ArgumentGroup:
-    """Which frames are taken from a video."""
+    """Which frames are taken from a video; with a default ``fps``, from each of its stretches."""
+    where = "" if fps is None else " of a stretch"
     group = parser.add_argument_group("video", "Times are seconds, mm:ss or hh:mm:ss from the video's first frame on.")
     group.add_argument(
         "--fps",
@@ -83,7 +84,9 @@ def add_selection(parser: argparse.ArgumentParser, fps: float | None = None) -> 
         if fps is None
         else f"frames taken of each second (default: {fps:g})",
     )
-    group.add_argument("--max-frames", type=int, metavar="N", help="frames taken, at most (default: the checkpoint's)")
+    group.add_argument(
+        "--max-frames", type=int, metavar="N", help=f"frames{where}, at most (default: the checkpoint's)"
+    )
     group.add_argument("--start", type=moment, metavar="TIME", help="leave out what comes before")
     group.add_argument("--end", type=moment, metavar="TIME", help="leave out this moment and what comes after")
     return group
