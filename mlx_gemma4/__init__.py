@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.audio import load_audio, split_audio
     from mlx_gemma4.chat import Conversation
     from mlx_gemma4.checkpoint import load
+    from mlx_gemma4.description import Description, describe_video
     from mlx_gemma4.generation import GenerationResponse, generate, stream_generate
     from mlx_gemma4.hub import demo_folder
     from mlx_gemma4.image import Patches
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.session import Mark, Session
     from mlx_gemma4.tools import parse_tool_calls
     from mlx_gemma4.transcribe import Guess, Segment, Transcriber
+    from mlx_gemma4.video import Selection
 
 __all__ = [
     "Answered",
@@ -45,6 +47,7 @@ __all__ = [
     "Camera",
     "Committed",
     "Conversation",
+    "Description",
     "Endpointer",
     "Endpointing",
     "FileSource",
@@ -69,6 +72,7 @@ __all__ = [
     "Sampling",
     "Scene",
     "Segment",
+    "Selection",
     "Session",
     "Shot",
     "Sighting",
@@ -79,6 +83,7 @@ __all__ = [
     "Watcher",
     "converse",
     "demo_folder",
+    "describe_video",
     "generate",
     "listen",
     "load",
@@ -96,6 +101,7 @@ _HOMES = {
     "Camera": "live.camera",
     "Committed": "live.events",
     "Conversation": "chat",
+    "Description": "description",
     "Endpointer": "live.endpoint",
     "Endpointing": "live.endpoint",
     "FileSource": "live.sources",
@@ -120,6 +126,7 @@ _HOMES = {
     "Sampling": "sample",
     "Scene": "live.scene",
     "Segment": "transcribe",
+    "Selection": "video",
     "Session": "session",
     "Shot": "live.camera",
     "Sighting": "live.watcher",
@@ -130,6 +137,7 @@ _HOMES = {
     "Watcher": "live.watcher",
     "converse": "live.converse",
     "demo_folder": "hub",
+    "describe_video": "description",
     "generate": "generation",
     "listen": "live.listen",
     "load": "checkpoint",
