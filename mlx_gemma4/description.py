@@ -72,10 +72,11 @@ def describe_video(
     check_length(segment)
     if selection.fps is None:
         raise ValueError("Expected a number of frames per second to describe a video at, got none")
-    frames = math.ceil(segment * selection.fps)
+    longest = segment if selection.end is None else min(segment, selection.end - selection.start)
+    frames = math.ceil(longest * selection.fps)
     if frames > selection.max_frames:
         raise ValueError(
-            f"Expected at most {selection.max_frames} frames in {segment:g} s, got {frames} at {selection.fps:g} "
+            f"Expected at most {selection.max_frames} frames in {longest:g} s, got {frames} at {selection.fps:g} "
             "a second; raise --max-frames, lower --fps or shorten --segment"
         )
     stretches = processor.stretches(source, segment, selection, image_tokens=image_tokens, sound=sound)
