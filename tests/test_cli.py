@@ -233,11 +233,13 @@ def test_the_examples_run(tmp_path: Path) -> None:
         "stream_recording.py": heard("hibari-03.wav").sure,
         "ask_about_a_picture.py": f"{DESCRIBE} {seen('picture-01.png').sure}",
         "live_assistant.py": " ms, stop)",
+        "live_camera.py": f"0.00 s  {seen('picture-01.png').sure}",
         "live_transcribe.py": parts("joe-04.wav")[0].sure,
         "quantize_and_upload.py": "the smallest within 0.05 nats is",
     }
     arguments = {
         "live_assistant.py": ["demo", PICTURE, SPEECH],
+        "live_camera.py": ["demo", PICTURE],
         "live_transcribe.py": ["demo", str(media_file("joe-04.wav"))],
     }
     examples = sorted((ROOT / "examples").glob("*.py"))

@@ -198,22 +198,30 @@ class Camera:
         from av.error import FFmpegError
 
         times = _Times(float(self._container.streams.video[0].guessed_rate or USUAL_RATE))
+        failure = None
         try:
             for picture in self._pictures(times):
                 seconds = times.of(picture)
                 if not self.is_live and not self._fast:
                     self._pace(seconds)
                 if self._stopped:
-                    return
+                    break
                 self.seen += 1
                 yield _Frame(picture, self.seen, seconds, self._clock())
         except FFmpegError as error:
-            self.problem = f"The pictures from {self._feed.title} broke off: {reason(error)}."
-        else:
-            if self.is_live and not self._stopped:
-                self.problem = f"The pictures from {self._feed.title} ended."
-        if self.seen == 0 and self.problem is None and not self._stopped:
-            raise ValueError(f"Expected pictures from {self._feed.title}, it has 0 video frames")
+            failure = error
+        if not self._stopped:
+            self._explain(failure)
+
+    def _explain(self, failure: Exception | None) -> None:
+        """Say why the pictures ended, if they should not have."""
+        title = self._feed.title
+        if failure is not None:
+            self.problem = f"The pictures from {title} broke off: {reason(failure)}."
+        elif self.is_live:
+            self.problem = f"The pictures from {title} ended."
+        elif self.seen == 0:
+            raise ValueError(f"Expected pictures from {title}, it has 0 video frames")
 
     def _pictures(self, times: _Times) -> Iterator[av.VideoFrame]:
         """Every picture that decodes, of every round."""

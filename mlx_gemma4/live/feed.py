@@ -45,7 +45,8 @@ class Feed:
             ImportError: PyAV is not installed.
         """
         av = _av()
-        timeout = (OPEN_SECONDS, stall_seconds) if self.is_address else None
+        # twice: the camera tells of a stall, this only frees its thread
+        timeout = (OPEN_SECONDS, 2 * stall_seconds) if self.is_address else None
         try:
             container = av.open(self.url, format=self.format, options=self.options, timeout=timeout)
         except (av.error.FFmpegError, ValueError) as error:  # ValueError: this FFmpeg does not know the format

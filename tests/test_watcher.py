@@ -1,0 +1,328 @@
+"""Live watching: a change is told once, a still scene costs nothing, and what is seen is what a fresh prompt sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+
+import numpy as np
+import pytest
+from golden import GOLDEN, named, seen
+from reference_cases import DESCRIBE, PICTURES, media_file
+
+from mlx_gemma4 import Model, Processor, Prompt, Session, Shot, Sighting, Watcher, generate
+from mlx_gemma4.film import Film
+from mlx_gemma4.image import load_image
+from mlx_gemma4.live.views import Asking, Glance, Memory
+
+NAMES = [told["image"] for told in PICTURES if GOLDEN["pictures"][told["image"]]["text"] is not None]
+"""Those whose answers end."""
+PIXELS = {name: load_image(media_file(name)) for name in NAMES}
+
+
+def shots(names: Sequence[str], *, every: float = 1.0, noise: float = 0.0) -> list[Shot]:
+    """Pictures one after the other."""
+    random = np.random.default_rng(0)
+    added = [random.normal(0, noise, PIXELS[name].shape) for name in names]
+    pixels = [
+        np.clip(PIXELS[name] + more, 0, 255).round().astype(np.uint8) for name, more in zip(names, added, strict=True)
+    ]
+    return [Shot(each, index * every, 1000 + index * every, 3 * index) for index, each in enumerate(pixels)]
+
+
+def told(watcher: Watcher, shots: Sequence[Shot]) -> list[Sighting]:
+    return [answer for answer in map(watcher.see, shots) if answer is not None]
+
+
+def forwards(names: Sequence[str]) -> list[int]:
+    """Of each question, when the last answer is the draft of the next: one for the picture, one for the draft, and one
+    for each token beyond it."""
+    counts, draft = [], list[int]()
+    for name in names:
+        [first, *rest] = seen(name).tokens
+        held = 0
+        if draft[:1] == [first]:
+            held = next((i for i, (a, b) in enumerate(zip(rest, draft[1:], strict=False)) if a != b), len(draft) - 1)
+        counts.append(1 + (1 + len(rest) - min(held + 1, len(rest)) if rest else 0))
+        draft = seen(name).tokens
+    return counts
+
+
+def test_each_change_is_told_once(demo: tuple[Model, Processor]) -> None:
+    """Ten frames of each picture: ten times the text that the reference gives for it, for one question each."""
+    watcher = Watcher(*demo)
+    film = shots([name for name in NAMES for _ in range(10)], every=0.1)
+    before = watcher.forwards
+    answers = told(watcher, film)
+    assert [answer.text for answer in answers] == [named(name) for name in NAMES]
+    assert [answer.time for answer in answers] == pytest.approx([index * 1.0 for index in range(len(NAMES))])
+    assert [answer.dropped for answer in answers] == [30 * index for index in range(len(NAMES))]
+    assert {(answer.reason, answer.complete) for answer in answers} == {("change", True)}
+    assert [answer.tokens for answer in answers] == [len(seen(name).tokens) for name in NAMES]
+    assert [answer.forwards for answer in answers] == forwards(NAMES)
+    assert watcher.forwards - before == sum(forwards(NAMES))
+    looks = watcher.looks
+    assert (looks.shots, looks.changes, looks.asked, looks.told) == (10 * len(NAMES), *[len(NAMES)] * 3)
+
+
+def test_a_still_scene_costs_nothing(demo: tuple[Model, Processor]) -> None:
+    """A hundred frames with a sensor's noise: one question, and not a single forward after it."""
+    watcher = Watcher(*demo)
+    film = shots([NAMES[0]] * 100, every=0.5, noise=8)
+    assert watcher.see(film[0]) is not None
+    before = watcher.forwards
+    assert [watcher.see(shot) for shot in film[1:]] == [None] * 99
+    assert watcher.forwards == before
+
+
+def test_nothing_before_the_picture_is_computed_again(demo: tuple[Model, Processor]) -> None:
+    """The turn's head once; per look the picture, the question and the answer. The session does not grow."""
+    model, processor = demo
+    asking = Asking(model, processor, question=DESCRIBE, system=None, max_tokens=100)
+    view = Glance(asking)
+    content = [{"type": "image", "image": PIXELS[NAMES[0]]}, {"type": "text", "text": DESCRIBE}]
+    whole = len(processor.prompt([{"role": "user", "content": content}]))
+    head = view.session.computed
+    assert head == view.session.position > 0
+    for name in NAMES[:3]:
+        before = view.session.computed
+        view.take(PIXELS[name], 0.0)
+        assert view.ask() == seen(name).tokens
+        assert view.session.computed - before == whole - head + len(seen(name).tokens) - 1
+        assert view.session.position == head
+
+
+def test_a_heartbeat_asks_again(demo: tuple[Model, Processor]) -> None:
+    """After a minute without a change, by the times of the shots; the last answer is read as a draft."""
+    watcher = Watcher(*demo)
+    answers = told(watcher, shots([NAMES[0]] * 14, every=10))
+    assert [(answer.time, answer.reason) for answer in answers] == [
+        (0, "change"),
+        (60, "heartbeat"),
+        (120, "heartbeat"),
+    ]
+    assert {answer.text for answer in answers} == {named(NAMES[0])}
+    assert [answer.forwards for answer in answers] == forwards([NAMES[0]] * 3)
+    assert answers[1].forwards == 2
+
+
+def test_a_change_puts_the_heartbeat_off(demo: tuple[Model, Processor]) -> None:
+    watcher = Watcher(*demo, heartbeat=30)
+    answers = told(watcher, shots([NAMES[0]] * 2 + [NAMES[1]] * 5, every=10))
+    assert [(answer.time, answer.reason) for answer in answers] == [(0, "change"), (20, "change"), (50, "heartbeat")]
+
+
+def test_without_a_heartbeat_a_still_scene_is_never_asked_about(demo: tuple[Model, Processor]) -> None:
+    watcher = Watcher(*demo, heartbeat=0)
+    assert len(told(watcher, shots([NAMES[0]] * 5, every=1e6))) == 1
+
+
+def test_every_so_often_instead_of_on_changes(demo: tuple[Model, Processor]) -> None:
+    """The picture of that moment, whatever came between."""
+    watcher = Watcher(*demo, every=0.3)
+    names = [NAMES[index % 3] for index in range(10)]
+    answers = told(watcher, shots(names, every=0.1))
+    assert [(answer.text, answer.reason) for answer in answers] == [
+        (named(names[index]), "every") for index in (0, 3, 6, 9)
+    ]
+    assert watcher.looks.changes == 0
+
+
+def test_only_new_answers_are_told(demo: tuple[Model, Processor]) -> None:
+    """Asked every second, told when something else is to be seen."""
+    watcher = Watcher(*demo, every=1, only_new=True)
+    names = [NAMES[0]] * 3 + [NAMES[1]] * 2 + [NAMES[0]]
+    answers = told(watcher, shots(names))
+    assert [(answer.time, answer.text) for answer in answers] == [
+        (0, named(NAMES[0])),
+        (3, named(NAMES[1])),
+        (5, named(NAMES[0])),
+    ]
+    assert (watcher.looks.asked, watcher.looks.told) == (6, 3)
+
+
+def test_ages_are_from_the_arrival_of_the_shot(demo: tuple[Model, Processor]) -> None:
+    """To the first forward, and to the whole answer."""
+    ticks = count(1000.25, 0.5)
+    watcher = Watcher(*demo, clock=lambda: next(ticks))
+    answer = watcher.see(shots(NAMES[:1])[0])
+    assert answer is not None and (answer.begun, answer.age) == (0.25, 0.75)
+
+
+def test_an_answer_that_is_cut(demo: tuple[Model, Processor]) -> None:
+    """It says so."""
+    for most in (1, 3):
+        watcher = Watcher(*demo, max_tokens=most)
+        answer = watcher.see(shots(NAMES[:1])[0])
+        assert answer is not None and (answer.tokens, answer.forwards, answer.complete) == (most, most, False)
+        assert answer.text == demo[1].decode(seen(NAMES[0]).tokens[:most]).strip()
+
+
+def messages(system: str | None, question: str, kind: str, medium: object) -> list[dict[str, object]]:
+    before: list[dict[str, object]] = [{"role": "system", "content": system}] if system else []
+    return [*before, {"role": "user", "content": [{"type": kind, kind: medium}, {"type": "text", "text": question}]}]
+
+
+@pytest.mark.parametrize("image_tokens", [None, 140])
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_answers_are_those_of_a_fresh_prompt(
+    released: tuple[Model, Processor], system: str | None, image_tokens: int | None
+) -> None:
+    """For any question, system message and budget, on a checkpoint that has learned nothing."""
+    model, processor = released
+    watcher = Watcher(
+        model, processor, question="What is this?", system=system, image_tokens=image_tokens, max_tokens=12
+    )
+    for shot in shots(NAMES[:3]):
+        small = shot.pixels[::2, ::4]
+        prompt = processor.prompt(messages(system, "What is this?", "image", small), image_tokens=image_tokens)
+        answer = watcher.see(Shot(small, shot.time, 0.0))
+        assert answer is not None
+        assert answer.text == generate(model, processor, prompt, max_tokens=12).strip()
+
+
+def test_pictures_of_any_shape_after_each_other(demo: tuple[Model, Processor]) -> None:
+    """From the fewest patches to the most: the room for rewinds is large enough."""
+    model, processor = demo
+    watcher = Watcher(model, processor, max_tokens=5)
+    random = np.random.default_rng(0)
+    for index, (height, width) in enumerate([(1, 1), (2, 60), (60, 2), (480, 640), (1, 1)]):
+        pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        prompt = processor.prompt(messages(None, DESCRIBE, "image", pixels))
+        answer = watcher.see(Shot(pixels, float(index), 0.0))
+        assert answer is not None and answer.text == generate(model, processor, prompt, max_tokens=5).strip()
+
+
+# memory
+
+
+class Recorded:
+    """A memory, and what its session holds."""
+
+    def __init__(self, checkpoint: tuple[Model, Processor], *, size: int, system: str | None = None) -> None:
+        asking = Asking(*checkpoint, question="What happened?", system=system, max_tokens=4)
+        self.memory = Memory(asking, size=size)
+        self.session = self.memory.session
+        self._extend = self.session.extend
+        self._held = Prompt.from_tokens([])
+        self.session.extend = self._record  # type: ignore[method-assign]
+
+    def _record(self, piece: Prompt, **options: bool) -> object:
+        self._held = self.held + piece
+        return self._extend(piece, **options)
+
+    @property
+    def held(self) -> Prompt:
+        return self._held[: self.session.position]
+
+
+def pictures(size: int) -> list[np.ndarray]:
+    """Small ones: a few patches each."""
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (48 * (1 + index % 2), 96, 3), dtype=np.uint8) for index in range(size)]
+
+
+def same(one: Prompt, other: Prompt) -> None:
+    for name in ("token_ids", "token_types", "patches", "positions"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize(("size", "system"), [(1, None), (2, None), (4, "Be brief.")])
+def test_a_memory_is_a_prompt_of_its_film(released: tuple[Model, Processor], size: int, system: str | None) -> None:
+    """After every frame, rebuilt ones included: ids, patches, answers and logits are those of a fresh session."""
+    model, processor = released
+    recorded = Recorded(released, size=size, system=system)
+    memory = recorded.memory
+    kept: list[tuple[np.ndarray, float]] = []
+    for index, pixels in enumerate(pictures(8)):
+        kept.append((pixels, 7.5 * index))
+        memory.take(pixels, 7.5 * index)
+        if len(kept) > size:
+            kept = kept[len(kept) // 2 :]
+        if index % 3 == 1:
+            continue
+        tokens = memory.ask()
+        frames = tuple(processor.patches(each, image_tokens=70) for each, _ in kept)
+        film = Film(frames, tuple(seconds for _, seconds in kept))
+        whole = processor.prompt(messages(system, "What happened?", "video", film))
+        tail = whole[len(recorded.held) :]
+        same(recorded.held + tail, whole)
+        assert not tail.is_vision.any() and recorded.held.is_vision[-1]
+        assert memory.film.seconds == film.seconds
+        said = generate(model, processor, whole, max_tokens=4)
+        assert processor.decode([token for token in tokens if token not in processor.stop_ids]) == said
+        end = recorded.session.position
+        logits = np.array(recorded.session.extend(tail))
+        recorded.session.rewind(end)
+        np.testing.assert_allclose(logits, np.array(Session(model).extend(whole)), atol=1e-5)
+
+
+def test_a_frame_is_computed_once(released: tuple[Model, Processor]) -> None:
+    """With the question behind it, in one forward; what is computed besides frames is the question and its answer."""
+    recorded = Recorded(released, size=8)
+    session = recorded.session
+    for index, pixels in enumerate(pictures(4)):
+        held, computed, before = len(recorded.held), session.computed, session.forwards
+        recorded.memory.take(pixels, float(index))
+        tokens = recorded.memory.ask()
+        new, tail = len(recorded.held) - held, len(recorded.memory._tail)
+        assert session.computed - computed == new + tail + len(tokens) - 1
+        assert session.forwards - before == len(tokens)
+    assert int(recorded.held.is_vision.sum()) == len(recorded.held.patches)
+
+
+def test_a_watcher_with_a_memory(released: tuple[Model, Processor]) -> None:
+    """Changes enter; a heartbeat asks about what is known; the times are those of the changes."""
+    model, processor = released
+    watcher = Watcher(model, processor, question="What happened?", memory=4, heartbeat=30, max_tokens=4)
+    scenes = pictures(3)
+    film = [Shot(scenes[index // 5], 10.0 * index, 0.0) for index in range(15)]
+    answers = told(watcher, film)
+    assert [(answer.time, answer.reason) for answer in answers] == [
+        (0, "change"),
+        (30, "heartbeat"),
+        (50, "change"),
+        (80, "heartbeat"),
+        (100, "change"),
+        (130, "heartbeat"),
+    ]
+    frames = tuple(processor.patches(each, image_tokens=70) for each in scenes)
+    for answer in answers:
+        shown = 1 + int(answer.time // 50)
+        prompt = processor.prompt(
+            messages(None, "What happened?", "video", Film(frames[:shown], (0.0, 50.0, 100.0)[:shown]))
+        )
+        assert answer.text == generate(model, processor, prompt, max_tokens=4).strip()
+
+
+def test_a_memory_that_is_asked_every_so_often(released: tuple[Model, Processor]) -> None:
+    """What changed in between is remembered without a question."""
+    model, processor = released
+    watcher = Watcher(model, processor, question="What happened?", memory=8, every=4, max_tokens=4)
+    scenes = pictures(5)
+    answers = told(watcher, [Shot(pixels, float(index), 0.0) for index, pixels in enumerate(scenes)])
+    assert [(answer.time, answer.reason) for answer in answers] == [(0, "every"), (4, "every")]
+    film = Film(tuple(processor.patches(each, image_tokens=70) for each in scenes), (0.0, 1.0, 2.0, 3.0, 4.0))
+    prompt = processor.prompt(messages(None, "What happened?", "video", film))
+    assert answers[1].text == generate(model, processor, prompt, max_tokens=4).strip()
+    assert watcher.looks.changes == 5
+
+
+# what is no question
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"every": 0.0}, "Expected more than 0 seconds between two questions, got 0"),
+        ({"every": float("nan")}, "Expected more than 0 seconds between two questions, got nan"),
+        ({"heartbeat": -1.0}, "Expected a heartbeat of 0 seconds [(]none[)] or more, got -1"),
+        ({"memory": -1}, "Expected a memory of 1 picture or more, got -1"),
+        ({"max_tokens": 0}, "Expected max_tokens of 1 or more, got 0"),
+        ({"threshold": 2.0}, "Expected a threshold from 0 to 1, got 2.0"),
+        ({"image_tokens": 100}, "Expected an image budget of 70, 140, 280, 560, 1120 tokens, got 100"),
+    ],
+)
+def test_options_that_are_none(demo: tuple[Model, Processor], options: dict[str, float], expected: str) -> None:
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        Watcher(*demo, **options)  # type: ignore[arg-type]
