@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,13 @@ def stretches(
         ValueError: Stretches that are too short, or no frame in the selected time.
     """
     check_length(seconds)
+    shown = partial(shown_in, file, selection.start)
     if selection.fps is None:
-        take = picker(lambda: shown_in(file), str(file.path), selection)
+        take = picker(shown, str(file.path), selection)
     else:
         take = _PaceOfEach(selection.start, seconds, selection.fps).take
     cutter = _Cutter(seconds, selection, Track(selection.start) if sound else None)
-    for item in file.decode(sound=sound):
+    for item in file.decode(sound=sound, start=selection.start):
         if isinstance(item, Sound):
             cutter.hear(item)
         elif selection.has_begun(item.seconds) and not selection.is_over(item.seconds) and take(item.seconds):
@@ -76,7 +78,7 @@ def stretches(
         if cutter.is_over:
             break
     yield from cutter.rest()
-    check_any(cutter.seen, lambda: shown_in(file), str(file.path), selection)
+    check_any(cutter.seen, shown, str(file.path), selection)
 
 
 def check_length(seconds: float) -> None:

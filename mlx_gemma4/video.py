@@ -98,16 +98,17 @@ def frames(
             rate, or frames of another form.
         ImportError: A file, and PyAV is not installed.
     """
+    selection = selection or Selection()
     if isinstance(source, tuple):
         _check_array(*source)
-        return _selected(lambda: _shown_in_array(*source), "the array", selection or Selection())
+        return _selected(lambda: _shown_in_array(*source), "the array", selection)
     file = source if isinstance(source, VideoFile) else VideoFile(source)
-    return _selected(lambda: shown_in(file), str(file.path), selection or Selection())
+    return _selected(lambda: shown_in(file, selection.start), str(file.path), selection)
 
 
-def shown_in(file: VideoFile) -> Iterator[Shown]:
-    """Every frame of a file."""
-    for item in file.decode():
+def shown_in(file: VideoFile, start: float = 0.0) -> Iterator[Shown]:
+    """The frames of a file, those before ``start`` not for certain."""
+    for item in file.decode(start=start):
         if isinstance(item, Picture):
             yield item.seconds, item.pixels
 

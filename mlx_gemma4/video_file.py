@@ -17,6 +17,9 @@ import numpy as np
 if TYPE_CHECKING:
     import av
 
+HELD = 1000
+"""Packets of pictures that may not be needed, held at most until a key frame says so."""
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -75,7 +78,7 @@ class VideoFile:
             if sound and not container.streams.audio:
                 raise ValueError(f"Expected sound in {self.path}, it has no audio track; leave out --with-audio")
             stream = container.streams.video[0]
-            first = next(self._frames(container, [stream]), None)
+            first = next(self._frames(container.demux(stream)), None)
             if first is None:
                 raise ValueError(f"Expected pictures in {self.path}, it has 0 video frames")
             # bare streams, outside any container, hold no times
@@ -83,28 +86,33 @@ class VideoFile:
             self._zero = first.time or 0.0
             self._size = (first.width, first.height)
             self.length = None if container.duration is None else container.duration / 1e6
+            if sound and next(self._frames(container.demux(container.streams.audio[0])), None) is None:
+                raise ValueError(f"Expected sound in {self.path}, its audio track is empty; leave out --with-audio")
 
-    def decode(self, *, sound: bool = False) -> Iterator[Picture | Sound]:
-        """Every picture in order, and the sound between them where it lies in the file."""
+    def decode(self, *, sound: bool = False, start: float = 0.0) -> Iterator[Picture | Sound]:
+        """Every picture in order, and the sound between them where it lies in the file.
+
+        Args:
+            start: Seconds before which pictures may be left out: those before the last key frame.
+        """
         import av
 
         index = 0
         with self._open() as container:
-            for frame in self._frames(container, [container.streams.video[0], *container.streams.audio[: int(sound)]]):
+            packets = container.demux([container.streams.video[0], *container.streams.audio[: int(sound)]])
+            for frame in self._frames(_from_key_frame(packets, self._zero + start)):
                 if isinstance(frame, av.VideoFrame):
                     yield self._picture(frame, index)
                     index += 1
                 elif frame.time is not None:
                     yield Sound(frame.time - self._zero, _samples(frame), frame.sample_rate)
 
-    def _frames(
-        self, container: av.container.InputContainer, streams: list[av.stream.Stream]
-    ) -> Iterator[av.VideoFrame | av.AudioFrame]:
+    def _frames(self, packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame | av.AudioFrame]:
         """All that decodes; FFmpeg's error if nothing does."""
         import av
 
         self.broken, decoded = 0, False
-        for packet in container.demux(streams):
+        for packet in packets:
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
@@ -132,6 +140,25 @@ class VideoFile:
                 yield container
         except av.error.FFmpegError as error:
             raise ValueError(f"Expected a video that FFmpeg reads in {self.path}, got: {error.strerror}") from error
+
+
+def _from_key_frame(packets: Iterator[av.Packet], seconds: float) -> Iterator[av.Packet]:
+    """Leave out the pictures before the last key frame up to ``seconds``: none from there on refers to them."""
+    held: list[av.Packet] = []
+    reached = False
+    for packet in packets:
+        if reached or packet.stream.type != "video":
+            yield packet
+            continue
+        time = None if packet.pts is None else float(packet.pts * packet.time_base)
+        if packet.is_keyframe and time is not None and time <= seconds:
+            held.clear()
+        held.append(packet)
+        reached = time is None or time > seconds
+        if reached or len(held) > HELD:
+            yield from held
+            held.clear()
+    yield from held
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:

@@ -154,8 +154,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     items: list[Any] = []
     decode = VideoFile.decode
 
-    def counted(file: VideoFile, *, sound: bool = False) -> Iterator[Any]:
-        for item in decode(file, sound=sound):
+    def counted(file: VideoFile, **options: Any) -> Iterator[Any]:
+        for item in decode(file, **options):
             items.append(item.seconds)
             yield item
 
@@ -273,6 +273,19 @@ def test_more_sound_than_the_model_takes(tmp_path: Path, released: tuple[Model, 
     (whole,) = processor.stretches(path, 30)
     assert whole.film is not None and whole.film.seconds == processor.film(path).seconds
     assert len(whole.samples) == 32_000
+
+
+def test_sound_that_does_not_decode(tmp_path: Path) -> None:
+    """A codec that FFmpeg does not know, or no sound in the track."""
+    path = write_video(tmp_path / "a.mkv", numbered(4), sound=noise(2), sound_codec="flac")
+    path.write_bytes(path.read_bytes().replace(b"A_FLAC", b"A_NONE"))
+    message = f"Expected a video that FFmpeg reads in {path}, got: Decoder not found"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        VideoFile(path, sound=True)
+    path = write_video(tmp_path / "a.mkv", numbered(4), sound=noise(0))
+    message = f"Expected sound in {path}, its audio track is empty; leave out --with-audio"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        VideoFile(path, sound=True)
 
 
 def test_no_sound_where_it_is_asked_for(tmp_path: Path, released: tuple[Model, Processor]) -> None:

@@ -21,7 +21,7 @@ from video_writer import needs, write_video
 from mlx_gemma4 import Model, Processor, Session
 from mlx_gemma4.processor import Limits
 from mlx_gemma4.video import Selection, frames, sample_indices, timestamp
-from mlx_gemma4.video_file import Picture
+from mlx_gemma4.video_file import Picture, VideoFile
 
 COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200)]
 
@@ -275,6 +275,40 @@ def test_frames_that_are_stored_in_another_order(tmp_path: Path) -> None:
     times, shown = taken(path, fps=30, max_frames=60)
     np.testing.assert_allclose(times, np.arange(60) / 30)
     assert np.abs(shown[:, 40, 50].astype(int) - COLOURS * 12).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mkv", "ffv1", {"g": "1"}),
+        ("a.mp4", "libx264", {"bf": "3", "g": "20", "x264-params": "open-gop=1:scenecut=0"}),
+        ("a.ts", "libx264", {"bf": "2", "g": "25", "x264-params": "open-gop=1:scenecut=0"}),
+        ("a.mkv", "libx264", {"g": "1000", "x264-params": "scenecut=0"}),
+        ("a.webm", "libvpx-vp9", {"g": "20"}),
+        ("a.avi", "mpeg4", {"g": "12"}),
+        ("a.h264", "libx264", {"g": "20", "x264-params": "scenecut=0"}),
+    ],
+)
+def test_frames_from_a_moment_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str, options: dict[str, str]
+) -> None:
+    """They are what decoding all of the file gives, whether or not those before could be left out."""
+    path = write_video(tmp_path / name, plain(100), rate=20, codec=needs(codec), options=options)
+    times, pixels = taken(path, max_frames=100)
+    for index in (1, 19, 20, 21, 50, 99):
+        later, shown = taken(path, max_frames=100, start=times[index])
+        assert later == times[index:]
+        np.testing.assert_array_equal(shown, pixels[index:])
+    monkeypatch.setattr("mlx_gemma4.video_file.HELD", 7)
+    np.testing.assert_array_equal(taken(path, max_frames=100, start=times[90])[1], pixels[90:])
+
+
+def test_frames_before_a_moment_are_not_decoded(tmp_path: Path) -> None:
+    """But for those from the last key frame on."""
+    options = {"g": "20", "bf": "2", "x264-params": "scenecut=0"}
+    path = write_video(tmp_path / "a.mkv", plain(60), rate=20, codec=needs("libx264"), options=options)
+    pictures = list(VideoFile(path).decode(start=2.5))
+    assert [round(20 * each.seconds) for each in pictures] == list(range(40, 60))
 
 
 def test_times_begin_with_the_first_frame(tmp_path: Path) -> None:
