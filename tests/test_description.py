@@ -204,15 +204,18 @@ def test_describe_takes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_was_passed_over_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Broken packets, counted."""
+    """Broken packets, counted; by ``generate``, too."""
     path = two_scenes(tmp_path, name="a.mov", codec="png")
     data = bytearray(path.read_bytes())
     starts = [found.start() for found in re.finditer(b"IHDR", data)]
     for start in starts[2:4]:
         data[start : start + 4] = b"NONE"
     path.write_bytes(data)
+    told = f"{path}: 2 packets did not decode and were passed over\n"
     assert main(command(path)) == 0
-    assert capsys.readouterr().err.endswith("\n2 packets did not decode and were passed over\n")
+    assert capsys.readouterr().err.endswith(f"\n{told}")
+    assert main(["generate", "-p", "?", *RELEASED, "-m", "1", "--video", str(path), "--max-frames", "1"]) == 0
+    assert capsys.readouterr().err.startswith(told)
 
 
 Refused = Callable[..., str]

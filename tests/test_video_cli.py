@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from reference_cases import REFERENCE
 from test_prompt import assert_same_prompt
 from video_writer import write_video
 
-from mlx_gemma4 import Model, Processor, Prompt
+from mlx_gemma4 import Model, Processor, Prompt, generate
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.options import moment
 from mlx_gemma4.video import Selection
@@ -194,3 +195,17 @@ def test_the_released_checkpoint_answers_about_a_video(tmp_path: Path, capsys: p
     ]
     assert main(command) == 0
     assert re.search(r"^prompt \d+ tokens, .* answer [1-3] tokens, ", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_a_chat_shows_a_video(
+    tmp_path: Path,
+    released: tuple[Model, Processor],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By command, before the text of the next message."""
+    path = clip(tmp_path, 1)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"/video {path}\n{TEXT['text']}\n"))
+    assert main(["chat", *RELEASED, "--temp", "0", "-m", "4"]) == 0
+    prompt = prompt_of(released[1], {"type": "video", "video": path}, TEXT)
+    assert capsys.readouterr().out == f"{generate(*released, prompt, max_tokens=4)}\n"

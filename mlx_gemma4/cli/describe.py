@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from mlx_gemma4.cli.listen import output
-from mlx_gemma4.cli.options import add_model, add_sampling, add_selection, load_model, note, sampling, selection
+from mlx_gemma4.cli.options import (
+    add_model,
+    add_sampling,
+    add_selection,
+    load_model,
+    note,
+    note_broken,
+    sampling,
+    selection,
+)
 
 if TYPE_CHECKING:
     from mlx_gemma4.description import Description
@@ -64,8 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
             note(
                 f"{told} described" if each.complete else f"{told} described, in an answer cut at {each.tokens} tokens"
             )
-    if file.broken:
-        note(f"{file.broken} packets did not decode and were passed over")
+    note_broken(file)
 
 
 def writer(stream: TextIO, layout: str) -> Callable[[Description], None]:

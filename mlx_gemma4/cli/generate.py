@@ -6,7 +6,16 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mlx_gemma4.cli.options import add_model, add_sampling, add_selection, load_model, note, sampling, selection
+from mlx_gemma4.cli.options import (
+    add_model,
+    add_sampling,
+    add_selection,
+    load_model,
+    note,
+    note_broken,
+    sampling,
+    selection,
+)
 from mlx_gemma4.json_file import read_json
 
 if TYPE_CHECKING:
@@ -86,13 +95,18 @@ def video_parts(
     paths: list[str], processor: Processor, selected: Selection, *, with_audio: bool
 ) -> list[dict[str, Any]]:
     """The parts of a message that show videos: a film each, or with their sound, stretch after stretch."""
-    if not with_audio:
-        return [{"type": "video", "video": processor.film(path, selected)} for path in paths]
-    parts = []
+    from mlx_gemma4.video_file import VideoFile
+
+    parts: list[dict[str, Any]] = []
     for path in paths:
-        stretches = list(processor.stretches(path, STRETCH, selected))
-        selected.check(sum(len(stretch.film) for stretch in stretches if stretch.film is not None))
-        parts += [part for stretch in stretches for part in stretch.content]
+        file = VideoFile(path, sound=with_audio)
+        if with_audio:
+            stretches = list(processor.stretches(file, STRETCH, selected))
+            selected.check(sum(len(stretch.film) for stretch in stretches if stretch.film is not None))
+            parts += [part for stretch in stretches for part in stretch.content]
+        else:
+            parts.append({"type": "video", "video": processor.film(file, selected)})
+        note_broken(file)
     return parts
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.processor import Limits, Processor
     from mlx_gemma4.sample import Sampling
     from mlx_gemma4.video import Selection
+    from mlx_gemma4.video_file import VideoFile
 
 
 def add_model(parser: argparse.ArgumentParser, dtype: str | None = None) -> None:
@@ -180,3 +181,9 @@ def from_environment(parser: argparse.ArgumentParser) -> None:
 def note(text: str) -> None:
     """Say something that is no result."""
     print(text, file=sys.stderr, flush=True)
+
+
+def note_broken(file: VideoFile) -> None:
+    """Say what of a video did not decode, if anything."""
+    if file.broken:
+        note(f"{file.path}: {file.broken} packets did not decode and were passed over")
