@@ -193,7 +193,7 @@ def test_a_graph_runs_in_real_time() -> None:
         shots = drain(camera)
     times = [shot.time for shot in shots]
     assert times == sorted(set(times)) and times[-1] == pytest.approx(0.29)
-    assert all(later.arrived - shots[0].arrived >= later.time - 0.01 for later in shots)
+    assert all(shot.arrived >= camera._started + shot.time for shot in shots)
     assert len(shots) + camera.dropped == camera.seen == 30
 
 
@@ -234,13 +234,12 @@ def test_a_signal_handler_may_stop_it(tmp_path: Path) -> None:
             signal.signal(signal.SIGALRM, before)
 
 
-def test_a_camera_that_is_not_read_closes(tmp_path: Path) -> None:
-    """The container is closed, and no thread was started."""
-    with Camera(write_video(tmp_path / "a.mkv", frames(3))) as camera:
-        pass
-    assert camera._thread is None
-    with pytest.raises(AssertionError, match="Container is not open"):
-        camera._container.demux().__next__()
+def test_a_file_that_is_not_read_is_closed(plug: Plugged) -> None:
+    """And no thread was started."""
+    device = plug((frames(1)[0], 0.0))
+    with Camera("lavfi:color") as camera:
+        assert not device.closed
+    assert device.closed and camera._thread is None
 
 
 # a device
@@ -257,6 +256,8 @@ class Device:
     def __init__(self, script: Sequence[Any]) -> None:
         self.streams = SimpleNamespace(video=[SimpleNamespace(guessed_rate=Fraction(30))])
         self.closed = False
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        """How it was opened."""
         self._script = list(script)
 
     def demux(self, stream: Any) -> Iterator[Any]:
@@ -296,16 +297,13 @@ Plugged = Callable[..., Device]
 
 @pytest.fixture
 def plug(monkeypatch: pytest.MonkeyPatch) -> Plugged:
-    """Let every source open as a device with this script, or fail with this error; ``calls`` say how it was opened."""
+    """Let every source open as a device with this script."""
 
     def plug(*script: Any) -> Device:
         device = Device(script)
-        device.calls = []  # type: ignore[attr-defined]
 
         def opened(url: str, **options: Any) -> Device:
-            device.calls.append((url, options))  # type: ignore[attr-defined]
-            if script and isinstance(script[0], type(None)):
-                raise script[1]
+            device.calls.append((url, options))
             return device
 
         monkeypatch.setattr(av, "open", opened)
@@ -342,7 +340,7 @@ def test_how_sources_are_opened(
     device = plug((frames(1)[0], 0.0))
     with Camera(source) as camera:
         assert camera.read() is not None
-    assert device.calls == [call]  # type: ignore[attr-defined]
+    assert device.calls == [call]
     assert device.closed
 
 
