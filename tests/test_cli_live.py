@@ -82,7 +82,7 @@ def test_a_typed_question_on_a_terminal(demo: tuple[Model, Processor]) -> None:
         (["--camera", PICTURE, "--input", RECORDING, "--tools", "absent.py"], "Expected a Python file of functions"),
         (
             ["--camera", PICTURE, "--input", RECORDING, "--sensitivity", "2"],
-            "Expected a threshold from 0 to 1, got 2.0",
+            "Expected a sensitivity from 0 to 1, got 2",
         ),
     ],
 )

@@ -15,11 +15,13 @@ from mlx_gemma4.cli.options import (
     add_endpointing,
     add_model,
     add_sampling,
+    add_sensitivity,
     endpointing,
     from_environment,
     load_model,
     note,
     sampling,
+    threshold,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="keep",
         help="what was said of an answer that somebody speaks into: keep it, or take it back (default: keep)",
     )
-    parser.add_argument("--sensitivity", type=float, default=0.0625, help="change that is looked at (default: 0.0625)")
+    add_sensitivity(parser)
     parser.add_argument("--image-tokens", type=int, help="budget of a picture: 70, 140, 280, 560 or 1120")
     parser.add_argument("--max-tokens", "-m", type=int, default=256, help="length of an answer (default: 256)")
     parser.add_argument("--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest utterance")
@@ -79,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.live.toolbox import Toolbox
 
     tools = Toolbox(arguments.tools) if arguments.tools else None
-    scene = Scene(arguments.sensitivity)
+    scene = Scene(threshold(arguments))
     with ExitStack() as stack:
         sound = None if arguments.no_sound else stack.enter_context(open_source(arguments))
         camera = None if arguments.no_camera else stack.enter_context(open_camera(arguments))

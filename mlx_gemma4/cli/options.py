@@ -167,6 +167,20 @@ def endpointing(arguments: argparse.Namespace) -> Endpointing:
     )
 
 
+def add_sensitivity(parser: argparse.ArgumentParser) -> None:
+    """Which changes of a scene count."""
+    parser.add_argument(
+        "--sensitivity", type=float, default=0.5, help="how small a change counts, from 0 to 1 (default: 0.5)"
+    )
+
+
+def threshold(arguments: argparse.Namespace) -> float:
+    """The threshold of a Scene that ``--sensitivity`` asks for."""
+    if not 0 <= arguments.sensitivity <= 1:
+        raise ValueError(f"Expected a sensitivity from 0 to 1, got {arguments.sensitivity:g}")
+    return 2 ** (-8 * float(arguments.sensitivity))
+
+
 def from_environment(parser: argparse.ArgumentParser) -> None:
     """Let every option of a command be set by ``MLX_GEMMA4_`` and its name; what is typed comes first."""
     for action in parser._actions:

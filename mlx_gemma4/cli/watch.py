@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_gemma4.cli.listen import stops_on_interrupt
-from mlx_gemma4.cli.options import add_model, from_environment, load_model, note
+from mlx_gemma4.cli.options import add_model, add_sensitivity, from_environment, load_model, note, threshold
 
 if TYPE_CHECKING:
     from mlx_gemma4.live.camera import Camera, Shot
@@ -32,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heartbeat", type=float, default=60.0, metavar="SECONDS", help="ask again when nothing changes (default: 60)"
     )
-    parser.add_argument(
-        "--sensitivity", type=float, default=0.5, help="how small a change counts, from 0 to 1 (default: 0.5)"
-    )
+    add_sensitivity(parser)
     parser.add_argument(
         "--memory", type=int, default=0, metavar="K", help="let the model see the last K changes, as a video"
     )
@@ -71,8 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def make_watcher(arguments: argparse.Namespace) -> Watcher:
     """The model and a standing question, as the options say."""
-    if not 0 <= arguments.sensitivity <= 1:
-        raise ValueError(f"Expected a sensitivity from 0 to 1, got {arguments.sensitivity:g}")
+    changes = threshold(arguments)
     model, processor = load_model(arguments)
 
     from mlx_gemma4.live.watcher import Watcher
@@ -88,7 +85,7 @@ def make_watcher(arguments: argparse.Namespace) -> Watcher:
         image_tokens=arguments.image_tokens,
         max_tokens=arguments.max_tokens,
         only_new=arguments.only_new,
-        threshold=2 ** (-8 * arguments.sensitivity),
+        threshold=changes,
     )
 
 
