@@ -28,7 +28,7 @@ class Picture:
     seconds: float
     """When it is shown, from the first picture of the file on."""
     end: float
-    """Until when, as far as the file says."""
+    """Until when, at the file's usual rate."""
     size: tuple[int, int]
     """(width, height) of the first picture, which all are brought to."""
     frame: av.VideoFrame
@@ -113,6 +113,8 @@ class VideoFile:
 
         self.broken, decoded = 0, False
         for packet in packets:
+            if packet.stream.codec_context is None:
+                raise self._unreadable("Decoder not found")
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
@@ -126,8 +128,7 @@ class VideoFile:
 
     def _picture(self, frame: av.VideoFrame, index: int) -> Picture:
         seconds = index * self._frame_seconds if frame.time is None else frame.time - self._zero
-        shown = float(frame.duration * frame.time_base) if frame.duration else self._frame_seconds
-        return Picture(seconds, seconds + shown, self._size, frame)
+        return Picture(seconds, seconds + self._frame_seconds, self._size, frame)
 
     @contextmanager
     def _open(self) -> Iterator[av.container.InputContainer]:
@@ -139,7 +140,10 @@ class VideoFile:
             with av.open(str(self.path)) as container:
                 yield container
         except av.error.FFmpegError as error:
-            raise ValueError(f"Expected a video that FFmpeg reads in {self.path}, got: {error.strerror}") from error
+            raise self._unreadable(error.strerror) from error
+
+    def _unreadable(self, problem: str) -> ValueError:
+        return ValueError(f"Expected a video that FFmpeg reads in {self.path}, got: {problem}")
 
 
 def _from_key_frame(packets: Iterator[av.Packet], seconds: float) -> Iterator[av.Packet]:
