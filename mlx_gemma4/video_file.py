@@ -97,15 +97,18 @@ class VideoFile:
         """
         import av
 
-        index = 0
+        index, heard = 0, 0.0
         with self._open() as container:
             packets = container.demux([container.streams.video[0], *container.streams.audio[: int(sound)]])
             for frame in self._frames(_from_key_frame(packets, self._zero + start)):
                 if isinstance(frame, av.VideoFrame):
                     yield self._picture(frame, index)
                     index += 1
-                elif frame.time is not None:
-                    yield Sound(frame.time - self._zero, _samples(frame), frame.sample_rate)
+                else:
+                    # of the frames in one packet, only the first has a time
+                    seconds = heard if frame.time is None else frame.time - self._zero
+                    yield Sound(seconds, _samples(frame), frame.sample_rate)
+                    heard = seconds + frame.samples / frame.sample_rate
 
     def _frames(self, packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame | av.AudioFrame]:
         """All that decodes; FFmpeg's error if nothing does."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -114,6 +115,23 @@ def test_sound_that_begins_late_is_in_its_place(tmp_path: Path) -> None:
     (whole,) = cut(path, 30, fps=1)
     expected = np.concatenate([np.zeros(24_000), sound[:, 0] / 32768]).astype(np.float32)
     np.testing.assert_array_equal(whole.samples, expected)
+
+
+def test_sound_without_a_time_follows_the_sound_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several frames in a packet, FFmpeg tells the time of the first."""
+    frames = VideoFile._frames
+
+    def timeless(file: VideoFile, packets: Any) -> Iterator[Any]:
+        for frame in frames(file, packets):
+            if isinstance(frame, av.AudioFrame) and frame.time != 1:
+                frame.pts = None
+            yield frame
+
+    sound = noise(2)
+    path = write_video(tmp_path / "a.mov", numbered(4), codec="qtrle", sound=sound, sound_start=1)
+    monkeypatch.setattr(VideoFile, "_frames", timeless)
+    (whole,) = cut(path, 30, fps=1)
+    np.testing.assert_array_equal(whole.samples[16_000:], (sound[:, 0] / 32768).astype(np.float32))
 
 
 def test_a_message_of_a_stretch(tmp_path: Path) -> None:
