@@ -70,3 +70,11 @@ def test_noise_alone_says_nothing() -> None:
     frames, words = sound.heard(None, Random(4), 1.0)
     assert frames.shape == (len(words), 640) and np.abs(frames).max() > 0
     assert set(words) == {sound.SILENCE}
+
+
+def test_what_is_hinted_of_a_picture_is_what_is_said_of_it() -> None:
+    random = Random(5)
+    for _ in range(50):
+        picture = pictures.random_picture(random)
+        colour, shape, place = picture.numbers
+        assert texts.named(texts.COLOURS[colour], texts.SHAPES[shape], texts.PLACES[place]) == picture.name

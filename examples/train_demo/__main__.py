@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("step", choices=(*steps, "all"))
     parser.add_argument("--work", type=Path, default=Path("work"), help="where all is made (default: work)")
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
-    parser.add_argument("--steps", type=int, default=7000, help="of the training (default: 7000)")
+    parser.add_argument("--steps", type=int, default=8000, help="of the training (default: 8000)")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     for name, run in steps.items():

@@ -1,6 +1,6 @@
-"""Losses for training only: what is said in each frame, and how loud each band is. Dropped when the model is exported.
+"""Losses for training only: what is said in each frame, how loud each band is, what is in a picture. Not exported.
 
-With the answers' loss alone, a model of this size learns nothing from sound for a long time.
+With the answers' loss alone, a model of this size learns nothing from sound for a long time, and shapes hardly at all.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .lessons import AUDIO_KIND
+from .lessons import AUDIO_KIND, IMAGE_KIND, VIDEO_KIND
 from .network import HIDDEN, Batch
 from .sound import SILENCE, UNKNOWN, WORD_IDS
+from .texts import COLOURS, PLACES, SHAPES
 
-BANDS_LAYER, WORDS_LAYER = 1, 3
-"""Behind which layers bands and words are to be found."""
+BANDS_LAYER, INSIDE = 1, 3
+"""Behind which layers bands, and behind which words and pictures, are to be found."""
 _BANDS, _WINDOW, _HOP, _FFT = 24, 320, 160, 512
+_SEEN = (len(COLOURS), len(SHAPES), len(PLACES))
 
 
 class Hints(nn.Module):
@@ -28,13 +30,14 @@ class Hints(nn.Module):
         super().__init__()
         self.words = nn.Linear(HIDDEN, len(WORD_IDS) + 1)
         self.bands = nn.Linear(HIDDEN, _BANDS * (640 // _HOP))
+        self.pictures = nn.Linear(HIDDEN, sum(_SEEN))
         self.register_buffer("mean", torch.zeros(self.bands.out_features))
         self.register_buffer("deviation", torch.ones(self.bands.out_features))
         weight = torch.ones(len(WORD_IDS) + 1)
         weight[SILENCE] = 0.25
         self.register_buffer("weight", weight)
         self._inside: dict[int, torch.Tensor] = {}
-        for index in (BANDS_LAYER, WORDS_LAYER):
+        for index in (BANDS_LAYER, INSIDE):
             model.model.language_model.layers[index].register_forward_hook(self._keep(index))
 
     def measure(self, frames: torch.Tensor) -> None:
@@ -43,15 +46,27 @@ class Hints(nn.Module):
         self.mean.copy_(bands.mean(0))
         self.deviation.copy_(bands.std(0) + 1e-3)
 
-    def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Word sequences (CTC), the word in each frame, and bands; means over what they are counted in."""
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Of sound: word sequences (CTC), the word in each frame, and bands; of pictures: what is in them. Means."""
+        found = self._sound(batch) if len(batch.frames) else {}
+        return found | {"pictures": self._pictures(batch)} if len(batch.images) else found
+
+    def _sound(self, batch: Batch) -> dict[str, torch.Tensor]:
         sound = batch.kinds == AUDIO_KIND
-        logits = self.words(_normed(self._inside[WORDS_LAYER][sound])).float()
+        logits = self.words(_normed(self._inside[INSIDE][sound])).float()
         known = batch.words != UNKNOWN
         frame = F.cross_entropy(logits[known], batch.words[known], weight=self.weight)
         target = (log_bands(batch.frames) - self.mean) / self.deviation
         bands = F.mse_loss(self.bands(_normed(self._inside[BANDS_LAYER][sound])).float(), target)
-        return self._sequences(logits, batch), frame, bands
+        return {"sequences": self._sequences(logits, batch), "words": frame, "bands": bands}
+
+    def _pictures(self, batch: Batch) -> torch.Tensor:
+        """Colour, shape and place, from the mean over a picture's patches."""
+        vision = (batch.kinds == IMAGE_KIND) | (batch.kinds == VIDEO_KIND)
+        inside = _normed(self._inside[INSIDE][vision]).view(*batch.images.shape[:2], -1).mean(1)
+        told = self.pictures(inside).float().split(_SEEN, dim=-1)
+        losses = [F.cross_entropy(each, batch.seen[:, number]) for number, each in enumerate(told)]
+        return torch.stack(losses).mean()
 
     def _sequences(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         likely = nn.utils.rnn.pad_sequence(list(logits.log_softmax(-1).split(batch.lengths)))

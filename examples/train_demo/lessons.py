@@ -13,8 +13,10 @@ from . import pictures, texts
 from .sound import Speech, heard
 
 AUDIO_KIND, IMAGE_KIND, VIDEO_KIND = 3, 1, 2
-SHARES = {"transcribe": 0.68, "describe": 0.09, "ask aloud": 0.12, "changes": 0.06, "turns": 0.05}
+SHARES = {"transcribe": 0.55, "describe": 0.14, "ask aloud": 0.16, "changes": 0.10, "turns": 0.05}
 """How often each kind of lesson is given."""
+PICTURES_ALONE = 0.2
+"""How often a picture is shown where only what is hinted at is learned; otherwise something is said."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,11 @@ class Stage:
     """Of rooms, lines and noise."""
     words_apart: float
     """Share of utterances that are made of single words, of which it is known when each is said."""
-    sound_alone: bool = False
+    alone: bool = False
     """No questions, no answers: only what is hinted at is learned."""
 
 
-STAGES = (Stage(4, 0.2, 0.9, sound_alone=True), Stage(3, 0.4, 0.6), Stage(6, 0.7, 0.4), Stage(14, 1.0, 0.3))
+STAGES = (Stage(4, 0.2, 0.9, alone=True), Stage(3, 0.4, 0.6), Stage(6, 0.7, 0.4), Stage(14, 0.8, 0.3))
 
 
 @dataclass
@@ -47,6 +49,8 @@ class Lesson:
     said: list[str] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
     """[64, 6912] each."""
+    seen: list[tuple[int, int, int]] = field(default_factory=list)
+    """Colour, shape and place in each (``pictures.Picture.numbers``)."""
 
 
 class Teacher:
@@ -63,9 +67,12 @@ class Teacher:
 
     def lesson(self, random: Random, stage: Stage) -> Lesson:
         """One of any kind."""
-        if stage.sound_alone:
-            lesson = Lesson()
-            self._utterance(lesson, random, stage)
+        lesson = Lesson()
+        if stage.alone:
+            if random.random() < PICTURES_ALONE:
+                self.picture(lesson, pictures.random_picture(random))
+            else:
+                self._utterance(lesson, random, stage)
             return lesson
         kind = random.choices(list(SHARES), list(SHARES.values()))[0]
         make = {
@@ -75,7 +82,6 @@ class Teacher:
             "changes": self._changes,
             "turns": self._turns,
         }[kind]
-        lesson = Lesson()
         self.text(lesson, "<bos>")
         make(lesson, random, stage)
         return lesson
@@ -177,6 +183,7 @@ class Teacher:
     def picture(self, lesson: Lesson, picture: pictures.Picture, *, video: bool = False) -> None:
         """Show a picture, drawn for it."""
         self.image(lesson, pictures.patches(pictures.draw(picture)), video=video)
+        lesson.seen.append(picture.numbers)
 
     def image(self, lesson: Lesson, patches: np.ndarray, *, video: bool = False) -> None:
         """Show patches [64, 6912]."""

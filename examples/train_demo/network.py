@@ -154,6 +154,8 @@ class Batch:
     said: list[str]
     images: torch.Tensor
     """[m, 64, 6912]."""
+    seen: torch.Tensor
+    """[m, 3]: what is to be seen in each."""
 
 
 def collate(lessons: Sequence[Lesson], padding: int) -> Batch:
@@ -175,6 +177,7 @@ def collate(lessons: Sequence[Lesson], padding: int) -> Batch:
         lengths=[len(part) for part in frames],
         said=[text for lesson in lessons for text in lesson.said],
         images=torch.from_numpy(np.stack(images) if images else np.zeros((0, 64, 6912), np.float32)),
+        seen=torch.tensor([each for lesson in lessons for each in lesson.seen], dtype=torch.long).view(-1, 3),
     )
 
 

@@ -43,6 +43,11 @@ class Picture:
     def name(self) -> str:
         return texts.named(self.colour, self.shape, self.place)
 
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """Colour, shape and place, each by its place among all of them."""
+        return texts.COLOURS.index(self.colour), texts.SHAPES.index(self.shape), texts.PLACES.index(self.place)
+
     def about(self, what: str) -> str:
         """What is answered to a question about it (a key of ``texts.QUESTIONS``)."""
         told = {"what": self.name, "colour": self.colour, "shape": self.shape, "place": texts.where(self.place)}

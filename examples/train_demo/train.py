@@ -22,7 +22,7 @@ import torch.distributed as distributed
 import torch.nn.functional as F
 
 from . import recordings
-from .hints import WORDS_LAYER, Hints
+from .hints import INSIDE, Hints
 from .lessons import STAGES, Lesson, Teacher, batches
 from .network import Batch, build, collate, hidden_states, initialise, logits_of, run_first
 from .sound import Speech
@@ -39,7 +39,7 @@ WARM_UP, LOG_EVERY, SAVE_EVERY = 150, 25, 250
 class Settings:
     """How the demo is trained."""
 
-    steps: int = 7000
+    steps: int = 8000
     seed: int = 0
     processes: int = 2
     budget: int = 2400
@@ -48,7 +48,7 @@ class Settings:
     decay: float = 0.05
     learned: float = 0.4
     """Loss of spoken answers at which lessons become harder."""
-    stage_steps: tuple[int, ...] = (1200, 2300, 3700)
+    stage_steps: tuple[int, ...] = (1300, 2600, 4200)
     """… and the step at which they do at the latest; at which answers begin, the first."""
 
 
@@ -137,7 +137,7 @@ class Training:
         for name, parameter in (*self._model.named_parameters(), *self._hints.named_parameters(prefix="hints")):
             pace = 1.0
             if "patch_dense.weight" in name:
-                pace = 0.3
+                pace = 0.5
             elif "embed_audio" in name or "layers.0.mlp" in name:
                 pace = 0.15
             decay = self._settings.decay if parameter.ndim > 1 and pace == 1.0 else 0.0
@@ -173,6 +173,8 @@ class Training:
             found = self._losses(batch)
             help_left = max(0.1, 1 - done)
             loss = found.get("answers", torch.zeros(()))
+            if "pictures" in found:
+                loss = loss + help_left * found["pictures"]
             if "words" in found:
                 ramp = min(1, self._state.step / WARM_UP)
                 loss = loss + help_left * (0.5 * ramp * found["sequences"] + found["words"] + found["bands"])
@@ -183,8 +185,8 @@ class Training:
 
     def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         if not batch.scored.any():
-            run_first(self._model, batch, torch.bfloat16, WORDS_LAYER + 1)
-            return self._hinted(batch)
+            run_first(self._model, batch, torch.bfloat16, INSIDE + 1)
+            return self._hints.losses(batch)
         hidden = hidden_states(self._model, batch, torch.bfloat16)
         scored = batch.scored[:, 1:]
         logits = logits_of(self._model, hidden[:, :-1][scored])
@@ -196,10 +198,7 @@ class Training:
         if len(batch.images):
             seen = scored & ~spoken
             found["seen"] = each[seen[scored]].mean()
-        return found | self._hinted(batch) if len(batch.frames) else found
-
-    def _hinted(self, batch: Batch) -> dict[str, torch.Tensor]:
-        return dict(zip(("sequences", "words", "bands"), self._hints.losses(batch), strict=True))
+        return found | self._hints.losses(batch)
 
     def _share(self, found: dict[str, torch.Tensor]) -> None:
         """Average gradients over processes, and the loss that decides how hard lessons are."""
