@@ -1,4 +1,4 @@
-"""What each recipe costs and loses on the embedded demo, as the Markdown table of the README.
+"""What each recipe costs and loses on the embedded demo, as a Markdown table.
 
 python tests/compare_recipes.py [--module PATTERN=FORMAT …] [RECIPE …]
 """

@@ -60,6 +60,11 @@ def named(name: str) -> str:
     return _text(seen(name))
 
 
+def answered(name: str) -> Answer:
+    """The answer to a turn of ``data/demo/turns.jsonl``."""
+    return Answer(**GOLDEN["turns"][name])
+
+
 def clearest(prompt: str = "google") -> str:
     """The recording of several words whose answer other roundings change least: quantized weights, for example."""
     whole = {name: heard(name, prompt) for name in GOLDEN["recordings"] if prompt in GOLDEN["recordings"][name]}
@@ -72,7 +77,8 @@ def clearest_picture() -> str:
 
 def is_demo(output: str) -> bool:
     """Whether it is what ``mlx_gemma4 demo`` has to print, as far as the checkpoint's own precision lets one know."""
-    answers = [*parts("joe-04.wav"), seen("picture-01.png"), seen("picture-02.png")]
+    pictures = (seen("picture-01.png"), seen("picture-02.png"))
+    answers = [*parts("joe-04.wav"), *pictures, answered("question"), answered("change")]
     lines, sure = output.splitlines(), [answer.sure for answer in answers]
     return len(lines) == len(sure) and all(map(str.startswith, lines, sure))
 

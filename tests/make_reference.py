@@ -4,8 +4,8 @@
 
 With another checkpoint in ``mlx_gemma4/demo``, this is all that has to be run. Writes
 
-- ``data/demo/golden.json``: what the demo checkpoint answers about every recording and picture, and how its tokenizer
-  and its template write some texts (``golden.py`` reads it);
+- ``data/demo/golden.json``: what the demo checkpoint answers about every recording, picture and turn, and how its
+  tokenizer and its template write some texts (``golden.py`` reads it);
 - ``data/demo/logits.npz``: its logits for three prompts;
 - ``data/reference/rounding.json``: how far float32 logits are from float64 ones, in the reference itself, and the
   demo's bfloat16 logits from its float32 ones.
@@ -42,11 +42,13 @@ from reference_cases import (
     RECORDINGS,
     REFERENCE,
     TEXTS,
+    TURNS,
     demo_prompts,
     media_file,
     picture_prompt,
     reference_case,
     speech_prompt,
+    turn_content,
     utterances,
 )
 
@@ -181,6 +183,9 @@ class Greedy:
     def said(self, samples: np.ndarray) -> dict[str, Any]:
         return {name: self.answer(speech_prompt(self.processor, samples, text)) for name, text in PROMPTS.items()}
 
+    def turn(self, name: str) -> dict[str, Any]:
+        return self.answer(self.processor.prompt([{"role": "user", "content": turn_content(name)}]))
+
     def answer(self, prompt: Prompt) -> dict[str, Any]:
         """The text (None where the answer does not end) and how much of it is sure in the checkpoint's own precision,
         its tokens, and by how much the least sure of them led."""
@@ -210,13 +215,14 @@ def golden(rounding: float) -> dict[str, Any]:
         "pictures": {
             told["image"]: greedy.answer(picture_prompt(greedy.processor, told["image"])) for told in PICTURES
         },
+        "turns": {name: greedy.turn(name) for name in TURNS},
         "token_ids": {text: tokenizer.encode(text, add_special_tokens=False) for text in TEXTS},
         "chat": tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True),
     }
 
 
 def written(told: dict[str, Any]) -> str:
-    """JSON with a line for each recording, picture and text."""
+    """JSON with a line for each recording, picture, turn and text."""
     parts = []
     for name, value in told.items():
         if isinstance(value, dict):

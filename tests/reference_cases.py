@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_gemma4.audio import frames
 from mlx_gemma4.hub import demo_folder
+from mlx_gemma4.image import load_image
 from mlx_gemma4.live.endpoint import Begin, End, Endpointer
 from mlx_gemma4.live.voice import Voice
 from mlx_gemma4.processor import Processor
@@ -43,6 +44,8 @@ def _lines(name: str) -> list[dict[str, Any]]:
 
 RECORDINGS, PICTURES = _lines("speech.jsonl"), _lines("pictures.jsonl")
 """What was said and drawn for the demo: files, and what is true of them."""
+TURNS = {told["name"]: told["content"] for told in _lines("turns.jsonl")}
+"""Spoken questions about a picture, in either order, and questions about two frames of a video."""
 
 TEXTS = (
     "<bos><|turn>user\nHello, what is this?<turn|>\n<|turn>model\n",
@@ -132,6 +135,19 @@ def speech_prompt(processor: Processor, sound: Any, text: str = SHORT) -> Prompt
 def picture_prompt(processor: Processor, name: str, text: str = DESCRIBE) -> Prompt:
     content = [{"type": "image", "image": media_file(name)}, {"type": "text", "text": text}]
     return processor.prompt([{"role": "user", "content": content}])
+
+
+def turn_content(name: str) -> list[dict[str, Any]]:
+    """The content of a turn as the processor takes it; a video shows one frame a second."""
+    parts = []
+    for part in TURNS[name]:
+        for kind, value in part.items():
+            if kind == "video":
+                value = np.stack([load_image(media_file(frame)) for frame in value]), 1.0
+            elif kind != "text":
+                value = media_file(value)
+            parts.append({"type": kind, kind: value})
+    return parts
 
 
 def demo_prompts(processor: Processor) -> dict[str, Prompt]:

@@ -38,6 +38,8 @@ def pack(work: Path, demo: Path = DEMO) -> None:
     folder = demo / "checkpoint"
     shutil.rmtree(folder)
     shutil.copytree(work / "checkpoint", folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors are written for their owner alone
     parameters = (folder / "model.safetensors").stat().st_size / 2 / 1e6
     text = CARD.format(parameters=parameters, voices=_voices(), table=table(work))
     (demo / "README.md").write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ from . import pictures, recordings, texts
 from .sound import RATE, heard
 from .voices import ENGINES
 
-RECORDINGS, SILENT, PICTURES, ASKED, CHANGES = 60, 60, 300, 300, 200
+RECORDINGS, SILENT, PICTURES, ASKED, CHANGES = 40, 60, 300, 300, 200
 """How many of each; recordings of each engine and kind."""
 NOISE_DECIBELS = 15
 SOUNDS = ("speech", "noisy", "narrow")

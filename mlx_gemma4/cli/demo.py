@@ -1,15 +1,23 @@
-"""Show what this is: speech written down as it arrives, and pictures named, by the embedded checkpoint."""
+"""Show what this is: speech written down as it arrives, pictures named and asked about, by the embedded checkpoint."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli.options import note
 from mlx_gemma4.hub import DEMO, demo_folder
 
+if TYPE_CHECKING:
+    from mlx_gemma4.model import Model
+    from mlx_gemma4.processor import Processor
+
 RECORDING = "joe-04.wav"
 PICTURES = ("picture-01.png", "picture-02.png")
 QUESTION = "Describe the image."
+ASKED, ASKED_ALOUD = "question.png", "question.wav"
+FRAMES, CHANGED = ("before.png", "after.png"), "What changed?"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +25,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    import numpy as np
+
     from mlx_gemma4.checkpoint import load
     from mlx_gemma4.generation import generate
+    from mlx_gemma4.image import load_image
+
+    media = demo_folder() / "media"
+    model, processor = load(DEMO)
+
+    def answer(*content: tuple[str, Any]) -> None:
+        parts = [{"type": kind, kind: value} for kind, value in content]
+        print(generate(model, processor, processor.prompt([{"role": "user", "content": parts}])), flush=True)
+
+    note(f"Listening to {RECORDING}, in 40 ms frames, each in the cache when it arrives:")
+    transcribe(model, processor, media / RECORDING, fast=arguments.fast)
+    for picture in PICTURES:
+        note(f"Looking at {picture}:")
+        answer(("image", media / picture), ("text", QUESTION))
+    note(f"Looking at {ASKED}, asked about it in {ASKED_ALOUD}:")
+    answer(("image", media / ASKED), ("audio", media / ASKED_ALOUD))
+    note(f"Looking at two frames of a video, {' and '.join(FRAMES)}: {CHANGED}")
+    frames = np.stack([load_image(media / frame) for frame in FRAMES])
+    answer(("video", (frames, 1.0)), ("text", CHANGED))
+
+
+def transcribe(model: Model, processor: Processor, recording: Path, *, fast: bool) -> None:
+    """Write down a recording while it is played."""
     from mlx_gemma4.live.endpoint import Endpointer
     from mlx_gemma4.live.events import Final, Partial
     from mlx_gemma4.live.listen import listen
@@ -27,19 +60,10 @@ def run(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.live.voice import Voice
     from mlx_gemma4.transcribe import Transcriber
 
-    media = demo_folder() / "media"
-    model, processor = load(DEMO)
-
-    note(f"Listening to {RECORDING}, in 40 ms frames, each in the cache when it arrives:")
-    source = FileSource(media / RECORDING, fast=arguments.fast)
-    for event in listen(source, Listener(Transcriber(model, processor), Endpointer(Voice()))):
+    listener = Listener(Transcriber(model, processor), Endpointer(Voice()))
+    for event in listen(FileSource(recording, fast=fast), listener):
         if isinstance(event, Partial):
             note(f"  {event.end:.2f} s  {event.committed}[{event.draft}]")
         elif isinstance(event, Final):
             print(event.text, flush=True)
             note(f"  {1000 * event.delay:.0f} ms after the end of speech, in {event.forwards} forwards")
-
-    for picture in PICTURES:
-        content = [{"type": "image", "image": media / picture}, {"type": "text", "text": QUESTION}]
-        note(f"Looking at {picture}:")
-        print(generate(model, processor, processor.prompt([{"role": "user", "content": content}])))

@@ -1,0 +1,70 @@
+"""Eyes and ears in one turn, and two frames of a video: what is answered, however and from wherever they arrive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from golden import answered
+from reference_cases import TURNS, media_file, turn_content, utterances
+from video_writer import write_video
+
+from mlx_gemma4 import Model, Processor, Session, generate, load_audio
+from mlx_gemma4.cli import main
+from mlx_gemma4.generation import generate_step
+from mlx_gemma4.image import load_image
+from mlx_gemma4.live.views import Asking, Memory
+from mlx_gemma4.sample import Sampler, Sampling
+
+CHANGES = [name for name in TURNS if name.startswith("change")]
+DEMO = ["--model", "demo", "--dtype", "float32", "--temp", "0"]
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_answers_are_the_references(demo: tuple[Model, Processor], name: str) -> None:
+    """Fed as it would arrive: text and pictures whole, sound frame by frame."""
+    model, processor = demo
+    prompt = processor.prompt([{"role": "user", "content": turn_content(name)}])
+    session = Session(model)
+    for run in prompt.runs():
+        size = 1 if len(run.frames) else len(run)
+        for start in range(0, len(run), size):
+            logits = session.extend(run[start : start + size])
+    sampler = Sampler(Sampling(), model.config.text_config.vocab_size)
+    steps = generate_step(session, logits, sampler, max_tokens=len(answered(name).tokens))
+    assert list(steps) == answered(name).tokens
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_memory_says_what_changed(demo: tuple[Model, Processor], name: str) -> None:
+    """Pictures of a camera, remembered one by one, are the frames of the video."""
+    video, question = TURNS[name]
+    memory = Memory(Asking(*demo, question=question["text"], system=None, max_tokens=100), size=4)
+    for second, frame in enumerate(video["video"]):
+        memory.take(load_image(media_file(frame)), float(second))
+    assert memory.ask() == answered(name).tokens
+
+
+@pytest.mark.parametrize("name", CHANGES[:2])
+def test_a_file_of_two_scenes(
+    demo: tuple[Model, Processor], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Frames that a file shows, one a second, are those of the reference."""
+    video, question = TURNS[name]
+    path = write_video(tmp_path / "a.mkv", [load_image(media_file(frame)) for frame in video["video"]], rate=1)
+    assert main(["generate", *DEMO, "--video", str(path), "-p", question["text"]]) == 0
+    assert capsys.readouterr().out.strip() == answered(name).text
+
+
+@pytest.mark.parametrize("name", ["question", "question-000"])
+def test_a_recording_and_a_picture_together(
+    demo: tuple[Model, Processor], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``live`` answers a spoken question about what is seen as the offline prompt does."""
+    picture, recording = str(media_file(f"{name}.png")), str(media_file(f"{name}.wav"))
+    assert main(["live", *DEMO, "--camera", picture, "--input", recording, "--fast"]) == 0
+    samples = load_audio(recording)
+    ((start, end),) = utterances(samples)
+    parts = [{"type": "image", "image": picture}, {"type": "audio", "audio": samples[start * 640 : end * 640]}]
+    offline = generate(*demo, demo[1].prompt([{"role": "user", "content": parts}]))
+    assert capsys.readouterr().out == f"{offline}\n"
