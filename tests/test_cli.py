@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from conftest import loaded
 from golden import heard, is_demo, named, parts, said, seen, spans, utterances
 from reference_cases import DESCRIBE, SHORT, media_file, picture_prompt
+from terminal import on_terminal, screen
 
 from mlx_gemma4 import __version__, demo_folder, load_audio
 from mlx_gemma4.cli import commands, main, parser
@@ -252,39 +252,9 @@ def test_the_examples_run(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "") and told[path.name] in done.stdout
 
 
-def screen(data: str) -> list[str]:
-    """The lines that a terminal shows after ``data``: text, new lines, "up" and "erase line" are all that is used."""
-    lines, row, column = [""], 0, 0
-    for code, text in re.findall(r"\x1b\[([0-9;?]*[A-Za-z])|([^\x1b])", data):
-        if code == "1A":
-            row -= 1
-        elif code == "2K":
-            lines[row] = ""
-        elif text == "\n":
-            row += 1
-            lines += [""] * (row + 1 - len(lines))
-        elif text == "\r":
-            column = 0
-        elif text:
-            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + 1 :]
-            column += 1
-    return [line for line in lines if line.strip()]
-
-
 def test_a_terminal_shows_each_utterance_once() -> None:
     """Guesses and the status line come and go; what is left is the text."""
-    terminal, end = os.openpty()
-    command = [sys.executable, "-m", "mlx_gemma4", "listen", *DEMO, "--input", DIALOGUE, "--fast"]
-    with subprocess.Popen(command, stdout=end, cwd=ROOT, env={**os.environ, "COLUMNS": "100"}) as process:
-        os.close(end)
-        data = b""
-        try:
-            while more := os.read(terminal, 65536):
-                data += more
-        except OSError:  # what Linux says at the end of a terminal
-            pass
-    os.close(terminal)
-    assert process.returncode == 0
-    assert "○ " in data.decode() or "● " in data.decode()
-    shown = screen(data.decode())
+    data = on_terminal("listen", *DEMO, "--input", DIALOGUE, "--fast")
+    assert "○ " in data or "● " in data
+    shown = screen(data)
     assert [text for text in (line.split("  (")[0] for line in shown) if text] == LINES

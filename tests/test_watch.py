@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -18,7 +17,8 @@ from golden import named, seen
 from PIL import Image
 from reference_cases import media_file
 from rich.console import Console
-from test_cli import DEMO, ROOT, screen
+from terminal import ROOT, on_terminal, screen
+from test_cli import DEMO
 from video_writer import write_video
 
 from mlx_gemma4 import Shot, Sighting
@@ -212,19 +212,7 @@ def test_a_preview_keeps_the_answers() -> None:
 
 def test_a_terminal_shows_pictures_and_answers(film: Path) -> None:
     """Half blocks come and go; what is left is what was said, with its time."""
-    terminal, end = os.openpty()
-    command = [sys.executable, "-m", "mlx_gemma4", "watch", str(film), "--fast", *DEMO]
-    environment = {**os.environ, "COLUMNS": "100", "COLORTERM": "truecolor", "TERM": "xterm-256color"}
-    with subprocess.Popen(command, stdout=end, cwd=ROOT, env=environment) as process:
-        os.close(end)
-        data = b""
-        try:
-            while more := os.read(terminal, 65536):
-                data += more
-        except OSError:  # what Linux says at the end of a terminal
-            pass
-    os.close(terminal)
-    assert process.returncode == 0
-    assert "\x1b[38;2;" in data.decode() and "▀" in data.decode() and " ms old  0 dropped" in data.decode()
-    said = [line.split("  ")[:2] for line in screen(data.decode())]
+    data = on_terminal("watch", str(film), "--fast", *DEMO, COLORTERM="truecolor", TERM="xterm-256color")
+    assert "\x1b[38;2;" in data and "▀" in data and " ms old  0 dropped" in data
+    said = [line.split("  ")[:2] for line in screen(data)]
     assert said == [["00:00", named(NAMES[0])], ["00:01", named(NAMES[1])], ["00:02", named(NAMES[0])]]
