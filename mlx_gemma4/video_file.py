@@ -34,10 +34,8 @@ class Picture:
     frame: av.VideoFrame
 
     def pixels(self) -> np.ndarray:
-        """uint8 [H, W, 3] as it is to be seen: phones store what they filmed lying on its side."""
-        width, height = self.size
-        stored = self.frame.to_ndarray(format="rgb24", width=width, height=height)
-        return np.rot90(stored, round(self.frame.rotation / 90))
+        """uint8 [H, W, 3] as it is to be seen."""
+        return upright(self.frame, *self.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +145,12 @@ class VideoFile:
 
     def _unreadable(self, problem: str) -> ValueError:
         return ValueError(f"Expected a video that FFmpeg reads in {self.path}, got: {problem}")
+
+
+def upright(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+    """uint8 [H, W, 3] as it is to be seen: phones store what they filmed lying on its side."""
+    stored = frame.to_ndarray(format="rgb24", width=width, height=height)
+    return np.rot90(stored, round(frame.rotation / 90))
 
 
 def _from_key_frame(packets: Iterator[av.Packet], seconds: float) -> Iterator[av.Packet]:

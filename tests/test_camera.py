@@ -101,8 +101,8 @@ def test_a_file_is_played_at_its_own_pace(tmp_path: Path) -> None:
 def test_the_newest_frame_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow reader gets the newest frame; the others are counted, and never became pixels."""
     made: list[float] = []
-    upright = module._upright
-    monkeypatch.setattr(module, "_upright", lambda picture: made.append(picture.time) or upright(picture))
+    upright = module.upright
+    monkeypatch.setattr(module, "upright", lambda picture, *size: made.append(picture.time) or upright(picture, *size))
     pictures = frames(9)
     clock = Clock()
     with Camera(write_video(tmp_path / "a.mkv", pictures, rate=2), clock=clock, sleep=clock.sleep) as camera:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .settings import Settings
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.train_demo", description=__doc__)
@@ -20,8 +22,8 @@ def main() -> None:
     }
     parser.add_argument("step", choices=(*steps, "all"))
     parser.add_argument("--work", type=Path, default=Path("work"), help="where all is made (default: work)")
-    parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
-    parser.add_argument("--steps", type=int, default=8000, help="of the training (default: 8000)")
+    parser.add_argument("--seed", type=int, default=Settings.seed, help="of the training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=Settings.steps, help="of the training (default: %(default)s)")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     for name, run in steps.items():
@@ -43,7 +45,7 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from .train import Settings, train
+    from .train import train
 
     train(arguments.work, Settings(steps=arguments.steps, seed=arguments.seed))
 

@@ -25,6 +25,7 @@ from . import recordings
 from .hints import INSIDE, Hints
 from .lessons import STAGES, Lesson, Teacher, batches
 from .network import Batch, build, collate, hidden_states, initialise, logits_of, run_first
+from .settings import Settings
 from .sound import Speech
 from .tokenizer import load_tokenizer
 from .voices import ENGINES
@@ -33,23 +34,6 @@ WEIGHTS = {"espeak": 0.30, "flite": 0.17, "hibari": 0.13, "pico": 0.12, "piper":
 """How often each engine is heard."""
 CHECKPOINT, LOG = "training.pt", "training.jsonl"
 WARM_UP, LOG_EVERY, SAVE_EVERY = 150, 25, 250
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the demo is trained."""
-
-    steps: int = 8000
-    seed: int = 0
-    processes: int = 2
-    budget: int = 2400
-    """Positions of a batch, in each process."""
-    rate: float = 1.5e-3
-    decay: float = 0.05
-    learned: float = 0.4
-    """Loss of spoken answers at which lessons become harder."""
-    stage_steps: tuple[int, ...] = (1300, 2600, 4200)
-    """… and the step at which they do at the latest; at which answers begin, the first."""
 
 
 @dataclass

@@ -76,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.no_sound and arguments.no_camera:
         raise ValueError("Expected sound or a camera, got --no-sound and --no-camera; mlx_gemma4 chat needs neither")
+    from mlx_gemma4.live.camera import Camera
     from mlx_gemma4.live.converse import converse
     from mlx_gemma4.live.scene import Scene
     from mlx_gemma4.live.toolbox import Toolbox
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
     scene = Scene(threshold(arguments))
     with ExitStack() as stack:
         sound = None if arguments.no_sound else stack.enter_context(open_source(arguments))
-        camera = None if arguments.no_camera else stack.enter_context(open_camera(arguments))
+        camera = None if arguments.no_camera else stack.enter_context(Camera(arguments.camera, fast=arguments.fast))
         assistant = make_assistant(arguments, tools)
         stack.enter_context(stops_on_interrupt(_Both(sound, camera)))
         arrivals = stack.enter_context(open_arrivals(arguments, sound, camera))
@@ -193,15 +194,6 @@ def reads_lines(arguments: argparse.Namespace) -> bool:
 
 
 @contextmanager
-def open_camera(arguments: argparse.Namespace) -> Iterator[Camera]:
-    """The camera that the options name."""
-    from mlx_gemma4.live.camera import Camera
-
-    with Camera(arguments.camera, fast=arguments.fast) as camera:
-        yield camera
-
-
-@contextmanager
 def open_arrivals(arguments: argparse.Namespace, sound: Source | None, camera: Camera | None) -> Iterator[Arrivals]:
     """What arrives: as it comes, or with ``--fast`` in the order of its times."""
     from mlx_gemma4.live.arrivals import Inbox, Together
@@ -228,9 +220,10 @@ class _Both:
             source.stop()
 
 
-def _middle(seconds: Sequence[float]) -> str:
+def _middle(seconds: list[float]) -> str:
     """The median and the highest."""
+    from mlx_gemma4.live.stats import quantile
+
     if not seconds:
         return "–"
-    ordered = sorted(seconds)
-    return f"p50 {1000 * ordered[len(ordered) // 2]:.0f} ms, at most {1000 * ordered[-1]:.0f} ms"
+    return f"p50 {1000 * quantile(seconds, 0.5):.0f} ms, at most {1000 * max(seconds):.0f} ms"

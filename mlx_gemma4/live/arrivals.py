@@ -120,8 +120,6 @@ class Inbox:
 class Together:
     """A recording and pictures, faster than they were: in the order of their times, never while an answer is given."""
 
-    dropped = 0
-
     def __init__(self, sound: Source, pictures: Pictures | None = None) -> None:
         self._sound, self._pictures = sound, pictures
         self._heard = 0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlx_gemma4.live.feed import feed, reason
+from mlx_gemma4.video_file import upright
 
 if TYPE_CHECKING:
     import av
@@ -138,7 +139,8 @@ class Camera:
             return None
         self._read += 1
         self._last_read = frame.number
-        return Shot(_upright(frame.picture), frame.time, frame.arrived, self.dropped)
+        pixels = upright(frame.picture, frame.picture.width, frame.picture.height)
+        return Shot(pixels, frame.time, frame.arrived, self.dropped)
 
     def _next(self) -> _Frame | None:
         if self._thread is None:
@@ -298,9 +300,3 @@ class _Times:
         shown = picture.duration * picture.time_base if picture.duration else 1 / self._rate
         self._next = self._last + float(shown)
         return self._last
-
-
-def _upright(picture: av.VideoFrame) -> np.ndarray:
-    """uint8 [H, W, 3] as it is to be seen."""
-    stored = picture.to_ndarray(format="rgb24", width=picture.width, height=picture.height)
-    return np.rot90(stored, round(picture.rotation / 90))

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlx_gemma4.generation import GenerationResponse
 from mlx_gemma4.live.assistant_events import Answered
-from mlx_gemma4.prompt import Prompt
+from mlx_gemma4.prompt import Prompt, join
 from mlx_gemma4.session import Session
 
 Responses = Generator[GenerationResponse, None, None]
@@ -61,7 +61,7 @@ class OpenAnswer:
 
     def resume(self, responses: Responses) -> None:
         """Go on behind the replies, which ``responses`` begins with."""
-        self.tokens += [int(token) for reply in self.replies for token in reply.token_ids]
+        self.tokens += join(self.replies).token_ids.tolist()
         self._responses, self.replies, self.waits = responses, [], False
 
     def close(self) -> None:
