@@ -53,23 +53,41 @@ def test_patches_are_those_of_the_processor(demo: tuple[Model, Processor], tmp_p
 
 
 def test_words_are_labelled_where_they_are_heard() -> None:
-    """Of single words it is known when each is said; of a whole text only that it is."""
+    """Of single words it is known when each is said; of a whole text only that it is, and how many words it has."""
     tone = (8000 * np.sin(np.arange(16000) / 5)).astype(np.int16)
     speech = sound.Speech({"a": [Recording("seven", "a", tone), Recording("turn left", "a", tone)]}, {"a": 1.0})
     utterance = speech.say("seven", Random(3))
-    frames, words = sound.heard(utterance, Random(3), 0.0)
+    frames, labels = sound.heard(utterance, Random(3), 0.0)
+    words, counts = labels.T
     loud = np.sqrt(np.mean(frames**2, axis=1)) > 0.5 * np.sqrt(np.mean(frames**2, axis=1)).max()
     said = words == sound.WORD_IDS["seven"]
     assert said.sum() > 5
     assert np.all(loud[said][:-1]) and not np.any(loud[:2]) and not np.any(said[:2])
-    _, words = sound.heard(speech.say("turn left", Random(3)), Random(3), 0.0)
+    assert np.all(counts[said] == 1) and counts[0] == 0 and counts[-1] == 1
+    _, labels = sound.heard(speech.say("turn left", Random(3)), Random(3), 0.0)
+    words, counts = labels.T
     assert set(words) == {sound.UNKNOWN, sound.SILENCE}
+    assert list(dict.fromkeys(counts)) == [0, sound.UNKNOWN, 2]
+
+
+def test_a_word_said_twice_counts_twice() -> None:
+    tone = (8000 * np.sin(np.arange(16000) / 5)).astype(np.int16)
+    speech = sound.Speech({"a": [Recording("seven", "a", tone)]}, {"a": 1.0})
+    random = Random(1)
+    utterance = next(
+        each
+        for each in (speech.utterance(random, 4, words_apart=True) for _ in range(50))
+        if each.text == "seven seven seven"
+    )
+    _, labels = sound.heard(utterance, Random(3), 0.0)
+    counts = labels[labels[:, 0] == sound.WORD_IDS["seven"], 1]
+    assert list(dict.fromkeys(counts)) == [1, 2, 3]
 
 
 def test_noise_alone_says_nothing() -> None:
-    frames, words = sound.heard(None, Random(4), 1.0)
-    assert frames.shape == (len(words), 640) and np.abs(frames).max() > 0
-    assert set(words) == {sound.SILENCE}
+    frames, labels = sound.heard(None, Random(4), 1.0)
+    assert frames.shape == (len(labels), 640) and np.abs(frames).max() > 0
+    assert not labels.any()
 
 
 def test_what_is_hinted_of_a_picture_is_what_is_said_of_it() -> None:

@@ -1,4 +1,5 @@
-"""Losses for training only: what is said in each frame, how loud each band is, what is in a picture. Not exported.
+"""Losses for training only: what is said in each frame, how many words were said up to there, how loud each band is,
+what is in a picture. Not exported.
 
 With the answers' loss alone, a model of this size learns nothing from sound for a long time, and shapes hardly at all.
 """
@@ -12,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .lessons import AUDIO_KIND, IMAGE_KIND, VIDEO_KIND
+from .lessons import AUDIO_KIND, IMAGE_KIND, STAGES, VIDEO_KIND
 from .network import HIDDEN, Batch
 from .sound import SILENCE, UNKNOWN, WORD_IDS
 from .texts import COLOURS, PLACES, SHAPES
 
-BANDS_LAYER, INSIDE = 1, 3
-"""Behind which layers bands, and behind which words and pictures, are to be found."""
+BANDS_LAYER, INSIDE, COUNTS_LAYER = 1, 3, 4
+"""Behind which layers bands, words and pictures, and counts of words are to be found."""
 _BANDS, _WINDOW, _HOP, _FFT = 24, 320, 160, 512
 _SEEN = (len(COLOURS), len(SHAPES), len(PLACES))
 
@@ -29,6 +30,7 @@ class Hints(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.words = nn.Linear(HIDDEN, len(WORD_IDS) + 1)
+        self.counts = nn.Linear(HIDDEN, 1 + max(stage.max_words for stage in STAGES))
         self.bands = nn.Linear(HIDDEN, _BANDS * (640 // _HOP))
         self.pictures = nn.Linear(HIDDEN, sum(_SEEN))
         self.register_buffer("mean", torch.zeros(self.bands.out_features))
@@ -37,7 +39,7 @@ class Hints(nn.Module):
         weight[SILENCE] = 0.25
         self.register_buffer("weight", weight)
         self._inside: dict[int, torch.Tensor] = {}
-        for index in (BANDS_LAYER, INSIDE):
+        for index in (BANDS_LAYER, INSIDE, COUNTS_LAYER):
             model.model.language_model.layers[index].register_forward_hook(self._keep(index))
 
     def measure(self, frames: torch.Tensor) -> None:
@@ -47,18 +49,31 @@ class Hints(nn.Module):
         self.deviation.copy_(bands.std(0) + 1e-3)
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Of sound: word sequences (CTC), the word in each frame, and bands; of pictures: what is in them. Means."""
-        found = self._sound(batch) if len(batch.frames) else {}
-        return found | {"pictures": self._pictures(batch)} if len(batch.images) else found
+        """Of sound: word sequences (CTC), the word in each frame, how many there were, and bands; of pictures: what is
+        in them. Means; counts only where that layer was run.
+        """
+        found = {}
+        if len(batch.frames):
+            found |= self._sound(batch)
+            if COUNTS_LAYER in self._inside:
+                found["counts"] = self._counts(batch)
+        if len(batch.images):
+            found["pictures"] = self._pictures(batch)
+        self._inside.clear()
+        return found
 
     def _sound(self, batch: Batch) -> dict[str, torch.Tensor]:
         sound = batch.kinds == AUDIO_KIND
         logits = self.words(_normed(self._inside[INSIDE][sound])).float()
-        known = batch.words != UNKNOWN
-        frame = F.cross_entropy(logits[known], batch.words[known], weight=self.weight)
+        frame = _where_known(logits, batch.labels[:, 0], self.weight)
         target = (log_bands(batch.frames) - self.mean) / self.deviation
         bands = F.mse_loss(self.bands(_normed(self._inside[BANDS_LAYER][sound])).float(), target)
         return {"sequences": self._sequences(logits, batch), "words": frame, "bands": bands}
+
+    def _counts(self, batch: Batch) -> torch.Tensor:
+        """With them an answer can ask for the next word, whichever it is; without, words said twice are lost."""
+        logits = self.counts(_normed(self._inside[COUNTS_LAYER][batch.kinds == AUDIO_KIND])).float()
+        return _where_known(logits, batch.labels[:, 1])
 
     def _pictures(self, batch: Batch) -> torch.Tensor:
         """Colour, shape and place, from the mean over a picture's patches."""
@@ -105,6 +120,12 @@ def _filters() -> torch.Tensor:
     falling = (edges[2:, None] - hertz) / (edges[2:] - edges[1:-1])[:, None]
     filters = torch.minimum(rising, falling).clamp(min=0)
     return filters / filters.sum(1, keepdim=True).clamp(min=1e-3)
+
+
+def _where_known(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    if (labels == UNKNOWN).all():
+        return logits.sum() * 0
+    return F.cross_entropy(logits, labels, weight=weight, ignore_index=UNKNOWN)
 
 
 def _normed(hidden: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from . import pictures, texts
 from .sound import Speech, heard
 
 AUDIO_KIND, IMAGE_KIND, VIDEO_KIND = 3, 1, 2
-SHARES = {"transcribe": 0.55, "describe": 0.14, "ask aloud": 0.16, "changes": 0.10, "turns": 0.05}
+SHARES = {"transcribe": 0.54, "describe": 0.13, "ask aloud": 0.16, "changes": 0.12, "turns": 0.05}
 """How often each kind of lesson is given."""
 PICTURES_ALONE = 0.2
 """How often a picture is shown where only what is hinted at is learned; otherwise something is said."""
@@ -44,8 +44,8 @@ class Lesson:
     scored: list[bool] = field(default_factory=list)
     frames: list[np.ndarray] = field(default_factory=list)
     """[F, 640] each."""
-    words: list[np.ndarray] = field(default_factory=list)
-    """[F] each: the word in each frame."""
+    labels: list[np.ndarray] = field(default_factory=list)
+    """[F, 2] each: the word in each frame, and how many were said up to there (``sound.heard``)."""
     said: list[str] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
     """[64, 6912] each."""
@@ -171,13 +171,13 @@ class Teacher:
         self.text(lesson, text + "<turn|>")
         lesson.scored[before:] = [True] * (len(lesson.ids) - before)
 
-    def sound(self, lesson: Lesson, frames: np.ndarray, words: np.ndarray, said: str) -> None:
+    def sound(self, lesson: Lesson, frames: np.ndarray, labels: np.ndarray, said: str) -> None:
         marker = self._markers
         self._extend(lesson, [marker["<|audio>"]], 0)
         self._extend(lesson, [marker["<|audio|>"]] * len(frames), AUDIO_KIND)
         self._extend(lesson, [marker["<audio|>"]], 0)
         lesson.frames.append(frames)
-        lesson.words.append(words)
+        lesson.labels.append(labels)
         lesson.said.append(said)
 
     def picture(self, lesson: Lesson, picture: pictures.Picture, *, video: bool = False) -> None:

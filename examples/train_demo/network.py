@@ -147,8 +147,8 @@ class Batch:
     scored: torch.Tensor
     frames: torch.Tensor
     """[n, 640], of all lessons in order."""
-    words: torch.Tensor
-    """[n]."""
+    labels: torch.Tensor
+    """[n, 2]: the word in each, and how many were said up to there."""
     lengths: list[int]
     """Frames of each recording."""
     said: list[str]
@@ -166,14 +166,14 @@ def collate(lessons: Sequence[Lesson], padding: int) -> Batch:
         return torch.tensor([row + [value] * (length - len(row)) for row in rows])
 
     frames = [part for lesson in lessons for part in lesson.frames]
-    words = [part for lesson in lessons for part in lesson.words]
+    labels = [part for lesson in lessons for part in lesson.labels]
     images = [image for lesson in lessons for image in lesson.images]
     return Batch(
         ids=padded([lesson.ids for lesson in lessons], padding),
         kinds=padded([lesson.kinds for lesson in lessons], 0),
         scored=padded([[int(each) for each in lesson.scored] for lesson in lessons], 0).bool(),
         frames=torch.from_numpy(np.concatenate(frames) if frames else np.zeros((0, 640), np.float32)),
-        words=torch.from_numpy(np.concatenate(words) if words else np.zeros(0, np.int64)),
+        labels=torch.from_numpy(np.concatenate(labels) if labels else np.zeros((0, 2), np.int64)),
         lengths=[len(part) for part in frames],
         said=[text for lesson in lessons for text in lesson.said],
         images=torch.from_numpy(np.stack(images) if images else np.zeros((0, 64, 6912), np.float32)),

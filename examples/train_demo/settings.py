@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Settings:
     """Of one training."""
 
-    steps: int = 8000
+    steps: int = 6000
     seed: int = 0
     processes: int = 2
     budget: int = 2400
@@ -18,5 +18,5 @@ class Settings:
     decay: float = 0.05
     learned: float = 0.4
     """Loss of spoken answers at which lessons become harder."""
-    stage_steps: tuple[int, ...] = (1300, 2600, 4200)
+    stage_steps: tuple[int, ...] = (900, 1900, 3100)
     """… and the step at which they do at the latest; at which answers begin, the first."""

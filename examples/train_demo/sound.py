@@ -86,7 +86,9 @@ def _faster(samples: np.ndarray, speed: float) -> np.ndarray:
 
 
 def heard(utterance: Utterance | None, random: Random, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Frames [F, 640] as a microphone hears them, and the word in each [F] (0 none, -100 unknown).
+    """Frames [F, 640] as a microphone hears them; the word in each, and how many words were said up to there [F, 2].
+
+    No word is 0, and what is unknown -100.
 
     Args:
         utterance: None for a stretch without speech.
@@ -107,19 +109,22 @@ def heard(utterance: Utterance | None, random: Random, strength: float) -> tuple
         samples = _in_a_room(samples, generator, strength)
     samples = _with_noise(samples, generator, strength if utterance is not None else 1.0)
     frames = samples.reshape(-1, FRAME)
-    return frames, np.zeros(len(frames), np.int64) if labels is None else labels
+    return frames, np.zeros((len(frames), 2), np.int64) if labels is None else labels
 
 
 def _labels(utterance: Utterance, head: int, count: int) -> np.ndarray:
     centers = np.arange(count // FRAME) * FRAME + FRAME // 2
-    labels = np.full(len(centers), SILENCE)
+    labels, said = np.full((len(centers), 2), SILENCE), 0
     for start, length, text in utterance.parts:
         inside = centers - (head + start)
+        said += len(text.split())
         if " " in text:
             labels[(inside > 0) & (inside < length + 1000)] = UNKNOWN
+            labels[inside >= length + 1000, 1] = said
         else:
             labels[(inside > 0.12 * length) & (inside < 0.5 * length)] = UNKNOWN
-            labels[(inside >= 0.5 * length) & (inside < length + FRAME)] = WORD_IDS[text]
+            labels[(inside >= 0.5 * length) & (inside < length + FRAME), 0] = WORD_IDS[text]
+            labels[inside >= 0.5 * length, 1] = said
     return labels
 
 

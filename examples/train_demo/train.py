@@ -25,6 +25,7 @@ from . import recordings
 from .hints import INSIDE, Hints
 from .lessons import STAGES, Lesson, Teacher, batches
 from .network import Batch, build, collate, hidden_states, initialise, logits_of, run_first
+from .optimiser import Optimiser
 from .settings import Settings
 from .sound import Speech
 from .tokenizer import load_tokenizer
@@ -85,7 +86,8 @@ class Training:
         self._model = build(self._tokenizer, settings.seed)
         self._hints = Hints(self._model)
         self._state = State()
-        self._optimiser = self._make_optimiser()
+        named = (*self._model.named_parameters(), *self._hints.named_parameters(prefix="hints"))
+        self._optimiser = Optimiser(named, self._settings.decay)
         self._seen: dict[str, list[float]] = {}
         path = work / CHECKPOINT
         if path.is_file():
@@ -115,22 +117,6 @@ class Training:
         initialise(self._model, frames.numpy())
         self._hints.measure(frames)
 
-    def _make_optimiser(self) -> Any:
-        """AdamW; filters learn slowly, those for patches and those for sound."""
-        groups: dict[tuple[float, float], list[Any]] = {}
-        for name, parameter in (*self._model.named_parameters(), *self._hints.named_parameters(prefix="hints")):
-            pace = 1.0
-            if "patch_dense.weight" in name:
-                pace = 0.5
-            elif "embed_audio" in name or "layers.0.mlp" in name:
-                pace = 0.15
-            decay = self._settings.decay if parameter.ndim > 1 and pace == 1.0 else 0.0
-            groups.setdefault((pace, decay), []).append(parameter)
-        told = [
-            {"params": parameters, "weight_decay": decay, "pace": pace} for (pace, decay), parameters in groups.items()
-        ]
-        return torch.optim.AdamW(told, lr=self._settings.rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
-
     def _fed(self) -> Iterator[list[Lesson]]:
         """Batches without end. A round of them is made in a thread while the one before it is learned from."""
         first = self._state.step
@@ -149,9 +135,7 @@ class Training:
     def _step(self, lessons: list[Lesson]) -> None:
         done = self._state.step / self._settings.steps
         rate = min(1, (self._state.step + 1) / WARM_UP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._settings.rate * rate * group["pace"]
-        self._optimiser.zero_grad(set_to_none=False)
+        self._optimiser.zero_grad()
         batch = collate(lessons, self._tokenizer.pad_token_id)
         with torch.autocast("cpu", torch.bfloat16):
             found = self._losses(batch)
@@ -159,13 +143,15 @@ class Training:
             loss = found.get("answers", torch.zeros(()))
             if "pictures" in found:
                 loss = loss + help_left * found["pictures"]
+            if "counts" in found:
+                loss = loss + 0.5 * help_left * found["counts"]
             if "words" in found:
                 ramp = min(1, self._state.step / WARM_UP)
                 loss = loss + help_left * (0.5 * ramp * found["sequences"] + found["words"] + found["bands"])
         loss.backward()
         self._share({name: each.detach() for name, each in found.items()})
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-        self._optimiser.step()
+        self._optimiser.step(self._settings.rate * rate)
 
     def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         if not batch.scored.any():
@@ -188,7 +174,7 @@ class Training:
         """Average gradients over processes, and the loss that decides how hard lessons are."""
         for name, value in found.items():
             self._seen.setdefault(name, []).append(float(value))
-        parameters = [each for group in self._optimiser.param_groups for each in group["params"]]
+        parameters = self._optimiser.parameters
         spoken = float(found["spoken"]) if "spoken" in found else self._state.spoken
         gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
         flat = torch.cat([each.reshape(-1) for each in gradients] + [torch.tensor([spoken])])
