@@ -13,8 +13,8 @@ from . import pictures, texts
 from .sound import Speech, heard
 
 AUDIO_KIND, IMAGE_KIND, VIDEO_KIND = 3, 1, 2
-SHARES = {"transcribe": 0.54, "describe": 0.13, "ask aloud": 0.16, "changes": 0.12, "turns": 0.05}
-"""How often each kind of lesson is given."""
+SHARES = {"describe": 13, "ask aloud": 16, "changes": 12, "turns": 5}
+"""How often each kind of lesson is given, beside transcription (``Stage.transcribe``)."""
 PICTURES_ALONE = 0.2
 """How often a picture is shown where only what is hinted at is learned; otherwise something is said."""
 
@@ -28,11 +28,19 @@ class Stage:
     """Of rooms, lines and noise."""
     words_apart: float
     """Share of utterances that are made of single words, of which it is known when each is said."""
+    transcribe: int = 54
+    """How often, beside SHARES."""
     alone: bool = False
     """No questions, no answers: only what is hinted at is learned."""
 
 
-STAGES = (Stage(4, 0.2, 0.9, alone=True), Stage(3, 0.4, 0.6), Stage(6, 0.7, 0.4), Stage(14, 0.8, 0.3))
+STAGES = (
+    Stage(4, 0.2, 0.9, alone=True),
+    Stage(3, 0.4, 0.6),
+    Stage(6, 0.7, 0.4),
+    Stage(14, 0.8, 0.3),
+    Stage(14, 0.8, 0.3, transcribe=110),
+)
 
 
 @dataclass
@@ -74,7 +82,7 @@ class Teacher:
             else:
                 self._utterance(lesson, random, stage)
             return lesson
-        kind = random.choices(list(SHARES), list(SHARES.values()))[0]
+        kind = random.choices(["transcribe", *SHARES], [stage.transcribe, *SHARES.values()])[0]
         make = {
             "transcribe": self._transcribe,
             "describe": self._describe,
