@@ -17,7 +17,7 @@ class Optimiser:
     """Two optimisers with one rate.
 
     Muon (Jordan et al., 2024, by way of Liu et al., "Muon is scalable for LLM training", 2025, whose updates are as
-    large as AdamW's) needed two thirds of AdamW's steps where both were tried, the first 500, and a fifth more time each.
+    large as AdamW's) needed two thirds of AdamW's steps where both were tried, the first 500, each a fifth longer.
     """
 
     def __init__(self, named: Iterable[tuple[str, torch.nn.Parameter]], decay: float) -> None:
