@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from examples.train_demo import pictures, sound, texts
+from examples.train_demo.align import words_so_far
 from examples.train_demo.recordings import Recording
 from mlx_gemma4 import Model, Processor
 
@@ -25,6 +26,12 @@ def test_held_out_texts_are_never_said_in_training() -> None:
     assert not held_out & set(texts.COMMANDS)
     share = np.mean([texts.is_held_out(" ".join(random.choices(texts.DIGITS, k=4))) for _ in range(4000)])
     assert share == pytest.approx(0.2, abs=0.02)
+
+
+def test_each_number_is_trained_on_in_each_of_its_places() -> None:
+    for number in texts.NUMBERS:
+        assert not texts.is_held_out(f"volume {number}")
+        assert not all(texts.is_held_out(f"{command} {number} meters") for command in ("go forward", "go back"))
 
 
 def test_a_second_frame_differs_in_what_is_said_of_it() -> None:
@@ -82,6 +89,17 @@ def test_a_word_said_twice_counts_twice() -> None:
     _, labels = sound.heard(utterance, Random(3), 0.0)
     counts = labels[labels[:, 0] == sound.WORD_IDS["seven"], 1]
     assert list(dict.fromkeys(counts)) == [1, 2, 3]
+
+
+def test_words_are_found_where_they_are_likely() -> None:
+    """One of them twice, in three utterances at once: the second is too short for its words, the last has none."""
+    likely = np.log(np.full((12, 3), 0.01))
+    likely[np.arange(12), [0, 0, 1, 0, 0, 1, 0, 0, 0, 2, 0, 0]] = np.log(0.98)
+    said = [1, 1, 2]
+    counts = words_so_far(np.concatenate([likely, likely[:3], likely]), [12, 3, 12], [said, said, []])
+    np.testing.assert_array_equal(counts[:12], [0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3])
+    np.testing.assert_array_equal(counts[12:15], sound.UNKNOWN)
+    np.testing.assert_array_equal(counts[15:], 0)
 
 
 def test_noise_alone_says_nothing() -> None:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .align import words_so_far
 from .lessons import AUDIO_KIND, IMAGE_KIND, STAGES, VIDEO_KIND
 from .network import HIDDEN, Batch
 from .sound import SILENCE, UNKNOWN, WORD_IDS
@@ -54,26 +55,31 @@ class Hints(nn.Module):
         """
         found = {}
         if len(batch.frames):
-            found |= self._sound(batch)
+            logits = self.words(_normed(self._inside[INSIDE][batch.kinds == AUDIO_KIND])).float()
+            found |= self._sound(batch, logits)
             if COUNTS_LAYER in self._inside:
-                found["counts"] = self._counts(batch)
+                found["counts"] = self._counts(batch, logits)
         if len(batch.images):
             found["pictures"] = self._pictures(batch)
         self._inside.clear()
         return found
 
-    def _sound(self, batch: Batch) -> dict[str, torch.Tensor]:
-        sound = batch.kinds == AUDIO_KIND
-        logits = self.words(_normed(self._inside[INSIDE][sound])).float()
+    def _sound(self, batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:
         frame = _where_known(logits, batch.labels[:, 0], self.weight)
         target = (log_bands(batch.frames) - self.mean) / self.deviation
-        bands = F.mse_loss(self.bands(_normed(self._inside[BANDS_LAYER][sound])).float(), target)
+        inside = self._inside[BANDS_LAYER][batch.kinds == AUDIO_KIND]
+        bands = F.mse_loss(self.bands(_normed(inside)).float(), target)
         return {"sequences": self._sequences(logits, batch), "words": frame, "bands": bands}
 
-    def _counts(self, batch: Batch) -> torch.Tensor:
-        """With them an answer can ask for the next word, whichever it is; without, words said twice are lost."""
+    def _counts(self, batch: Batch, words: torch.Tensor) -> torch.Tensor:
+        """With them an answer can ask for the next word, whichever it is; without, words said twice are lost.
+
+        Inside a text that was recorded whole they follow from what is heard so far.
+        """
         logits = self.counts(_normed(self._inside[COUNTS_LAYER][batch.kinds == AUDIO_KIND])).float()
-        return _where_known(logits, batch.labels[:, 1])
+        heard = words_so_far(words.detach().log_softmax(-1).numpy(), batch.lengths, _numbers(batch.said))
+        labels = torch.where(batch.labels[:, 1] == UNKNOWN, torch.from_numpy(heard), batch.labels[:, 1])
+        return _where_known(logits, labels)
 
     def _pictures(self, batch: Batch) -> torch.Tensor:
         """Colour, shape and place, from the mean over a picture's patches."""
@@ -85,7 +91,7 @@ class Hints(nn.Module):
 
     def _sequences(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         likely = nn.utils.rnn.pad_sequence(list(logits.log_softmax(-1).split(batch.lengths)))
-        said = [[WORD_IDS[word] for word in text.split()] for text in batch.said]
+        said = _numbers(batch.said)
         counts = torch.tensor([len(words) for words in said])
         loss = F.ctc_loss(
             likely,
@@ -104,11 +110,15 @@ class Hints(nn.Module):
         return hook
 
 
+def _numbers(said: list[str]) -> list[list[int]]:
+    return [[WORD_IDS[word] for word in text.split()] for text in said]
+
+
 def log_bands(frames: torch.Tensor) -> torch.Tensor:
     """[n, 640] → [n, 96]: log energies in 24 mel bands of four windows a frame, of loudness 1."""
     loud = frames * torch.rsqrt(frames.square().mean(-1, keepdim=True) + 1e-6)
     windows = F.pad(loud, (80, 80)).unfold(-1, _WINDOW, _HOP) * torch.hann_window(_WINDOW)
-    power = torch.fft.rfft(windows, n=_FFT).abs().square()
+    power = torch.view_as_real(torch.fft.rfft(windows, n=_FFT)).square().sum(-1)
     return torch.log(power @ _filters().T + 0.01).flatten(-2)
 
 

@@ -37,9 +37,8 @@ class Stage:
 STAGES = (
     Stage(4, 0.2, 0.9, alone=True),
     Stage(3, 0.4, 0.6),
-    Stage(6, 0.7, 0.4),
-    Stage(14, 0.8, 0.3),
-    Stage(14, 0.8, 0.3, transcribe=110),
+    Stage(6, 0.6, 0.4, transcribe=90),
+    Stage(26, 0.65, 0.3, transcribe=180),
 )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as distributed
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 ADAM, MUON = 1.0, 1.5
 """Rates of AdamW and of Muon, in the rate of a training."""
@@ -14,13 +16,14 @@ PATCHES, SOUND = 0.5, 0.15
 
 
 class Optimiser:
-    """Two optimisers with one rate.
+    """Two optimisers with one rate. Each process moves its share of Muon's matrices, which takes long, for all.
 
     Muon (Jordan et al., 2024, by way of Liu et al., "Muon is scalable for LLM training", 2025, whose updates are as
     large as AdamW's) needed two thirds of AdamW's steps where both were tried, the first 500, each a fifth longer.
     """
 
     def __init__(self, named: Iterable[tuple[str, torch.nn.Parameter]], decay: float) -> None:
+        self._rank, processes = distributed.get_rank(), distributed.get_world_size()
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         matrices = []
         for name, parameter in named:
@@ -30,29 +33,35 @@ class Optimiser:
             else:
                 groups.setdefault((pace, decay if parameter.ndim > 1 and pace == ADAM else 0.0), []).append(parameter)
         told = [{"params": each, "weight_decay": decay, "pace": pace} for (pace, decay), each in groups.items()]
-        adam = torch.optim.AdamW(told, betas=(0.9, 0.98), eps=1e-8, fused=True)
-        muon = torch.optim.Muon(
-            [{"params": matrices, "pace": MUON}], weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-        )
-        self._both = adam, muon
-        self.parameters = [each for one in self._both for group in one.param_groups for each in group["params"]]
+        self._adam = torch.optim.AdamW(told, betas=(0.9, 0.98), eps=1e-8, fused=True)
+        self._shares = [matrices[rank::processes] for rank in range(processes)]
+        mine = [{"params": self._shares[self._rank], "pace": MUON}]
+        self._muon = torch.optim.Muon(mine, weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+        self.parameters = [*(each for group in self._adam.param_groups for each in group["params"]), *matrices]
 
     def zero_grad(self) -> None:
-        for one in self._both:
-            one.zero_grad(set_to_none=False)
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def step(self, rate: float) -> None:
-        for one in self._both:
+        for one in (self._adam, self._muon):
             for group in one.param_groups:
                 group["lr"] = rate * group["pace"]
             one.step()
+        for rank, share in enumerate(self._shares):
+            moved = parameters_to_vector(share).detach()
+            distributed.broadcast(moved, rank)
+            vector_to_parameters(moved, share)
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [one.state_dict() for one in self._both]
+    def state_dict(self) -> dict[str, Any]:
+        """Of all processes, each of which must ask for it."""
+        muon = [None] * len(self._shares)
+        distributed.all_gather_object(muon, self._muon.state_dict())
+        return {"adam": self._adam.state_dict(), "muon": muon}
 
-    def load_state_dict(self, held: list[dict[str, Any]]) -> None:
-        for one, each in zip(self._both, held, strict=True):
-            one.load_state_dict(each)
+    def load_state_dict(self, held: dict[str, Any]) -> None:
+        self._adam.load_state_dict(held["adam"])
+        self._muon.load_state_dict(held["muon"][self._rank])
 
 
 def _pace(name: str) -> float:

@@ -19,7 +19,7 @@ from examples.train_demo.voices import ENGINES, RATE
 
 TRAIN = {"espeak": 9000, "flite": 3500, "hibari": 3000, "pico": 2000, "piper": 2500, "kokoro": 1500}
 """How many recordings are trained on, by engine; as many as its speed allows."""
-TEST = {"new": 150, "unseen": 150, "questions": 40}
+TEST = {"new": 40, "unseen": 40, "questions": 40}
 """Of each engine: texts by other dice, texts held out of training, and questions."""
 PART = 125
 """Recordings made in one piece of work."""
@@ -130,9 +130,9 @@ def _record(part: Part, random: Random) -> Recording:
 def _draw_text(kind: str, random: Random) -> str:
     """In training a fifth are single words, so that each is heard alone, and some are questions."""
     dice = random.random()
-    if kind == "questions" or (kind == "train" and dice < 0.15):
+    if kind == "questions" or (kind == "train" and dice < 0.08):
         return random.choice(random.choice(list(QUESTIONS.values())))
-    if kind == "train" and dice < 0.35:
+    if kind == "train" and dice < 0.28:
         return random.choice(WORDS)
     return random_text(random, held_out=kind == "unseen")
 

@@ -18,5 +18,5 @@ class Settings:
     decay: float = 0.05
     learned: float = 0.4
     """Loss of spoken answers at which lessons become harder."""
-    stage_steps: tuple[int, ...] = (900, 1900, 3100, 3500)
+    stage_steps: tuple[int, ...] = (900, 1800, 2800)
     """… and the step at which they do at the latest; at which answers begin, the first."""

@@ -43,17 +43,18 @@ class Speech:
         return _joined([random.choice(self._exact[text])], random)
 
     def utterance(self, random: Random, max_words: int, *, words_apart: bool) -> Utterance:
-        """Recordings in a row, of single words or of whole texts; some words twice."""
+        """Recordings in a row, of words or of whole texts, few or up to ``max_words``; some words twice."""
         pool = self._single if words_apart else self._engines
         engine = random.choices(list(pool), self._weights)[0]
         parts: list[Recording] = []
-        more = 0.85 if words_apart else 0.35
+        more = 0.9 if words_apart else 0.5
+        most = random.randint(min(3, max_words), max_words)
         while not parts or random.random() < more:
             item = random.choice(pool[engine])
             if words_apart and parts and random.random() < 0.2:
                 item = random.choice([parts[-1], random.choice(self._exact[parts[-1].text])])
             count = sum(len(part.text.split()) for part in (*parts, item))
-            if count > max_words or sum(len(part.samples) for part in (*parts, item)) > 13 * RATE:
+            if count > most or sum(len(part.samples) for part in (*parts, item)) > 13 * RATE:
                 if parts:
                     break
                 continue
@@ -170,7 +171,7 @@ def _noise(generator: np.random.Generator, count: int) -> np.ndarray:
 def _with_noise(samples: np.ndarray, generator: np.random.Generator, strength: float) -> np.ndarray:
     power = max(float(np.sqrt(np.mean(samples**2))), 1e-3)
     if generator.random() < 0.85:
-        ratio = generator.uniform(30 - 22 * strength, 45)
+        ratio = generator.uniform(30 - 30 * strength, 45)
         samples = samples + _noise(generator, len(samples)) * power * 10 ** (-ratio / 20)
     samples = samples / (np.abs(samples).max() + 1e-4) * 10 ** (generator.uniform(-30, 0) / 20)
     return np.round(samples * 32768).astype(np.float32) / 32768

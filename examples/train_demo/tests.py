@@ -17,8 +17,8 @@ from . import pictures, recordings, texts
 from .sound import RATE, heard
 from .voices import ENGINES
 
-RECORDINGS, SILENT, PICTURES, ASKED, CHANGES = 40, 60, 300, 300, 200
-"""How many of each; recordings of each engine and kind."""
+SILENT, PICTURES, ASKED, CHANGES = 60, 300, 300, 200
+"""How many of each."""
 NOISE_DECIBELS = 15
 SOUNDS = ("speech", "noisy", "narrow")
 """As recorded; in white noise; over a telephone: 8000 samples a second."""
@@ -42,7 +42,7 @@ def _speech(work: Path, folder: Path) -> Iterator[dict[str, Any]]:
     for engine in ENGINES:
         for kind in ("new", "unseen"):
             items = recordings.load(recordings.path_of(work / "recordings", engine, kind))
-            for number, item in enumerate(items[:RECORDINGS]):
+            for number, item in enumerate(items):
                 path = folder / f"{engine}-{kind}-{number:03d}.wav"
                 _save(path, item.samples, random, generator, folder.name)
                 yield {"audio": f"{folder.name}/{path.name}", "text": item.text, "set": f"{engine} {kind}"}

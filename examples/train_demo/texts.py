@@ -46,8 +46,8 @@ GOOGLE = (
 """Google's transcription prompt."""
 TRANSCRIBE = {
     "Transcribe the audio.": 0.5,
-    GOOGLE: 0.2,
-    "Transcribe.": 0.1,
+    GOOGLE: 0.15,
+    "Transcribe.": 0.15,
     "Transcribe the following speech segment in English into English text.": 0.1,
     "What was said?": 0.1,
 }
@@ -75,6 +75,8 @@ WORDS = tuple(
     )
 )
 """All words that are spoken."""
+_SALT = 2
+"""With this one each number stands before "meters" and behind "volume" in some text that is trained on."""
 
 
 def random_text(random: Random, *, held_out: bool = False) -> str:
@@ -87,7 +89,7 @@ def random_text(random: Random, *, held_out: bool = False) -> str:
 
 def is_held_out(text: str) -> bool:
     """A fifth of all texts of several words; single words and commands are trained on, or nothing could be."""
-    return text not in COMMANDS and " " in text and zlib.crc32(text.encode()) % 5 == 0
+    return text not in COMMANDS and " " in text and zlib.crc32(text.encode(), _SALT) % 5 == 0
 
 
 def spoken(text: str, random: Random) -> str:

@@ -106,10 +106,9 @@ class Training:
             self._state.step += 1
             if self._rank == 0 and self._state.step % LOG_EVERY == 0:
                 self._log((time.monotonic() - began) / (self._state.step - first))
-            if self._rank == 0 and self._state.step % SAVE_EVERY == 0:
+            if self._state.step % SAVE_EVERY == 0:
                 self._save()
-        if self._rank == 0:
-            self._save()
+        self._save()
 
     def _begin(self) -> None:
         lessons = [lesson for group in batches(self._teacher, STAGES[1], 1234, 4000) for lesson in group]
@@ -202,6 +201,7 @@ class Training:
         print(json.dumps(told), flush=True)
 
     def _save(self) -> None:
+        """All processes call it, the first one writes."""
         path = self._work / CHECKPOINT
         held = {
             "model": self._model.state_dict(),
@@ -209,8 +209,9 @@ class Training:
             "optimiser": self._optimiser.state_dict(),
             "state": asdict(self._state),
         }
-        torch.save(held, path.with_suffix(".new"))
-        path.with_suffix(".new").replace(path)
+        if self._rank == 0:
+            torch.save(held, path.with_suffix(".new"))
+            path.with_suffix(".new").replace(path)
 
     def _restore(self, held: dict[str, Any]) -> None:
         self._model.load_state_dict(held["model"])

@@ -1,0 +1,71 @@
+"""Where in an utterance its words are, by what is heard of them: the likeliest path of CTC, for many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .sound import SILENCE, UNKNOWN
+
+
+def words_so_far(likely: np.ndarray, lengths: Sequence[int], said: Sequence[Sequence[int]]) -> np.ndarray:
+    """How many words were said up to each frame [n], begun ones included; UNKNOWN where there is no path.
+
+    Graves et al., "Connectionist temporal classification", 2006, with the likeliest path in place of their sum.
+
+    Args:
+        likely: log-probabilities [n, words + 1] of the frames of all utterances, one after the other.
+        lengths: frames of each utterance.
+        said: the numbers of its words; SILENCE stands between them.
+    """
+    states = np.full((len(said), 2 * max(map(len, said), default=0) + 1), SILENCE)
+    for row, words in zip(states, said, strict=True):
+        row[1 : 2 * len(words) : 2] = words
+    best, steps = _forward(_emissions(likely, lengths, states), _may_skip(states))
+    path = _backward(best, steps, np.asarray(lengths), np.array([2 * len(words) for words in said]))
+    return np.concatenate([column[:length] for column, length in zip(path.T, lengths, strict=True)])
+
+
+def _emissions(likely: np.ndarray, lengths: Sequence[int], states: np.ndarray) -> np.ndarray:
+    """[frames, utterances, states]; behind the end of an utterance 0."""
+    emissions = np.zeros((max(lengths), *states.shape), np.float32)
+    for number, piece in enumerate(np.split(likely, np.cumsum(lengths)[:-1])):
+        emissions[: len(piece), number] = piece[:, states[number]]
+    return emissions
+
+
+def _may_skip(states: np.ndarray) -> np.ndarray:
+    """Where the silence before a word may be left out: not between two that are the same."""
+    skip = np.zeros(states.shape, bool)
+    skip[:, 3::2] = states[:, 3::2] != states[:, 1:-2:2]
+    return skip
+
+
+def _forward(emissions: np.ndarray, skip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The score of the best path to each state, and by how many states its last step went on."""
+    scores = np.full((len(emissions), *skip.shape, 3), -np.inf, np.float32)
+    best = np.full(emissions.shape, -np.inf, np.float32)
+    best[0, :, :2] = emissions[0, :, :2]
+    for frame in range(1, len(emissions)):
+        before, now = best[frame - 1], scores[frame]
+        now[..., 0] = before
+        now[:, 1:, 1] = before[:, :-1]
+        now[:, 2:, 2] = np.where(skip[:, 2:], before[:, :-2], -np.inf)
+        best[frame] = now.max(-1) + emissions[frame]
+    return best, scores.argmax(-1)
+
+
+def _backward(best: np.ndarray, steps: np.ndarray, lengths: np.ndarray, silent: np.ndarray) -> np.ndarray:
+    """Words so far [frames, utterances], from the last state (silence, or the last word) to the first."""
+    every = np.arange(len(lengths))
+    last = best[lengths - 1, every, silent]
+    word = np.where(silent > 0, best[lengths - 1, every, silent - 1], -np.inf)
+    state = np.where(word > last, silent - 1, silent)
+    known = np.isfinite(np.maximum(last, word))
+    counts = np.full(best.shape[:2], UNKNOWN)
+    for frame in reversed(range(len(best))):
+        inside = known & (frame < lengths)
+        counts[frame, inside] = (state[inside] + 1) // 2
+        state = np.where(inside, state - steps[frame, every, state], state)
+    return counts
