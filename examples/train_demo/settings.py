@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Settings:
     """Of one training."""
 
-    steps: int = 6000
+    steps: int = 7000
     seed: int = 0
     processes: int = 2
     budget: int = 2400
