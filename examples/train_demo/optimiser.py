@@ -19,7 +19,7 @@ class Optimiser:
     """Two optimisers with one rate. Each process moves its share of Muon's matrices, which takes long, for all.
 
     Muon (Jordan et al., 2024, by way of Liu et al., "Muon is scalable for LLM training", 2025, whose updates are as
-    large as AdamW's) needed two thirds of AdamW's steps where both were tried, the first 500, each a fifth longer.
+    large as AdamW's) needed two thirds of AdamW's steps where both were tried, the first 500.
     """
 
     def __init__(self, named: Iterable[tuple[str, torch.nn.Parameter]], decay: float) -> None:

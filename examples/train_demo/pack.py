@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from .lessons import STAGES
 from .report import table
 from .voices import ENGINES
 
@@ -19,7 +20,7 @@ can be shown and tested without a download; nothing about the 12B's accuracy fol
 It hears digits, numbers and a few commands in English, up to 15 s, and writes nothing for silence and noise; names a
 coloured shape and where it is in a picture, answers spoken and typed questions about it, and says what changed between
 two frames of a video. It knows the prompts of `examples/train_demo/texts.py`, Google's transcription prompt among them,
-and nothing else of the world. Its lessons were of at most 14 words: of longer utterances it loses some.
+and nothing else of the world. Its lessons were of at most {longest} words: of longer utterances it loses some.
 
 It was trained from nothing by `examples/train_demo`, with transformers, on drawn pictures and on recordings of:
 
@@ -41,7 +42,8 @@ def pack(work: Path, demo: Path = DEMO) -> None:
     for path in folder.iterdir():
         path.chmod(0o644)  # safetensors are written for their owner alone
     parameters = (folder / "model.safetensors").stat().st_size / 2 / 1e6
-    text = CARD.format(parameters=parameters, voices=_voices(), table=table(work))
+    longest = max(stage.max_words for stage in STAGES)
+    text = CARD.format(parameters=parameters, longest=longest, voices=_voices(), table=table(work))
     (demo / "README.md").write_text(text, encoding="utf-8")
 
 
