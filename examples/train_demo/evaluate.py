@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -82,16 +83,19 @@ def _part(kind: str, value: Any, folder: Path) -> dict[str, Any]:
     return {"type": kind, kind: value}
 
 
-def word_error_rate(told: list[dict[str, Any]]) -> float:
-    """Of all answers together."""
-    total = sum((score(each["answer"], each["heard"], normalizer("none")) for each in told), Score())
-    return total.wer or 0.0
+def word_error_rate(told: list[dict[str, Any]]) -> tuple[float, float]:
+    """Of all answers together, and its standard error, had other recordings been drawn (Cochran, "Sampling", 6.4)."""
+    scores = [score(each["answer"], each["heard"], normalizer("none")) for each in told]
+    total = sum(scores, Score())
+    rate = total.wer or 0.0
+    squares = sum((each.errors - rate * each.words) ** 2 for each in scores)
+    return rate, math.sqrt(squares) / max(total.words, 1)
 
 
 def _wer(told: list[dict[str, Any]]) -> str:
     if not any("audio" in part for part in told[0]["content"]):
         return ""
-    return f"WER {word_error_rate(told):.2%}"
+    return f"WER {word_error_rate(told)[0]:.2%}"
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def table(work: Path) -> str:
     return "\n".join(
         [
             "New recordings and pictures, none of them trained on; greedy, float32, by mlx_gemma4 and by transformers.",
-            "The texts of *unseen* sets were not in training either.",
+            "The texts of *unseen* sets were not in training either. ±: one standard error of drawing recordings.",
             f"One CPU core needed {pace:.2f} s for a second of sound.",
             "",
             *_rows(_together(told)),
@@ -61,7 +61,7 @@ def _rows(told: dict[str, list[dict[str, Any]]]) -> list[str]:
 def _row(name: str, answers: list[dict[str, Any]]) -> str:
     exact = sum(each["heard"] == each["answer"] for each in answers) / len(answers)
     differ = sum(each["heard"] != each["reference"] for each in answers)
-    wer = f"{word_error_rate(answers):.1%}" if name.startswith(SOUNDS) else "–"
+    wer = "{:.1%} ± {:.1%}".format(*word_error_rate(answers)) if name.startswith(SOUNDS) else "–"
     return f"| {name} | {len(answers)} | {exact:.1%} | {wer} | {differ} |"
 
 
