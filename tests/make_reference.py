@@ -6,7 +6,7 @@ With another checkpoint in ``mlx_gemma4/demo``, this is all that has to be run. 
 
 - ``data/demo/golden.json``: what the demo checkpoint answers about every recording, picture and turn, and how its
   tokenizer and its template write some texts (``golden.py`` reads it);
-- ``data/demo/logits.npz``: its logits for three prompts;
+- ``data/demo/logits.npz``: its logits for three prompts, computed in float64 and stored in float32;
 - ``data/reference/rounding.json``: how far float32 logits are from float64 ones, in the reference itself, and the
   demo's bfloat16 logits from its float32 ones.
 
@@ -148,13 +148,14 @@ def demo() -> tuple[dict[str, np.ndarray], dict[str, float]]:
         {name: logits(model, prompt) for name, prompt in prompts.items()}
         for model in (load(DEMO, torch.float32), load(DEMO, torch.bfloat16))
     )
-    exact = load(DEMO, torch.float64)
-    errors = {}
+    widest = load(DEMO, torch.float64)
+    exact, errors = dict[str, np.ndarray](), dict[str, float]()
     for name, prompt in prompts.items():
         with wide():
-            errors[f"demo-{name}"] = float(np.abs(logits(exact, prompt) - narrow[name]).max())
+            exact[name] = logits(widest, prompt)
+        errors[f"demo-{name}"] = float(np.abs(exact[name] - narrow[name]).max())
         errors[f"demo-{name}-bfloat16"] = float(np.abs(narrower[name] - narrow[name]).max())
-    return narrow, errors
+    return {name: each.astype(np.float32) for name, each in exact.items()}, errors
 
 
 class Greedy:
