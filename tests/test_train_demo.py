@@ -91,6 +91,32 @@ def test_a_word_said_twice_counts_twice() -> None:
     assert list(dict.fromkeys(counts)) == [1, 2, 3]
 
 
+def test_long_utterances_are_of_every_length_up_to_15_seconds() -> None:
+    """Of single words as of whole texts, and where a pause is long too; the others are mostly short."""
+    tone = np.full(8000, 8000, np.int16)
+    speech = sound.Speech({"a": [Recording("seven", "a", tone), Recording("turn left", "a", tone)]}, {"a": 1.0})
+    random = Random(6)
+    for apart, words in ((True, 26), (False, 20)):
+        made = [speech.utterance(random, words, words_apart=apart, long=True) for _ in range(200)]
+        lengths = [len(each.text.split()) for each in made]
+        assert max(lengths) == words and np.mean(lengths) == pytest.approx((3 + words) / 2, abs=1.5)
+        assert max(len(each.samples) for each in made) < 15.5 * sound.RATE
+    short = [len(speech.utterance(random, 20, words_apart=False).text.split()) for _ in range(200)]
+    assert np.median(short) < 4
+
+
+def test_a_few_utterances_are_by_voices_of_several_engines() -> None:
+    tones = {name: (8000 * np.sin(np.arange(8000) / slow)).astype(np.int16) for name, slow in (("a", 5), ("b", 50))}
+    each = {
+        name: [Recording(word, name, tone)] for (name, tone), word in zip(tones.items(), ("yes", "no"), strict=True)
+    }
+    speech = sound.Speech(each, {"a": 1.0, "b": 1.0})
+    random = Random(7)
+    made = [speech.utterance(random, 8, words_apart=False, long=True) for _ in range(400)]
+    several = np.mean([{"yes", "no"} <= set(utterance.text.split()) for utterance in made])
+    assert several == pytest.approx(0.1, abs=0.04)
+
+
 def test_words_are_found_where_they_are_likely() -> None:
     """One of them twice, in three utterances at once: the second is too short for its words, the last has none."""
     likely = np.log(np.full((12, 3), 0.01))

@@ -30,6 +30,8 @@ class Stage:
     """Share of utterances that are made of single words, of which it is known when each is said."""
     transcribe: int = 54
     """How often, beside SHARES."""
+    long: float = 0.0
+    """Share of utterances that go on for long (``Speech.utterance``)."""
     alone: bool = False
     """No questions, no answers: only what is hinted at is learned."""
 
@@ -38,7 +40,7 @@ STAGES = (
     Stage(4, 0.2, 0.9, alone=True),
     Stage(3, 0.4, 0.6),
     Stage(6, 0.6, 0.4, transcribe=90),
-    Stage(26, 0.65, 0.3, transcribe=180),
+    Stage(26, 0.65, 0.3, transcribe=180, long=0.25),
 )
 
 
@@ -106,7 +108,8 @@ class Teacher:
         """Say something; what was said."""
         assert self._speech is not None
         apart = random.random() < stage.words_apart
-        utterance = self._speech.utterance(random, stage.max_words, words_apart=apart)
+        long = random.random() < stage.long
+        utterance = self._speech.utterance(random, stage.max_words, words_apart=apart, long=long)
         self.sound(lesson, *heard(utterance, random, stage.strength), utterance.text)
         return utterance.text
 

@@ -14,7 +14,11 @@ from .texts import WORDS
 RATE, FRAME = 16000, 640
 UNKNOWN, SILENCE = -100, 0
 WORD_IDS = {word: number for number, word in enumerate(WORDS, 1)}
-_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
+_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.5)
+_LONGEST_SPEECH, _LONGEST = 13 * RATE, 15 * RATE
+"""Samples of an utterance without its pauses, and with them, at the speed of the recordings."""
+_SEVERAL = 0.1
+"""Share of utterances that are said by voices of several engines."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +46,43 @@ class Speech:
         """A recording of just this text."""
         return _joined([random.choice(self._exact[text])], random)
 
-    def utterance(self, random: Random, max_words: int, *, words_apart: bool) -> Utterance:
-        """Recordings in a row, of words or of whole texts, few or up to ``max_words``; some words twice."""
+    def utterance(self, random: Random, max_words: int, *, words_apart: bool, long: bool = False) -> Utterance:
+        """Recordings in a row, of words or of whole texts, few or up to ``max_words``; some words twice.
+
+        Args:
+            long: go on until a length is reached that is as likely to be ``max_words`` as any other.
+        """
         pool = self._single if words_apart else self._engines
-        engine = random.choices(list(pool), self._weights)[0]
+        engine = self._engine(random)
+        several = random.random() < _SEVERAL
         parts: list[Recording] = []
-        more = 0.9 if words_apart else 0.5
+        more = 1.0 if long else 0.9 if words_apart else 0.5
         most = random.randint(min(3, max_words), max_words)
         while not parts or random.random() < more:
+            if several:
+                engine = self._engine(random)
             item = random.choice(pool[engine])
             if words_apart and parts and random.random() < 0.2:
                 item = random.choice([parts[-1], random.choice(self._exact[parts[-1].text])])
             count = sum(len(part.text.split()) for part in (*parts, item))
-            if count > most or sum(len(part.samples) for part in (*parts, item)) > 13 * RATE:
+            if count > most or sum(len(part.samples) for part in (*parts, item)) > _LONGEST_SPEECH:
                 if parts:
                     break
                 continue
             parts.append(item)
         return _joined(parts, random)
 
+    def _engine(self, random: Random) -> str:
+        return random.choices(list(self._engines), self._weights)[0]
+
 
 def _joined(parts: Sequence[Recording], random: Random) -> Utterance:
     pieces, places, length = [], [], 0
     speed = random.uniform(0.84, 1.2)
+    longest_gap = (_LONGEST - sum(len(part.samples) for part in parts)) // len(parts)
     for number, part in enumerate(parts):
         if number:
-            gap = int(RATE * random.choice(_PAUSES) * random.uniform(0.5, 1.5))
+            gap = min(int(RATE * random.choice(_PAUSES) * random.uniform(0.5, 1.5)), longest_gap)
             pieces.append(np.zeros(gap, np.float32))
             length += gap
             if random.random() < 0.5:
@@ -101,7 +116,7 @@ def heard(utterance: Utterance | None, random: Random, strength: float) -> tuple
         samples, labels = np.zeros(-(-count // FRAME) * FRAME, np.float32), None
     else:
         head = int(RATE * random.choice([0.0, 0.04, 0.15, 0.3, 0.5]) * random.uniform(0.3, 1.3))
-        tail = random.randint(300, 2000) + int(RATE * random.uniform(0.0, 0.5))
+        tail = random.randint(300, 2000) + int(RATE * random.uniform(0.0, random.choice([0.5, 0.5, 0.5, 2.5])))
         count = -(-(head + len(utterance.samples) + tail) // FRAME) * FRAME
         samples = np.zeros(count, np.float32)
         samples[head : head + len(utterance.samples)] = utterance.samples

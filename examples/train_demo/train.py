@@ -143,7 +143,7 @@ class Training:
             if "pictures" in found:
                 loss = loss + help_left * found["pictures"]
             if "counts" in found:
-                loss = loss + 0.5 * help_left * found["counts"]
+                loss = loss + help_left * found["counts"]
             if "words" in found:
                 ramp = min(1, self._state.step / WARM_UP)
                 loss = loss + help_left * (0.5 * ramp * found["sequences"] + found["words"] + found["bands"])
