@@ -40,7 +40,7 @@ STAGES = (
     Stage(4, 0.2, 0.9, alone=True),
     Stage(3, 0.4, 0.6),
     Stage(6, 0.6, 0.4, transcribe=90),
-    Stage(26, 0.65, 0.3, transcribe=180, long=0.25),
+    Stage(36, 0.65, 0.3, transcribe=180, long=0.25),
 )
 
 
