@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.train_demo import pictures, sound, texts
+from examples.train_demo import pictures, sound, tests, texts
 from examples.train_demo.align import words_so_far
 from examples.train_demo.recordings import Recording
 from mlx_gemma4 import Model, Processor
@@ -115,6 +115,17 @@ def test_a_few_utterances_are_by_voices_of_several_engines() -> None:
     made = [speech.utterance(random, 8, words_apart=False, long=True) for _ in range(400)]
     several = np.mean([{"yes", "no"} <= set(utterance.text.split()) for utterance in made])
     assert several == pytest.approx(0.1, abs=0.04)
+
+
+def test_long_test_recordings_say_what_they_should_say() -> None:
+    tone = np.full(12000, 8000, np.int16)
+    items = [Recording(text, "a", tone[:length]) for text, length in (("yes", 8000), ("go back", 12000))]
+    random = Random(8)
+    for _ in range(20):
+        joined = tests.in_a_row(items, random)
+        assert 8 * sound.RATE < len(joined.samples) <= 14 * sound.RATE
+        said = joined.text.replace("go back", "back").split()
+        assert (joined.samples != 0).sum() == sum(8000 if word == "yes" else 12000 for word in said)
 
 
 def test_words_are_found_where_they_are_likely() -> None:

@@ -20,10 +20,16 @@ from mlx_gemma4 import Model, Processor, generate, load
 from mlx_gemma4.evaluate import Score, normalizer, score
 
 from . import texts
-from .reference import Reference
+from .reference import LONGEST, Reference
 
 SHORT = "Transcribe the audio."
-PROMPTS = {"speech": (texts.GOOGLE, SHORT), "noisy": (texts.GOOGLE,), "narrow": (SHORT,), "silence": (texts.GOOGLE,)}
+PROMPTS = {
+    "speech": (texts.GOOGLE, SHORT),
+    "noisy": (texts.GOOGLE,),
+    "narrow": (SHORT,),
+    "long": (texts.GOOGLE,),
+    "silence": (texts.GOOGLE,),
+}
 """What is typed beside each kind of sound."""
 PROCESSES = 2
 _LOADED: dict[Path, tuple[Model, Processor, Reference]] = {}
@@ -72,7 +78,9 @@ def all_tests(folder: Path) -> dict[str, list[dict[str, Any]]]:
 def answer(model: Model, processor: Processor, content: list[dict[str, Any]], folder: Path) -> str:
     """What mlx_gemma4 answers."""
     parts = [_part(kind, value, folder) for part in content for kind, value in part.items()]
-    return generate(model, processor, processor.prompt([{"role": "user", "content": parts}]), max_tokens=40).strip()
+    return generate(
+        model, processor, processor.prompt([{"role": "user", "content": parts}]), max_tokens=LONGEST
+    ).strip()
 
 
 def _part(kind: str, value: Any, folder: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from .network import collate, logits_of, masks, rows_of
 from .sound import FRAME
 from .tokenizer import load_tokenizer
 
-LONGEST = 40
+LONGEST = 80
+"""Tokens of an answer."""
 
 
 class Reference:

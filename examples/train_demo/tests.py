@@ -20,8 +20,10 @@ from .voices import ENGINES
 SILENT, PICTURES, ASKED, CHANGES = 60, 300, 300, 200
 """How many of each."""
 NOISE_DECIBELS = 15
-SOUNDS = ("speech", "noisy", "narrow")
-"""As recorded; in white noise; over a telephone: 8000 samples a second."""
+SOUNDS = ("speech", "noisy", "narrow", "long")
+"""As recorded; in white noise; over a telephone: 8000 samples a second; several recordings in a row, up to 15 s."""
+LONG = 10
+"""How many of these, of each engine and kind of text."""
 
 
 def make_tests(work: Path) -> None:
@@ -42,10 +44,25 @@ def _speech(work: Path, folder: Path) -> Iterator[dict[str, Any]]:
     for engine in ENGINES:
         for kind in ("new", "unseen"):
             items = recordings.load(recordings.path_of(work / "recordings", engine, kind))
+            if folder.name == "long":
+                items = [in_a_row(items, random) for _ in range(LONG)]
             for number, item in enumerate(items):
                 path = folder / f"{engine}-{kind}-{number:03d}.wav"
                 _save(path, item.samples, random, generator, folder.name)
                 yield {"audio": f"{folder.name}/{path.name}", "text": item.text, "set": f"{engine} {kind}"}
+
+
+def in_a_row(items: list[recordings.Recording], random: Random) -> recordings.Recording:
+    """Some of them, with pauses of 0.1 to 0.8 s, as many as there is room for in 10 to 14 s."""
+    room = random.uniform(10, 14) * RATE
+    said, pieces = [], []
+    while True:
+        item, pause = random.choice(items), np.zeros(random.randint(1600, 12800), np.int16)
+        room -= len(item.samples) + len(pause)
+        if room < 0:
+            return recordings.Recording(" ".join(said), items[0].voice, np.concatenate(pieces))
+        said.append(item.text)
+        pieces += [item.samples, pause]
 
 
 def _silence(folder: Path) -> Iterator[dict[str, Any]]:
