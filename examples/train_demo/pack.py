@@ -20,8 +20,7 @@ can be shown and tested without a download; nothing about the 12B's accuracy fol
 It hears digits, numbers and a few commands in English, up to 15 s, and writes nothing for silence and noise; names a
 coloured shape and where it is in a picture, answers spoken and typed questions about it, and says what changed between
 two frames of a video. It knows the prompts of `examples/train_demo/texts.py`, Google's transcription prompt among them,
-and nothing else of the world. Its lessons had at most {longest} words, few of them more than 14: in long
-utterances it loses or repeats some.
+and nothing else of the world. Its lessons had at most {longest} words; in long utterances it loses or repeats some.
 
 It was trained from nothing by `examples/train_demo`, with transformers, on drawn pictures and on recordings of:
 
