@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,16 +49,9 @@ class State:
     """Step at which the stage began."""
 
 
-def train(work: Path, settings: Settings, progress: Callable[[str], None] = print) -> None:
-    """Train until all steps are done, in processes of their own."""
-    context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_process, args=(work, settings, rank)) for rank in range(settings.processes)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    if any(process.exitcode for process in processes):
-        raise RuntimeError(f"a training process ended with {[process.exitcode for process in processes]}")
+def train(work: Path, settings: Settings) -> None:
+    """Train until all steps are done, in processes of their own; when one fails, none goes on."""
+    torch.multiprocessing.spawn(_process, (work, settings), settings.processes)
 
 
 def load_speech(folder: Path) -> Speech:
@@ -68,7 +61,7 @@ def load_speech(folder: Path) -> Speech:
     return Speech(sets, WEIGHTS)
 
 
-def _process(work: Path, settings: Settings, rank: int) -> None:
+def _process(rank: int, work: Path, settings: Settings) -> None:
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=os.environ.get("MASTER_PORT", "29511"))
     distributed.init_process_group("gloo", rank=rank, world_size=settings.processes)
