@@ -1,5 +1,5 @@
 """Losses for training only: what is said in each frame, how many words were said up to there, how loud each band is,
-what is in a picture. Not exported.
+what is in a picture, and where to look for each word of an answer. Not exported.
 
 With the answers' loss alone, a model of this size learns nothing from sound for a long time, and shapes hardly at all.
 """
@@ -21,6 +21,8 @@ from .texts import COLOURS, PLACES, SHAPES
 
 BANDS_LAYER, INSIDE, COUNTS_LAYER = 1, 3, 4
 """Behind which layers bands, words and pictures, and counts of words are to be found."""
+POINTERS = 2
+"""Heads of the last layer that look for the next word of an answer."""
 _BANDS, _WINDOW, _HOP, _FFT = 24, 320, 160, 512
 _SEEN = (len(COLOURS), len(SHAPES), len(PLACES))
 
@@ -40,8 +42,11 @@ class Hints(nn.Module):
         weight[SILENCE] = 0.25
         self.register_buffer("weight", weight)
         self._inside: dict[int, torch.Tensor] = {}
+        self._looks: torch.Tensor | None = None
+        layers = model.model.language_model.layers
         for index in (BANDS_LAYER, INSIDE, COUNTS_LAYER):
-            model.model.language_model.layers[index].register_forward_hook(self._keep(index))
+            layers[index].register_forward_hook(self._keep(index))
+        layers[-1].self_attn.register_forward_hook(self._keep_looks)
 
     def measure(self, frames: torch.Tensor) -> None:
         """Take mean and deviation of each band from frames [n, 640]."""
@@ -51,17 +56,20 @@ class Hints(nn.Module):
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Of sound: word sequences (CTC), the word in each frame, how many there were, and bands; of pictures: what is
-        in them. Means; counts only where that layer was run.
+        in them; of answers: where they look. Means; counts and looks only where these layers were run.
         """
         found = {}
         if len(batch.frames):
             logits = self.words(_normed(self._inside[INSIDE][batch.kinds == AUDIO_KIND])).float()
             found |= self._sound(batch, logits)
             if COUNTS_LAYER in self._inside:
-                found["counts"] = self._counts(batch, logits)
+                so_far = _words_so_far(batch, logits)
+                found["counts"] = self._counts(batch, so_far)
+                found["looks"] = self._pointers(batch, so_far)
         if len(batch.images):
             found["pictures"] = self._pictures(batch)
         self._inside.clear()
+        self._looks = None
         return found
 
     def _sound(self, batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -71,15 +79,24 @@ class Hints(nn.Module):
         bands = F.mse_loss(self.bands(_normed(inside)).float(), target)
         return {"sequences": self._sequences(logits, batch), "words": frame, "bands": bands}
 
-    def _counts(self, batch: Batch, words: torch.Tensor) -> torch.Tensor:
-        """With them an answer can ask for the next word, whichever it is; without, words said twice are lost.
+    def _counts(self, batch: Batch, so_far: torch.Tensor) -> torch.Tensor:
+        """With them an answer can ask for the next word, whichever it is; without, words said twice are lost."""
+        inside = self._inside[COUNTS_LAYER][batch.kinds == AUDIO_KIND]
+        return _where_known(self.counts(_normed(inside)).float(), so_far)
 
-        Inside a text that was recorded whole they follow from what is heard so far.
+    def _pointers(self, batch: Batch, so_far: torch.Tensor) -> torch.Tensor:
+        """What is about to write the k-th word looks at frames up to which k words were said.
+
+        Guided attention (Tachibana et al., 2018, for speech from text), onto the likeliest path instead of a diagonal.
         """
-        logits = self.counts(_normed(self._inside[COUNTS_LAYER][batch.kinds == AUDIO_KIND])).float()
-        heard = words_so_far(words.detach().log_softmax(-1).numpy(), batch.lengths, _numbers(batch.said))
-        labels = torch.where(batch.labels[:, 1] == UNKNOWN, torch.from_numpy(heard), batch.labels[:, 1])
-        return _where_known(logits, labels)
+        assert self._looks is not None
+        counts = torch.full(batch.kinds.shape, UNKNOWN).masked_scatter(batch.kinds == AUDIO_KIND, so_far)
+        seen = (batch.kinds == IMAGE_KIND) | (batch.kinds == VIDEO_KIND)
+        writes = batch.scored & ~seen.any(1, keepdim=True)
+        rows, columns = writes.nonzero(as_tuple=True)
+        there = counts[rows] == writes.cumsum(1)[rows, columns][:, None]
+        share = (self._looks[rows, :POINTERS, columns - 1].float() * there[:, None]).sum(-1)[there.any(1)]
+        return -torch.log(share + 1e-3).mean() if len(share) else self._looks.sum() * 0
 
     def _pictures(self, batch: Batch) -> torch.Tensor:
         """Colour, shape and place, from the mean over a picture's patches."""
@@ -108,6 +125,15 @@ class Hints(nn.Module):
             self._inside[index] = output[0] if isinstance(output, tuple) else output
 
         return hook
+
+    def _keep_looks(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        self._looks = output[1]
+
+
+def _words_so_far(batch: Batch, words: torch.Tensor) -> torch.Tensor:
+    """How many words were said up to each frame. Inside a text that was recorded whole, by what is heard so far."""
+    heard = words_so_far(words.detach().log_softmax(-1).numpy(), batch.lengths, _numbers(batch.said))
+    return torch.where(batch.labels[:, 1] == UNKNOWN, torch.from_numpy(heard), batch.labels[:, 1])
 
 
 def _numbers(said: list[str]) -> list[list[int]]:

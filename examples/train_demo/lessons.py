@@ -13,7 +13,7 @@ from . import pictures, texts
 from .sound import Speech, heard
 
 AUDIO_KIND, IMAGE_KIND, VIDEO_KIND = 3, 1, 2
-SHARES = {"describe": 13, "ask aloud": 16, "changes": 12, "turns": 5}
+SHARES = {"describe": 13, "ask aloud": 16, "changes": 16, "turns": 5}
 """How often each kind of lesson is given, beside transcription (``Stage.transcribe``)."""
 PICTURES_ALONE = 0.2
 """How often a picture is shown where only what is hinted at is learned; otherwise something is said."""

@@ -73,7 +73,7 @@ def _draw(log: Path, path: Path) -> None:
 
     told = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
-    for name in ("spoken", "seen", "sequences", "words", "counts", "bands", "pictures"):
+    for name in ("spoken", "seen", "sequences", "words", "counts", "looks", "bands", "pictures"):
         points = [(line["step"], line[name]) for line in told if name in line]
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
     for before, after in pairwise(told):

@@ -31,7 +31,7 @@ from .sound import Speech
 from .tokenizer import load_tokenizer
 from .voices import ENGINES
 
-WEIGHTS = {"espeak": 0.30, "flite": 0.17, "hibari": 0.13, "pico": 0.12, "piper": 0.14, "kokoro": 0.14}
+WEIGHTS = {"espeak": 0.25, "flite": 0.17, "hibari": 0.12, "pico": 0.12, "piper": 0.13, "kokoro": 0.21}
 """How often each engine is heard."""
 CHECKPOINT, LOG = "training.pt", "training.jsonl"
 WARM_UP, LOG_EVERY, SAVE_EVERY = 150, 25, 250
@@ -136,7 +136,7 @@ class Training:
             if "pictures" in found:
                 loss = loss + help_left * found["pictures"]
             if "counts" in found:
-                loss = loss + help_left * found["counts"]
+                loss = loss + help_left * (found["counts"] + 0.5 * found["looks"])
             if "words" in found:
                 ramp = min(1, self._state.step / WARM_UP)
                 loss = loss + help_left * (0.5 * ramp * found["sequences"] + found["words"] + found["bands"])
