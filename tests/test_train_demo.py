@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from examples.train_demo import pictures, sound, tests, texts
-from examples.train_demo.align import words_so_far
+from examples.train_demo.align import next_words, words_so_far
 from examples.train_demo.recordings import Recording
 from mlx_gemma4 import Model, Processor
 
@@ -137,6 +137,18 @@ def test_words_are_found_where_they_are_likely() -> None:
     np.testing.assert_array_equal(counts[:12], [0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3])
     np.testing.assert_array_equal(counts[12:15], sound.UNKNOWN)
     np.testing.assert_array_equal(counts[15:], 0)
+
+
+def test_each_word_of_an_answer_is_looked_for_where_it_is_heard() -> None:
+    """The second of two that are the same, too; the end of an answer nowhere, and nothing where nothing was said."""
+    no = sound.UNKNOWN
+    counts = np.array([[no, 0, 1, 1, 2, 2, no, no, no, no], [no, 0, 0, no, no, no, no, no, no, no]])
+    writes = np.zeros(counts.shape, bool)
+    writes[0, 7:] = writes[1, 5] = True
+    rows, columns, there = next_words(counts, writes)
+    np.testing.assert_array_equal(rows, [0, 0])
+    np.testing.assert_array_equal(columns, [7, 8])
+    np.testing.assert_array_equal(there.nonzero(), [[0, 0, 1, 1], [2, 3, 4, 5]])
 
 
 def test_noise_alone_says_nothing() -> None:

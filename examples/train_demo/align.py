@@ -1,4 +1,6 @@
-"""Where in an utterance its words are, by what is heard of them: the likeliest path of CTC, for many at once."""
+"""Where in an utterance its words are, by what is heard of them: the likeliest path of CTC, for many at once; and where
+each word of an answer is.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +27,20 @@ def words_so_far(likely: np.ndarray, lengths: Sequence[int], said: Sequence[Sequ
     best, steps = _forward(_emissions(likely, lengths, states), _may_skip(states))
     path = _backward(best, steps, np.asarray(lengths), np.array([2 * len(words) for words in said]))
     return np.concatenate([column[:length] for column, length in zip(path.T, lengths, strict=True)])
+
+
+def next_words(counts: np.ndarray, writes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the word is heard that comes next in an answer: rows and columns [n] of what is written, where [n, L].
+
+    Args:
+        counts: how many words were said up to each position [B, L], UNKNOWN where there is no sound.
+        writes: which positions of a row are its answer [B, L]; the k-th of them is the k-th word. Those that are heard
+            nowhere are left out, the end among them.
+    """
+    rows, columns = writes.nonzero()
+    there = counts[rows] == writes.cumsum(1)[rows, columns][:, None]
+    heard = there.any(1)
+    return rows[heard], columns[heard], there[heard]
 
 
 def _emissions(likely: np.ndarray, lengths: Sequence[int], states: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .align import words_so_far
+from .align import next_words, words_so_far
 from .lessons import AUDIO_KIND, IMAGE_KIND, STAGES, VIDEO_KIND
 from .network import HIDDEN, Batch
 from .sound import SILENCE, UNKNOWN, WORD_IDS
@@ -93,9 +93,8 @@ class Hints(nn.Module):
         counts = torch.full(batch.kinds.shape, UNKNOWN).masked_scatter(batch.kinds == AUDIO_KIND, so_far)
         seen = (batch.kinds == IMAGE_KIND) | (batch.kinds == VIDEO_KIND)
         writes = batch.scored & ~seen.any(1, keepdim=True)
-        rows, columns = writes.nonzero(as_tuple=True)
-        there = counts[rows] == writes.cumsum(1)[rows, columns][:, None]
-        share = (self._looks[rows, :POINTERS, columns - 1].float() * there[:, None]).sum(-1)[there.any(1)]
+        rows, columns, there = map(torch.from_numpy, next_words(counts.numpy(), writes.numpy()))
+        share = (self._looks[rows, :POINTERS, columns - 1].float() * there[:, None]).sum(-1)
         return -torch.log(share + 1e-3).mean() if len(share) else self._looks.sum() * 0
 
     def _pictures(self, batch: Batch) -> torch.Tensor:
