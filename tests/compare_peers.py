@@ -60,7 +60,7 @@ def prompts_of(folder: Path) -> dict[str, Prompt]:
     from mlx_gemma4 import Processor, demo_folder
 
     processor = Processor.from_folder(folder)
-    audio = {"type": "audio", "audio": demo_folder() / "media" / "joe-04.wav"}
+    audio = {"type": "audio", "audio": demo_folder() / "media" / "pico-04.wav"}
     contents = {name: [{"type": "text", "text": TEXT}, *media] for name, media in (("text", []), ("audio", [audio]))}
     return {name: processor.prompt([{"role": "user", "content": content}]) for name, content in contents.items()}
 

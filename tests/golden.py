@@ -78,7 +78,7 @@ def clearest_picture() -> str:
 def is_demo(output: str) -> bool:
     """Whether it is what ``mlx_gemma4 demo`` has to print, as far as the checkpoint's own precision lets one know."""
     pictures = (seen("picture-01.png"), seen("picture-02.png"))
-    answers = [*parts("joe-04.wav"), *pictures, answered("question"), answered("change")]
+    answers = [*parts("pico-04.wav"), *pictures, answered("question"), answered("change")]
     lines, sure = output.splitlines(), [answer.sure for answer in answers]
     return len(lines) == len(sure) and all(map(str.startswith, lines, sure))
 

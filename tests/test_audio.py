@@ -305,7 +305,7 @@ def without_length(path: Path) -> bytes:
 
 def test_mp3_cut_short(tmp_path: Path) -> None:
     """Its first frame tells how long it should have been."""
-    path = write(tmp_path / "a.mp3", np.tile(load_audio(media_file("joe-04.wav")), 2))
+    path = write(tmp_path / "a.mp3", np.tile(load_audio(media_file("pico-04.wav")), 2))
     cut_to(path, path.stat().st_size // 2)
     with pytest.raises(ValueError, match=r"a\.mp3, found \d\.\d\d s: the file is cut short$"):
         load_audio(path)
@@ -354,7 +354,7 @@ def test_mp3_of_any_length(tmp_path: Path, count: int) -> None:
 @pytest.mark.parametrize("name", ["a.wav", "f.wav", "a.flac", "a.ogg", "a.mp3", "a.aiff"])
 def test_truncated_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
     """Cut anywhere, a file raises ValueError or gives sound: never anything else."""
-    data = write(tmp_path / name, load_audio(media_file("joe-04.wav"))[8000:9600], **_subtype(name)).read_bytes()
+    data = write(tmp_path / name, load_audio(media_file("pico-04.wav"))[8000:9600], **_subtype(name)).read_bytes()
     for count in range(0, len(data), max(50, len(data) // 60)):
         assert _refused_or_finite(tmp_path / name, data[:count])
 
@@ -362,7 +362,7 @@ def test_truncated_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a.wav", "f.wav", "a.flac", "a.ogg", "a.mp3", "a.aiff"])
 def test_damaged_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
     """With bytes changed, more often near the start, a file raises ValueError or gives sound."""
-    data = write(tmp_path / name, load_audio(media_file("joe-04.wav"))[8000:9600], **_subtype(name)).read_bytes()
+    data = write(tmp_path / name, load_audio(media_file("pico-04.wav"))[8000:9600], **_subtype(name)).read_bytes()
     source = random.Random(name)
     for _ in range(80):
         damaged = bytearray(data)

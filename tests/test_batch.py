@@ -17,7 +17,7 @@ from mlx_gemma4.live.endpoint import Endpointing
 from mlx_gemma4.live.segments import transcribe
 from mlx_gemma4.sample import Sampler
 
-NAMES = ("hibari-03.wav", "hibari-01.wav", "joe-00.wav", "long-3.wav", "flite-04.wav", "espeak-00.wav")
+NAMES = ("hibari-03.wav", "hibari-01.wav", "pico-00.wav", "long-3.wav", "flite-04.wav", "espeak-00.wav")
 
 
 @pytest.mark.parametrize("checkpoint", ["released", "resaved"])

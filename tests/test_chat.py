@@ -10,7 +10,7 @@ from reference_cases import media_file
 from mlx_gemma4 import Conversation, Model, Processor, Session, generate
 
 PICTURE = [{"type": "image", "image": media_file("picture-01.png")}, {"type": "text", "text": "Describe the image."}]
-SPEECH = [{"type": "text", "text": "Transcribe."}, {"type": "audio", "audio": media_file("joe-04.wav")}]
+SPEECH = [{"type": "text", "text": "Transcribe."}, {"type": "audio", "audio": media_file("pico-04.wav")}]
 
 
 def say(conversation: Conversation, content: object, **options: int) -> str:

@@ -20,7 +20,7 @@ from mlx_gemma4 import __version__, demo_folder, load_audio
 from mlx_gemma4.cli import commands, main, parser
 
 ROOT = Path(__file__).parent.parent
-SPEECH, PACKAGED, PICTURE = (str(media_file(name)) for name in ("hibari-03.wav", "joe-04.wav", "picture-01.png"))
+SPEECH, PACKAGED, PICTURE = (str(media_file(name)) for name in ("hibari-03.wav", "pico-04.wav", "picture-01.png"))
 DIALOGUE = str(media_file("dialogue.wav"))
 DEMO = ["--model", "demo", "--dtype", "float32"]
 """In the precision that the reference's answers are of."""
@@ -70,7 +70,7 @@ def test_transcribing_imports_no_torch_nor_what_it_does_not_use() -> None:
 
 def test_transcribe_writes_text_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", SPEECH, PACKAGED, *DEMO]) == 0
-    assert capsys.readouterr() == (f"{said('hibari-03.wav')}\n{said('joe-04.wav')}\n", "")
+    assert capsys.readouterr() == (f"{said('hibari-03.wav')}\n{said('pico-04.wav')}\n", "")
 
 
 def time(frames: int, point: str) -> str:
@@ -234,13 +234,13 @@ def test_the_examples_run(tmp_path: Path) -> None:
         "ask_about_a_picture.py": f"{DESCRIBE} {seen('picture-01.png').sure}",
         "live_assistant.py": " ms, stop)",
         "live_camera.py": f"0.00 s  {seen('picture-01.png').sure}",
-        "live_transcribe.py": parts("joe-04.wav")[0].sure,
+        "live_transcribe.py": parts("pico-04.wav")[0].sure,
         "quantize_and_upload.py": "the smallest within 0.05 nats is",
     }
     arguments = {
         "live_assistant.py": ["demo", PICTURE, SPEECH],
         "live_camera.py": ["demo", PICTURE],
-        "live_transcribe.py": ["demo", str(media_file("joe-04.wav"))],
+        "live_transcribe.py": ["demo", str(media_file("pico-04.wav"))],
     }
     examples = sorted((ROOT / "examples").glob("*.py"))
     assert [path.name for path in examples] == sorted(told)

@@ -489,8 +489,8 @@ RECORDINGS = {
     "flite-01.wav": 1,
     "hibari-03.wav": 1,
     "hibari-04.wav": 1,
-    "joe-01.wav": 1,
-    "joe-04.wav": 1,
+    "pico-01.wav": 1,
+    "pico-04.wav": 1,
     "long-3.wav": 1,
     "dialogue.wav": 5,
 }

@@ -221,7 +221,7 @@ def test_the_figures() -> None:
 
 def test_the_demo_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two recordings heard rightly, one with a word too many: the table, the notes and the file."""
-    names = ("joe-04.wav", "hibari-03.wav", "espeak-00.wav")
+    names = ("pico-04.wav", "hibari-03.wav", "espeak-00.wav")
     heard = [said(name, "short") for name in names]
     begin, *more = heard[1].split()[:-1] or [""]
     truths = [f"{heard[0].capitalize()}!", " ".join([begin, *more]), heard[2]]
@@ -368,7 +368,7 @@ def test_the_extra_is_named_where_it_is_missing(
 
 def test_live_and_offline_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same utterances, the same texts, two tables, and the work of all."""
-    told = [(name, " ".join(utterances(name, "short"))) for name in ("dialogue.wav", "joe-00.wav")]
+    told = [(name, " ".join(utterances(name, "short"))) for name in ("dialogue.wav", "pico-00.wav")]
     words, count = (
         sum(map(len, each)) for each in ([text.split() for _, text in told], [spans(name) for name, _ in told])
     )

@@ -68,7 +68,7 @@ def test_live_text_is_offline_text(demo: tuple[Model, Processor], name: str) -> 
 def test_arrival_changes_nothing_that_stands(demo: tuple[Model, Processor], seed: int) -> None:
     """Random blocks, late steps, any guessing interval: the same utterances and texts; committed words only grow."""
     random = np.random.default_rng(seed)
-    samples = joined("joe-00.wav", "dialogue.wav", "hibari-03.wav")
+    samples = joined("pico-00.wav", "dialogue.wav", "hibari-03.wav")
     expected = finals(heard(make(demo), samples, [16_000] * 50))
     sizes = (random.integers(0, 40_000, 60) // random.choice([1, 5, 30], 60)).tolist()
     listener = make(demo, guess_every=float(random.choice([0.0, 0.2, 1.0])))
@@ -156,7 +156,7 @@ def test_every_utterance_starts_from_the_instruction(demo: tuple[Model, Processo
 
 def test_a_slow_model_is_late_but_right(demo: tuple[Model, Processor]) -> None:
     """Three times slower than speech: nothing is lost, the backlog is told, and the texts are the same."""
-    samples = joined("joe-00.wav", "hibari-03.wav", "joe-04.wav")
+    samples = joined("pico-00.wav", "hibari-03.wav", "pico-04.wav")
     now = 0.0
 
     def sleep(seconds: float) -> None:
@@ -198,11 +198,11 @@ class Device:
 
 def test_lost_sound_is_told_and_the_rest_goes_on(demo: tuple[Model, Processor]) -> None:
     blocks: list[Any] = []
-    events = list(listen(Device(joined("joe-00.wav")), make(demo), hear=blocks.append))
+    events = list(listen(Device(joined("pico-00.wav")), make(demo), hear=blocks.append))
     [final] = finals(events)
-    assert final.text == offline(demo, joined("joe-00.wav"), final) != ""
+    assert final.text == offline(demo, joined("pico-00.wav"), final) != ""
     assert sum(each.seconds for each in events if isinstance(each, Lost)) == pytest.approx(0.25 * len(blocks))
-    np.testing.assert_array_equal(np.concatenate(blocks), joined("joe-00.wav"))
+    np.testing.assert_array_equal(np.concatenate(blocks), joined("pico-00.wav"))
 
 
 def test_utterances_longer_than_segments_are_refused(demo: tuple[Model, Processor]) -> None:

@@ -63,7 +63,7 @@ def test_media_in_memory_are_media_in_files(demo: tuple[Model, Processor]) -> No
         expected = processor.patches(path)
         for source in (image, np.asarray(image.convert("RGB")), str(path)):
             np.testing.assert_array_equal(processor.patches(source).pixels, expected.pixels)
-    wav = media_file("joe-04.wav")
+    wav = media_file("pico-04.wav")
     samples, _ = soundfile.read(wav, dtype="float32")
     from_file, from_samples = (
         processor.prompt([{"role": "user", "content": [{"type": "audio", "audio": source}]}])

@@ -34,7 +34,7 @@ def windows(samples: np.ndarray) -> list[float]:
 
 def test_frame_has_the_highest_of_the_windows_it_completes() -> None:
     """No window is lost or heard twice: a frame of 640 samples completes one, every fourth two."""
-    samples = load_audio(media_file("joe-01.wav"))[: 8 * 640]
+    samples = load_audio(media_file("pico-01.wav"))[: 8 * 640]
     w = windows(samples)
     assert len(w) == 10
     assert hear(Voice(), samples) == [w[0], w[1], w[2], max(w[3], w[4]), w[5], w[6], w[7], max(w[8], w[9])]
@@ -42,7 +42,7 @@ def test_frame_has_the_highest_of_the_windows_it_completes() -> None:
 
 def test_short_frames_keep_the_last_probability() -> None:
     """A frame that completes no window says what the window before it said; at first, that nobody speaks."""
-    samples = load_audio(media_file("joe-01.wav"))[: 4 * 512]
+    samples = load_audio(media_file("pico-01.wav"))[: 4 * 512]
     w = windows(samples)
     expected = [0.0, w[0], w[0], w[1], w[1], w[2], w[2], w[3]]
     assert hear(Voice(), samples, 256) == expected
@@ -60,7 +60,7 @@ def test_reset_forgets() -> None:
 
 def test_frame_of_another_type_or_read_only() -> None:
     """As sources hand them over: float64, or a view that must not be written to."""
-    samples = load_audio(media_file("joe-01.wav"))
+    samples = load_audio(media_file("pico-01.wav"))
     expected = hear(Voice(), samples)
     wide, locked = Voice(), Voice()
     pieces = frames(samples, 640)
@@ -69,7 +69,7 @@ def test_frame_of_another_type_or_read_only() -> None:
     assert [locked(frame) for frame in pieces] == expected
 
 
-@pytest.mark.parametrize("name", ["espeak-00.wav", "flite-00.wav", "hibari-03.wav", "joe-04.wav"])
+@pytest.mark.parametrize("name", ["espeak-00.wav", "flite-00.wav", "hibari-03.wav", "pico-04.wav"])
 def test_loud_frames_of_a_recording_are_speech(name: str) -> None:
     """The loudest tenth of its frames, with a second of silence before it: probable, and the silence is not."""
     samples = load_audio(media_file(name))

@@ -17,7 +17,7 @@ import numpy as np
 from examples.train_demo.texts import QUESTIONS, WORDS, random_text, spoken
 from examples.train_demo.voices import ENGINES, RATE
 
-TRAIN = {"espeak": 9000, "flite": 3500, "hibari": 3000, "pico": 2000, "piper": 2500, "kokoro": 1500}
+TRAIN = {"espeak": 9000, "flite": 3500, "hibari": 3500, "pico": 3000, "kokoro": 2000}
 """How many recordings are trained on, by engine; as many as its speed allows."""
 TEST = {"new": 40, "unseen": 40, "questions": 40}
 """Of each engine: texts by other dice, texts held out of training, and questions."""

@@ -31,7 +31,7 @@ from .sound import Speech
 from .tokenizer import load_tokenizer
 from .voices import ENGINES
 
-WEIGHTS = {"espeak": 0.25, "flite": 0.17, "hibari": 0.12, "pico": 0.12, "piper": 0.13, "kokoro": 0.21}
+WEIGHTS = {"espeak": 0.27, "flite": 0.18, "hibari": 0.15, "pico": 0.16, "kokoro": 0.24}
 """How often each engine is heard."""
 CHECKPOINT, LOG = "training.pt", "training.jsonl"
 WARM_UP, LOG_EVERY, SAVE_EVERY = 150, 25, 250

