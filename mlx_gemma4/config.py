@@ -12,10 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_gemma4.json_file import read_json, typed
+from mlx_gemma4.checkpoint_file import has_file
+from mlx_gemma4.json_file import (
+    MOST_INT,
+    array,
+    flag,
+    read_json,
+    real,
+    shown,
+    table,
+    token_id,
+    token_ids,
+    typed,
+    whole,
+)
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"
+
+MOST_LAYERS = 1024
+"""Building a layer takes a millisecond; the 12B has 48."""
 
 DEFAULT_EPS = 1e-6
 """Norm epsilon where the vision or audio part names none: the reference's default (an epsilon is no size)."""
@@ -119,7 +135,7 @@ class Config:
         Raises:
             ValueError: The file is missing, is not JSON, or lacks a size; the message names it.
         """
-        if not path.is_file():
+        if not has_file(path):
             raise ValueError(
                 f"Expected a checkpoint folder with a config.json, found none at {path}; "
                 "name a folder that holds one, a Hugging Face repo id, or 'demo'"
@@ -136,7 +152,7 @@ class Config:
         """
         model_type = raw.get("model_type")
         if not str(model_type).startswith("gemma4"):
-            raise ValueError(f"Expected a Gemma 4 12B checkpoint (model_type gemma4_unified), got {model_type!r}")
+            raise ValueError(f"Expected a Gemma 4 12B checkpoint (model_type gemma4_unified), got {shown(model_type)}")
         if raw.get("tie_word_embeddings") is False:
             raise ValueError("Expected tied word embeddings, got tie_word_embeddings = false in config.json")
         vision, audio = raw.get("vision_config"), raw.get("audio_config")
@@ -145,14 +161,14 @@ class Config:
             vision_config=None if vision is None else _vision_config(_table(raw, "vision_config", "config.json")),
             audio_config=None if audio is None else _audio_config(_table(raw, "audio_config", "config.json")),
             token_ids=TokenIds(
-                image=raw.get("image_token_id"),
-                audio=raw.get("audio_token_id"),
-                video=raw.get("video_token_id"),
-                image_begin=raw.get("boi_token_id"),
-                image_end=raw.get("eoi_token_id"),
-                audio_begin=raw.get("boa_token_id"),
+                image=_token_id(raw, "image_token_id"),
+                audio=_token_id(raw, "audio_token_id"),
+                video=_token_id(raw, "video_token_id"),
+                image_begin=_token_id(raw, "boi_token_id"),
+                image_end=_token_id(raw, "eoi_token_id"),
+                audio_begin=_token_id(raw, "boa_token_id"),
                 # released configs spell this one differently
-                audio_end=raw.get("eoa_token_index", raw.get("eoa_token_id")),
+                audio_end=_token_id(raw, "eoa_token_index" if "eoa_token_index" in raw else "eoa_token_id"),
             ),
             quantization=_quantization(raw),
         )
@@ -172,55 +188,53 @@ class GenerationConfig:
     @classmethod
     def from_file(cls, path: Path) -> GenerationConfig:
         """Read the file; where there is none, greedy decoding with nothing suppressed."""
-        if not path.is_file():
+        if not has_file(path):
             return cls()
-        raw = read_json(path)
-        temperature = raw.get("temperature")
-        samples = raw.get("do_sample", temperature is not None)
-        with typed(path):
-            return cls(
-                eos_token_ids=token_id_list(raw.get("eos_token_id")),
-                suppress_tokens=token_id_list(raw.get("suppress_tokens")),
-                temperature=float(1.0 if temperature is None else temperature) if samples else 0.0,
-                top_k=int(raw.get("top_k") or 0),
-                top_p=float(raw.get("top_p") or 1.0),
-            )
-
-
-def token_id_list(value: int | list[int] | None) -> tuple[int, ...]:
-    """A config's token id field, which may hold one id, several, or none, as a tuple."""
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, int) else tuple(value)
+        raw = {key: value for key, value in read_json(path).items() if value is not None}
+        temperature = real(raw.get("temperature", 1.0), f"'temperature' in {path}")
+        samples = flag(raw.get("do_sample", "temperature" in raw), f"'do_sample' in {path}")
+        return cls(
+            eos_token_ids=token_ids(raw.get("eos_token_id"), f"'eos_token_id' in {path}"),
+            suppress_tokens=token_ids(raw.get("suppress_tokens"), f"'suppress_tokens' in {path}"),
+            temperature=temperature if samples else 0.0,
+            top_k=whole(raw.get("top_k", 0), f"'top_k' in {path}", least=0),
+            top_p=real(raw.get("top_p", 1.0), f"'top_p' in {path}", most=1.0) or 1.0,
+        )
 
 
 def _missing(key: str, where: str) -> ValueError:
     return ValueError(f"Expected {key!r} in {where}, found none; the checkpoint's config.json is incomplete")
 
 
-def _need(table: Mapping[str, Any], key: str, where: str) -> Any:
-    if table.get(key) is None:
+def _need(raw: Mapping[str, Any], key: str, where: str) -> Any:
+    if raw.get(key) is None:
         raise _missing(key, where)
-    return table[key]
+    return raw[key]
 
 
-def _eps(table: Mapping[str, Any]) -> float:
-    value = table.get("rms_norm_eps")
-    return DEFAULT_EPS if value is None else float(value)
+def _eps(raw: Mapping[str, Any], where: str) -> float:
+    value = raw.get("rms_norm_eps")
+    return DEFAULT_EPS if value is None else real(value, f"'rms_norm_eps' in {where}", most=1.0)
 
 
-def _int(table: Mapping[str, Any], key: str, where: str) -> int:
-    value = _need(table, key, where)
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise ValueError(f"Expected a positive whole number for {key!r} in {where}, got {value!r}")
-    return value
+def _int(raw: Mapping[str, Any], key: str, where: str, most: int = MOST_INT) -> int:
+    return whole(_need(raw, key, where), f"{key!r} in {where}", most=most)
 
 
 def _table(raw: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    value = _need(raw, key, where)
-    if not isinstance(value, dict):
-        raise ValueError(f"Expected an object for {key!r} in {where}, got {value!r}")
-    return value
+    return table(_need(raw, key, where), f"{key!r} in {where}")
+
+
+def _positive(value: object, name: str) -> float:
+    number = real(value, name)
+    if number == 0:
+        raise ValueError(f"Expected a number above 0 for {name}, got {shown(value)}")
+    return number
+
+
+def _token_id(raw: Mapping[str, Any], key: str) -> int | None:
+    value = raw.get(key)
+    return None if value is None else token_id(value, f"{key!r} in config.json")
 
 
 def _quantization(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -233,7 +247,7 @@ def _quantization(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if "bits" not in block or ("quant_method" in block and not own):
         method = block.get("quant_method")
         raise ValueError(
-            f"Expected MLX quantization or none in config.json, got quant_method {method!r}; "
+            f"Expected MLX quantization or none in config.json, got quant_method {shown(method)}; "
             "use the bf16 checkpoint, or one converted to MLX"
         )
     return block
@@ -242,7 +256,6 @@ def _quantization(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _text_config(raw: Mapping[str, Any]) -> TextConfig:
     where = "text_config"
     _refuse_other_models(raw)
-    eos = raw.get("eos_token_id")
     softcap = raw.get("final_logit_softcapping")
     return TextConfig(
         hidden_size=_int(raw, "hidden_size", where),
@@ -250,12 +263,14 @@ def _text_config(raw: Mapping[str, Any]) -> TextConfig:
         num_attention_heads=_int(raw, "num_attention_heads", where),
         vocab_size=_int(raw, "vocab_size", where),
         sliding_window=_int(raw, "sliding_window", where),
-        rms_norm_eps=float(_need(raw, "rms_norm_eps", where)),
-        final_logit_softcapping=None if softcap is None else float(softcap),
+        rms_norm_eps=real(_need(raw, "rms_norm_eps", where), f"'rms_norm_eps' in {where}", most=1.0),
+        final_logit_softcapping=None
+        if softcap is None
+        else _positive(softcap, f"'final_logit_softcapping' in {where}"),
         layers=_layers(raw),
         rope=_rope(raw),
         image_blocks=raw.get("use_bidirectional_attention") == "vision",
-        eos_token_ids=token_id_list(eos),
+        eos_token_ids=token_ids(raw.get("eos_token_id"), f"'eos_token_id' in {where}"),
     )
 
 
@@ -263,11 +278,11 @@ def _refuse_other_models(raw: Mapping[str, Any]) -> None:
     """Features of other Gemma 4 sizes, which this model does not have: running without them would be wrong."""
     for key in ("num_kv_shared_layers", "hidden_size_per_layer_input", "enable_moe_block"):
         if raw.get(key):
-            raise ValueError(f"Expected a Gemma 4 12B checkpoint, got one of another size ({key} = {raw[key]!r})")
+            raise ValueError(f"Expected a Gemma 4 12B checkpoint, got one of another size ({key} = {shown(raw[key])})")
     if raw.get("use_bidirectional_attention") not in ("vision", None):
         raise ValueError(
             "Expected use_bidirectional_attention 'vision' or null in text_config, "
-            f"got {raw['use_bidirectional_attention']!r}"
+            f"got {shown(raw['use_bidirectional_attention'])}"
         )
     if raw.get("tie_word_embeddings") is False:
         raise ValueError("Expected tied word embeddings, got tie_word_embeddings = false in text_config")
@@ -275,17 +290,17 @@ def _refuse_other_models(raw: Mapping[str, Any]) -> None:
         raise ValueError("Expected attention without biases, got attention_bias = true in text_config")
     activation = raw.get("hidden_activation")
     if activation != "gelu_pytorch_tanh":
-        raise ValueError(f"Expected hidden_activation 'gelu_pytorch_tanh' in text_config, got {activation!r}")
+        raise ValueError(f"Expected hidden_activation 'gelu_pytorch_tanh' in text_config, got {shown(activation)}")
 
 
 def _layers(raw: Mapping[str, Any]) -> tuple[LayerConfig, ...]:
-    count = _int(raw, "num_hidden_layers", "text_config")
-    types = _need(raw, "layer_types", "text_config")
+    count = _int(raw, "num_hidden_layers", "text_config", most=MOST_LAYERS)
+    types = array(_need(raw, "layer_types", "text_config"), "'layer_types' in text_config")
     if len(types) != count:
         raise ValueError(f"Expected {count} layer_types in text_config (num_hidden_layers), got {len(types)}")
-    unknown = set(types) - {SLIDING, FULL}
+    unknown = [each for each in types if each not in (SLIDING, FULL)]
     if unknown:
-        raise ValueError(f"Expected layer_types {SLIDING!r} or {FULL!r} in text_config, got {sorted(unknown)}")
+        raise ValueError(f"Expected layer_types {SLIDING!r} or {FULL!r} in text_config, got {shown(unknown)}")
     return tuple(_layer(raw, index, layer_type) for index, layer_type in enumerate(types))
 
 
@@ -294,7 +309,9 @@ def _layer(raw: Mapping[str, Any], index: int, layer_type: str) -> LayerConfig:
     k_eq_v = bool(raw.get("attention_k_eq_v")) and layer_type == FULL
     sizes, kv_heads_key, head_dim_key = raw, "num_key_value_heads", "head_dim"
     if raw.get("per_layer_config") is not None:
-        own = raw["per_layer_config"].get(str(index), {})
+        own = table(
+            _table(raw, "per_layer_config", where).get(str(index), {}), f"a layer of 'per_layer_config' in {where}"
+        )
         sizes = {**raw, **own}
         if own or layer_type == FULL:
             where = f"text_config.per_layer_config[{str(index)!r}]"
@@ -303,7 +320,13 @@ def _layer(raw: Mapping[str, Any], index: int, layer_type: str) -> LayerConfig:
     elif layer_type == FULL:
         head_dim_key = "global_head_dim"
         kv_heads_key = "num_global_key_value_heads" if k_eq_v else kv_heads_key
-    return LayerConfig(layer_type, _int(sizes, head_dim_key, where), _int(sizes, kv_heads_key, where), k_eq_v)
+    kv_heads, heads = _int(sizes, kv_heads_key, where), _int(raw, "num_attention_heads", "text_config")
+    if heads % kv_heads:
+        raise ValueError(f"Expected {kv_heads_key!r} in {where} to divide the {heads} attention heads, got {kv_heads}")
+    head_dim = _int(sizes, head_dim_key, where)
+    if head_dim % 2:
+        raise ValueError(f"Expected an even number for {head_dim_key!r} in {where}, got {head_dim}")
+    return LayerConfig(layer_type, head_dim, kv_heads, k_eq_v)
 
 
 def _rope(raw: Mapping[str, Any]) -> dict[str, RopeConfig]:
@@ -313,11 +336,14 @@ def _rope(raw: Mapping[str, Any]) -> dict[str, RopeConfig]:
         if layer_type not in raw["layer_types"]:
             continue
         where = f"text_config.rope_parameters.{layer_type}"
-        table = _table(tables, layer_type, "text_config.rope_parameters")
-        if table.get("rope_type") != expected:
-            raise ValueError(f"Expected rope_type {expected!r} in {where}, got {table.get('rope_type')!r}")
-        share = _need(table, "partial_rotary_factor", where) if expected == "proportional" else 1.0
-        rope[layer_type] = RopeConfig(float(_need(table, "rope_theta", where)), float(share))
+        own = _table(tables, layer_type, "text_config.rope_parameters")
+        if own.get("rope_type") != expected:
+            raise ValueError(f"Expected rope_type {expected!r} in {where}, got {shown(own.get('rope_type'))}")
+        share = _need(own, "partial_rotary_factor", where) if expected == "proportional" else 1.0
+        rope[layer_type] = RopeConfig(
+            _positive(_need(own, "rope_theta", where), f"'rope_theta' in {where}"),
+            real(share, f"'partial_rotary_factor' in {where}", most=1.0),
+        )
     return rope
 
 
@@ -331,7 +357,7 @@ def _vision_config(raw: Mapping[str, Any]) -> VisionConfig:
         model_patch_size=side,
         mm_embed_dim=_int(raw, "mm_embed_dim", where),
         mm_posemb_size=_int(raw, "mm_posemb_size", where),
-        rms_norm_eps=_eps(raw),
+        rms_norm_eps=_eps(raw, where),
     )
 
 
@@ -339,4 +365,4 @@ def _audio_config(raw: Mapping[str, Any]) -> AudioConfig:
     where = "audio_config"
     names = [name for name in ("audio_embed_dim", "audio_samples_per_token") if raw.get(name) is not None]
     size = _int(raw, (names or ["audio_embed_dim"])[0], where)
-    return AudioConfig(audio_embed_dim=size, rms_norm_eps=_eps(raw))
+    return AudioConfig(audio_embed_dim=size, rms_norm_eps=_eps(raw, where))

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from mlx_gemma4 import audio, clip, image, video
+from mlx_gemma4.checkpoint_file import has_file
 from mlx_gemma4.config import Config, GenerationConfig
 from mlx_gemma4.film import Film
-from mlx_gemma4.json_file import read_json, typed
+from mlx_gemma4.json_file import read_json, table, whole
 from mlx_gemma4.prompt import AUDIO, IMAGE, TEXT, VIDEO, Prompt
 from mlx_gemma4.template import ChatTemplate, Message
 from mlx_gemma4.tokenizer import Tokenizer, load_tokenizer
@@ -27,6 +28,9 @@ AudioSource = str | os.PathLike[str] | np.ndarray
 VideoSource = str | os.PathLike[str] | VideoFile | tuple[np.ndarray, float] | Film
 
 MEDIA = ("image", "audio", "video")
+
+MOST_IMAGE_TOKENS, MOST_VIDEO_FRAMES, MOST_AUDIO_TOKENS = 1120, 256, 15_000
+"""What a checkpoint's limits may be at most, for memory: a larger budget enlarges each picture to fill it."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,24 @@ class Limits:
     @classmethod
     def from_file(cls, path: Path) -> Limits:
         """Read the file; what it does not say (MLX conversions drop much of it) stays at the default."""
-        if not path.is_file():
+        if not has_file(path):
             return cls()
         raw = read_json(path)
-        images, videos = raw.get("image_processor") or {}, raw.get("video_processor") or {}
-        with typed(path):
-            said = {
-                "image_tokens": images.get("max_soft_tokens"),
-                "video_tokens": videos.get("max_soft_tokens"),
-                "video_frames": videos.get("num_frames"),
-                "audio_tokens": raw.get("audio_seq_length"),
+        images = table(raw.get("image_processor") or {}, f"'image_processor' in {path}")
+        videos = table(raw.get("video_processor") or {}, f"'video_processor' in {path}")
+        said = {
+            "image_tokens": ("max_soft_tokens", images, MOST_IMAGE_TOKENS),
+            "video_tokens": ("max_soft_tokens", videos, MOST_IMAGE_TOKENS),
+            "video_frames": ("num_frames", videos, MOST_VIDEO_FRAMES),
+            "audio_tokens": ("audio_seq_length", raw, MOST_AUDIO_TOKENS),
+        }
+        return cls(
+            **{
+                name: whole(source[key], f"{key!r} in {path}", most=most)
+                for name, (key, source, most) in said.items()
+                if source.get(key) is not None
             }
-            return cls(**{name: int(value) for name, value in said.items() if value is not None})
+        )
 
 
 class Processor:

@@ -320,24 +320,54 @@ def test_no_generation_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "message"),
     [
-        ("config.json", {"text_config": {"layer_types": 5}}),
-        ("config.json", {"text_config": {"final_logit_softcapping": [30]}}),
-        ("generation_config.json", {"eos_token_id": 1.5}),
-        ("processor_config.json", {"image_processor": {"max_soft_tokens": [70]}}),
-        ("processor_config.json", {"image_processor": 70}),
+        ("config.json", {"text_config": {"layer_types": 5}}, "a list for 'layer_types' in text_config, got 5"),
+        ("config.json", {"text_config": {"layer_types": [[1]] * 12}}, "layer_types .* in text_config, got"),
+        ("config.json", {"text_config": {"final_logit_softcapping": [30]}}, "a number .*'final_logit_softcapping' in"),
+        ("config.json", {"text_config": {"final_logit_softcapping": 0}}, "a number above 0 for 'final_logit_softcap"),
+        (
+            "config.json",
+            {"text_config": {"rms_norm_eps": float("nan")}},
+            "a number .*'rms_norm_eps' in text_.*, got nan",
+        ),
+        ("config.json", {"text_config": {"rms_norm_eps": 10**400}}, "a number .*'rms_norm_eps' in text_.*, got 1000"),
+        ("config.json", {"text_config": {"head_dim": 15}}, "an even number for 'head_dim' in text_config, got 15"),
+        ("config.json", {"text_config": {"num_key_value_heads": 3}}, "'num_key_value_heads' in .* to divide the 4"),
+        ("config.json", {"text_config": {"num_hidden_layers": 10**9}}, "at most 1024 for 'num_hidden_layers' in text_"),
+        ("config.json", {"text_config": {"hidden_size": 10**10}}, "at most 2147483647 for 'hidden_size' in text_conf"),
+        ("config.json", {"text_config": {"eos_token_id": [1.0]}}, "of 0 or more for 'eos_token_id' in text_config, "),
+        ("config.json", {"image_token_id": 7.5}, "of 0 or more for 'image_token_id' in config.json, got 7.5"),
+        ("config.json", {"audio_token_id": True}, "of 0 or more for 'audio_token_id' in config.json, got True"),
+        ("config.json", {"boi_token_id": "7"}, "of 0 or more for 'boi_token_id' in config.json, got '7'"),
+        ("config.json", {"model_type": ["gemma4"]}, r"\(model_type gemma4_unified\), got \['gemma4'\]"),
+        ("generation_config.json", {"eos_token_id": 1.5}, "of 0 or more for 'eos_token_id' in {path}, got 1.5"),
+        ("generation_config.json", {"suppress_tokens": [[1]]}, "'suppress_tokens' in {path}, got \\[1\\]"),
+        ("generation_config.json", {"eos_token_id": [1] * 5000}, "at most 4096 token ids for 'eos_token_id' in {path}"),
+        ("generation_config.json", {"temperature": float("inf")}, "'temperature' in {path}, got inf"),
+        ("generation_config.json", {"do_sample": "no"}, "true or false for 'do_sample' in {path}, got 'no'"),
+        ("generation_config.json", {"top_p": 2}, "from 0 to 1 for 'top_p' in {path}, got 2"),
+        ("processor_config.json", {"image_processor": {"max_soft_tokens": [70]}}, "'max_soft_tokens' in {path}, got"),
+        (
+            "processor_config.json",
+            {"image_processor": {"max_soft_tokens": 10**9}},
+            "at most 1120 for 'max_soft_tokens'",
+        ),
+        ("processor_config.json", {"video_processor": {"num_frames": -1}}, "'num_frames' in {path}, got -1"),
+        ("processor_config.json", {"audio_seq_length": 10**7}, "at most 15000 for 'audio_seq_length' in {path}, got"),
+        ("processor_config.json", {"image_processor": 70}, "an object for 'image_processor' in {path}, got 70"),
     ],
 )
-def test_values_of_another_type_name_the_file(tmp_path: Path, name: str, content: dict[str, Any]) -> None:
-    """A list where a number belongs, and the like."""
+def test_values_of_another_type_are_named(tmp_path: Path, name: str, content: dict[str, Any], message: str) -> None:
+    """A list where a number belongs, and the like; sizes that no checkpoint has."""
     told = json.loads((REFERENCE / "released" / "checkpoint" / name).read_text())
     for key, value in content.items():
         told[key] = {**told[key], **value} if isinstance(value, dict) else value
     (tmp_path / name).write_text(json.dumps(told))
     readers = {"config": Config, "generation_config": GenerationConfig, "processor_config": Limits}
-    with pytest.raises(ValueError, match=f"Expected values of the usual types in .*{name}"):
+    with pytest.raises(ValueError, match=message.format(path=tmp_path / name)) as raised:
         readers[Path(name).stem].from_file(tmp_path / name)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
 
 
 def test_an_epsilon_of_null_is_the_references_default() -> None:
