@@ -11,6 +11,7 @@ from typing import Any
 
 from mlx_gemma4.config import FULL, Config
 from mlx_gemma4.hub import FILES
+from mlx_gemma4.per_layer import per_layer_sizes
 
 from .plan import Step
 from .record import NAME as RECORD
@@ -99,10 +100,10 @@ def _released(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
 def _drafter(raw: Mapping[str, Any]) -> dict[str, Any]:
     """mlx-vlm has defaults of other sizes for these two."""
     text = {"hidden_size_per_layer_input": 0, **raw["text_config"]}
+    own = per_layer_sizes(text, len(text["layer_types"]))
     for index, kind in enumerate(text["layer_types"]):
-        own = (text.get("per_layer_config") or {}).get(str(index), {})
-        if kind == FULL and "head_dim" in own:
-            text["global_head_dim"] = own["head_dim"]
+        if kind == FULL and "head_dim" in own.get(index, {}):
+            text["global_head_dim"] = own[index]["head_dim"]
     return {**raw, "text_config": text}
 
 

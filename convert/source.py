@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from mlx_gemma4.config import Config
 from mlx_gemma4.json_file import read_json, typed
+from mlx_gemma4.per_layer import per_layer_sizes
 from mlx_gemma4.weights import config_of, model_name, parameter_shapes, weight_files
 
 from .record import DRAFTER
@@ -83,8 +84,10 @@ def _without_quantization(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_drafter(raw: Mapping[str, Any], path: Path) -> None:
     """The drafter is converted, not run: of its config only this is needed."""
-    if not (raw.get("text_config") or {}).get("layer_types"):
+    text = raw.get("text_config") or {}
+    if not text.get("layer_types"):
         raise ValueError(f"Expected layer_types in text_config in {path}, found none")
+    per_layer_sizes(text, len(text["layer_types"]))
 
 
 def _entries(folder: Path, *, is_drafter: bool) -> dict[str, Entry]:

@@ -1,7 +1,7 @@
 """What a checkpoint's ``config.json`` says: sizes, layer types and token ids, as frozen dataclasses.
 
 Two dialects exist and both are read: the released one (``global_head_dim``, ``num_global_key_value_heads``)
-and the one that transformers 5.23 saves (``per_layer_config``). No size has a default: a missing one is an
+and the one that transformers saves since 5.23 (``per_layer_config``). No size has a default: a missing one is an
 error that names it. Fields carry the names of ``config.json``.
 """
 
@@ -26,6 +26,7 @@ from mlx_gemma4.json_file import (
     typed,
     whole,
 )
+from mlx_gemma4.per_layer import per_layer_sizes
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"
@@ -301,17 +302,19 @@ def _layers(raw: Mapping[str, Any]) -> tuple[LayerConfig, ...]:
     unknown = [each for each in types if each not in (SLIDING, FULL)]
     if unknown:
         raise ValueError(f"Expected layer_types {SLIDING!r} or {FULL!r} in text_config, got {shown(unknown)}")
-    return tuple(_layer(raw, index, layer_type) for index, layer_type in enumerate(types))
+    own = None if raw.get("per_layer_config") is None else per_layer_sizes(raw, count)
+    return tuple(
+        _layer(raw, index, layer_type, None if own is None else own.get(index, {}))
+        for index, layer_type in enumerate(types)
+    )
 
 
-def _layer(raw: Mapping[str, Any], index: int, layer_type: str) -> LayerConfig:
+def _layer(raw: Mapping[str, Any], index: int, layer_type: str, own: Mapping[str, Any] | None) -> LayerConfig:
+    """``own`` are the layer's sizes in ``per_layer_config``; None in the released dialect, which has no such table."""
     where = "text_config"
     k_eq_v = bool(raw.get("attention_k_eq_v")) and layer_type == FULL
     sizes, kv_heads_key, head_dim_key = raw, "num_key_value_heads", "head_dim"
-    if raw.get("per_layer_config") is not None:
-        own = table(
-            _table(raw, "per_layer_config", where).get(str(index), {}), f"a layer of 'per_layer_config' in {where}"
-        )
+    if own is not None:
         sizes = {**raw, **own}
         if own or layer_type == FULL:
             where = f"text_config.per_layer_config[{str(index)!r}]"
