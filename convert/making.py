@@ -65,6 +65,8 @@ def make(job: Job, target: Path, *, overwrite: bool = False, verify: bool = Fals
     if verify and job.source.config is None:
         raise ValueError(f"Expected a model of its own to measure, {job.name} is a drafter; leave out --verify")
     with Unfinished(target, fingerprint(job.source, job.plan), overwrite=overwrite) as unfinished:
+        if not unfinished.is_locked:
+            note(f"The disk of {target} has no file locks: do not start a second conversion to the same folder")
         try:
             _write(job, unfinished, note)
             record = make_record(job)
@@ -131,6 +133,6 @@ def _can_hear(source: Path, note: Note) -> bool:
         note(f"Word error rates are left out: {size_text(size)} of {source} do not fit in memory")
         return False
     if find_spec("jiwer") is None or find_spec("whisper_normalizer") is None:
-        note("Word error rates are left out: they need the [eval] extra (pip install 'mlx-gemma4[eval]')")
+        note("Word error rates are left out: they need two packages (pip install jiwer whisper-normalizer)")
         return False
     return True

@@ -5,6 +5,7 @@ It grows beside its place in ``NAME.partial``, with a file that says how far it 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -20,6 +21,8 @@ from .exchange import exchange
 
 _CHECKPOINT, _PROGRESS, _LOCK, _REPLACED = "checkpoint", "progress.json", "lock", "replaced"
 """What lies in ``NAME.partial``."""
+_NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
+"""What network disks answer that have no locks."""
 
 
 class Unfinished:
@@ -27,6 +30,9 @@ class Unfinished:
 
     Args:
         plan: What is being written, as a text that is the same when, and only when, the result is.
+
+    Attributes:
+        is_locked: False on a disk without file locks, as some network disks are.
 
     Raises:
         ValueError: The target exists and may not be replaced, cannot be written, or another process is writing it.
@@ -39,7 +45,7 @@ class Unfinished:
         self._place = target.resolve()
         self._root = partial_of(target)
         self.folder = self._root / _CHECKPOINT
-        self._lock = _locked(self._root, target)
+        self._lock, self.is_locked = _locked(self._root, target)
         try:
             _check_free(target, overwrite)  # another process may have put it there since
         except ValueError:
@@ -145,15 +151,15 @@ def _mend(target: Path) -> None:
     root, place = partial_of(target), target.resolve()
     if not root.is_dir():
         return
-    with _locked(root, target):
+    with _locked(root, target)[0]:
         if (root / _REPLACED).exists() and not place.exists():
             (root / _CHECKPOINT).rename(place)
         if not ((root / _PROGRESS).is_file() and (root / _CHECKPOINT).is_dir()):
             _remove(root)
 
 
-def _locked(root: Path, target: Path) -> TextIO:
-    """The lock of a growing folder, held until it is closed."""
+def _locked(root: Path, target: Path) -> tuple[TextIO, bool]:
+    """The lock of a growing folder, held until it is closed; and whether the disk has locks."""
     path = root / _LOCK
     while True:
         root.mkdir(parents=True, exist_ok=True)
@@ -162,9 +168,13 @@ def _locked(root: Path, target: Path) -> TextIO:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.close()
-            raise ValueError(f"Expected to be alone in writing {target}, another conversion is at it") from error
+            raise ValueError(f"Another conversion is writing {target}; wait for it or name another folder") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return lock, False
         if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-            return lock
+            return lock, True
         lock.close()  # its owner has ended, and removed it, since it was opened
 
 

@@ -133,7 +133,7 @@ def check_extra() -> None:
         import jiwer  # noqa: F401
         import whisper_normalizer.english  # noqa: F401
     except ImportError as error:
-        raise ImportError("Error rates need the [eval] extra: pip install 'mlx-gemma4[eval]'") from error
+        raise ImportError("Error rates need two packages: pip install jiwer whisper-normalizer") from error
 
 
 def normalizer(name: str = "whisper", language: str = "English") -> Normalizer:

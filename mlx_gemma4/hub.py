@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,7 +14,11 @@ from mlx_gemma4.json_file import read_json
 DEMO = "demo"
 DEFAULT_MODEL = "mlx-community/gemma-4-12B-it-4bit"
 """What runs when nothing is named."""
+DEFAULT_REVISION = "73bcf09092aa277861d5a191b989b666f7f32e8f"
+"""The commit of DEFAULT_MODEL that runs unless another revision is named: 6.74 GB, where earlier ones had 11 GB."""
 MODEL_VARIABLE = "MLX_GEMMA4_MODEL"
+
+ELSEWHERE = "set HF_HOME to a folder on another disk"
 
 FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model")
 """What a checkpoint is made of; a repo may hold more, which is not downloaded."""
@@ -33,28 +38,33 @@ def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = No
     """The folder of a checkpoint, downloaded if need be.
 
     Args:
-        name: ``"demo"``, a folder, or a Hub repo id (``owner/name``).
-        revision: Branch, tag or commit of the repo.
+        name: ``"demo"``, a folder, or a Hub repo id (``owner/name``). ``"demo"`` is always the embedded one: a folder
+            of that name is ``"./demo"``.
+        revision: Branch, tag or commit of the repo; None takes DEFAULT_REVISION of DEFAULT_MODEL, and ``main`` of any
+            other repo.
 
     Raises:
         ValueError: There is no such folder or repo, or it cannot be reached.
     """
+    if str(name) == DEMO:
+        return demo_folder() / "checkpoint"
     folder = Path(name)
     if str(name) and folder.is_dir():
         return folder
-    if str(name) == DEMO:
-        return demo_folder() / "checkpoint"
     parts = str(name).split("/")
     if len(parts) != 2 or not all(parts) or str(name).startswith((".", "~")):
         raise ValueError(
             f"Expected a checkpoint folder, a Hugging Face repo id (owner/name) or 'demo', got {str(name)!r}: "
             "there is no such folder"
         )
+    if str(name) == DEFAULT_MODEL and revision is None:
+        revision = DEFAULT_REVISION
     return _download(str(name), revision)
 
 
 def _download(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
     try:
@@ -64,8 +74,9 @@ def _download(repo: str, revision: str | None) -> Path:
             return Path(cached)
     except LocalEntryNotFoundError:
         pass
-    size = _announced_size(repo, revision)
-    print(f"Downloading {repo} ({size / 1e9:.1f} GB), once, to the Hugging Face cache", file=sys.stderr)
+    size = _missing_size(repo, revision)
+    _check_room(repo, size, Path(HF_HUB_CACHE))
+    print(f"Downloading {repo} ({_size_text(size)}) to the Hugging Face cache at {HF_HUB_CACHE}", file=sys.stderr)
     try:
         # the client keeps no part of a file: with one after the other, a break costs a part of one, not of all
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES), max_workers=1))
@@ -79,15 +90,14 @@ def _broken_off(repo: str, size: int, error: Exception) -> ValueError:
     """What stopped a download, and what to do about it."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    elsewhere = "set HF_HOME to a folder on another disk"
     if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):  # hf_xet has no errno
         return ValueError(
-            f"Expected room for {repo} ({size / 1e9:.1f} GB) in the Hugging Face cache at {HF_HUB_CACHE}, its disk is "
-            f"full: make room or {elsewhere}, and run this again, files that are complete are kept"
+            f"The disk is full: {repo} needs {_size_text(size)} in the Hugging Face cache at {HF_HUB_CACHE}. Free some "
+            f"space or {ELSEWHERE}, then run this again: complete files are kept"
         )
     if isinstance(error, OSError) and error.filename is not None:
         return ValueError(
-            f"Expected a Hugging Face cache that can be written to at {HF_HUB_CACHE}, got: {error}; {elsewhere}"
+            f"The Hugging Face cache at {HF_HUB_CACHE} cannot be written to: {_line(error)}. Please {ELSEWHERE}"
         )
     return ValueError(
         f"The download of {repo} broke off: {_line(error)}. Run this again, files that are complete are kept"
@@ -114,13 +124,28 @@ def _is_complete(folder: Path) -> bool:
     return weights and tokenizer and (folder / "config.json").is_file()
 
 
-def _announced_size(repo: str, revision: str | None) -> int:
-    """Bytes that a download will take; the first request, so it also finds out what can go wrong."""
-    from huggingface_hub import HfApi
+def _check_room(repo: str, size: int, cache: Path) -> None:
+    """Refuse a download that does not fit on the cache's disk, before its first byte."""
+    disk = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(disk).free
+    if size > free:
+        raise ValueError(
+            f"{repo} needs {_size_text(size)}, and the disk of the Hugging Face cache at {cache} has "
+            f"{_size_text(free)} free. Free some space or {ELSEWHERE}"
+        )
+
+
+def _size_text(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _missing_size(repo: str, revision: str | None) -> int:
+    """Bytes that are not in the cache yet; the first request, so it also finds out what can go wrong."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        siblings = HfApi().model_info(repo, revision=revision, files_metadata=True).siblings or []
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True)
     except GatedRepoError as error:
         raise _gated(repo) from error
     except RepositoryNotFoundError as error:
@@ -133,5 +158,16 @@ def _announced_size(repo: str, revision: str | None) -> int:
         raise ValueError(
             f"The Hugging Face Hub cannot be reached for {repo}, and it is not in the cache: {_line(error)}. "
             "Without a network, --model demo runs the embedded checkpoint, --model FOLDER one on disk"
+            f"{_older(revision)}"
         ) from error
-    return sum(file.size or 0 for file in siblings if any(fnmatch(file.rfilename, pattern) for pattern in FILES))
+    return sum(
+        file.size or 0
+        for file in info.siblings or []
+        if any(fnmatch(file.rfilename, pattern) for pattern in FILES)
+        and not isinstance(try_to_load_from_cache(repo, file.rfilename, revision=info.sha), str)
+    )
+
+
+def _older(revision: str | None) -> str:
+    """What else may be in the cache of somebody who has used the default model before its revision was set."""
+    return ", --revision main an older download" if revision == DEFAULT_REVISION else ""

@@ -129,7 +129,7 @@ def test_microphone_without_the_extra(refused: Refused, monkeypatch: pytest.Monk
     """The message says what to install."""
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     message = refused("listen", "--model", "demo")
-    assert message.startswith("Microphone input needs the [mic] extra: pip install 'mlx-gemma4[mic]' ")
+    assert message.startswith("Microphone input needs the package sounddevice: pip install sounddevice ")
 
 
 # pictures and video

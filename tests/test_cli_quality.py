@@ -128,5 +128,5 @@ def test_the_extra_is_named_where_it_is_missing(refused: Refused, monkeypatch: p
     for name in [name for name in sys.modules if name.split(".")[0] == "jiwer"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jiwer", None)
-    assert refused() == "Error rates need the [eval] extra: pip install 'mlx-gemma4[eval]'"
+    assert refused() == "Error rates need two packages: pip install jiwer whisper-normalizer"
     assert refused("--no-wer", "--model", "nowhere").startswith("Expected a checkpoint folder")

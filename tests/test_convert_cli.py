@@ -278,7 +278,7 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert tail == "Sizes are those of Gemma 4 12B. auto takes qat where weights were trained for it, or 4bit."
 
 
-EXTRA = "Word error rates are left out: they need the [eval] extra (pip install 'mlx-gemma4[eval]')"
+EXTRA = "Word error rates are left out: they need two packages (pip install jiwer whisper-normalizer)"
 MEMORY = f"Word error rates are left out: {megabytes(WEIGHTS.stat().st_size)} of {DEMO} do not fit in memory"
 
 

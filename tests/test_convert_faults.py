@@ -428,11 +428,23 @@ def test_two_at_once(large: Path, undisturbed: tuple[dict[str, bytes], float], t
     process.send_signal(signal.SIGSTOP)
     for overwrite in ([], ["--overwrite"]):
         message = refused(*command, *overwrite)
-        assert message == f"Expected to be alone in writing {target}, another conversion is at it"
+        assert message == f"Another conversion is writing {target}; wait for it or name another folder"
     process.send_signal(signal.SIGCONT)
     process.communicate()
     assert contents(target) == undisturbed[0]
     assert beside(target) == {"made"}
+
+
+def test_disk_without_locks(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network disks have no file locks: the conversion runs, and the user is told what not to do."""
+
+    def flock(lock: object, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(unfinished.fcntl, "flock", flock)
+    said: list[str] = []
+    assert convert("demo", target, recipe="4bit", note=said.append).recipe == "4bit"
+    assert f"The disk of {target} has no file locks: do not start a second conversion to the same folder" in said
 
 
 def test_locks_end_with_the_call(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:

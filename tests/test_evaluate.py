@@ -19,7 +19,7 @@ from mlx_gemma4.cli import main
 from mlx_gemma4.cli.evaluate import figures, progress, table
 from mlx_gemma4.evaluate import Recording, Result, Score, evaluate, normalizer, read_manifest, score, totals
 
-EXTRA = "Error rates need the [eval] extra: pip install 'mlx-gemma4[eval]'"
+EXTRA = "Error rates need two packages: pip install jiwer whisper-normalizer"
 ENGLISH, BASIC, NONE = normalizer(), normalizer("basic"), normalizer("none")
 
 Refused = Callable[..., str]

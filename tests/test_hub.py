@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hub_server import FETCH, NOWHERE, Cut, Hub, Refusal, Repo, ask, contents, r
 from hub_server import fetch as fetch_repo
 
 from mlx_gemma4 import demo_folder
-from mlx_gemma4.hub import checkpoint_folder, default_model
+from mlx_gemma4.hub import DEFAULT_MODEL, DEFAULT_REVISION, checkpoint_folder, default_model
 
 REPO = "owner/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -27,7 +28,7 @@ FILES = {
     "README.md": b"not for us",
     "original.bin": b"nor this",
 }
-ANNOUNCED = {"model.safetensors": 7_100_000_000, "original.bin": 30_000_000_000}
+ANNOUNCED = {"model.safetensors": 7_100_000, "original.bin": 30_000_000_000}
 WANTED = {"config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors"}
 
 
@@ -61,12 +62,14 @@ def test_demo_is_in_the_package() -> None:
 
 
 def test_a_folder_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that is there is taken, whatever it is called."""
+    """A folder that is there is taken, even if it could be a repo's name; "demo" is the embedded one all the same."""
+    monkeypatch.chdir(tmp_path)
     for name in ("demo", "owner/tiny"):
         (tmp_path / name).mkdir(parents=True)
-        monkeypatch.chdir(tmp_path)
-        assert checkpoint_folder(name) == Path(name)
+    assert checkpoint_folder("owner/tiny") == Path("owner/tiny")
     assert checkpoint_folder(tmp_path) == tmp_path
+    assert checkpoint_folder("demo") == demo_folder() / "checkpoint"
+    assert checkpoint_folder("./demo") == Path("demo")
 
 
 @pytest.mark.parametrize("name", ["nonsense", "a/b/c", "./a/b", "../a", "~/models", "/nowhere/a", "/a", "a/", ""])
@@ -95,7 +98,7 @@ def test_download(hub: Hub, tmp_path: Path) -> None:
     folder, told = fetch(tmp_path, hub.address)
     assert contents(folder) == {name: FILES[name] for name in WANTED}
     assert Path(folder).is_relative_to(tmp_path)
-    assert told == "Downloading owner/tiny (7.1 GB), once, to the Hugging Face cache\n"
+    assert told == f"Downloading owner/tiny (7.1 MB) to the Hugging Face cache at {tmp_path}\n"
 
 
 def test_downloaded_once(hub: Hub, tmp_path: Path) -> None:
@@ -206,9 +209,37 @@ def test_one_file_after_the_other(shards: Hub, tmp_path: Path) -> None:
 
 def full(cache: Path, size: str) -> str:
     return (
-        f"Expected room for owner/tiny ({size} GB) in the Hugging Face cache at {cache}, its disk is full: make room "
-        "or set HF_HOME to a folder on another disk, and run this again, files that are complete are kept"
+        f"The disk is full: owner/tiny needs {size} in the Hugging Face cache at {cache}. Free some space "
+        "or set HF_HOME to a folder on another disk, then run this again: complete files are kept"
     )
+
+
+def test_more_than_the_disk_has_room_for(hub: Hub, tmp_path: Path) -> None:
+    """A download that cannot fit is refused before its first byte; what is in the cache already is not counted."""
+    hub.repos[REPO].announced = {"model.safetensors": 10**18}
+    said, told = fetch(tmp_path / "new" / "cache", hub.address)
+    assert re.fullmatch(
+        r"owner/tiny needs 1000000000\.0 GB, and the disk of the Hugging Face cache at .*/new/cache has [0-9.]+ [GM]B "
+        r"free\. Free some space or set HF_HOME to a folder on another disk",
+        said,
+    )
+    assert told == "" and not hub.sent
+    snapshot(tmp_path, {"model.safetensors": FILES["model.safetensors"]})
+    assert contents(fetch(tmp_path, hub.address)[0]) == {name: FILES[name] for name in WANTED}
+
+
+def test_the_default_model_has_a_revision(tmp_path: Path) -> None:
+    """Who has an older default in the cache gets the one that is meant, or is told how to run the older one."""
+    name, older = DEFAULT_MODEL, tmp_path / "models--mlx-community--gemma-4-12B-it-4bit"
+    assert fetch_repo(tmp_path, NOWHERE, name)[0].endswith(", --revision main an older download")
+    for commit in (COMMIT, DEFAULT_REVISION):
+        (older / "snapshots" / commit).mkdir(parents=True)
+        for file in ("config.json", "tokenizer.json", "model.safetensors"):
+            (older / "snapshots" / commit / file).write_bytes(b"{}")
+    (older / "refs").mkdir()
+    (older / "refs" / "main").write_text(COMMIT)
+    assert fetch_repo(tmp_path, NOWHERE, name)[0] == str(older / "snapshots" / DEFAULT_REVISION)
+    assert fetch_repo(tmp_path, NOWHERE, name, "main")[0] == str(older / "snapshots" / COMMIT)
 
 
 @pytest.fixture
@@ -225,7 +256,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_disk_that_fills_up(shards: Hub, small_disk: Path) -> None:
     """Where the disk is full, the error says so, and where the cache lies."""
-    assert fetch(small_disk, shards.address)[0] == full(small_disk, "0.0")
+    shards.repos[REPO].announced = dict.fromkeys(SHARDS, 0)  # less than there is: the disk fills up half-way
+    assert fetch(small_disk, shards.address)[0] == full(small_disk, "0.0 MB")
 
 
 def test_disk_that_fills_up_in_words(hub: Hub, tmp_path: Path) -> None:
@@ -236,15 +268,15 @@ def http_get(*_, **__):
     raise RuntimeError("Data processing error: No space left on device (os error 28)")
 client.http_get = http_get
 {FETCH}"""
-    assert ask(hub.address, tmp_path, program, REPO, "")[0] == full(tmp_path, "7.1")
+    assert ask(hub.address, tmp_path, program, REPO, "")[0] == full(tmp_path, "7.1 MB")
 
 
 def test_cache_that_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
     """A cache that cannot be written to is named; here a file is in the way."""
     (tmp_path / "models--owner--tiny").touch()
     said, _ = fetch(tmp_path, hub.address)
-    assert said.startswith(f"Expected a Hugging Face cache that can be written to at {tmp_path}, got: [Errno ")
-    assert said.endswith("; set HF_HOME to a folder on another disk")
+    assert said.startswith(f"The Hugging Face cache at {tmp_path} cannot be written to: [Errno ")
+    assert said.endswith(". Please set HF_HOME to a folder on another disk")
 
 
 def test_gated_files(hub: Hub, tmp_path: Path) -> None:

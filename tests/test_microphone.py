@@ -190,7 +190,7 @@ def test_choosing_a_device(device: FakeSoundDevice, name: int | str | None, open
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says what to install."""
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    message = "Microphone input needs the [mic] extra: pip install 'mlx-gemma4[mic]' (on Linux also: apt install "
+    message = "Microphone input needs the package sounddevice: pip install sounddevice (on Linux also: apt install "
     for wanted in (Microphone, list_devices):
         with pytest.raises(ImportError, match=f"^{re.escape(message)}"):
             wanted()

@@ -42,7 +42,7 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Processor]:
 
     from mlx_gemma4.checkpoint import load
 
-    if mx.metal.is_available():
+    if mx.metal.is_available() and mx.default_device() == mx.Device(mx.gpu):
         # macOS is not to page the weights out between answers; mlx-lm sets the same limit
         mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
     return load(arguments.model or default_model(), revision=arguments.revision, dtype=arguments.dtype)

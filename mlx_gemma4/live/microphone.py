@@ -280,7 +280,7 @@ def _sounddevice() -> Any:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: the package is there, PortAudio itself is not
         raise ImportError(
-            f"Microphone input needs the [mic] extra: pip install 'mlx-gemma4[mic]' "
+            "Microphone input needs the package sounddevice: pip install sounddevice "
             f"(on Linux also: apt install libportaudio2). {error}"
         ) from error
     return sounddevice
