@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mlx_gemma4.audio import load_audio, split_audio
+    from mlx_gemma4.audio import AudioStream, load_audio, split_audio, stream_audio
     from mlx_gemma4.chat import Conversation
     from mlx_gemma4.checkpoint import load
     from mlx_gemma4.description import Description, describe_video
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.voice import Voice
     from mlx_gemma4.live.watcher import Sighting, Watcher
     from mlx_gemma4.model import Model
+    from mlx_gemma4.pcm import RawFormat
     from mlx_gemma4.processor import Processor
     from mlx_gemma4.prompt import Prompt
     from mlx_gemma4.sample import Sampling
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answered",
     "Assistant",
+    "AudioStream",
     "Called",
     "Camera",
     "Committed",
@@ -68,6 +70,7 @@ __all__ = [
     "PipeSource",
     "Processor",
     "Prompt",
+    "RawFormat",
     "Said",
     "Sampling",
     "Scene",
@@ -90,6 +93,7 @@ __all__ = [
     "load_audio",
     "parse_tool_calls",
     "split_audio",
+    "stream_audio",
     "stream_generate",
 ]
 
@@ -97,6 +101,7 @@ __all__ = [
 _HOMES = {
     "Answered": "live.assistant_events",
     "Assistant": "live.assistant",
+    "AudioStream": "audio",
     "Called": "live.assistant_events",
     "Camera": "live.camera",
     "Committed": "live.events",
@@ -122,6 +127,7 @@ _HOMES = {
     "PipeSource": "live.sources",
     "Processor": "processor",
     "Prompt": "prompt",
+    "RawFormat": "pcm",
     "Said": "live.assistant_events",
     "Sampling": "sample",
     "Scene": "live.scene",
@@ -144,6 +150,7 @@ _HOMES = {
     "load_audio": "audio",
     "parse_tool_calls": "tools",
     "split_audio": "audio",
+    "stream_audio": "audio",
     "stream_generate": "generation",
 }
 

@@ -6,13 +6,17 @@ A frame is 640 samples (40 ms) in the 12B; its size comes from the checkpoint an
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
-from mlx_gemma4.audio_file import read_audio
+from mlx_gemma4.audio_decode import Piece, pieces
+from mlx_gemma4.audio_input import AudioInput
+from mlx_gemma4.pcm import RawFormat
 
+AudioSource: TypeAlias = str | os.PathLike[str] | BinaryIO
+"""Where recordings are read from."""
 SAMPLE_RATE = 16_000
 PAUSE_FRAMES = 3
 """A pause is at least this long: 120 ms at 40 ms a frame. One quiet frame can lie inside a word."""
@@ -20,24 +24,143 @@ SEARCH_SECONDS = 2.0
 """How far before the longest length a cut is looked for."""
 
 
-def load_audio(source: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
+def load_audio(
+    source: AudioSource | np.ndarray,
+    *,
+    channel: int | None = None,
+    raw: RawFormat | None = None,
+    limit: float | None = None,
+) -> np.ndarray:
     """Read sound as float32 [n] at 16 kHz, mono, in [-1, 1].
 
     Args:
-        source: A path to anything libsndfile reads, at any rate and channel count; or samples [n] that already
-            are at 16 kHz, float in [-1, 1] or int16.
+        source: As for ``stream_audio``; or samples [n] that already are at 16 kHz, float in [-1, 1] or int16.
+        channel: As for ``stream_audio``.
+        raw: As for ``stream_audio``.
+        limit: Stop reading behind this many seconds. What is returned is then a little longer.
 
     Raises:
-        ValueError: No such file, no audio in it, cut short, or samples that are no sound (NaN, infinite, none).
+        ValueError: Nothing to read, no sound in it, damaged, cut short, or samples that are no sound (NaN, infinite).
     """
     if isinstance(source, np.ndarray):
         return check_samples(source, "the array")
-    path = Path(source)
-    if not path.is_file():
-        raise ValueError(f"Expected an audio file, found none at {path}")
-    samples, rate = read_audio(path)
-    _check_sound(samples, str(path))
-    return check_samples(to_mono_16k(samples, rate), str(path))
+    blocks, count = [], 0
+    with stream_audio(source, channel=channel, raw=raw) as stream:
+        for block in stream:
+            blocks.append(block)
+            count += len(block)
+            if limit is not None and count > limit * SAMPLE_RATE:
+                break
+    return np.concatenate(blocks)
+
+
+def stream_audio(source: AudioSource, *, channel: int | None = None, raw: RawFormat | None = None) -> AudioStream:
+    """Read sound block by block as it arrives, float32 [n] at 16 kHz, mono, in memory that does not grow.
+
+    Args:
+        source: A path of a file or a named pipe, ``"-"`` for standard input, or a binary stream; of anything that
+            libsndfile or FFmpeg decodes, recognised by its first bytes, at any rate and channel count.
+        channel: Take this one, from 1 on (1 is left, 2 is right); None takes the mean of all.
+        raw: What the samples are, if there is no header.
+
+    Raises:
+        ValueError: Nothing to read, or nothing that is sound. In the iteration, behind what could be decoded: no
+            samples, samples that are no sound (NaN, infinite), or a recording that is damaged or cut short.
+    """
+    if channel is not None and channel < 1:
+        raise ValueError(f"Expected a channel from 1 on, got {channel}")
+    return AudioStream(AudioInput(source), channel, raw)
+
+
+class AudioStream:
+    """Blocks of sound, float32 [n] at 16 kHz, in an iterator that ``stream_audio`` opens. Close it, or read to the end.
+
+    Attributes:
+        name: What messages call the source.
+    """
+
+    def __init__(self, source: AudioInput, channel: int | None, raw: RawFormat | None) -> None:
+        self.name = source.name
+        self._source = source
+        try:
+            self._blocks = _blocks(pieces(source, raw, channel), channel, source.name)
+        except BaseException:
+            source.close()
+            raise
+
+    def __iter__(self) -> AudioStream:
+        return self
+
+    def __next__(self) -> np.ndarray:
+        return next(self._blocks)
+
+    def __enter__(self) -> AudioStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading, and close the file. Not while another thread waits for a block."""
+        self._blocks.close()
+        self._source.close()
+
+
+def _blocks(sound: Iterator[Piece], channel: int | None, name: str) -> Generator[np.ndarray, None, None]:
+    mono = _Mono(channel, name)
+    problem: ValueError | None = None
+    try:
+        for piece in sound:
+            yield from mono.push(piece)
+    except ValueError as error:
+        problem = error
+    yield from mono.finish()  # what was decoded comes before what went wrong
+    if problem is not None:
+        raise problem
+    if mono.count == 0:
+        raise ValueError(f"{name} holds no sound: 0 samples")
+
+
+class _Mono:
+    """Samples of any rate and number of channels in, 16 kHz mono out."""
+
+    def __init__(self, channel: int | None, name: str) -> None:
+        self.count = 0
+        """Samples of each channel that came in."""
+        self._channel, self._name = channel, name
+        self._rate, self._resample = SAMPLE_RATE, resampler(SAMPLE_RATE)
+
+    def push(self, piece: Piece) -> Iterator[np.ndarray]:
+        samples = piece.samples
+        if self._channel is not None:
+            samples = samples[:, self._channel - 1 : self._channel]
+        if piece.rate != self._rate:
+            yield from self.finish()
+            self._rate, self._resample = piece.rate, resampler(piece.rate)
+        good = _count_finite(samples)
+        block = self._resample(samples[:good].mean(axis=1), False)
+        self.count += good
+        if len(block):
+            yield block
+        if good < len(samples):
+            raise ValueError(
+                f"Expected finite samples in {self._name}, got {_first_bad(samples[good])} at sample {self.count}"
+            )
+
+    def finish(self) -> Iterator[np.ndarray]:
+        """Nothing follows: what the resampler holds back comes out."""
+        if self._rate != SAMPLE_RATE:
+            yield self._resample(np.zeros(0, dtype=np.float32), True)
+
+
+def _count_finite(samples: np.ndarray) -> int:
+    """How many of [n, channels] come before the first that is not finite in every channel."""
+    bad = ~np.isfinite(samples).all(axis=1)
+    return int(bad.argmax()) if bad.any() else len(samples)
+
+
+def _first_bad(values: np.ndarray) -> np.floating:
+    return values[~np.isfinite(values)][0]
 
 
 def check_samples(samples: np.ndarray, name: str) -> np.ndarray:
@@ -62,16 +185,6 @@ def _check_sound(samples: np.ndarray, name: str) -> None:
     if not finite.all():
         bad = tuple(np.argwhere(~finite)[0])
         raise ValueError(f"Expected finite samples in {name}, got {samples[bad]} at sample {bad[0]}")
-
-
-def to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:
-    """[n, channels] at ``rate`` Hz → [n'] at 16 kHz: the mean of the channels, resampled by soxr."""
-    mono = samples.mean(axis=1)
-    if rate == SAMPLE_RATE:
-        return mono
-    import soxr
-
-    return soxr.resample(mono, rate, SAMPLE_RATE)
 
 
 def resampler(rate: int) -> Callable[[np.ndarray, bool], np.ndarray]:

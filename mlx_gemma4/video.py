@@ -96,7 +96,6 @@ def frames(
     Raises:
         ValueError: No such file, no frames in it or in the time selected, more than ``max_frames`` at the selected
             rate, or frames of another form.
-        ImportError: A file, and PyAV is not installed.
     """
     selection = selection or Selection()
     if isinstance(source, tuple):

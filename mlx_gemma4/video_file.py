@@ -1,4 +1,4 @@
-"""Video files, by FFmpeg: every picture and all sound that can be decoded, each with its time. Needs PyAV.
+"""Video files, by FFmpeg: every picture and all sound that can be decoded, each with its time.
 
 What containers claim about length, rate and index is not relied on, and what is broken is passed over.
 """
@@ -62,7 +62,6 @@ class VideoFile:
 
     Raises:
         ValueError: No such file, nothing that FFmpeg reads, no pictures in it, or no audio track.
-        ImportError: PyAV is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, sound: bool = False) -> None:
@@ -133,10 +132,8 @@ class VideoFile:
 
     @contextmanager
     def _open(self) -> Iterator[av.container.InputContainer]:
-        try:
-            import av
-        except ImportError as error:
-            raise ImportError("Video files need the [camera] extra: pip install 'mlx-gemma4[camera]'") from error
+        import av
+
         try:
             with av.open(str(self.path)) as container:
                 yield container

@@ -18,8 +18,6 @@ from reference_cases import media_file
 
 from mlx_gemma4.audio import Framer, cut_point, frames, load_audio, split_audio
 
-CONVERT = "Convert it first, for example: ffmpeg -i INPUT out.wav"
-
 
 def sine(count: int, rate: int = 16_000, amplitude: float = 0.5) -> np.ndarray:
     return (amplitude * np.sin(2 * np.pi * 440 * np.arange(count) / rate)).astype(np.float32)
@@ -219,31 +217,31 @@ def test_wav_from_a_pipe_tells_no_size(tmp_path: Path, size: int, riff: int) -> 
 
 def test_no_such_file(tmp_path: Path) -> None:
     """A folder is no file either."""
-    for path in (tmp_path / "absent.wav", tmp_path):
-        with pytest.raises(ValueError, match=f"^Expected an audio file, found none at {re.escape(str(path))}$"):
-            load_audio(path)
+    with pytest.raises(ValueError, match=f"^There is no audio file {re.escape(str(tmp_path / 'absent.wav'))}$"):
+        load_audio(tmp_path / "absent.wav")
+    with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path))} is a folder, not an audio file$"):
+        load_audio(tmp_path)
 
 
 def test_empty_file(tmp_path: Path) -> None:
     """0 bytes."""
     path = tmp_path / "empty.wav"
     path.touch()
-    with pytest.raises(ValueError, match=r"^Expected sound in .*empty\.wav, the file is empty$"):
+    with pytest.raises(ValueError, match=r"empty\.wav is empty: expected a recording$"):
         load_audio(path)
 
 
 @pytest.mark.parametrize("name", ["text.wav", "text.mp3", "text"])
 def test_text_is_no_sound(tmp_path: Path, name: str) -> None:
-    """The name does not make a recording; the message says what does, and how to get there."""
+    """The name does not make a recording."""
     path = tmp_path / name
     path.write_text("This is no recording.\n" * 100)
-    message = rf"^Expected a format that libsndfile reads \(WAV, FLAC, OGG, MP3, …\) in .*{name}, got: .*\. {CONVERT}$"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"{name} is no recording: it looks like text$"):
         load_audio(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "promised", "found"), [("a.wav", 2000, 1956), ("a.aiff", 2008, 1954), ("a.caf", 2004, None)]
+    ("name", "promised", "found"), [("a.wav", 2000, 1956), ("a.aiff", 2000, 1946), ("a.caf", 2000, None)]
 )
 def test_cut_short(tmp_path: Path, name: str, promised: int, found: int | None) -> None:
     """libsndfile reads what is left without a word: the header is compared with the file."""
@@ -251,7 +249,7 @@ def test_cut_short(tmp_path: Path, name: str, promised: int, found: int | None) 
     size = path.stat().st_size
     cut_to(path, 2000 if found else size - 50)
     message = (
-        f"Expected {promised} bytes of sound in {path}, found {found or promised - 50}: "
+        f"{path} holds {found or promised - 50} of the {promised} bytes of sound that its header says: "
         "the file is cut short; record or fetch it again"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -262,23 +260,23 @@ def test_cut_short(tmp_path: Path, name: str, promised: int, found: int | None) 
 def test_wav_that_ends_in_its_header(tmp_path: Path, count: int) -> None:
     """There is no sound to be cut short yet."""
     path = cut_to(write(tmp_path / "a.wav", sine(1000)), count)
-    with pytest.raises(ValueError, match=f"^Expected sound in {re.escape(str(path))}, the file ends before it$"):
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} ends before its sound; record or fetch it again$"):
         load_audio(path)
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg"])
 def test_compressed_and_cut_short(tmp_path: Path, name: str) -> None:
-    """Half of a file that is one stream is refused, whichever words libsndfile finds for it."""
-    path = write(tmp_path / name, sine(32_000))
+    """Half of a file is refused, by what its header says or by its last page, which is missing."""
+    path = write(tmp_path / name, np.random.default_rng(0).uniform(-0.5, 0.5, 160_000))
     cut_to(path, path.stat().st_size // 2)
-    with pytest.raises(ValueError, match=rf"^Expected .* in {re.escape(str(path))}, (got: |found ).*"):
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is cut short: "):
         load_audio(path)
 
 
 def test_wav_without_samples(tmp_path: Path) -> None:
     """A header alone is a valid file, and no sound."""
     path = write(tmp_path / "zero.wav", sine(0))
-    with pytest.raises(ValueError, match=f"^Expected sound in {re.escape(str(path))}, it holds 0 samples$"):
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} holds no sound: 0 samples$"):
         load_audio(path)
 
 
@@ -307,12 +305,12 @@ def test_mp3_cut_short(tmp_path: Path) -> None:
     """Its first frame tells how long it should have been."""
     path = write(tmp_path / "a.mp3", np.tile(load_audio(media_file("pico-04.wav")), 2))
     cut_to(path, path.stat().st_size // 2)
-    with pytest.raises(ValueError, match=r"a\.mp3, found \d\.\d\d s: the file is cut short$"):
+    with pytest.raises(ValueError, match=r"a\.mp3 is cut short: its header says .* record or fetch it again$"):
         load_audio(path)
 
 
 def test_mp3_without_a_length_and_with_a_large_tag(tmp_path: Path) -> None:
-    """Where nothing tells the length, libsndfile guesses it from the file's size, cover art included: no promise."""
+    """A tag in front, cover art included, is passed over."""
     path = write(tmp_path / "a.mp3", sine(32_000), bitrate_mode="CONSTANT", compression_level=0.5)
     path.write_bytes(b"ID3\x04\x00\x00" + bytes([0, 4, 0, 0]) + bytes(4 << 14) + without_length(path))
     got = load_audio(path)
@@ -320,26 +318,19 @@ def test_mp3_without_a_length_and_with_a_large_tag(tmp_path: Path) -> None:
     assert np.abs(np.fft.rfft(got[:32_000])).argmax() == 880  # 440 Hz in two seconds
 
 
-def test_mp3_whose_length_is_guessed_too_short(tmp_path: Path) -> None:
-    """Loud frames first, small ones after: libsndfile would stop early, and the rest of the speech would be lost."""
+def test_mp3_whose_frames_shrink(tmp_path: Path) -> None:
+    """Loud frames first, small ones after: its length is not guessed from its bytes, and all of it is read."""
     sound = np.concatenate([np.random.default_rng(0).uniform(-1, 1, 16_000), np.zeros(64_000)])
     path = write(tmp_path / "a.mp3", sound, bitrate_mode="VARIABLE")
     path.write_bytes(without_length(path))
-    message = (
-        rf"^Expected a header that tells how long {re.escape(str(path))} is, found \d+ bytes after its end\. {CONVERT}$"
-    )
-    with pytest.raises(ValueError, match=message):
-        load_audio(path)
+    assert len(load_audio(path)) >= 80_000
 
 
 def test_mp3_after_an_mp3(tmp_path: Path) -> None:
-    """Two recordings in one file: libsndfile would read the first only."""
+    """Two recordings in one file are read one after the other."""
     path = write(tmp_path / "a.mp3", sine(64_000))
-    size = path.stat().st_size
     path.write_bytes(path.read_bytes() * 2)
-    message = f"Expected a header that tells how long {path} is, found {size} bytes after its end. {CONVERT}"
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        load_audio(path)
+    assert len(load_audio(path)) >= 128_000
 
 
 @pytest.mark.parametrize("count", range(5000, 7000, 97))
@@ -380,5 +371,5 @@ def _refused_or_finite(path: Path, data: bytes) -> bool:
     try:
         samples = load_audio(path)
     except ValueError as error:
-        return str(error).startswith("Expected ") and str(path) in str(error)
+        return str(path) in str(error) and "\n" not in str(error)
     return len(samples) > 0 and bool(np.isfinite(samples).all())

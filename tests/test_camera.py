@@ -656,11 +656,3 @@ def test_a_graph_that_is_none() -> None:
     expected = "^Expected a video that FFmpeg reads from lavfi:nonsense, got: (Invalid argument|Filter not found)$"
     with pytest.raises(ValueError, match=expected), Camera("lavfi:nonsense"):
         pass
-
-
-def test_a_camera_without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says what to install."""
-    monkeypatch.setitem(sys.modules, "av", None)
-    expected = "Cameras need the [camera] extra: pip install 'mlx-gemma4[camera]'"
-    with pytest.raises(ImportError, match=message(expected)), Camera(0):
-        pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -441,17 +440,6 @@ def test_file_without_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", [], codec="mpeg4")
     with pytest.raises(ValueError, match=f"^Expected pictures in {re.escape(str(path))}, it has 0 video frames$"):
         frames(path)
-
-
-def test_file_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says what to install; arrays need nothing."""
-    path = write(tmp_path / "a.mp4", 1)
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(
-        ImportError, match=r"^Video files need the \[camera\] extra: pip install 'mlx-gemma4\[camera\]'$"
-    ):
-        frames(path)
-    assert taken((np.zeros((1, 2, 2, 3), np.uint8), 1.0))[0] == [0.0]
 
 
 # as the model takes them

@@ -63,7 +63,6 @@ class Camera:
     Raises:
         ValueError: No such file. On entry: it cannot be opened or has no video, or ``fast`` or ``loop`` is asked of
             what has no end.
-        ImportError: On entry: PyAV is not installed.
     """
 
     def __init__(

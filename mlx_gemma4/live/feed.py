@@ -1,4 +1,4 @@
-"""What a camera can be: a device, a file, an address or a test pattern, as FFmpeg is told of it. Needs PyAV."""
+"""What a camera can be: a device, a file, an address or a test pattern, as FFmpeg is told of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import av
@@ -42,9 +42,9 @@ class Feed:
 
         Raises:
             ValueError: It is not there, not to be used, or holds no pictures.
-            ImportError: PyAV is not installed.
         """
-        av = _av()
+        import av
+
         # twice: the camera tells of a stall, this only frees its thread
         timeout = (OPEN_SECONDS, 2 * stall_seconds) if self.is_address else None
         try:
@@ -103,11 +103,3 @@ def _device(name: str) -> Feed:
         return Feed(name, f"camera {name}", "avfoundation", {"framerate": "30"})
     path = DEVICE + name if name.isdecimal() else name
     return Feed(path, f"camera {path}", "v4l2")
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("Cameras need the [camera] extra: pip install 'mlx-gemma4[camera]'") from error
-    return av

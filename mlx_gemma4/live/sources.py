@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE, load_audio, resampler
-from mlx_gemma4.audio_file import UNKNOWN_SIZE
+from mlx_gemma4.audio_headers import UNKNOWN_SIZE
 
 BLOCK = 640
 """Samples that devices and pipes hand over at once: 40 ms."""
