@@ -13,7 +13,7 @@ from types import TracebackType
 import mlx.core as mx
 import numpy as np
 
-from mlx_gemma4.weights import read_header
+from mlx_gemma4.tensor_header import read_header
 
 DTYPES: Mapping[str, mx.Dtype] = {
     "BF16": mx.bfloat16,
@@ -82,16 +82,12 @@ def read_entries(path: Path) -> list[Entry]:
     Raises:
         ValueError: The file is cut short, is no safetensors file, or holds a type that is not known here.
     """
-    header, begin = read_header(path)
     entries = []
-    for name, told in header.items():
-        if told["dtype"] not in DTYPES:
-            raise ValueError(f"Expected a type of {', '.join(DTYPES)} for {name} in {path}, got {told['dtype']}")
-        entry = Entry(path, name, DTYPES[told["dtype"]], tuple(told["shape"]), begin + told["data_offsets"][0])
-        if entry.nbytes != told["data_offsets"][1] - told["data_offsets"][0]:
-            raise ValueError(f"Expected {entry.nbytes} bytes for {name} in {path}, its header gives other offsets")
-        entries.append(entry)
-    return sorted(entries, key=lambda entry: entry.start)
+    for name, tensor in read_header(path).items():
+        if tensor.dtype not in DTYPES:
+            raise ValueError(f"Expected a type of {', '.join(DTYPES)} for {name} in {path}, got {tensor.dtype}")
+        entries.append(Entry(path, name, DTYPES[tensor.dtype], tensor.shape, tensor.start))
+    return entries
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,18 @@ from mlx_gemma4.per_layer import per_layer_sizes
 SLIDING = "sliding_attention"
 FULL = "full_attention"
 
-MOST_LAYERS = 1024
-"""Building a layer takes a millisecond; the 12B has 48."""
+MOST_LAYERS, MOST_VOCABULARY, MOST_WIDTH, MOST_HEADS, MOST_HEAD_DIM, MOST_PATCH = (
+    1024,
+    2**24,
+    2**20,
+    2**12,
+    2**16,
+    2**12,
+)
+"""Sizes far above the 12B's, and small enough that a model of them is built, lazily, in a second and 0.3 GB; then its
+shapes are compared with those of the tensors. No product of two that make a dimension exceeds 32 bits."""
+MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
+"""Of MLX's quantization."""
 
 DEFAULT_EPS = 1e-6
 """Norm epsilon where the vision or audio part names none: the reference's default (an epsilon is no size)."""
@@ -251,7 +262,20 @@ def _quantization(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
             f"Expected MLX quantization or none in config.json, got quant_method {shown(method)}; "
             "use the bf16 checkpoint, or one converted to MLX"
         )
+    _check_setting(block, name)
+    for module, own_setting in block.items():
+        if isinstance(own_setting, dict):
+            _check_setting(own_setting, f"{name}.{shown(module)}")
     return block
+
+
+def _check_setting(block: Mapping[str, Any], where: str) -> None:
+    """How modules are quantized; whether MLX has such a combination it says itself."""
+    for key, most in (("bits", 8), ("group_size", 1024)):
+        if block.get(key) is not None:
+            whole(block[key], f"{key!r} in {where} in config.json", most=most)
+    if block.get("mode", "affine") not in MODES:
+        raise ValueError(f"Expected a mode of {', '.join(MODES)} in {where} in config.json, got {shown(block['mode'])}")
 
 
 def _text_config(raw: Mapping[str, Any]) -> TextConfig:
@@ -259,10 +283,10 @@ def _text_config(raw: Mapping[str, Any]) -> TextConfig:
     _refuse_other_models(raw)
     softcap = raw.get("final_logit_softcapping")
     return TextConfig(
-        hidden_size=_int(raw, "hidden_size", where),
-        intermediate_size=_int(raw, "intermediate_size", where),
-        num_attention_heads=_int(raw, "num_attention_heads", where),
-        vocab_size=_int(raw, "vocab_size", where),
+        hidden_size=_int(raw, "hidden_size", where, MOST_WIDTH),
+        intermediate_size=_int(raw, "intermediate_size", where, MOST_WIDTH),
+        num_attention_heads=_int(raw, "num_attention_heads", where, MOST_HEADS),
+        vocab_size=_int(raw, "vocab_size", where, MOST_VOCABULARY),
         sliding_window=_int(raw, "sliding_window", where),
         rms_norm_eps=real(_need(raw, "rms_norm_eps", where), f"'rms_norm_eps' in {where}", most=1.0),
         final_logit_softcapping=None
@@ -323,10 +347,11 @@ def _layer(raw: Mapping[str, Any], index: int, layer_type: str, own: Mapping[str
     elif layer_type == FULL:
         head_dim_key = "global_head_dim"
         kv_heads_key = "num_global_key_value_heads" if k_eq_v else kv_heads_key
-    kv_heads, heads = _int(sizes, kv_heads_key, where), _int(raw, "num_attention_heads", "text_config")
+    kv_heads = _int(sizes, kv_heads_key, where, MOST_HEADS)
+    heads = _int(raw, "num_attention_heads", "text_config", MOST_HEADS)
     if heads % kv_heads:
         raise ValueError(f"Expected {kv_heads_key!r} in {where} to divide the {heads} attention heads, got {kv_heads}")
-    head_dim = _int(sizes, head_dim_key, where)
+    head_dim = _int(sizes, head_dim_key, where, MOST_HEAD_DIM)
     if head_dim % 2:
         raise ValueError(f"Expected an even number for {head_dim_key!r} in {where}, got {head_dim}")
     return LayerConfig(layer_type, head_dim, kv_heads, k_eq_v)
@@ -353,13 +378,16 @@ def _rope(raw: Mapping[str, Any]) -> dict[str, RopeConfig]:
 def _vision_config(raw: Mapping[str, Any]) -> VisionConfig:
     where = "vision_config"
     if raw.get("model_patch_size") is None:
-        side = _int(raw, "patch_size", where) * _int(raw, "pooling_kernel_size", where)
+        sizes = ("patch_size", "pooling_kernel_size")
+        side = whole(
+            prod(_int(raw, key, where) for key in sizes), f"their product, the patch, in {where}", most=MOST_PATCH
+        )
     else:
-        side = _int(raw, "model_patch_size", where)
+        side = _int(raw, "model_patch_size", where, MOST_PATCH)
     return VisionConfig(
         model_patch_size=side,
-        mm_embed_dim=_int(raw, "mm_embed_dim", where),
-        mm_posemb_size=_int(raw, "mm_posemb_size", where),
+        mm_embed_dim=_int(raw, "mm_embed_dim", where, MOST_WIDTH),
+        mm_posemb_size=_int(raw, "mm_posemb_size", where, MOST_WIDTH),
         rms_norm_eps=_eps(raw, where),
     )
 
@@ -367,5 +395,5 @@ def _vision_config(raw: Mapping[str, Any]) -> VisionConfig:
 def _audio_config(raw: Mapping[str, Any]) -> AudioConfig:
     where = "audio_config"
     names = [name for name in ("audio_embed_dim", "audio_samples_per_token") if raw.get(name) is not None]
-    size = _int(raw, (names or ["audio_embed_dim"])[0], where)
+    size = _int(raw, (names or ["audio_embed_dim"])[0], where, MOST_WIDTH)
     return AudioConfig(audio_embed_dim=size, rms_norm_eps=_eps(raw, where))

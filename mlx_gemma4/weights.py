@@ -6,7 +6,6 @@ Read are the released layout and transformers' own (``model.language_model.…``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,15 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlx_gemma4.checkpoint_file import has_file, is_plain_name
 from mlx_gemma4.config import Config
-from mlx_gemma4.json_file import read_json
+from mlx_gemma4.json_file import read_json, shown, text
 from mlx_gemma4.model import Model
+from mlx_gemma4.tensor_header import read_header
 
+MOST_INDEX = 32 * 2**20
+TYPES = ("BF16", "F16", "F32", "U32", "U8")
+"""Of plain tensors, and of quantized ones and their scales."""
 MEDIA_PREFIXES = ("vision_embedder.", "embed_vision.", "embed_audio.")
 
 
@@ -40,7 +44,8 @@ def load_model(folder: Path, *, dtype: mx.Dtype | None = None, lazy: bool = Fals
     try:
         model.load_weights(list(weights.items()), strict=True)
     except ValueError as error:
-        raise ValueError(f"The tensors in {folder} do not fit its config.json: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"The tensors in {folder} do not fit its config.json: {reason[:300]}") from error
     model.set_dtype(model.dtype if dtype is None else dtype)
     if not lazy:
         mx.eval(model.parameters())
@@ -51,30 +56,43 @@ def read_weights(folder: Path) -> dict[str, mx.array]:
     """All tensors of a checkpoint folder under the model's names, lazily."""
     weights: dict[str, mx.array] = {}
     for path in weight_files(folder):
-        check_complete(path)
+        wanted = _wanted(path)
         try:
             tensors = mx.load(str(path))
         except RuntimeError as error:
             raise ValueError(f"Expected tensors that MLX reads in {path}, got: {error}") from error
         assert isinstance(tensors, dict)
-        for name, tensor in tensors.items():
-            renamed = model_name(name)
-            if renamed is not None:
-                weights[renamed] = tensor
+        for name, renamed in wanted.items():
+            if renamed in weights:
+                raise ValueError(f"Expected each tensor once in {folder}, {name} is in {path} and elsewhere")
+            weights[renamed] = tensors[name]
     return weights
+
+
+def _wanted(path: Path) -> dict[str, str]:
+    """The model's names for those tensors of a file that it stores, by their names in the file."""
+    wanted = {}
+    for name, tensor in read_header(path).items():
+        renamed = model_name(name)
+        if renamed is None:
+            continue
+        if tensor.dtype not in TYPES:
+            raise ValueError(f"Expected a type of {', '.join(TYPES)} for {name} in {path}, got {tensor.dtype}")
+        wanted[name] = renamed
+    return wanted
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint: those that its index names, or all there are."""
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise ValueError(f"Expected a weight_map in {index}, got {weight_map!r}")
-        paths = [folder / name for name in sorted(set(weight_map.values()))]
-        absent = [path.name for path in paths if not path.is_file()]
+    if has_file(index):
+        paths = [folder / name for name in _shards(index)]
+        absent = [path.name for path in paths if not has_file(path)]
         if absent:
-            raise ValueError(f"Expected the shards that {index} names, these are not there: {', '.join(absent)}")
+            raise ValueError(
+                f"Expected the shards that {index} names, these are not there: {', '.join(absent[:8])}"
+                + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
+            )
     else:
         paths = sorted(folder.glob("*.safetensors"))
     if not paths:
@@ -82,32 +100,21 @@ def weight_files(folder: Path) -> list[Path]:
     return paths
 
 
+def _shards(index: Path) -> list[str]:
+    """The files that an index names: they lie beside it."""
+    weight_map = read_json(index, most=MOST_INDEX).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ValueError(f"Expected a weight_map in {index}, got {shown(weight_map)}")
+    names = sorted({text(name, f"a file in the weight_map of {index}") for name in weight_map.values()})
+    for name in names:
+        if not is_plain_name(name) or not name.endswith(".safetensors"):
+            raise ValueError(f"Expected names of safetensors files beside it in {index}, got {shown(name)}")
+    return names
+
+
 def check_complete(path: Path) -> None:
     """Raise a ValueError if a safetensors file is cut short, or is none."""
     read_header(path)
-
-
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The tensors of a safetensors file by name, as its header tells of them, and where their bytes begin.
-
-    Raises:
-        ValueError: The file is cut short, or is no safetensors file.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise ValueError(f"Expected a safetensors file at {path}, its {size} bytes end inside the header")
-        try:
-            header = json.loads(file.read(length))
-            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            ends = [entry["data_offsets"][1] for entry in tensors.values()]
-        except (ValueError, AttributeError, LookupError, TypeError) as error:
-            raise ValueError(f"Expected a safetensors file at {path}, its header cannot be read: {error}") from error
-    expected = 8 + length + max(ends, default=0)
-    if size < expected:
-        raise ValueError(f"Expected {expected} bytes in {path}, got {size}: the file is cut short, fetch it again")
-    return tensors, 8 + length
 
 
 def model_name(name: str) -> str | None:

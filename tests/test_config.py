@@ -335,7 +335,7 @@ def test_no_generation_config(tmp_path: Path) -> None:
         ("config.json", {"text_config": {"head_dim": 15}}, "an even number for 'head_dim' in text_config, got 15"),
         ("config.json", {"text_config": {"num_key_value_heads": 3}}, "'num_key_value_heads' in .* to divide the 4"),
         ("config.json", {"text_config": {"num_hidden_layers": 10**9}}, "at most 1024 for 'num_hidden_layers' in text_"),
-        ("config.json", {"text_config": {"hidden_size": 10**10}}, "at most 2147483647 for 'hidden_size' in text_conf"),
+        ("config.json", {"text_config": {"hidden_size": 10**10}}, "at most 1048576 for 'hidden_size' in text_conf"),
         ("config.json", {"text_config": {"eos_token_id": [1.0]}}, "of 0 or more for 'eos_token_id' in text_config, "),
         ("config.json", {"image_token_id": 7.5}, "of 0 or more for 'image_token_id' in config.json, got 7.5"),
         ("config.json", {"audio_token_id": True}, "of 0 or more for 'audio_token_id' in config.json, got True"),

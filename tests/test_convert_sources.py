@@ -795,7 +795,11 @@ def test_offsets_that_do_not_fit(source: Path) -> None:
     """A header whose offsets are not those of its shapes is damaged."""
     path = source / "model.safetensors"
     raw_file(path, {"model.embed_tokens.weight": ("BF16", (2, 2), b"1234")})
-    refuse(source, f"Expected 8 bytes for model.embed_tokens.weight in {path}, its header gives other offsets")
+    refuse(
+        source,
+        f"Expected a safetensors file at {path}, its header cannot be read: 'model.embed_tokens.weight' is BF16 of "
+        "[2, 2], 8 bytes, its data_offsets hold 4",
+    )
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [(mx.int32, "int32"), (mx.uint8, "uint8")])

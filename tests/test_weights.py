@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -269,9 +270,9 @@ NORM = "language_model.model.norm.weight"
 @pytest.mark.parametrize(
     ("name", "tensor", "message"),
     [
-        (NORM, None, f"Missing 1 parameters: \n{NORM}"),
-        ("vision_embedder.pos_embedding", None, "Missing 1 parameters: \nvision_embedder.pos_embedding"),
-        ("vision_tower.x", mx.zeros(1), "Received 1 parameters not in model: \nlanguage_model.model.vision_tower.x"),
+        (NORM, None, f"Missing 1 parameters: {NORM}"),
+        ("vision_embedder.pos_embedding", None, "Missing 1 parameters: vision_embedder.pos_embedding"),
+        ("vision_tower.x", mx.zeros(1), "Received 1 parameters not in model: language_model.model.vision_tower.x"),
         (NORM, mx.zeros(32), rf"Expected shape \(64,\) but received shape \(32,\) for parameter {NORM}"),
     ],
 )
@@ -342,8 +343,91 @@ def test_no_weights(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def test_a_type_that_mlx_does_not_know_is_named(tmp_path: Path) -> None:
-    """The file, and MLX's own words."""
-    path = damaged(tmp_path, lambda whole: whole.replace(b'"dtype":"BF16"', b'"dtype":"BF1I"', 1))
-    with pytest.raises(ValueError, match=f"Expected tensors that MLX reads in {path}, got: "):
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        (b"BF1I", "its header cannot be read: unknown type 'BF1I' of 'model"),
+        (b"I16 ", "its header cannot be read: unknown type 'I16 ' of 'model"),
+        (b"I16", r"Expected a type of BF16, F16, F32, U32, U8 for model\..* in {path}, got I16"),
+    ],
+)
+def test_a_type_that_no_weight_has(tmp_path: Path, dtype: bytes, message: str) -> None:
+    """The file, the tensor and the type are named."""
+    path = damaged(tmp_path, lambda whole: with_header(whole, lambda header: header.replace(b"BF16", dtype, 1)))
+    with pytest.raises(ValueError, match=message.format(path=path)):
+        load_model(tmp_path)
+
+
+def with_header(file: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """A safetensors file with another header."""
+    length = int.from_bytes(file[:8], "little")
+    header = change(file[8 : 8 + length])
+    return len(header).to_bytes(8, "little") + header + file[8 + length :]
+
+
+def test_a_tensor_in_two_files(tmp_path: Path) -> None:
+    """Which of two is meant nobody knows."""
+    one_file(tmp_path, tensors())
+    path = tmp_path / "model2.safetensors"
+    mx.save_safetensors(str(path), {NORM: mx.zeros(64)})
+    with pytest.raises(ValueError, match=f"Expected each tensor once in {tmp_path}, {NORM} is in {path} and elsewhere"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        ({"a": "../out.safetensors"}, "names of safetensors files beside it in {index}, got '../out.safetensors'"),
+        ({"a": "/etc/passwd"}, "names of safetensors files beside it in {index}, got '/etc/passwd'"),
+        ({"a": "tokenizer.json"}, "names of safetensors files beside it in {index}, got 'tokenizer.json'"),
+        (
+            {"a": ["model.safetensors"]},
+            "a string for a file in the weight_map of {index}, got \\['model.safetensors'\\]",
+        ),
+        ([["a", "model.safetensors"]], "a weight_map in {index}, got "),
+        ({str(n): f"model-{n}.safetensors" for n in range(99)}, "these are not there: model-0.* and 91 more"),
+    ],
+)
+def test_an_index_of_another_form(tmp_path: Path, weight_map: object, message: str) -> None:
+    """An index names files of its folder, and nothing else is opened."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    one_file(folder, tensors())
+    mx.save_safetensors(str(tmp_path / "out.safetensors"), tensors())
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ValueError, match=message.format(index=index)):
+        load_model(folder)
+
+
+def test_weights_outside_the_folder(tmp_path: Path) -> None:
+    """A link out of the folder and a pipe are refused before they are opened."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    one_file(folder, tensors())
+    path = (folder / "model.safetensors").rename(tmp_path / "out.safetensors")
+    (folder / "model.safetensors").symlink_to(path)
+    with pytest.raises(ValueError, match=r"model\.safetensors is a link to a file outside its folder; copy the file"):
+        load_model(folder)
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors is not a regular file; replace it with one"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"bits": "4"}, "a positive whole number for 'bits' in quantization in config.json, got '4'"),
+        ({"bits": 4, "group_size": 10**9}, "at most 1024 for 'group_size' in quantization in config.json"),
+        ({"bits": 4, "mode": ["affine"]}, "a mode of affine, .* in quantization in config.json, got \\['affine'\\]"),
+        ({"bits": 4, "a.b": {"bits": 0}}, "for 'bits' in quantization.'a.b' in config.json, got 0"),
+    ],
+)
+def test_a_quantization_of_another_form(tmp_path: Path, block: dict[str, Any], message: str) -> None:
+    """Each value is of its type, in a module's own entry too."""
+    quantized(tmp_path, BLOCKS["affine-4"])
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization": block}))
+    with pytest.raises(ValueError, match=message):
         load_model(tmp_path)
