@@ -5,10 +5,16 @@ Module attributes carry the checkpoint's names. Positions and sizes are checked 
 
 from __future__ import annotations
 
+from functools import reduce
+from math import gcd
+
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_gemma4.config import VisionConfig
+
+PROJECTION_BLOCKS = 8
+"""Of the 640 samples of a frame, 80 are summed at a time."""
 
 
 class PatchNorm(nn.LayerNorm):
@@ -35,23 +41,22 @@ def _mean(rows: mx.array) -> mx.array:
     return rows.mean(axis=-1, keepdims=True).mean(axis=-2, keepdims=True)
 
 
-class PatchDense(nn.Linear):
-    """Linear over the values of a patch; in float32 a sum of pixel rows, for the same reason as PatchNorm's.
+class BlockLinear(nn.Linear):
+    """Linear over many raw values; in float32 a sum over blocks of them, for the same reason as PatchNorm's.
 
     In half precision the plain product is the better one: it accumulates in float32 and rounds once.
     """
 
-    def __init__(self, side: int, output_dims: int) -> None:
-        super().__init__(side * side * 3, output_dims)
-        self.side = side
+    def __init__(self, input_dims: int, output_dims: int, *, blocks: int, bias: bool) -> None:
+        super().__init__(input_dims, output_dims, bias=bias)
+        self.blocks = blocks
 
     def __call__(self, x: mx.array) -> mx.array:
         if x.dtype != mx.float32:
             return super().__call__(x)
-        y = mx.broadcast_to(self.bias, (*x.shape[:-1], self.bias.size))
-        for values, weight in zip(x.split(self.side, axis=-1), self.weight.split(self.side, axis=-1), strict=True):
-            y = y + values @ weight.T
-        return y
+        parts = zip(x.split(self.blocks, axis=-1), self.weight.split(self.blocks, axis=-1), strict=True)
+        products = [values @ weight.T for values, weight in parts]
+        return reduce(mx.add, products, self.bias) if "bias" in self else reduce(mx.add, products)
 
 
 class VisionEmbedder(nn.Module):
@@ -63,7 +68,8 @@ class VisionEmbedder(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.patch_ln1 = PatchNorm(config.model_patch_size)
-        self.patch_dense = PatchDense(config.model_patch_size, config.mm_embed_dim)
+        side = config.model_patch_size  # a block is a row of pixels
+        self.patch_dense = BlockLinear(config.patch_values, config.mm_embed_dim, blocks=side, bias=True)
         self.patch_ln2 = nn.LayerNorm(config.mm_embed_dim, eps=1e-5)
         self.pos_embedding = mx.zeros((config.mm_posemb_size, 2, config.mm_embed_dim))
         self.pos_norm = nn.LayerNorm(config.mm_embed_dim, eps=1e-5)
@@ -85,7 +91,8 @@ class MultimodalEmbedder(nn.Module):
 
     def __init__(self, input_dims: int, hidden_size: int, eps: float) -> None:
         super().__init__()
-        self.embedding_projection = nn.Linear(input_dims, hidden_size, bias=False)
+        blocks = gcd(input_dims, PROJECTION_BLOCKS)
+        self.embedding_projection = BlockLinear(input_dims, hidden_size, blocks=blocks, bias=False)
         self._eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:

@@ -31,7 +31,7 @@ def all_logits(checkpoint: str, case: Case) -> np.ndarray:
 def test_logits_are_the_references(case: Case) -> None:
     """Every logit of every case, about as near to the reference as the reference is to exact arithmetic."""
     error = np.abs(all_logits(case.checkpoint, case) - case.logits).max()
-    assert error < 4 * ROUNDING[f"{case.checkpoint}-{case.name}"]
+    assert error < (2 if case.name == "audio" else 4) * ROUNDING[f"{case.checkpoint}-{case.name}"]
 
 
 @pytest.mark.parametrize("name", ["audio", "image", "both"])
