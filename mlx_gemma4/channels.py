@@ -1,11 +1,12 @@
 """What a token stream says aloud, what it thinks, and what it calls: answers, thoughts and tool calls told apart.
 
-Knows the markers ``<|channel>…<channel|>`` and ``<|tool_call>…<tool_call|>``, and nothing of models.
+Knows the markers ``<|channel>…<channel|>`` and ``<|tool_call>…<tool_call|>``, and nothing of models. A prompt may end
+inside a thought: chat templates open one after a tool's response. A call inside a thought is a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from mlx_gemma4.tokenizer import Detokenizer, Tokenizer
@@ -19,12 +20,19 @@ MARKERS: dict[Kind, tuple[str, str]] = {
     "tool_call": ("<|tool_call>", "<tool_call|>"),
 }
 THOUGHT_HEADER = "thought\n"
+TURNS = ("<|turn>", "<turn|>")
+"""No thought goes on beyond these."""
 
 
 class Channels:
-    """Token ids in; (kind, text) out, as soon as characters are whole. A tool call comes out in one piece."""
+    """Token ids in; (kind, text) out, as soon as characters are whole. A tool call comes out in one piece.
 
-    def __init__(self, tokenizer: Tokenizer, thoughts: Thoughts = "drop") -> None:
+    Args:
+        prompt: Token ids before the stream. If they end inside a thought, the stream begins inside it; kept in the
+            text, such a thought begins with the marker of the prompt.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, thoughts: Thoughts = "drop", prompt: Sequence[int] = ()) -> None:
         if thoughts not in ("drop", "keep", "show"):
             raise ValueError(f"Expected thoughts 'drop', 'keep' or 'show', got {thoughts!r}")
         self._tokenizer = tokenizer
@@ -40,20 +48,32 @@ class Channels:
                 self._kept = {begin_id: begin, end_id: end}
             else:
                 self._opens[begin_id], self._closes[end_id] = kind, kind
+        self._is_thinking = False
+        """A call inside a thought is followed by the rest of the thought."""
+        self._opening = ""
         self._enter("text")
+        thought = open_thought(tokenizer, prompt)
+        if thought is not None and thoughts == "keep":
+            self._opening = MARKERS["thought"][0] + thought
+        elif thought is not None:
+            self._enter("thought", THOUGHT_HEADER[len(thought) :] if THOUGHT_HEADER.startswith(thought) else "")
 
     def push(self, token_id: int) -> Iterator[tuple[Kind, str]]:
         """Take a token, yield what is complete with it."""
+        if self._opening:
+            opening, self._opening = self._opening, ""
+            yield "text", opening
         if self._kind == "text" and token_id in self._kept:
             yield from self._leave()
             self._enter("text")
             yield "text", self._kept[token_id]
-        elif self._kind == "text" and token_id in self._opens:
+        elif self._begins(token_id):
             yield from self._leave()
-            self._enter(self._opens[token_id])
+            self._enter(self._opens[token_id], THOUGHT_HEADER if self._opens[token_id] == "thought" else "")
         elif self._closes.get(token_id) == self._kind:
             yield from self._leave()
-            self._enter("text")
+            self._is_thinking = self._is_thinking and self._kind == "tool_call"
+            self._enter("thought" if self._is_thinking else "text")
         else:
             yield from self._say(self._detokenizer.push(token_id))
 
@@ -61,10 +81,15 @@ class Channels:
         """Yield what is left when the stream ends."""
         yield from self._leave()
 
-    def _enter(self, kind: Kind) -> None:
+    def _begins(self, token_id: int) -> bool:
+        kind = self._opens.get(token_id)
+        return kind is not None and (self._kind == "text" or (self._kind == "thought" and kind == "tool_call"))
+
+    def _enter(self, kind: Kind, header: str = "") -> None:
         self._kind = kind
+        self._is_thinking = self._is_thinking or kind == "thought"
         self._held = ""
-        self._header = THOUGHT_HEADER if kind == "thought" else ""
+        self._header = header
         # inside a call, <|"|> and the like carry meaning
         self._detokenizer = Detokenizer(self._tokenizer, skip_special=kind != "tool_call")
 
@@ -82,3 +107,17 @@ class Channels:
         text, self._held, self._header = self._held.removeprefix(self._header), "", ""
         if text and not (self._kind == "thought" and self._thoughts == "drop"):
             yield self._kind, text
+
+
+def open_thought(tokenizer: Tokenizer, prompt: Sequence[int]) -> str | None:
+    """The text of the thought that a prompt ends in, perhaps empty; None if it ends in none."""
+    begin, end = (tokenizer.token_id(marker) for marker in MARKERS["thought"])
+    if begin is None or end is None:
+        return None
+    closed = {end, *(tokenizer.token_id(marker) for marker in TURNS)}
+    for place in range(len(prompt) - 1, -1, -1):
+        if prompt[place] == begin:
+            return tokenizer.decode([int(token_id) for token_id in prompt[place + 1 :]])
+        if prompt[place] in closed:
+            break
+    return None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
-from mlx_gemma4.channels import Channels, Kind, Thoughts
+from mlx_gemma4.channels import MARKERS, Channels, Kind, Thoughts
 from mlx_gemma4.model import Model
 from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import Prompt
@@ -92,6 +92,7 @@ def stream_generate(
     sampling: Sampling = GREEDY,
     thoughts: Thoughts = "drop",
     session: Session | None = None,
+    before: Sequence[int] = (),
 ) -> Generator[GenerationResponse, None, None]:
     """Answer a prompt piece by piece.
 
@@ -100,6 +101,7 @@ def stream_generate(
         sampling: Greedy by default; ``Sampling.from_config(processor.generation)`` for the checkpoint's own way.
         session: Where the prompt is appended; a new one by default. It ends up holding the prompt and the answer,
             without the token that ended it.
+        before: Token ids right before ``prompt`` in the session, if the turn began there: a thought may be open.
 
     Yields:
         A GenerationResponse for each piece of text, and a last one, possibly without text, with a finish_reason.
@@ -118,7 +120,7 @@ def stream_generate(
     started = time.perf_counter()
     steps = generate_step(session, session.extend(prompt), sampler, max_tokens=max_tokens)
     progress = _Progress(started, len(prompt))
-    channels = Channels(processor.tokenizer, thoughts)
+    channels = Channels(processor.tokenizer, thoughts, [*before, *prompt.token_ids.tolist()])
     finish_reason = "length"
     try:
         for token in steps:
@@ -145,9 +147,23 @@ def generate(
     sampling: Sampling = GREEDY,
     thoughts: Thoughts = "drop",
 ) -> str:
-    """Answer a prompt: the text of ``stream_generate``. Tool calls are in it as the model wrote them."""
-    responses = stream_generate(model, processor, prompt, max_tokens=max_tokens, sampling=sampling, thoughts=thoughts)
-    return "".join(response.text for response in responses)
+    """Answer a prompt: the text of ``stream_generate`` as one string.
+
+    Thoughts are dropped, or else (``keep`` and ``show``) stand between their markers. Tool calls stand in it as
+    the model wrote them, between ``<|tool_call>`` and ``<tool_call|>``, where ``parse_tool_calls`` finds them. A call
+    that ``max_tokens`` cut short has no end.
+    """
+    written: Thoughts = "keep" if thoughts == "show" else thoughts
+    responses = stream_generate(model, processor, prompt, max_tokens=max_tokens, sampling=sampling, thoughts=written)
+    return "".join(map(marked, responses))
+
+
+def marked(response: GenerationResponse) -> str:
+    """The text of a piece; a call between its markers, the second one only where the call has ended."""
+    if response.kind != "tool_call":
+        return response.text
+    begin, end = MARKERS["tool_call"]
+    return begin + response.text + (end if response.finish_reason is None else "")
 
 
 def _id(token: mx.array) -> int:

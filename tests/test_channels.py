@@ -14,9 +14,9 @@ RELEASED = load_tokenizer(REFERENCE / "released" / "checkpoint")
 BOTH: list[Thoughts] = ["drop", "show"]
 
 
-def heard(text: str, thoughts: Thoughts, tokenizer: Tokenizer = RELEASED) -> list[tuple[Kind, str]]:
+def heard(text: str, thoughts: Thoughts, tokenizer: Tokenizer = RELEASED, prompt: str = "") -> list[tuple[Kind, str]]:
     """What comes out of a stream of the tokens of ``text``, with pieces of one kind joined."""
-    channels = Channels(tokenizer, thoughts)
+    channels = Channels(tokenizer, thoughts, tokenizer.encode(prompt))
     said = [piece for token_id in tokenizer.encode(text) for piece in channels.push(token_id)]
     joined: list[tuple[Kind, str]] = []
     for kind, piece in [*said, *channels.flush()]:
@@ -120,6 +120,66 @@ def test_two_tool_calls() -> None:
     """Calls one after the other are two pieces, and a thought before them is none."""
     text = "<|channel>thought\nhm<channel|><|tool_call>call:a{}<tool_call|><|tool_call>call:b{}<tool_call|>"
     assert heard(text, "drop") == [("tool_call", "call:a{}"), ("tool_call", "call:b{}")]
+
+
+@pytest.mark.parametrize("thoughts", BOTH)
+def test_a_call_inside_a_thought(thoughts: Thoughts) -> None:
+    """It is a call, and the thought goes on behind it, until it ends."""
+    text = (
+        "<|channel>thought\nhm<|tool_call>call:a{}<tool_call|>thought\nyes<|tool_call>call:b{}<tool_call|><channel|>ok"
+    )
+    calls = [("tool_call", "call:a{}"), ("tool_call", "call:b{}")]
+    shown = [("thought", "hm"), calls[0], ("thought", "thought\nyes"), calls[1], ("text", "ok")]
+    assert heard(text, thoughts) == (shown if thoughts == "show" else [*calls, ("text", "ok")])
+
+
+def test_a_call_inside_a_kept_thought() -> None:
+    text = "<|channel>thought\nhm<|tool_call>call:a{}<tool_call|>yes<channel|>ok"
+    expected = [("text", "<|channel>thought\nhm"), ("tool_call", "call:a{}"), ("text", "yes<channel|>ok")]
+    assert heard(text, "keep") == expected
+
+
+def test_a_call_cut_off_inside_a_thought() -> None:
+    text = "<|channel>thought\nhm<|tool_call>call:a{x"
+    assert heard(text, "drop") == [("tool_call", "call:a{x")]
+
+
+TURN = "<|turn>user\ntime?<turn|>\n<|turn>model\n"
+
+
+@pytest.mark.parametrize("opened", ["<|channel>thought\n", "<|channel>thou", "<|channel>", "<|channel>thought\nWell, "])
+@pytest.mark.parametrize("before", ["", "<|channel>thought\n<channel|>", "<|tool_call>call:a{}<tool_call|>"])
+def test_a_thought_that_the_prompt_opens(opened: str, before: str) -> None:
+    """It is a thought, whatever of its header stands in the prompt; kept, it is whole."""
+    header = "thought\n".removeprefix(opened.removeprefix("<|channel>"))
+    text = ("" if header == "thought\n" and "\n" in opened else header) + "noon it is<channel|>It is noon.<turn|>"
+    prompt = TURN + before + opened
+    assert heard(text, "drop", prompt=prompt) == [("text", "It is noon.")]
+    assert heard(text, "show", prompt=prompt) == [("thought", "noon it is"), ("text", "It is noon.")]
+    assert heard(text, "keep", prompt=prompt) == [("text", (opened + text).removesuffix("<turn|>"))]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        TURN,
+        TURN + "<|channel>thought\n<channel|>",
+        "<|turn>model\n<|channel>thought\ncut off<turn|>\n" + TURN,
+        "<|turn>model\n<|channel>thought\ncut off" + TURN,
+    ],
+)
+@pytest.mark.parametrize("thoughts", ["drop", "keep", "show"])
+def test_a_prompt_without_an_open_thought(prompt: str, thoughts: Thoughts) -> None:
+    """Thoughts that were closed, or belong to another turn, change nothing."""
+    assert heard("It is noon.", thoughts, prompt=prompt) == [("text", "It is noon.")]
+
+
+def test_a_call_inside_a_thought_of_the_prompt() -> None:
+    prompt = TURN + "<|channel>thought\n"
+    text = "hm<|tool_call>call:a{}<tool_call|>yes<channel|>ok"
+    expected = [("thought", "hm"), ("tool_call", "call:a{}"), ("thought", "yes"), ("text", "ok")]
+    assert heard(text, "show", prompt=prompt) == expected
 
 
 def test_unclosed_tool_call() -> None:

@@ -9,7 +9,8 @@ from conftest import loaded
 from golden import heard, said
 from reference_cases import demo_prompts, reference_case
 
-from mlx_gemma4 import Model, Processor, Prompt, Sampling, Session, generate, stream_generate
+from mlx_gemma4 import Model, Processor, Prompt, Sampling, Session, generate, parse_tool_calls, stream_generate
+from mlx_gemma4.channels import Thoughts
 from mlx_gemma4.config import GenerationConfig
 from mlx_gemma4.generation import generate_step
 from mlx_gemma4.sample import Sampler
@@ -144,3 +145,57 @@ def test_thoughts_and_calls_come_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert joined["thought"] == "what is" and joined["text"] == "the clip"
     [call] = [each for each in responses if each.kind == "tool_call"]
     assert call.tool_calls == [{"name": "f", "arguments": {"x": "the picture"}}]
+
+
+def forced(monkeypatch: pytest.MonkeyPatch, processor: Processor, text: str, *, ends: bool = True) -> None:
+    """Let the model write ``text``."""
+    tokens = iter([*processor.tokenizer.encode(text), *([next(iter(processor.stop_ids))] * 3 if ends else [])])
+    monkeypatch.setattr(Sampler, "__call__", lambda self, logits: mx.array(next(tokens)))
+
+
+CALL = '<|tool_call>call:f{x:<|"|>the picture<|"|>}<tool_call|>'
+
+
+def test_calls_in_an_answer_as_a_string(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text and calls are told apart by the calls' markers."""
+    model, processor = loaded("released")
+    forced(monkeypatch, processor, f"the clip{CALL}yes{CALL}")
+    answer = generate(model, processor, "say it", max_tokens=200)
+    assert answer == f"the clip{CALL}yes{CALL}"
+    assert parse_tool_calls(answer) == [{"name": "f", "arguments": {"x": "the picture"}}] * 2
+
+
+def test_a_call_cut_short_in_an_answer_as_a_string(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no end."""
+    model, processor = loaded("released")
+    forced(monkeypatch, processor, CALL)
+    count = len(processor.tokenizer.encode('<|tool_call>call:f{x:<|"|>the'))
+    answer = generate(model, processor, "say it", max_tokens=count)
+    assert answer == '<|tool_call>call:f{x:<|"|>the'
+    with pytest.raises(ValueError, match="a string does not end"):
+        parse_tool_calls(answer)
+
+
+@pytest.mark.parametrize(
+    ("thoughts", "expected"),
+    [
+        ("drop", "noon"),
+        ("keep", "<|channel>thought\nthe clock<channel|>noon"),
+        ("show", "<|channel>thought\nthe clock<channel|>noon"),
+    ],
+)
+def test_thoughts_in_an_answer_as_a_string(monkeypatch: pytest.MonkeyPatch, thoughts: Thoughts, expected: str) -> None:
+    model, processor = loaded("released")
+    forced(monkeypatch, processor, "<|channel>thought\nthe clock<channel|>noon")
+    assert generate(model, processor, "say it", thoughts=thoughts) == expected
+
+
+def test_a_thought_that_the_prompt_opens_is_not_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As templates write it after a tool's response; or when the turn before the prompt opened it."""
+    model, processor = loaded("released")
+    opened = processor.text("<|turn>model\n<|channel>thought\n")
+    response = processor.text("<|tool_response>response:f{value:1}<tool_response|>")
+    for prompt, before in ((opened, ()), (response, opened.token_ids.tolist())):
+        forced(monkeypatch, processor, "the clock<channel|>noon")
+        responses = stream_generate(model, processor, prompt, before=before)
+        assert "".join(each.text for each in responses) == "noon"

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
         messages, enable_thinking=arguments.thinking, tools=tools, image_tokens=arguments.image_tokens
     )
 
-    from mlx_gemma4.generation import stream_generate
+    from mlx_gemma4.generation import marked, stream_generate
 
     response = None
     for response in stream_generate(
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         sampling=sampling(arguments, processor.generation),
         thoughts=arguments.thoughts,
     ):
-        print(response.text, end="", flush=True, file=sys.stderr if response.kind == "thought" else sys.stdout)
+        print(marked(response), end="", flush=True, file=sys.stderr if response.kind == "thought" else sys.stdout)
     print()
     if response is not None and response.finish_reason == "length":
         note(f"The answer was stopped at {arguments.max_tokens} tokens (--max-tokens).")
