@@ -52,8 +52,8 @@ def answer(
 
 
 def text_of(tokens: Sequence[int], processor: Processor) -> str:
-    """What an answer says: no thoughts, nothing of the token that ended it, a loop's first round only."""
+    """What an answer says: no thoughts and calls, nothing of the token that ended it, a loop's first round only."""
     channels = Channels(processor.tokenizer)
     said = [token for token in tokens[: loop_start(tokens)] if token not in processor.stop_ids]
-    text = "".join(piece for token in said for _, piece in channels.push(token))
-    return (text + "".join(piece for _, piece in channels.flush())).strip()
+    pieces = [piece for token in said for piece in channels.push(token)]
+    return "".join(text for kind, text in [*pieces, *channels.flush()] if kind == "text").strip()

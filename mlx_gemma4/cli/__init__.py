@@ -14,6 +14,7 @@ from types import ModuleType
 
 from mlx_gemma4 import __version__
 from mlx_gemma4.cli import chat, demo, describe, evaluate, generate, listen, live, transcribe, watch
+from mlx_gemma4.printable import show
 
 OWN_COMMANDS = {
     "generate": generate,
@@ -63,6 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, ImportError, OSError) as error:
         if os.environ.get("MLX_GEMMA4_TRACEBACK"):
             raise
-        print(f"mlx_gemma4: error: {error}", file=sys.stderr)
+        show(f"mlx_gemma4: error: {error}", sys.stderr)
         return USAGE_ERROR
     return 0

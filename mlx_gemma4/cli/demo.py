@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli.options import note
 from mlx_gemma4.hub import DEMO, demo_folder
+from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
     from mlx_gemma4.model import Model
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     def answer(*content: tuple[str, Any]) -> None:
         parts = [{"type": kind, kind: value} for kind, value in content]
-        print(generate(model, processor, processor.prompt([{"role": "user", "content": parts}])), flush=True)
+        show(generate(model, processor, processor.prompt([{"role": "user", "content": parts}])))
 
     note(f"Listening to {RECORDING}, in 40 ms frames, each in the cache when it arrives:")
     transcribe(model, processor, media / RECORDING, fast=arguments.fast)
@@ -65,5 +66,5 @@ def transcribe(model: Model, processor: Processor, recording: Path, *, fast: boo
         if isinstance(event, Partial):
             note(f"  {event.end:.2f} s  {event.committed}[{event.draft}]")
         elif isinstance(event, Final):
-            print(event.text, flush=True)
+            show(event.text)
             note(f"  {1000 * event.delay:.0f} ms after the end of speech, in {event.forwards} forwards")

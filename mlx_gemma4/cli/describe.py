@@ -20,6 +20,7 @@ from mlx_gemma4.cli.options import (
     sampling,
     selection,
 )
+from mlx_gemma4.printable import for_terminal
 
 if TYPE_CHECKING:
     from mlx_gemma4.description import Description
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         sampling=sampling(arguments, processor.generation),
     )
     with output(arguments.output) as stream:
-        write = writer(stream, arguments.format)
+        write = writer(for_terminal(stream), arguments.format)
         for each in descriptions:
             write(each)
             told = timestamp(each.end) if file.length is None else f"{timestamp(each.end)} of {timestamp(file.length)}"

@@ -17,6 +17,7 @@ from mlx_gemma4.cli.options import (
     selection,
 )
 from mlx_gemma4.json_file import read_json
+from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
     from mlx_gemma4.generation import GenerationResponse
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         sampling=sampling(arguments, processor.generation),
         thoughts=arguments.thoughts,
     ):
-        print(marked(response), end="", flush=True, file=sys.stderr if response.kind == "thought" else sys.stdout)
+        show(marked(response), sys.stderr if response.kind == "thought" else sys.stdout, end="")
     print()
     if response is not None and response.finish_reason == "length":
         note(f"The answer was stopped at {arguments.max_tokens} tokens (--max-tokens).")

@@ -20,6 +20,7 @@ from mlx_gemma4.cli.options import (
     note,
     speech_instruction,
 )
+from mlx_gemma4.printable import for_terminal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +108,7 @@ def show(
     from mlx_gemma4.live.stats import Delays
     from mlx_gemma4.live.writers import Writer
 
-    writer = Writer(stream, arguments.format)
+    writer = Writer(for_terminal(stream), arguments.format)
     delays = Delays()
     to_stdout = stream is sys.stdout
     with display(stream, arguments) as draw:

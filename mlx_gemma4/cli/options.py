@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mlx_gemma4.hub import DEFAULT_MODEL, MODEL_VARIABLE, default_model
+from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
     from mlx_gemma4.config import GenerationConfig
@@ -194,7 +195,7 @@ def from_environment(parser: argparse.ArgumentParser) -> None:
 
 def note(text: str) -> None:
     """Say something that is no result."""
-    print(text, file=sys.stderr, flush=True)
+    show(text, sys.stderr)
 
 
 def note_broken(file: VideoFile) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from mlx_gemma4.cli.options import (
     note,
     speech_instruction,
 )
+from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
     from mlx_gemma4.transcribe import Segment
@@ -61,8 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         warn_incomplete(segments, path)
         text = write(segments, arguments.format)
         if folder is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            show(text, end="")
         else:
             target = folder / f"{Path(path).stem}.{arguments.format}"
             target.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from mlx_gemma4.live.events import Event, Final, Lost, Partial
+from mlx_gemma4.printable import printable
 
 FLOOR = -60.0
 """dBFS at which the level meter is empty."""
@@ -35,11 +36,11 @@ class Display:
     def show(self, event: Event) -> None:
         """Take an event into the picture."""
         if isinstance(event, Partial):
-            self._words = Text(event.committed) + Text(event.draft, style="dim")
+            self._words = Text(printable(event.committed)) + Text(printable(event.draft), style="dim")
         elif isinstance(event, Final):
             self._words = Text()
             self._delay = event.delay
-            line = Text(event.text)
+            line = Text(printable(event.text))
             if event.revised:
                 line.append(f"  ({event.revised} of the words shown were corrected)", style="dim")
             if line.plain:

@@ -15,6 +15,7 @@ from rich.text import Text
 from mlx_gemma4.live.camera import Shot
 from mlx_gemma4.live.scene import block_means
 from mlx_gemma4.live.watcher import Sighting
+from mlx_gemma4.printable import printable
 from mlx_gemma4.video import timestamp
 
 COLUMNS, LINES = 32, 16
@@ -39,7 +40,9 @@ class Preview:
         """Show a shot that is ``age`` seconds old by now, and what was said about it."""
         if answer is not None:
             line = Text(f"{timestamp(answer.time)}  ", style="dim")
-            line.append(answer.text, style="not dim").append(f"  {1000 * answer.age:.0f} ms, {answer.reason}")
+            line.append(printable(answer.text), style="not dim").append(
+                f"  {1000 * answer.age:.0f} ms, {answer.reason}"
+            )
             self._console.print(line)
         self._live.update(_Look(shot, age))
 
