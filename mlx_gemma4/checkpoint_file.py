@@ -62,8 +62,9 @@ def check_file(path: Path) -> None:
 def _roots(folder: Path) -> Iterator[Path]:
     place = folder.resolve()
     yield place
-    if place.parent.name == "snapshots":
-        yield place.parent.parent / "blobs"
+    for snapshot in (place, place.parent):  # a checkpoint's folder, or one in it
+        if snapshot.parent.name == "snapshots":
+            yield snapshot.parent.parent / "blobs"
 
 
 def read_bytes(path: Path, most: int) -> bytes:

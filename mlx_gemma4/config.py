@@ -139,6 +139,9 @@ class Config:
     token_ids: TokenIds
     quantization: Mapping[str, Any] | None
     """The ``quantization`` block of an MLX conversion: defaults, and an entry per module path that differs."""
+    eos_token_ids: tuple[int, ...]
+    """What ends an answer, as the top of the file and its ``text_config`` say."""
+    bos_token_id: int | None
 
     @classmethod
     def from_file(cls, path: Path) -> Config:
@@ -168,8 +171,11 @@ class Config:
         if raw.get("tie_word_embeddings") is False:
             raise ValueError("Expected tied word embeddings, got tie_word_embeddings = false in config.json")
         vision, audio = raw.get("vision_config"), raw.get("audio_config")
+        text = _table(raw, "text_config", "config.json")
+        text_config = _text_config(text)
+        top = token_ids(raw.get("eos_token_id"), "'eos_token_id' in config.json")
         return cls(
-            text_config=_text_config(_table(raw, "text_config", "config.json")),
+            text_config=text_config,
             vision_config=None if vision is None else _vision_config(_table(raw, "vision_config", "config.json")),
             audio_config=None if audio is None else _audio_config(_table(raw, "audio_config", "config.json")),
             token_ids=TokenIds(
@@ -183,6 +189,8 @@ class Config:
                 audio_end=_token_id(raw, "eoa_token_index" if "eoa_token_index" in raw else "eoa_token_id"),
             ),
             quantization=_quantization(raw),
+            eos_token_ids=tuple(dict.fromkeys((*top, *text_config.eos_token_ids))),
+            bos_token_id=_token_id(raw if raw.get("bos_token_id") is not None else text, "bos_token_id"),
         )
 
 
@@ -196,6 +204,7 @@ class GenerationConfig:
     """0 (greedy) where the file does not ask for sampling."""
     top_k: int = 0
     top_p: float = 1.0
+    bos_token_id: int | None = None
 
     @classmethod
     def from_file(cls, path: Path) -> GenerationConfig:
@@ -211,6 +220,7 @@ class GenerationConfig:
             temperature=temperature if samples else 0.0,
             top_k=whole(raw.get("top_k", 0), f"'top_k' in {path}", least=0),
             top_p=real(raw.get("top_p", 1.0), f"'top_p' in {path}", most=1.0) or 1.0,
+            bos_token_id=next(iter(token_ids(raw.get("bos_token_id"), f"'bos_token_id' in {path}")), None),
         )
 
 

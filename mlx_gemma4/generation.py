@@ -114,7 +114,7 @@ def stream_generate(
     sampler = Sampler(
         sampling,
         model.config.text_config.vocab_size,
-        suppress=processor.generation.suppress_tokens,
+        suppress=processor.suppressed_ids,
         history=prompt.token_ids.tolist(),
     )
     started = time.perf_counter()

@@ -20,6 +20,7 @@ from mlx_gemma4.config import Config, GenerationConfig
 from mlx_gemma4.film import Film
 from mlx_gemma4.json_file import read_json, table, whole
 from mlx_gemma4.prompt import AUDIO, IMAGE, TEXT, VIDEO, Prompt
+from mlx_gemma4.special_tokens import SpecialTokens, named_tokens
 from mlx_gemma4.template import ChatTemplate, Message
 from mlx_gemma4.tokenizer import Tokenizer, load_tokenizer
 from mlx_gemma4.video_file import VideoFile
@@ -75,7 +76,10 @@ class Processor:
         tokenizer: Text to ids and back.
         generation: ``generation_config.json``.
         limits: Budgets, as the checkpoint has them.
+        bos_id: What every prompt begins with; None where the checkpoint has no such token.
         stop_ids: Every token that ends an answer.
+        suppressed_ids: Every token that is never sampled: those that ``generation_config.json`` lists, and all that
+            stand for media or around them.
     """
 
     def __init__(
@@ -86,13 +90,17 @@ class Processor:
         *,
         generation: GenerationConfig | None = None,
         limits: Limits | None = None,
+        tokens: SpecialTokens | None = None,
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
         self.template = template
         self.generation = generation or GenerationConfig()
         self.limits = limits or Limits()
-        self.stop_ids = frozenset(self.generation.eos_token_ids) | frozenset(config.text_config.eos_token_ids)
+        tokens = tokens or SpecialTokens.of(config, tokenizer, generation=generation)
+        self.bos_id = tokens.bos_id
+        self.stop_ids = tokens.stop_ids
+        self.suppressed_ids = tuple(sorted(tokens.media_ids.union(self.generation.suppress_tokens)))
 
     @classmethod
     def from_folder(cls, folder: Path) -> Processor:
@@ -101,12 +109,17 @@ class Processor:
         Raises:
             ValueError: A file is missing or broken; the message names it.
         """
+        config = Config.from_file(folder / "config.json")
+        tokenizer = load_tokenizer(folder)
+        generation = GenerationConfig.from_file(folder / "generation_config.json")
+        tokens = SpecialTokens.of(config, tokenizer, generation=generation, named=named_tokens(folder))
         return cls(
-            Config.from_file(folder / "config.json"),
-            load_tokenizer(folder),
-            ChatTemplate.from_folder(folder),
-            generation=GenerationConfig.from_file(folder / "generation_config.json"),
+            config,
+            tokenizer,
+            ChatTemplate.from_folder(folder, tokens.written, begin=tokens.bos),
+            generation=generation,
             limits=Limits.from_file(folder / "processor_config.json"),
+            tokens=tokens,
         )
 
     @property
@@ -190,6 +203,12 @@ class Processor:
     def text(self, text: str) -> Prompt:
         """Text alone, special tokens in it included, as a stretch of a sequence."""
         return Prompt.from_tokens(self.tokenizer.encode(text))
+
+    def completion(self, text: str) -> Prompt:
+        """Text for the model to continue, without a chat template: BOS and its tokens, special ones included."""
+        ids = self.tokenizer.encode(text)
+        begin = [] if self.bos_id is None or ids[:1] == [self.bos_id] else [self.bos_id]
+        return Prompt.from_tokens([*begin, *ids])
 
     def frames(self, samples: np.ndarray) -> np.ndarray:
         """Samples [n] at 16 kHz → frames [ceil(n / frame_samples), frame_samples], as a session takes them."""

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mlx_gemma4.json_file import read_json
+from mlx_gemma4.special_tokens import named_tokens
+from mlx_gemma4.template_files import DEFAULT, TOOL_USE, read_templates
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -17,26 +18,41 @@ Message = Mapping[str, Any]
 """``{"role": …, "content": text or a list of {"type": "text" | "image" | "audio" | "video", …}}``."""
 
 
+NO_TEMPLATE = (
+    "This checkpoint has no default chat template (chat_template.jinja), and a chat needs one. Copy the file from the "
+    "instruction-tuned model, or let the model continue plain text with generate --ignore-chat-template"
+)
+
+
 class ChatTemplate:
     """A Jinja template in a sandbox, with the functions that transformers gives to templates."""
 
-    def __init__(self, source: str, variables: Mapping[str, str]) -> None:
-        """``variables`` are the special tokens by name (``bos_token``, …)."""
+    def __init__(
+        self, source: str | None, variables: Mapping[str, str], *, tool_source: str | None = None, begin: str = ""
+    ) -> None:
+        """
+        Args:
+            source: None where there is no template: then ``render`` says so.
+            variables: The special tokens by name (``bos_token``, …).
+            tool_source: Another template, for chats with tools.
+            begin: What every chat begins with (BOS), whether the template writes it or not.
+        """
         self.source = source
+        self._tool_source = tool_source
         self._variables = dict(variables)
-        self._compiled: Template | None = None
+        self._begin = begin
+        self._compiled: dict[str, Template] = {}
 
     @classmethod
-    def from_folder(cls, folder: Path) -> ChatTemplate:
-        """Read ``chat_template.jinja``, or the template inside ``tokenizer_config.json`` of older conversions."""
-        settings = folder / "tokenizer_config.json"
-        table = read_json(settings) if settings.is_file() else {}
-        path = folder / "chat_template.jinja"
-        source = path.read_text(encoding="utf-8") if path.is_file() else table.get("chat_template")
-        if not isinstance(source, str):
-            raise ValueError(f"Expected a chat template in {folder} (chat_template.jinja), found none")
-        tokens = {key: _written(value) for key, value in table.items() if key.endswith("_token")}
-        return cls(source, {key: value for key, value in tokens.items() if value is not None})
+    def from_folder(cls, folder: Path, variables: Mapping[str, str] | None = None, *, begin: str = "") -> ChatTemplate:
+        """Read a checkpoint's templates (``template_files``), and its special tokens unless they are given.
+
+        Raises:
+            ValueError: A file is broken; the message names it.
+        """
+        templates = read_templates(folder)
+        named = named_tokens(folder) if variables is None else variables
+        return cls(templates.get(DEFAULT), named, tool_source=templates.get(TOOL_USE), begin=begin)
 
     def render(
         self,
@@ -49,12 +65,15 @@ class ChatTemplate:
         """Write the chat out, media as their placeholders.
 
         Raises:
-            ValueError: The template refuses the messages; its own words are in the message.
+            ValueError: There is no template, or it refuses the messages; its own words are in the message.
         """
+        source = self._tool_source if tools and self._tool_source is not None else self.source
+        if source is None:
+            raise ValueError(NO_TEMPLATE)
         try:
-            if self._compiled is None:
-                self._compiled = _environment().from_string(self.source)
-            return self._compiled.render(
+            if source not in self._compiled:
+                self._compiled[source] = _environment().from_string(source)
+            text: str = self._compiled[source].render(
                 messages=_plain(list(messages)),
                 tools=_plain(tools),
                 add_generation_prompt=add_generation_prompt,
@@ -63,13 +82,7 @@ class ChatTemplate:
             )
         except Exception as error:  # a template is a program of its own, and raises what it likes
             raise ValueError(f"The checkpoint's chat template cannot render these messages: {error}") from error
-
-
-def _written(value: Any) -> str | None:
-    """A special token: its text, or an object that holds it."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
+        return text if text.lstrip().startswith(self._begin) else self._begin + text
 
 
 def _plain(value: Any) -> Any:

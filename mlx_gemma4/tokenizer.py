@@ -29,6 +29,9 @@ class Tokenizer(Protocol):
     def token(self, token_id: int) -> str | None:
         """A token written out, or None where there is no such id."""
 
+    def first_id(self) -> int | None:
+        """The token that the tokenizer's own settings put before every text, or None."""
+
 
 class JsonTokenizer:
     """A ``tokenizer.json``, by the ``tokenizers`` library."""
@@ -55,6 +58,10 @@ class JsonTokenizer:
 
     def token(self, token_id: int) -> str | None:
         return self._tokenizer.id_to_token(token_id)
+
+    def first_id(self) -> int | None:
+        alone, whole = (self._tokenizer.encode("a", add_special_tokens=added).ids for added in (False, True))
+        return None if whole[: len(alone)] == alone else whole[0]
 
 
 class SentencePieceTokenizer:
@@ -110,6 +117,10 @@ class SentencePieceTokenizer:
         if not 0 <= token_id < self._pieces.GetPieceSize():
             return None
         return self._pieces.IdToPiece(token_id)
+
+    def first_id(self) -> int | None:
+        found: int = self._pieces.bos_id()
+        return None if found < 0 else found
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

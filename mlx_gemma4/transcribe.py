@@ -110,9 +110,7 @@ class Transcriber:
         self.session = Session(model, room=self.max_frames + len(self._tail) + max_tokens)
         self.session.extend(prompt[:audio])
         self._start = self.session.mark()
-        self._sampler = Sampler(
-            Sampling(), model.config.text_config.vocab_size, suppress=processor.generation.suppress_tokens
-        )
+        self._sampler = Sampler(Sampling(), model.config.text_config.vocab_size, suppress=processor.suppressed_ids)
         self._speech = np.zeros((0, processor.frame_samples), dtype=np.float32)
         self._before = 0
         self._guess: Guess | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from golden import GOLDEN
 from PIL import Image
 from reference_cases import CHAT as TURNS
 from reference_cases import REFERENCE
+from small_files import demo_copy
 
-from mlx_gemma4 import demo_folder
+from mlx_gemma4 import Processor, Session, demo_folder, load, stream_generate
+from mlx_gemma4.cli import main
 from mlx_gemma4.template import ChatTemplate, Message
 
 CHAT: list[Message] = [*TURNS, {"role": "user", "content": "unseen"}]
@@ -159,11 +162,99 @@ def test_template_in_the_tokenizer_config(tmp_path: Path) -> None:
     assert ChatTemplate.from_folder(tmp_path).render([]) == "new"
 
 
-@pytest.mark.parametrize("settings", [None, "{}", '{"chat_template": ["a"]}'])
-def test_no_template(tmp_path: Path, settings: str | None) -> None:
-    """A folder without a template is named, with the file it should hold."""
-    if settings is not None:
-        (tmp_path / "tokenizer_config.json").write_text(settings)
-    message = rf"Expected a chat template in {tmp_path} \(chat_template.jinja\), found none"
+def named(folder: Path, name: str, held: Any) -> ChatTemplate:
+    (folder / name).write_text(json.dumps({"chat_template": held}), encoding="utf-8")
+    return ChatTemplate.from_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["chat_template.json", "processor_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "held",
+    [
+        "é {{ messages | length }}",
+        [{"name": "default", "template": "é {{ messages | length }}"}],
+        [{"name": "rag", "template": "r"}, {"name": "default", "template": "é {{ messages | length }}"}],
+        {"default": "é {{ messages | length }}", "rag": "r"},
+    ],
+    ids=["text", "list", "longer list", "object"],
+)
+def test_templates_in_other_files(tmp_path: Path, name: str, held: Any) -> None:
+    """Older exports keep them in JSON files, alone or by name."""
+    assert named(tmp_path, name, held).render(TURNS) == f"é {len(TURNS)}"
+
+
+def test_a_template_for_tools(tmp_path: Path) -> None:
+    """As in transformers: the one called tool_use where there are tools, the default one elsewhere."""
+    held = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "{{ tools | length }} tools"}]
+    template = named(tmp_path, "tokenizer_config.json", held)
+    assert [template.render([], tools=tools) for tools in (None, [], [TOOL])] == ["plain", "plain", "1 tools"]
+    (tmp_path / "chat_template.jinja").write_text("file")
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("file with {{ tools | length }}")
+    template = ChatTemplate.from_folder(tmp_path)
+    assert [template.render([], tools=tools) for tools in (None, [TOOL])] == ["file", "file with 1"]
+
+
+def test_templates_in_order(tmp_path: Path) -> None:
+    """The file of its own counts before chat_template.json, and that before tokenizer_config.json."""
+    assert named(tmp_path, "tokenizer_config.json", "3").render([]) == "3"
+    assert named(tmp_path, "chat_template.json", "2").render([]) == "2"
+    (tmp_path / "chat_template.jinja").write_text("1")
+    assert ChatTemplate.from_folder(tmp_path).render([]) == "1"
+
+
+@pytest.mark.parametrize("held", [["a"], [{"name": "default"}], [{"template": "a"}], 5, {"default": None}])
+def test_templates_of_another_form(tmp_path: Path, held: Any) -> None:
+    """The file is named."""
+    message = rf"Expected a chat template, or a list of named ones, in {tmp_path}/tokenizer_config.json, got "
+    with pytest.raises(ValueError, match=message):
+        named(tmp_path, "tokenizer_config.json", held)
+
+
+def test_a_template_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    message = rf"Expected a chat template in UTF-8 in {tmp_path}/chat_template.jinja, got: 'utf-8' codec"
     with pytest.raises(ValueError, match=message):
         ChatTemplate.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("held", [None, {"rag": "r"}])
+def test_no_template(tmp_path: Path, held: Any) -> None:
+    """Only a chat needs one, and says so, with what to do."""
+    template = named(tmp_path, "tokenizer_config.json", held)
+    message = r"This checkpoint has no default chat template \(chat_template.jinja\), and a chat needs one. Copy the "
+    with pytest.raises(ValueError, match=message):
+        template.render([])
+
+
+def test_a_checkpoint_without_a_template(tmp_path: Path) -> None:
+    """It loads; a session, plain text and media need no chat."""
+    folder = demo_copy(tmp_path / "base", weights=True)
+    (folder / "chat_template.jinja").unlink()
+    model, processor = load(folder)
+    prompt = processor.completion("Hello")
+    assert prompt.token_ids.tolist() == [2, *processor.text("Hello").token_ids]
+    assert Session(model).extend(prompt).shape == (processor.config.text_config.vocab_size,)
+    assert len(processor.frames(np.zeros(1000, np.float32))) == 2
+    assert len(list(stream_generate(model, processor, prompt, max_tokens=3))) > 0
+    with pytest.raises(ValueError, match="This checkpoint has no default chat template"):
+        processor.prompt([{"role": "user", "content": "Hello"}])
+
+
+def test_plain_text_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--ignore-chat-template continues the prompt as it is; without it, the message names that way out."""
+    folder = demo_copy(tmp_path / "base", weights=True)
+    (folder / "chat_template.jinja").unlink()
+    generate = ["generate", "--model", str(folder), "--max-tokens", "3", "--prompt"]
+    assert main([*generate, "Hello", "--ignore-chat-template", "--stats"]) == 0
+    count = len(Processor.from_folder(folder).completion("Hello"))
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"prompt {count} tokens")
+    assert main([*generate, "Hello"]) == 2
+    assert capsys.readouterr().err.endswith("continue plain text with generate --ignore-chat-template\n")
+
+
+def test_plain_text_has_no_other_parts(refused: Callable[..., str]) -> None:
+    """What only a chat can hold is refused by name."""
+    generate = ["generate", "--model", "demo", "--prompt", "a", "--ignore-chat-template"]
+    message = "--ignore-chat-template continues the text of --prompt alone: leave out --system, --image"
+    assert refused(*generate, "--system", "b", "--image", "c.png") == message

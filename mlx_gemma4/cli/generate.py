@@ -22,6 +22,7 @@ from mlx_gemma4.printable import show
 if TYPE_CHECKING:
     from mlx_gemma4.generation import GenerationResponse
     from mlx_gemma4.processor import Processor
+    from mlx_gemma4.prompt import Prompt
     from mlx_gemma4.video import Selection
 
 STRETCH = 10.0
@@ -37,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", action="append", default=[], metavar="FILE", help="a video; may be repeated")
     parser.add_argument("--image-tokens", type=int, help="budget of each picture: 70, 140, 280, 560 or 1120")
     parser.add_argument("--tools", metavar="FILE", help='JSON file {"tools": [schema, …]}: functions to call')
+    parser.add_argument(
+        "--ignore-chat-template", action="store_true", help="continue the text of --prompt as it is, without a chat"
+    )
     parser.add_argument("--thinking", action="store_true", help="let the model think first")
     parser.add_argument(
         "--thoughts", choices=("drop", "keep", "show"), default="drop", help="show: on stderr; keep: in the text"
@@ -56,15 +60,12 @@ def run(arguments: argparse.Namespace) -> None:
     text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     tools = read_tools(arguments.tools) if arguments.tools else None
     check_videos(arguments)
+    check_plain(arguments)
     model, processor = load_model(arguments)
-    videos = video_parts(
-        arguments.video, processor, selection(arguments, processor.limits), with_audio=arguments.with_audio
-    )
-    messages: list[dict[str, Any]] = [{"role": "system", "content": arguments.system}] if arguments.system else []
-    messages.append({"role": "user", "content": user_content(text, arguments.image, videos, arguments.audio)})
-    prompt = processor.prompt(
-        messages, enable_thinking=arguments.thinking, tools=tools, image_tokens=arguments.image_tokens
-    )
+    if arguments.ignore_chat_template:
+        prompt = processor.completion(text)
+    else:
+        prompt = chat_prompt(arguments, processor, text, tools)
 
     from mlx_gemma4.generation import marked, stream_generate
 
@@ -83,6 +84,28 @@ def run(arguments: argparse.Namespace) -> None:
         note(f"The answer was stopped at {arguments.max_tokens} tokens (--max-tokens).")
     if response is not None and arguments.stats:
         note(statistics(response))
+
+
+def chat_prompt(
+    arguments: argparse.Namespace, processor: Processor, text: str, tools: list[dict[str, Any]] | None
+) -> Prompt:
+    """The chat that the options describe."""
+    videos = video_parts(
+        arguments.video, processor, selection(arguments, processor.limits), with_audio=arguments.with_audio
+    )
+    messages: list[dict[str, Any]] = [{"role": "system", "content": arguments.system}] if arguments.system else []
+    messages.append({"role": "user", "content": user_content(text, arguments.image, videos, arguments.audio)})
+    return processor.prompt(
+        messages, enable_thinking=arguments.thinking, tools=tools, image_tokens=arguments.image_tokens
+    )
+
+
+def check_plain(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if parts of a chat are given where there is none."""
+    names = ("system", "image", "audio", "video", "tools", "thinking")
+    given = [f"--{name}" for name in names if getattr(arguments, name)]
+    if arguments.ignore_chat_template and given:
+        raise ValueError(f"--ignore-chat-template continues the text of --prompt alone: leave out {', '.join(given)}")
 
 
 def check_videos(arguments: argparse.Namespace) -> None:

@@ -48,9 +48,7 @@ class Asking:
         self.max_tokens = max_tokens
         self._question = question
         self._system = system
-        self._sampler = Sampler(
-            Sampling(), model.config.text_config.vocab_size, suppress=processor.generation.suppress_tokens
-        )
+        self._sampler = Sampler(Sampling(), model.config.text_config.vocab_size, suppress=processor.suppressed_ids)
 
     def prompt(self, kind: str, medium: Patches | Film) -> Prompt:
         """The whole prompt: a picture ("image") or a film ("video") and the question, as the template has it."""

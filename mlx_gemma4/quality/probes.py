@@ -20,8 +20,6 @@ CHUNK = 512
 PAGE_CHUNKS = 2
 """Chunks of the packaged page, at most: all of it, unless a small vocabulary spells it letter by letter."""
 
-BOS = "<bos>"
-
 SPOKEN = {
     "pico-04.wav": "go back seven meters",
     "hibari-03.wav": "five three six zero zero eight",
@@ -61,9 +59,9 @@ def text_probes(processor: Processor, text: str) -> list[Probe]:
     Raises:
         ValueError: The text is empty, or the tokenizer cannot begin one.
     """
-    bos = processor.tokenizer.token_id(BOS)
+    bos = processor.bos_id
     if bos is None:
-        raise ValueError(f"Expected a tokenizer that has {BOS}, got one without")
+        raise ValueError("Expected a checkpoint with a BOS token, found none in its tokenizer and its config")
     ids = processor.tokenizer.encode(text.strip())
     if not ids:
         raise ValueError(f"Expected text to score, got {text!r}")
