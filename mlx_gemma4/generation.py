@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_gemma4.channels import MARKERS, Channels, Kind, Thoughts
+from mlx_gemma4.finite import are_finite, check_finite
 from mlx_gemma4.model import Model
 from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import Prompt
@@ -61,24 +62,29 @@ def generate_step(
 
     When the generator is closed, the session holds all tokens that were yielded but the last: whatever was
     computed ahead is rewound.
+
+    Raises:
+        ValueError: The model computes NaN.
     """
-    start = session.position
+    start, dtype = session.position, logits.dtype
     taken = 0
-    token = sampler(logits)
-    mx.async_eval(token)
+    token, finite = sampler(logits), are_finite(logits)
+    mx.async_eval(token, finite)
     try:
         while taken < max_tokens:
             following = None
             if taken + 1 < max_tokens:
-                following = sampler(session.step(token))
-                mx.async_eval(following)
+                logits = session.step(token)
+                following = sampler(logits), are_finite(logits)
+                mx.async_eval(*following)
+            check_finite(finite, dtype)
             taken += 1
             if taken % CLEAR_CACHE_EVERY == 0:
                 mx.clear_cache()
             yield _id(token)
             if following is None:
                 break
-            token = following
+            token, finite = following
     finally:
         session.rewind(start + max(taken - 1, 0))
 

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gemma4.config import GenerationConfig
+from mlx_gemma4.finite import are_finite, check_finite
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,19 @@ class Sampler:
             self._processors = make_logits_processors(repetition_penalty=sampling.repetition_penalty)
 
     def greedy(self, logits: mx.array) -> list[int]:
-        """Logits [L, V] → the likeliest token of each row, suppressed ones left out; evaluated."""
+        """Logits [L, V] → the likeliest token of each row, suppressed ones left out; evaluated.
+
+        Raises:
+            ValueError: The model computes NaN.
+        """
+        finite, dtype = are_finite(logits), logits.dtype
         logits = logits.astype(mx.float32)
         if self._suppressed is not None:
             logits = logits + self._suppressed
-        return np.array(mx.argmax(logits, axis=-1)).tolist()
+        tokens = mx.argmax(logits, axis=-1)
+        mx.eval(tokens, finite)
+        check_finite(finite, dtype)
+        return np.array(tokens).tolist()
 
     def __call__(self, logits: mx.array) -> mx.array:
         """Logits [V] → a token id [], not evaluated."""
