@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from mlx_gemma4.special_tokens import named_tokens
 from mlx_gemma4.template_files import DEFAULT, TOOL_USE, read_templates
 
-if TYPE_CHECKING:
-    from jinja2 import Template
+MOST_REASON = 300
+"""Characters of a template's own message."""
 
 Message = Mapping[str, Any]
 """``{"role": …, "content": text or a list of {"type": "text" | "image" | "audio" | "video", …}}``."""
@@ -41,7 +39,7 @@ class ChatTemplate:
         self._tool_source = tool_source
         self._variables = dict(variables)
         self._begin = begin
-        self._compiled: dict[str, Template] = {}
+        self._renderers: dict[str, Callable[[Mapping[str, Any]], str]] = {}
 
     @classmethod
     def from_folder(cls, folder: Path, variables: Mapping[str, str] | None = None, *, begin: str = "") -> ChatTemplate:
@@ -67,21 +65,25 @@ class ChatTemplate:
         Raises:
             ValueError: There is no template, or it refuses the messages; its own words are in the message.
         """
+        from mlx_gemma4.template_sandbox import Environment
+
         source = self._tool_source if tools and self._tool_source is not None else self.source
         if source is None:
             raise ValueError(NO_TEMPLATE)
+        variables = {
+            "messages": _plain(list(messages)),
+            "tools": _plain(tools),
+            "add_generation_prompt": add_generation_prompt,
+            "enable_thinking": enable_thinking,
+            **self._variables,
+        }
         try:
-            if source not in self._compiled:
-                self._compiled[source] = _environment().from_string(source)
-            text: str = self._compiled[source].render(
-                messages=_plain(list(messages)),
-                tools=_plain(tools),
-                add_generation_prompt=add_generation_prompt,
-                enable_thinking=enable_thinking,
-                **self._variables,
-            )
+            if source not in self._renderers:
+                self._renderers[source] = Environment().renderer(source)
+            text = self._renderers[source](variables)
         except Exception as error:  # a template is a program of its own, and raises what it likes
-            raise ValueError(f"The checkpoint's chat template cannot render these messages: {error}") from error
+            reason = " ".join(str(error).split())[:MOST_REASON]
+            raise ValueError(f"The checkpoint's chat template cannot render these messages: {reason}") from error
         return text if text.lstrip().startswith(self._begin) else self._begin + text
 
 
@@ -94,31 +96,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return f"<{type(value).__name__}>"
-
-
-def _environment() -> Any:
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
-    return environment
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Unlike Jinja's own filter, this one does not escape HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    import jinja2
-
-    raise jinja2.TemplateError(message)

@@ -1,0 +1,103 @@
+"""What a chat template may spend. A template is a program of a stranger: it may loop, recurse and make text.
+
+Everything that costs time or memory is paid for before it happens, in units of about one character of text or a
+quarter of an expression. A budget grows with the messages, so that long chats are rendered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from itertools import chain
+from typing import Any
+
+BASE, PER_INPUT = 10_000_000, 50
+"""Units that every template has, and units for each unit of the messages. 10 million last about a second."""
+ITEM = 16
+"""Units of an element of a list, beside its content."""
+CALL = 150
+"""Units of a call of a function, a filter or a test."""
+MOST_DEPTH = 100
+"""Lists and objects inside each other."""
+MOST_BITS = 4096
+"""Of a whole number."""
+
+_LISTS = (list, tuple, set, frozenset, KeysView, ItemsView, ValuesView)
+
+
+class Meter:
+    """Counts down. What is left can never be exceeded: a charge comes before what it pays for."""
+
+    def __init__(self, inputs: object) -> None:
+        self.left = BASE + PER_INPUT * weigh(inputs)
+
+    def spend(self, units: int) -> None:
+        """Pay.
+
+        Raises:
+            ValueError: More than there is.
+        """
+        self.left -= units
+        if self.left < 0:
+            raise ValueError("it takes too long, or makes too much text")
+
+    def pay_for(self, *values: object) -> None:
+        """Pay for handling values once: for their text and their elements, however deep."""
+        for value in values:
+            self.spend(len(value) if isinstance(value, str) else weigh(value, self.left))
+
+    def items(self, values: Any, units: int = ITEM) -> Iterator[Any]:
+        """The elements of anything that can be iterated, each paid for."""
+        for value in values:
+            self.spend(units)
+            yield value
+
+    def taken(self, value: Any) -> Any:
+        """A result, paid for; what would come later comes now, as a list."""
+        if isinstance(value, Iterator):
+            value = list(self.items(value))
+        self.pay_for(value)
+        return value
+
+
+def weigh(value: object, most: int | None = None) -> int:
+    """Units of a value: its length where it is written out; a list inside two others counts twice.
+
+    Raises:
+        ValueError: It is deeper than MOST_DEPTH, has a number beyond MOST_BITS, or weighs more than ``most``.
+    """
+    total, depth, level = 0, 0, [value]
+    while level:
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it makes lists or objects more than {MOST_DEPTH} deep")
+        inner: list[object] = []
+        for each in level:
+            total += 1
+            if isinstance(each, str):
+                total += len(each)
+            elif isinstance(each, int):
+                total += check_number(each).bit_length() // 8
+            elif isinstance(each, range):
+                total += ITEM * len(each)
+            elif isinstance(each, Mapping):
+                total += 2 * ITEM * len(each)
+                _check_weight(total, most)
+                inner.extend(chain.from_iterable(each.items()))
+            elif isinstance(each, _LISTS):
+                total += ITEM * len(each)
+                _check_weight(total, most)
+                inner.extend(each)
+        _check_weight(total, most)
+        depth, level = depth + 1, inner
+    return total
+
+
+def _check_weight(total: int, most: int | None) -> None:
+    if most is not None and total > most:
+        raise ValueError("it takes too long, or makes too much text")
+
+
+def check_number(value: int) -> int:
+    """A whole number that can be computed with in no time."""
+    if value.bit_length() > MOST_BITS:
+        raise ValueError(f"it makes numbers of more than {MOST_BITS} bits")
+    return value

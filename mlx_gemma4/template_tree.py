@@ -1,0 +1,101 @@
+"""A template's syntax tree, changed so that everything in it that costs something is paid for (``template_meter``).
+
+A loop pays for its body with each iteration, a macro with each call, by the number of expressions in it. Lists,
+joined text, comparisons and slices go through a function of the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from jinja2 import nodes
+from jinja2.visitor import NodeTransformer
+
+NODE = 4
+"""Units of an expression or a statement."""
+
+
+class Metered(NodeTransformer):
+    """Puts the payments in."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        if node.recursive:
+            raise ValueError("it has a recursive loop, which is not available to chat templates")
+        units = _units(node)
+        self.generic_visit(node)
+        node.iter = _call("looped", node.iter, nodes.Const(units))
+        return node
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
+        return self._with_payment(node)
+
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
+        return self._with_payment(node)
+
+    def visit_Block(self, node: nodes.Block) -> nodes.Node:
+        return self._with_payment(node)
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        return _call("joined", *node.nodes)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        node.expr = _paid(node.expr)
+        for operand in node.ops:
+            operand.expr = _paid(operand.expr)
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        parts = (node.arg.start, node.arg.stop, node.arg.step)
+        return _call("sliced", node.node, *(nodes.Const(None) if part is None else part for part in parts))
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        return self._built(node)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
+        return self._built(node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        return self._built(node) if node.ctx == "load" else node
+
+    def _built(self, node: Any) -> nodes.Node:
+        self.generic_visit(node)
+        return node if all(isinstance(each, nodes.Const) for each in node.items) else _call("paid", node)
+
+    def _with_payment(self, node: Any) -> nodes.Node:
+        units = _units(node)
+        self.generic_visit(node)
+        node.body.insert(0, nodes.ExprStmt(_call("spent", nodes.Const(units))))
+        return node
+
+
+def metered(tree: nodes.Template) -> tuple[nodes.Template, int]:
+    """The tree with its payments, and what all that is not in a loop or macro costs."""
+    units = _units(tree)
+    return Metered().visit(tree), units
+
+
+def _units(node: nodes.Node) -> int:
+    """Units of one pass through a node, inner loops once: its expressions, and the text that it writes."""
+    return sum(len(each.data) if isinstance(each, nodes.TemplateData) else NODE for each in _nodes(node))
+
+
+def _nodes(node: nodes.Node) -> Iterator[nodes.Node]:
+    waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        yield each
+        waiting.extend(each.iter_child_nodes())
+
+
+def _paid(value: nodes.Expr) -> nodes.Expr:
+    return value if isinstance(value, nodes.Const) else _call("paid", value)
+
+
+def _call(function: str, *arguments: Any) -> nodes.Call:
+    return nodes.Call(nodes.EnvironmentAttribute(function), list(arguments), [], None, None)
