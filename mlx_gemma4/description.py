@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ def describe_video(
     image_tokens: int | None = None,
     max_tokens: int = MAX_TOKENS,
     sampling: Sampling = GREEDY,
-) -> Iterator[Description]:
+) -> Generator[Description, None, None]:
     """Describe a video of any length, a stretch after the other, each as soon as it is decoded.
 
     Args:
@@ -90,7 +90,7 @@ def describe_video(
 
 def _described(
     stretches: Iterator[Stretch], text: str, answer: Callable[[list[dict[str, Any]]], Iterator[GenerationResponse]]
-) -> Iterator[Description]:
+) -> Generator[Description, None, None]:
     last: Patches | None = None
     for stretch in stretches:
         film = stretch.film

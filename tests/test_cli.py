@@ -120,7 +120,7 @@ def test_listening_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "out.vtt").read_text() == "WEBVTT\n\n" + "".join(f"{cue}\n" for cue in vtt)
     np.testing.assert_array_equal(load_audio(tmp_path / "srt.wav"), load_audio(DIALOGUE))
     assert main([*common, "--output", str(tmp_path / "out.srt")]) == 2
-    assert "File exists" in capsys.readouterr().err
+    assert "out.srt exists; name another file, or replace it with --overwrite" in capsys.readouterr().err
 
 
 def test_options_come_from_the_environment(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

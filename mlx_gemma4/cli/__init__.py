@@ -13,39 +13,74 @@ from importlib import import_module
 from types import ModuleType
 
 from mlx_gemma4 import __version__
-from mlx_gemma4.cli import chat, demo, describe, evaluate, generate, listen, live, transcribe, watch
-from mlx_gemma4.printable import show
+from mlx_gemma4.cli.messages import message
+from mlx_gemma4.cli.parsing import ENVIRONMENT, Parser, unknown_variables
+from mlx_gemma4.cli.signals import Terminated, exit_code, owner
+from mlx_gemma4.cli.streams import close_stdout, open_streams
 
-OWN_COMMANDS = {
-    "generate": generate,
-    "chat": chat,
-    "transcribe": transcribe,
-    "listen": listen,
-    "watch": watch,
-    "describe": describe,
-    "live": live,
-    "eval": evaluate,
-    "demo": demo,
+COMMANDS = {
+    "generate": ("mlx_gemma4.cli.generate", "Answer one prompt, with pictures, sound or video."),
+    "chat": ("mlx_gemma4.cli.chat", "Talk with the model, in turns, with pictures and sound."),
+    "transcribe": ("mlx_gemma4.cli.transcribe", "Transcribe recordings."),
+    "listen": ("mlx_gemma4.cli.listen", "Transcribe speech while it is being spoken."),
+    "watch": ("mlx_gemma4.cli.watch", "Say what a camera sees, when it changes or every so often."),
+    "describe": ("mlx_gemma4.cli.describe", "Describe a video of any length, segment by segment."),
+    "live": ("mlx_gemma4.cli.live", "Talk about what the camera sees: microphone and camera in one session."),
+    "eval": ("mlx_gemma4.cli.evaluate", "Measure transcripts, and what a conversion lost."),
+    "demo": ("mlx_gemma4.cli.demo", "Demo on the built-in checkpoint: live transcription, pictures, spoken questions."),
+    "convert": (
+        "mlx_gemma4.convert.command",
+        "Convert Hugging Face weights to MLX, quantized or not.",
+    ),
+    "upload": ("mlx_gemma4.convert.upload_command", "Upload a converted checkpoint to the Hugging Face Hub."),
 }
-CONVERTER = {"convert": "mlx_gemma4.convert.command", "upload": "mlx_gemma4.convert.upload_command"}
-"""A package of its own, which this one does not know otherwise."""
+"""Module and summary of each. The converter is a package of its own, which this one does not know otherwise."""
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the session ended early, by a lost device for example; 2 an error, in one line on stderr; "
+    "129, 130, 143 ended by SIGHUP, Ctrl-C or SIGTERM (a live session that one Ctrl-C ends returns 0)."
+)
 
 
 def commands() -> dict[str, ModuleType]:
     """The module of each command."""
-    return OWN_COMMANDS | {name: import_module(module) for name, module in CONVERTER.items()}
+    return {name: _module(module) for name, (module, _) in COMMANDS.items()}
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("mlx_gemma4.convert"):
+            raise
+        raise ImportError(
+            "This is a checkout of mlx_gemma4 that hides the installed package. Leave the folder, or install the "
+            "checkout itself: pip install -e ."
+        ) from error
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="mlx_gemma4", description="Gemma 4 12B on a Mac, native in MLX, live.")
+    top = Parser(
+        prog="mlx_gemma4",
+        description="Gemma 4 12B on a Mac, native in MLX, live.",
+        epilog=f"{ENVIRONMENT} {EXIT_CODES}",
+    )
     top.add_argument("--version", action="version", version=f"mlx_gemma4 {__version__}")
     subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in commands().items():
-        text = (command.__doc__ or "").splitlines()[0]
+        text = COMMANDS[name][1]
         command.add_arguments(subparsers.add_parser(name, help=text, description=text))
     return top
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Options that were typed, or stand in the environment; says which variables there mean nothing."""
+    top = parser()
+    arguments = top.parse_args(argv)
+    for name in unknown_variables(top):
+        print(f"The environment variable {name} belongs to no option of any command.", file=sys.stderr)
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,17 +88,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ``MLX_GEMMA4_TRACEBACK=1`` shows where an error came from.
     """
-    arguments = parser().parse_args(argv)
+    if argv is None:
+        # handlers stay until the process has ended: after them, Ctrl-C would print a traceback
+        owner().__enter__()
+        code = _main(None)
+        owner().ended(code)
+        return code
+    with owner():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    open_streams()
     try:
-        commands()[arguments.command].run(arguments)
+        return close_stdout(_run(argv))
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Terminated as terminated:
+        return exit_code(terminated.number)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = parse(argv)
+        owner().started()
+        return commands()[arguments.command].run(arguments) or 0
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except (ValueError, ImportError, OSError) as error:
         if os.environ.get("MLX_GEMMA4_TRACEBACK"):
             raise
-        show(f"mlx_gemma4: error: {error}", sys.stderr)
+        print(f"mlx_gemma4: error: {message(error)}", file=sys.stderr)
         return USAGE_ERROR
-    return 0

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from mlx_gemma4.cli.listen import output
 from mlx_gemma4.cli.options import (
     add_model,
     add_sampling,
@@ -20,10 +19,13 @@ from mlx_gemma4.cli.options import (
     sampling,
     selection,
 )
+from mlx_gemma4.cli.outputs import add_overwrite, text_output
+from mlx_gemma4.cli.signals import Session, starting
 from mlx_gemma4.printable import for_terminal
 
 if TYPE_CHECKING:
     from mlx_gemma4.description import Description
+    from mlx_gemma4.video_file import VideoFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,24 +39,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", "-m", type=int, default=256, help="length of each answer (default: 256)")
     parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
     parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
+    add_overwrite(parser)
     add_selection(parser, fps=1.0).add_argument(
         "--with-audio", action="store_true", help="hear each stretch, too, behind the prompt (at most 30 s)"
     )
     add_sampling(parser)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
     from mlx_gemma4.video_file import VideoFile
 
     file = VideoFile(arguments.file, sound=arguments.with_audio)
-    if arguments.output is not None and Path(arguments.output).exists():
-        raise ValueError(f"Expected a new file for --output, there is one at {arguments.output}")
+    with ExitStack() as stack:
+        with starting():
+            stream = stack.enter_context(
+                text_output(arguments.output, overwrite=arguments.overwrite, inputs=[arguments.file])
+            )
+            descriptions = describe(arguments, file)
+        session = stack.enter_context(Session(patience=0.0))
+        write = writer(for_terminal(stream), arguments.format)
+        for each in session.events(descriptions):
+            write(each)
+            note(progress(each, file.length))
+    note_broken(file)
+    return session.code
+
+
+def describe(arguments: argparse.Namespace, file: VideoFile) -> Generator[Description, None, None]:
+    """The model's descriptions, as the options say."""
     model, processor = load_model(arguments)
 
     from mlx_gemma4.description import DESCRIBE, describe_video
-    from mlx_gemma4.video import timestamp
 
-    descriptions = describe_video(
+    return describe_video(
         model,
         processor,
         file,
@@ -66,15 +83,13 @@ def run(arguments: argparse.Namespace) -> None:
         max_tokens=arguments.max_tokens,
         sampling=sampling(arguments, processor.generation),
     )
-    with output(arguments.output) as stream:
-        write = writer(for_terminal(stream), arguments.format)
-        for each in descriptions:
-            write(each)
-            told = timestamp(each.end) if file.length is None else f"{timestamp(each.end)} of {timestamp(file.length)}"
-            note(
-                f"{told} described" if each.complete else f"{told} described, in an answer cut at {each.tokens} tokens"
-            )
-    note_broken(file)
+
+
+def progress(each: Description, length: float | None) -> str:
+    from mlx_gemma4.video import timestamp
+
+    told = timestamp(each.end) if length is None else f"{timestamp(each.end)} of {timestamp(length)}"
+    return f"{told} described" if each.complete else f"{told} described, in an answer cut at {each.tokens} tokens"
 
 
 def writer(stream: TextIO, layout: str) -> Callable[[Description], None]:

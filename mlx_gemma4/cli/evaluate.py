@@ -63,7 +63,7 @@ def run_wer(arguments: argparse.Namespace) -> None:
     check_files(recordings)
     check_extra()
     normalize = normalizer(arguments.normalizer, arguments.language)
-    report = report_file(arguments.json)
+    report = report_file(arguments)
     model, processor = load_model(arguments)
 
     from mlx_gemma4.live.endpoint import Endpointing

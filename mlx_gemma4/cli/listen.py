@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from mlx_gemma4.cli.options import (
     add_endpointing,
@@ -15,11 +14,12 @@ from mlx_gemma4.cli.options import (
     add_speech,
     add_translation,
     endpointing,
-    from_environment,
     load_model,
     note,
     speech_instruction,
 )
+from mlx_gemma4.cli.outputs import add_overwrite, text_output, wav_output
+from mlx_gemma4.cli.signals import PROBLEM, Session, starting
 from mlx_gemma4.printable import for_terminal
 
 if TYPE_CHECKING:
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.events import Event
     from mlx_gemma4.live.listener import Listener
     from mlx_gemma4.live.sources import Source
-
-
-class Stoppable(Protocol):
-    """What goes on until it is stopped."""
-
-    def stop(self) -> None:
-        """Safe to call from a signal handler."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,11 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
     parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
     parser.add_argument("--save-audio", metavar="FILE", help="keep what was heard, as a 16 kHz WAV")
+    add_overwrite(parser)
     parser.add_argument("--stats", action="store_true", help="print delays and work on stderr")
-    from_environment(parser)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
     if arguments.list_devices:
         from mlx_gemma4.live.microphone import describe, list_devices
 
@@ -67,19 +60,35 @@ def run(arguments: argparse.Namespace) -> None:
             print(describe(device))
         if not devices:
             note("There is no microphone.")
-        return
+        return 0
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(arguments))
-        hear = stack.enter_context(recording(arguments.save_audio))
-        stream = stack.enter_context(output(arguments.output))
-        listener = make_listener(arguments)
+        with starting():
+            stream, hear = stack.enter_context(open_outputs(arguments))
+            source = stack.enter_context(open_source(arguments))
+            listener = make_listener(arguments)
         if arguments.input is None:
             note("Listening; Ctrl-C ends.")
-        with stops_on_interrupt(source):
-            show(source, listener, stream, arguments, hear)
-        problem = source.problem
-        if problem is not None:
-            note(problem)
+        session = show(source, listener, stream, arguments, hear)
+        return end_code(session, source.problem)
+
+
+def end_code(session: Session, *problems: str | None) -> int:
+    """Say why sources ended that should not have; the exit code."""
+    told = [problem for problem in problems if problem is not None]
+    for problem in told:
+        note(problem)
+    return session.code or (PROBLEM if told else 0)
+
+
+@contextmanager
+def open_outputs(arguments: argparse.Namespace) -> Iterator[tuple[TextIO, Callable[[np.ndarray], None] | None]]:
+    """Where the text and the sound go."""
+    overwrite = arguments.overwrite
+    inputs = [arguments.input] if arguments.input is not None else []
+    with text_output(arguments.output, overwrite=overwrite, inputs=inputs) as stream:
+        written = [arguments.output] if arguments.output is not None else []
+        with wav_output(arguments.save_audio, overwrite=overwrite, inputs=[*inputs, *written]) as hear:
+            yield stream, hear
 
 
 def make_listener(arguments: argparse.Namespace) -> Listener:
@@ -102,7 +111,7 @@ def show(
     stream: TextIO,
     arguments: argparse.Namespace,
     hear: Callable[[np.ndarray], None] | None,
-) -> None:
+) -> Session:
     """Run the loop: on a terminal as a display, elsewhere as lines; statistics at the end."""
     from mlx_gemma4.live.listen import listen
     from mlx_gemma4.live.stats import Delays
@@ -111,8 +120,13 @@ def show(
     writer = Writer(for_terminal(stream), arguments.format)
     delays = Delays()
     to_stdout = stream is sys.stdout
-    with display(stream, arguments) as draw:
-        for event in listen(source, listener, hear=hear):
+
+    def last_words() -> None:
+        for event in listener.abandon():
+            writer.write(event)
+
+    with Session(source.stop, last_words) as session, display(stream, arguments) as draw:
+        for event in session.events(listen(source, listener, hear=session.uncut(hear))):
             if draw is None or not to_stdout:
                 writer.write(event)
             if draw is not None:
@@ -121,6 +135,7 @@ def show(
             tell(event, shown=draw is not None)
     if arguments.stats:
         note(delays.report(listener.work))
+    return session
 
 
 def tell(event: Event, *, shown: bool) -> None:
@@ -172,42 +187,3 @@ def open_source(arguments: argparse.Namespace) -> Iterator[Source]:
 
         with Microphone(arguments.device) as microphone:
             yield microphone
-
-
-@contextmanager
-def recording(path: str | None) -> Iterator[Callable[[np.ndarray], None] | None]:
-    """A WAV file that is written while sound arrives."""
-    if path is None:
-        yield None
-        return
-    import soundfile
-
-    from mlx_gemma4.audio import SAMPLE_RATE
-
-    with soundfile.SoundFile(path, "w", samplerate=SAMPLE_RATE, channels=1, subtype="PCM_16", format="WAV") as file:
-        yield file.write
-
-
-@contextmanager
-def output(path: str | None) -> Iterator[TextIO]:
-    """Where results go: a new file, or stdout."""
-    if path is None:
-        yield sys.stdout
-    else:
-        with open(path, "x", encoding="utf-8") as file:
-            yield file
-
-
-@contextmanager
-def stops_on_interrupt(source: Stoppable) -> Iterator[None]:
-    """Ctrl-C ends the source, and what has come from it is still worked off; a second one interrupts."""
-
-    def stop(number: int, frame: object) -> None:
-        source.stop()
-        signal.signal(signal.SIGINT, before)
-
-    before: Callable[..., object] | int | None = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -10,19 +10,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mlx_gemma4.cli.listen import open_source, stops_on_interrupt
+from mlx_gemma4.cli.listen import end_code, open_source
 from mlx_gemma4.cli.options import (
     add_endpointing,
     add_model,
     add_sampling,
     add_sensitivity,
     endpointing,
-    from_environment,
     load_model,
     note,
     sampling,
     threshold,
 )
+from mlx_gemma4.cli.signals import Session
 
 if TYPE_CHECKING:
     from mlx_gemma4.live.arrivals import Arrivals
@@ -70,10 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stats", action="store_true", help="print ages, delays and work on stderr")
     add_sampling(parser)
     add_endpointing(parser)
-    from_environment(parser)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
     if arguments.no_sound and arguments.no_camera:
         raise ValueError("Expected sound or a camera, got --no-sound and --no-camera; mlx_gemma4 chat needs neither")
     from mlx_gemma4.live.camera import Camera
@@ -87,17 +86,15 @@ def run(arguments: argparse.Namespace) -> None:
         sound = None if arguments.no_sound else stack.enter_context(open_source(arguments))
         camera = None if arguments.no_camera else stack.enter_context(Camera(arguments.camera, fast=arguments.fast))
         assistant = make_assistant(arguments, tools)
-        stack.enter_context(stops_on_interrupt(_Both(sound, camera)))
         arrivals = stack.enter_context(open_arrivals(arguments, sound, camera))
         talk = Talk(assistant, arguments, tools)
         note("Speak, or type a question; Ctrl-C ends." if reads_lines(arguments) else "Ctrl-C ends.")
-        for event in converse(assistant, arrivals, scene=scene, read=talk.read):
-            talk.show(event)
-        for source in (sound, camera):
-            if source is not None and source.problem is not None:
-                note(source.problem)
+        with Session(_Both(sound, camera).stop) as session:
+            for event in session.events(converse(assistant, arrivals, scene=scene, read=talk.read)):
+                talk.show(event)
         if arguments.stats:
             note(talk.statistics())
+        return end_code(session, *(source.problem for source in (sound, camera) if source is not None))
 
 
 def make_assistant(arguments: argparse.Namespace, tools: Toolbox | None) -> Assistant:

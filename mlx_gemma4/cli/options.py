@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import TYPE_CHECKING
 
+from mlx_gemma4.cli.signals import starting
 from mlx_gemma4.hub import DEFAULT_MODEL, MODEL_VARIABLE, default_model
 from mlx_gemma4.printable import show
 
@@ -39,6 +39,11 @@ def add_model(parser: argparse.ArgumentParser, dtype: str | None = None) -> None
 
 def load_model(arguments: argparse.Namespace) -> tuple[Model, Processor]:
     """Load what ``add_model``'s options name."""
+    with starting():
+        return _load(arguments)
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Model, Processor]:
     import mlx.core as mx
 
     from mlx_gemma4.checkpoint import load
@@ -180,17 +185,6 @@ def threshold(arguments: argparse.Namespace) -> float:
     if not 0 <= arguments.sensitivity <= 1:
         raise ValueError(f"Expected a sensitivity from 0 to 1, got {arguments.sensitivity:g}")
     return 2 ** (-8 * float(arguments.sensitivity))
-
-
-def from_environment(parser: argparse.ArgumentParser) -> None:
-    """Let every option of a command be set by ``MLX_GEMMA4_`` and its name; what is typed comes first."""
-    for action in parser._actions:
-        value = os.environ.get(f"MLX_GEMMA4_{action.dest.upper()}")
-        if value is None or not action.option_strings or action.dest == "help":
-            continue
-        # argparse converts a default that is text as if it had been typed
-        action.default = value if action.nargs != 0 else value.lower() in ("1", "true", "yes", "on")
-    parser.epilog = "Every option can be set in the environment: --guess-every by MLX_GEMMA4_GUESS_EVERY, and so on."
 
 
 def note(text: str) -> None:

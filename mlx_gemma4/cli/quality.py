@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_files(recordings or [])
     if not arguments.no_wer:
         check_extra()
-    report = report_file(arguments.json)
+    report = report_file(arguments)
     reference = checkpoint_folder(arguments.reference)
     model = checkpoint_folder(arguments.model or default_model(), revision=arguments.revision)
 

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mlx_gemma4.cli.outputs import add_overwrite, check_output, output_file
+
 
 def add_report(parser: argparse.ArgumentParser, more: str) -> None:
     parser.add_argument("--json", metavar="FILE", help=f"write the figures to FILE as well, with {more}")
+    add_overwrite(parser)
 
 
 def check_limit(limit: int | None) -> None:
@@ -18,21 +21,20 @@ def check_limit(limit: int | None) -> None:
         raise ValueError(f"Expected a --limit of 1 or more, got {limit}")
 
 
-def report_file(name: str | None) -> Path | None:
-    """The file of ``--json``; its folder is there when this returns."""
-    if name is None:
+def report_file(arguments: argparse.Namespace) -> Path | None:
+    """The file of ``--json``. What is wrong with it is said before anything is measured."""
+    if arguments.json is None:
         return None
-    report = Path(name)
-    if report.is_dir():
-        raise ValueError(f"Expected a file for --json, got the folder {report}")
-    report.parent.mkdir(parents=True, exist_ok=True)
+    report = Path(arguments.json)
+    check_output(report, "--json", overwrite=arguments.overwrite)
     return report
 
 
 def save(report: Path | None, told: dict[str, Any]) -> None:
     """Write figures, where a file was asked for."""
     if report is not None:
-        report.write_text(f"{json.dumps(told, ensure_ascii=False, indent=2)}\n", encoding="utf-8")
+        with output_file(report, "--json", overwrite=True) as file:
+            file.append(f"{json.dumps(told, ensure_ascii=False, indent=2)}\n".encode())
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_gemma4.cli.listen import stops_on_interrupt
-from mlx_gemma4.cli.options import add_model, add_sensitivity, from_environment, load_model, note, threshold
+from mlx_gemma4.cli.listen import end_code
+from mlx_gemma4.cli.options import add_model, add_sensitivity, load_model, note, threshold
+from mlx_gemma4.cli.outputs import output_file, output_folder
+from mlx_gemma4.cli.signals import Session, starting
 
 if TYPE_CHECKING:
     from mlx_gemma4.live.camera import Camera, Shot
@@ -44,27 +47,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=float, metavar="SECONDS", help="end after so much of what the camera sees")
     parser.add_argument("--save", metavar="DIR", help="keep each picture with an answer, as a PNG named by its time")
     parser.add_argument("--stats", action="store_true", help="print frames, work and ages on stderr")
-    from_environment(parser)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
     from mlx_gemma4.live.camera import Camera
 
     if arguments.duration is not None and not arguments.duration > 0:
         raise ValueError(f"Expected a duration of more than 0 seconds, got {arguments.duration:g}")
-    save = None if arguments.save is None else snapshots(Path(arguments.save))
-    with Camera(arguments.source, fast=arguments.fast, loop=arguments.loop) as camera:
-        watcher = make_watcher(arguments)
+    with ExitStack() as stack:
+        with starting():
+            save = None if arguments.save is None else stack.enter_context(snapshots(Path(arguments.save)))
+            camera = stack.enter_context(Camera(arguments.source, fast=arguments.fast, loop=arguments.loop))
+            watcher = make_watcher(arguments)
         if camera.is_live:
             note("Watching; Ctrl-C ends.")
-        with stops_on_interrupt(camera):
-            ages = show(camera, watcher, arguments.duration, save)
-        if camera.problem is not None:
-            note(camera.problem)
+        with Session(camera.stop) as session:
+            ages = show(camera, watcher, session, arguments.duration, save)
         if camera.broken:
             note(f"{camera.broken} packets did not decode and were passed over")
         if arguments.stats:
             note(statistics(camera, watcher, ages))
+        return end_code(session, camera.problem)
 
 
 def make_watcher(arguments: argparse.Namespace) -> Watcher:
@@ -90,13 +93,16 @@ def make_watcher(arguments: argparse.Namespace) -> Watcher:
 
 
 def show(
-    camera: Camera, watcher: Watcher, duration: float | None, save: Callable[[Shot], None] | None
+    camera: Camera,
+    watcher: Watcher,
+    session: Session,
+    duration: float | None,
+    save: Callable[[Shot], None] | None,
 ) -> list[tuple[float, float]]:
     """Watch until the camera or the time ends; how old each shot was when its answer was begun, and there."""
     ages = []
     with display() as draw:
-        while (shot := camera.read()) is not None and (duration is None or shot.time < duration):
-            answer = watcher.see(shot)
+        for shot, answer in session.events(sightings(camera, watcher, duration)):
             draw(shot, answer)
             if answer is None:
                 continue
@@ -106,6 +112,14 @@ def show(
             if not answer.complete:
                 note(f"The answer at {answer.time:.2f} s was cut at {answer.tokens} tokens")
     return ages
+
+
+def sightings(
+    camera: Camera, watcher: Watcher, duration: float | None
+) -> Generator[tuple[Shot, Sighting | None], None, None]:
+    """Every shot, and what is said about it."""
+    while (shot := camera.read()) is not None and (duration is None or shot.time < duration):
+        yield shot, watcher.see(shot)
 
 
 @contextmanager
@@ -140,19 +154,22 @@ def as_json(answer: Sighting) -> str:
     return json.dumps(told, ensure_ascii=False)
 
 
-def snapshots(folder: Path) -> Callable[[Shot], None]:
+@contextmanager
+def snapshots(path: Path) -> Iterator[Callable[[Shot], None]]:
     """What writes a shot into a folder, which must be new or empty."""
     from PIL import Image
 
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise ValueError(f"Expected a new or empty folder to save pictures in, got {folder}; name another")
+    with output_folder(path, "--save") as folder:
+        if any(folder.iterdir()):
+            raise ValueError(f"--save: {folder} is not empty; name a new or an empty folder")
 
-    def save(shot: Shot) -> None:
-        with open(folder / f"{clock_time(shot.time)}.png", "xb") as file:
-            Image.fromarray(shot.pixels).save(file, format="PNG")
+        def save(shot: Shot) -> None:
+            with output_file(folder / f"{clock_time(shot.time)}.png", "--save") as file:
+                picture = io.BytesIO()
+                Image.fromarray(shot.pixels).save(picture, format="PNG")
+                file.append(picture.getvalue())
 
-    return save
+        yield save
 
 
 def clock_time(seconds: float) -> str:

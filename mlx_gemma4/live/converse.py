@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def converse(
     *,
     scene: Scene | None = None,
     read: Callable[[str], Sequence[Event]] | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Yield what happens until nothing more arrives and the last answer is given.
 
     Args:

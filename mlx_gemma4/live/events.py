@@ -40,7 +40,7 @@ class Final:
     revised: int
     """Committed words that ``text`` has otherwise: they stand as they were shown."""
     reason: str
-    """"silence", "length" or "end of sound"."""
+    """"silence", "length", "end of sound"; "interrupted": cut short, the text is that of the last guess."""
     delay: float
     """Seconds from the decision that the utterance has ended to its text."""
     forwards: int

@@ -2,10 +2,12 @@
 
 Three verbs, as in other live engines: ``feed`` takes sound and computes nothing, ``step`` works off all that was fed,
 ``finish`` ends. An utterance's frames go into the session when they come; guesses are made while nothing waits.
+``feed`` may be called from any thread; all else from one, which owns the model.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
@@ -16,7 +18,7 @@ from mlx_gemma4.audio import SAMPLE_RATE, Framer, check_samples
 from mlx_gemma4.live.agreement import Agreement
 from mlx_gemma4.live.endpoint import Begin, End, Endpointer, Speech
 from mlx_gemma4.live.events import Committed, Event, Final, Partial, Silence
-from mlx_gemma4.transcribe import Transcriber
+from mlx_gemma4.transcribe import Guess, Transcriber
 
 GUESS_EVERY = 0.5
 """Seconds of new speech between two guesses."""
@@ -64,6 +66,11 @@ class Listener:
         self._clock = clock
         self._framer = Framer(transcriber.frame_samples)
         self._waiting: list[np.ndarray] = []
+        self._lock = threading.Lock()
+        """Guards what waits: sound may be fed from the thread of a device."""
+        self._happened: list[Event] = []
+        """What was not handed out yet: an error or a signal may cut a pass short."""
+        self._guess: Guess | None = None
         self._agreement = Agreement()
         self._utterance = 0
         self._begin: int | None = None
@@ -84,33 +91,58 @@ class Listener:
     @property
     def backlog(self) -> float:
         """Seconds of sound that was fed and not yet worked off."""
-        return sum(len(block) for block in self._waiting) / SAMPLE_RATE
+        with self._lock:
+            return sum(len(block) for block in self._waiting) / SAMPLE_RATE
 
     def feed(self, samples: np.ndarray) -> None:
-        """Take sound, float32 [n] at 16 kHz. Returns at once."""
+        """Take sound, float32 [n] at 16 kHz. It is copied: the caller may use its buffer again. Returns at once.
+
+        Raises:
+            ValueError: Not all samples are finite numbers; none of them is taken.
+        """
         if len(samples):
-            self._waiting.append(check_samples(samples, "what was fed"))
+            block = check_samples(samples, "what was fed").copy()
+            with self._lock:
+                self._waiting.append(block)
 
     def step(self) -> list[Event]:
         """Work off what was fed; return what happened."""
         self.behind = self.backlog
-        events = list(self._pass(self._framer.push(self._take()), late=self.behind > BEHIND))
-        return self._counted(events)
+        self._collect(self._pass(self._framer.push(self._take()), late=self.behind > BEHIND))
+        return self._hand_out()
 
     def finish(self) -> list[Event]:
         """Work off what is left and end the utterance that is open, if there is one."""
         frames = np.concatenate([self._framer.push(self._take()), self._framer.flush()])
-        events = list(self._pass(frames, late=True))
+        self._collect(self._pass(frames, late=True))
         for action in self.endpointer.finish():
-            events += self._act(action)
-        return self._counted([*events, *self._silence()])
+            self._collect(self._act(action))
+        self._collect(self._silence())
+        return self._hand_out()
 
-    def _counted(self, events: list[Event]) -> list[Event]:
+    def abandon(self) -> list[Event]:
+        """End at once, without computing, for example after an error in ``step``.
+
+        The open utterance has the text of its last guess; sound that was not worked off is dropped.
+        """
+        if self._begin is not None and self._guess is not None:
+            guess = self._guess
+            self._collect(iter([self._final(guess.text, guess.frames, "interrupted", complete=False)]))
+        self._begin = None
+        return self._hand_out()
+
+    def _collect(self, events: Iterator[Event]) -> None:
+        for event in events:
+            self._happened.append(event)
+
+    def _hand_out(self) -> list[Event]:
         self.work.forwards = self._transcriber.session.forwards - self._forwards_before
+        events, self._happened = self._happened, []
         return events
 
     def _take(self) -> np.ndarray:
-        blocks, self._waiting = self._waiting, []
+        with self._lock:
+            blocks, self._waiting = self._waiting, []
         return np.concatenate([np.zeros(0, np.float32), *blocks])
 
     def _pass(self, frames: np.ndarray, *, late: bool) -> Iterator[Event]:
@@ -131,6 +163,7 @@ class Listener:
             yield from self._silence(until=action.start)
             self._begin = action.start
             self._agreement = Agreement()
+            self._guess = None
             self._guessed = 0
         elif isinstance(action, Speech):
             self._hear(action.frames)
@@ -144,7 +177,7 @@ class Listener:
 
     def _make_guess(self) -> Iterator[Event]:
         assert self._begin is not None
-        guess = self._transcriber.guess()
+        guess = self._guess = self._transcriber.guess()
         self._guessed = guess.frames
         self.work.guesses += 1
         fresh = self._agreement.add(guess.text)
@@ -158,26 +191,50 @@ class Listener:
         decided = self._clock()
         segment = self._transcriber.finish(end.length)
         assert segment is not None
-        rest, revised = self._agreement.finish(segment.text)
-        self.work.utterances += 1
-        self.work.revised += revised
-        self.work.speech_frames += end.length
-        yield Final(
-            utterance=self._utterance,
-            start=self._seconds(self._begin),
-            end=self._seconds(self._begin + end.length),
-            text=segment.text,
-            rest=rest,
-            revised=revised,
-            reason=end.reason,
+        yield self._final(
+            segment.text,
+            end.length,
+            end.reason,
             delay=self._clock() - decided,
             forwards=segment.forwards,
             tokens=segment.tokens,
             complete=segment.complete,
         )
+
+    def _final(
+        self,
+        text: str,
+        length: int,
+        reason: str,
+        *,
+        complete: bool,
+        delay: float = 0.0,
+        forwards: int = 0,
+        tokens: int = 0,
+    ) -> Final:
+        """End the open utterance after ``length`` frames."""
+        assert self._begin is not None
+        rest, revised = self._agreement.finish(text)
+        self.work.utterances += 1
+        self.work.revised += revised
+        self.work.speech_frames += length
+        final = Final(
+            utterance=self._utterance,
+            start=self._seconds(self._begin),
+            end=self._seconds(self._begin + length),
+            text=text,
+            rest=rest,
+            revised=revised,
+            reason=reason,
+            delay=delay,
+            forwards=forwards,
+            tokens=tokens,
+            complete=complete,
+        )
         self._utterance += 1
-        self._silent_since = self._begin + end.length
-        self._begin = None
+        self._silent_since = self._begin + length
+        self._begin = self._guess = None
+        return final
 
     def _silence(self, until: int | None = None) -> Iterator[Event]:
         since, until = self._silent_since, self._seen if until is None else until
