@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
@@ -14,8 +15,9 @@ from mlx_gemma4.channels import Kind
 from mlx_gemma4.generation import GenerationResponse
 from mlx_gemma4.image import load_image
 from mlx_gemma4.live.assistant import Assistant
-from mlx_gemma4.live.assistant_events import Answered, Called, Event, Forgot, Heard, Looked, Said
+from mlx_gemma4.live.assistant_events import Answered, Called, Event, Forgot, Heard, Looked, Refused, Said
 from mlx_gemma4.live.camera import Shot
+from mlx_gemma4.sample import Sampler
 
 FRAME = 640
 PICTURE, OTHER = (load_image(media_file(name)) for name in ("picture-01.png", "picture-02.png"))
@@ -272,11 +274,126 @@ def test_a_result_that_pretends_to_be_the_user(
     assert answered(engine)[0] == Said("Done.")
 
 
-def test_a_call_that_cannot_be_read_is_text(released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
-    scripted(monkeypatch, [("tool_call", "call:lights{room:")])
-    engine = assistant(released)
+LIGHTS = {
+    "type": "function",
+    "function": {
+        "name": "lights",
+        "description": "Lights.",
+        "parameters": {"type": "object", "properties": {"room": {"type": "string"}}, "required": ["room"]},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "problem"),
+    [
+        ("call:lights{room:", "lights", "the call cannot be read: it is cut short"),
+        ("lights on", "unknown", "the call cannot be read: there is no call:name{…}, at character 0"),
+        ("call:lights{}", "lights", "the argument 'room' is missing"),
+        ("call:lights{room:[1]}", "lights", "room must be a string, got a list"),
+        ("call:doors{}", "doors", "there is no function doors, only lights"),
+    ],
+)
+def test_a_call_that_is_not_as_declared(
+    released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, call: str, name: str, problem: str
+) -> None:
+    """It is never said aloud; the model is told what is wrong, and its answer goes on."""
+    scripted(monkeypatch, [("text", "Wait."), ("tool_call", call)], [("text", "Sorry.")])
+    engine = assistant(released, tools=[LIGHTS])
     engine.ask("Lights on!")
-    assert answered(engine)[0] == Said("call:lights{room:")
+    question = engine.dialogue.sequence
+    *events, answer = answered(engine)
+    assert events == [Said("Wait."), Refused(name, problem), Said("Sorry.")]
+    assert isinstance(answer, Answered) and answer.text == "Wait.Sorry."
+    written = released[1].decode(engine.dialogue.sequence[len(question) :].token_ids)
+    assert f"response:{name}{{value:error: {problem}}}Sorry." in written
+
+
+def test_calls_have_ids_of_their_own(released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results belong to their calls, whatever order they come in; a second result for one is refused."""
+    calls = ("call:lights{room:hall}", "call:lights{}", "call:lights{room:bath}")
+    scripted(monkeypatch, [("tool_call", call) for call in calls], [("text", "Done.")])
+    engine = assistant(released, tools=[LIGHTS])
+    engine.ask("Lights on!")
+    first, refused, second = answered(engine)
+    assert isinstance(first, Called) and isinstance(refused, Refused) and isinstance(second, Called)
+    assert (first.arguments, second.arguments) == ({"room": "hall"}, {"room": "bath"})
+    assert len({first.id, refused.id, second.id}) == 3
+    engine.reply("bath on", second.id)
+    with pytest.raises(ValueError, match=rf"got a result without the call {second.id}: 'again'$"):
+        engine.reply("again", second.id)
+    engine.reply("hall on", first.id)
+    answered(engine)
+    text = released[1].decode(engine.dialogue.sequence.token_ids)
+    assert re.findall(r"value:(.*?)\}", text) == ["hall on", "error: the argument 'room' is missing", "bath on"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_speech_takes_back_a_call_that_waits(
+    released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """Its result comes too late, and the conversation goes on."""
+    scripted(monkeypatch, [("text", "Wait."), ("tool_call", CALL)], [("text", "Yes?")])
+    engine = assistant(released, tools=[LIGHTS], keep_interrupted=kept)
+    engine.ask("Lights on!")
+    question = engine.dialogue.sequence
+    _, called = answered(engine)
+    assert isinstance(called, Called)
+    events = fed(engine, SPEECH)
+    assert next(event for event in events if isinstance(event, Answered)).reason == "dropped"
+    with pytest.raises(ValueError, match=rf"got a result without the call {called.id}: 'on'$"):
+        engine.reply("on", called.id)
+    assert_same(engine.dialogue.sequence[: len(question)], question)
+    fed(engine, QUIET)
+    assert answered(engine)[0] == Said("Yes?")
+
+
+def test_a_model_that_calls_forever(released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer ends, and the next question is answered."""
+    scripted(monkeypatch, *[[("tool_call", "call:doors{}")]] * 9, [("text", "Yes?")])
+    engine = assistant(released, tools=[LIGHTS])
+    engine.ask("Lights on!")
+    events = answered(engine)
+    assert [type(event) for event in events] == [Refused] * 9 + [Answered]
+    assert isinstance(events[-1], Answered) and events[-1].reason == "calls"
+    engine.ask("Are you there?")
+    assert answered(engine)[0] == Said("Yes?")
+
+
+def test_a_call_cut_short_by_the_limit_ends_the_answer(
+    released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not said aloud."""
+    _, processor = released
+    tokens = iter(processor.tokenizer.encode('On.<|tool_call>call:lights{room:<|"|>the hall and the bath<|"|>}'))
+    monkeypatch.setattr(Sampler, "__call__", lambda self, logits: mx.array(next(tokens)))
+    engine = assistant(released, tools=[LIGHTS])
+    engine.ask("Lights on!")
+    *events, refused, answer = answered(engine)
+    assert "".join(event.text for event in events if isinstance(event, Said)) == "On."
+    assert isinstance(refused, Refused) and refused.problem.startswith("the call cannot be read: ")
+    assert isinstance(answer, Answered) and (answer.text, answer.reason) == ("On.", "length")
+
+
+def test_long_results_are_cut_to_what_the_context_has_left(
+    released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing fails, the context is not passed, and an answer behind one can still be taken back."""
+    scripted(monkeypatch, *[[("tool_call", CALL)], [("text", "Done."), ("text", "Really.")]] * 2)
+    engine = assistant(released, tools=[LIGHTS], context=1500, keep_interrupted=False)
+    for interrupted in (False, True):
+        engine.ask("Lights on!")
+        question = engine.dialogue.sequence
+        answered(engine)
+        engine.reply("on " * 100_000)
+        assert engine.step() == [Said("Done.")]
+        assert engine.dialogue.session.position <= 1500
+        if interrupted:
+            assert fed(engine, SPEECH)[0].reason == "dropped"  # type: ignore[union-attr]
+            assert_same(engine.dialogue.sequence[: len(question)], question)
+        else:
+            answered(engine)
+            assert "[cut: the context is full]" in released[1].decode(engine.dialogue.sequence.token_ids)
 
 
 def test_a_result_that_nobody_asked_for(demo: tuple[Model, Processor]) -> None:

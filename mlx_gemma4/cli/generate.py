@@ -16,13 +16,14 @@ from mlx_gemma4.cli.options import (
     sampling,
     selection,
 )
-from mlx_gemma4.json_file import read_json
+from mlx_gemma4.cli.tools import add_tools, note_unwritten, open_tools
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
     from mlx_gemma4.generation import GenerationResponse
     from mlx_gemma4.processor import Processor
     from mlx_gemma4.prompt import Prompt
+    from mlx_gemma4.toolbox import Tools
     from mlx_gemma4.video import Selection
 
 STRETCH = 10.0
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", action="append", default=[], metavar="FILE", help="sound; may be repeated")
     parser.add_argument("--video", action="append", default=[], metavar="FILE", help="a video; may be repeated")
     parser.add_argument("--image-tokens", type=int, help="budget of each picture: 70, 140, 280, 560 or 1120")
-    parser.add_argument("--tools", metavar="FILE", help='JSON file {"tools": [schema, …]}: functions to call')
+    add_tools(parser, runs=False)
     parser.add_argument(
         "--ignore-chat-template", action="store_true", help="continue the text of --prompt as it is, without a chat"
     )
@@ -58,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
-    tools = read_tools(arguments.tools) if arguments.tools else None
     check_videos(arguments)
     check_plain(arguments)
+    tools = open_tools(arguments)
     model, processor = load_model(arguments)
     if arguments.ignore_chat_template:
         prompt = processor.completion(text)
@@ -86,17 +87,18 @@ def run(arguments: argparse.Namespace) -> None:
         note(statistics(response))
 
 
-def chat_prompt(
-    arguments: argparse.Namespace, processor: Processor, text: str, tools: list[dict[str, Any]] | None
-) -> Prompt:
+def chat_prompt(arguments: argparse.Namespace, processor: Processor, text: str, tools: Tools | None) -> Prompt:
     """The chat that the options describe."""
+    schemas = None if tools is None else tools.schemas
+    if schemas is not None:
+        note_unwritten(processor, schemas)
     videos = video_parts(
         arguments.video, processor, selection(arguments, processor.limits), with_audio=arguments.with_audio
     )
     messages: list[dict[str, Any]] = [{"role": "system", "content": arguments.system}] if arguments.system else []
     messages.append({"role": "user", "content": user_content(text, arguments.image, videos, arguments.audio)})
     return processor.prompt(
-        messages, enable_thinking=arguments.thinking, tools=tools, image_tokens=arguments.image_tokens
+        messages, enable_thinking=arguments.thinking, tools=schemas, image_tokens=arguments.image_tokens
     )
 
 
@@ -145,18 +147,6 @@ def user_content(text: str, images: list[str], videos: list[dict[str, Any]], aud
         {"type": "text", "text": text},
         *({"type": "audio", "audio": path} for path in audios),
     ]
-
-
-def read_tools(path: str) -> list[dict[str, Any]]:
-    """The schemas in a file of the form ``{"tools": […]}``."""
-    from pathlib import Path
-
-    if not Path(path).is_file():
-        raise ValueError(f"Expected a JSON file of tools, found none at {path}")
-    tools = read_json(Path(path)).get("tools")
-    if not isinstance(tools, list):
-        raise ValueError(f'Expected {{"tools": [schema, …]}} in {path}, got no list of tools')
-    return tools
 
 
 def statistics(response: GenerationResponse) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -23,6 +25,8 @@ from mlx_gemma4.cli.options import (
     threshold,
 )
 from mlx_gemma4.cli.signals import Session
+from mlx_gemma4.cli.tools import DECLINED, add_tools, described, note_unwritten, open_tools
+from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
     from mlx_gemma4.live.arrivals import Arrivals
@@ -30,11 +34,16 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.assistant_events import Called, Event
     from mlx_gemma4.live.camera import Camera
     from mlx_gemma4.live.sources import Source
-    from mlx_gemma4.live.toolbox import Toolbox
+    from mlx_gemma4.toolbox import Tools
 
 
-REASONS = {"length": "stopped at --max-tokens", "kept": "interrupted", "dropped": "interrupted, taken back"}
-DECLINED = "The user did not allow it."
+YES, NO = ("y", "yes"), ("", "n", "no")
+REASONS = {
+    "length": "stopped at --max-tokens",
+    "kept": "interrupted",
+    "dropped": "interrupted, taken back",
+    "calls": "stopped after too many calls",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="a microphone's number or part of its name (default: the system's)")
     parser.add_argument("--fast", action="store_true", help="do not wait for the pace of a recording and a clip")
     parser.add_argument("--system", help="a system message")
-    parser.add_argument(
-        "--tools", metavar="FILE.py", help="functions that the model may call; each call is asked about"
-    )
+    add_tools(parser, runs=True)
     parser.add_argument(
         "--barge-in",
         choices=("keep", "drop"),
@@ -78,9 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     from mlx_gemma4.live.camera import Camera
     from mlx_gemma4.live.converse import converse
     from mlx_gemma4.live.scene import Scene
-    from mlx_gemma4.live.toolbox import Toolbox
 
-    tools = Toolbox(arguments.tools) if arguments.tools else None
+    tools = open_tools(arguments)
     scene = Scene(threshold(arguments))
     with ExitStack() as stack:
         sound = None if arguments.no_sound else stack.enter_context(open_source(arguments))
@@ -97,9 +103,11 @@ def run(arguments: argparse.Namespace) -> int:
         return end_code(session, *(source.problem for source in (sound, camera) if source is not None))
 
 
-def make_assistant(arguments: argparse.Namespace, tools: Toolbox | None) -> Assistant:
+def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> Assistant:
     """Model, voice activity and session, as the options say."""
     model, processor = load_model(arguments)
+    if tools is not None:
+        note_unwritten(processor, tools.schemas)
 
     from mlx_gemma4.live.assistant import Assistant
     from mlx_gemma4.live.endpoint import Endpointer
@@ -122,37 +130,46 @@ def make_assistant(arguments: argparse.Namespace, tools: Toolbox | None) -> Assi
 class Talk:
     """What is shown of a conversation, and what is typed into it."""
 
-    def __init__(self, assistant: Assistant, arguments: argparse.Namespace, tools: Toolbox | None) -> None:
+    def __init__(self, assistant: Assistant, arguments: argparse.Namespace, tools: Tools | None) -> None:
         self._assistant, self._tools = assistant, tools
         self._is_json = arguments.format == "json"
         self._is_asked = reads_lines(arguments)
         self._calls: list[Called] = []
+        """Calls that wait for consent; the first one is asked about."""
+        self._shown = math.inf
         self._ages: list[float] = []
         self._delays: list[float] = []
 
     def read(self, line: str) -> Sequence[Event]:
-        """A typed line: a question, or whether a function may be called."""
-        if self._calls:
-            self._reply(allowed=line.strip().lower() in ("y", "yes"))
+        """A typed line: a question, or whether the function that was asked about may be called.
+
+        What was typed before the question was shown does not answer it.
+        """
+        answer = line.strip().lower()
+        if self._calls and answer in YES + NO and getattr(line, "arrived", math.inf) >= self._shown:
+            self._reply(allowed=answer in YES)
             return []
-        return self._assistant.ask(line) if line.strip() else []
+        return self._assistant.ask(line) if answer else []
 
     def show(self, event: Event) -> None:
-        from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Said
+        from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Refused, Said
 
         if isinstance(event, Looked):
             self._ages.append(event.age)
         elif isinstance(event, Answered):
             self._delays.append(event.delay)
+            self._calls.clear()  # whatever was to be called belonged to this answer
         if isinstance(event, Called):
             self._calls.append(event)
         if self._is_json:
             if not isinstance(event, Said):
-                print(json.dumps({"event": type(event).__name__.lower(), **asdict(event)}), flush=True)
+                show(json.dumps({"event": type(event).__name__.lower(), **asdict(event)}))
         elif isinstance(event, Said):
-            print(event.text, end="", flush=True)
+            show(event.text, end="")
+        elif isinstance(event, Refused):
+            note(f"({event.name} was called in a way that is not declared: {event.problem})")
         elif isinstance(event, Answered):
-            print("" if event.reason == "stop" else f" [{REASONS[event.reason]}]", flush=True)
+            show("" if event.reason == "stop" else f" [{REASONS[event.reason]}]")
         elif isinstance(event, Heard):
             note(f"({event.start:.2f}–{event.end:.2f} s)")
         elif isinstance(event, Forgot):
@@ -171,18 +188,27 @@ class Talk:
 
     def _ask(self) -> None:
         call = self._calls[0]
-        if not self._is_asked:
-            note(f"{call.name}({call.arguments}) was not run: there is no terminal to ask on.")
+        written = described(call.name, call.arguments)
+        if self._tools is None or not self._tools.runs:
+            note(f"{written} was not run: it is only declared.")
+            self._reply(allowed=True)
+        elif not self._is_asked:
+            note(f"{written} was not run: there is no terminal to ask on.")
             self._reply(allowed=False)
         else:
-            note(f"Run {call.name}({', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})? [y/N]")
+            note(f"Run {written}? [y/N]")
+            self._shown = time.monotonic()
 
     def _reply(self, *, allowed: bool) -> None:
         call = self._calls.pop(0)
-        assert self._tools is not None, "nothing else declares functions"
-        self._assistant.reply(self._tools.call(call.name, call.arguments) if allowed else DECLINED)
+        self._assistant.reply(self._result(call) if allowed else DECLINED, call.id or None)
         if self._calls:
             self._ask()
+
+    def _result(self, call: Called) -> str:
+        if self._tools is None:
+            return f"error: there is no function {call.name}"
+        return self._tools.call(call.name, call.arguments)
 
 
 def reads_lines(arguments: argparse.Namespace) -> bool:

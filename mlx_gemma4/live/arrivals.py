@@ -7,6 +7,7 @@ A recording and a clip that are played together, ``Together``, come in the order
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,13 @@ class Pictures(Protocol):
         """Wait for a picture; None when there are no more."""
 
     def stop(self) -> None: ...
+
+
+class Line(str):
+    """A typed line."""
+
+    arrived: float
+    """When, by time.monotonic."""
 
 
 @dataclass
@@ -113,7 +121,9 @@ class Inbox:
         self.dropped += self._batch.shot is not None
         self._batch.shot = shot
 
-    def _read(self, line: str) -> None:
+    def _read(self, text: str) -> None:
+        line = Line(text)
+        line.arrived = time.monotonic()
         self._batch.typed.append(line)
 
 

@@ -7,15 +7,17 @@ are left. Speech is never cut by a picture: of those that come while somebody sp
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE, Framer, check_samples
 from mlx_gemma4.generation import GREEDY, MAX_TOKENS, stream_generate
-from mlx_gemma4.live.assistant_events import Called, Event, Forgot, Heard, Looked, Said
+from mlx_gemma4.live.assistant_events import Called, Event, Forgot, Heard, Looked, Refused, Said
 from mlx_gemma4.live.camera import Shot
 from mlx_gemma4.live.dialogue import Dialogue
 from mlx_gemma4.live.endpoint import Begin, End, Endpointer, Speech
@@ -23,13 +25,17 @@ from mlx_gemma4.live.open_answer import OpenAnswer
 from mlx_gemma4.live.turns import Turns
 from mlx_gemma4.model import Model
 from mlx_gemma4.processor import Processor
-from mlx_gemma4.prompt import Prompt, join
+from mlx_gemma4.prompt import Prompt
 from mlx_gemma4.sample import Sampling
+from mlx_gemma4.tools import ToolCall, read_calls
 
 CONTEXT = 8192
 """Positions of the sequence, at most."""
 SPARE = 64
 """Positions for markers and ends of turns, beside what is said, seen and answered."""
+
+ROUNDS = 8
+"""How often an answer goes on behind results of functions: a model may repeat a call forever."""
 
 
 class Assistant:
@@ -37,7 +43,7 @@ class Assistant:
 
     Args:
         endpointer: Finds where somebody speaks. An utterance cut at its longest goes on in the same turn.
-        tools: JSON schemas of functions that the model may call.
+        tools: JSON schemas of functions that the model may call. Calls are checked against them.
         image_tokens: Budget of a picture, instead of the checkpoint's.
         max_tokens: Of an answer.
         context: Positions of the sequence, at most (``Dialogue``).
@@ -89,9 +95,10 @@ class Assistant:
         self._silence = round(endpointer.settings.silence / self._frame_seconds)
         self._patience = 0  # frames to wait for, before what was cut at its longest is answered
         self._answer: OpenAnswer | None = None
-        self._respond = lambda prompt: stream_generate(
-            model, processor, prompt, max_tokens=max_tokens, sampling=sampling, session=self.dialogue.session
-        )
+        self._tools = tools
+        self._max_tokens = max_tokens
+        self._ids = itertools.count(1)
+        self._respond = partial(stream_generate, model, processor, sampling=sampling, session=self.dialogue.session)
 
     @property
     def answering(self) -> bool:
@@ -145,23 +152,53 @@ class Assistant:
         text = answer.next()
         if text is not None:
             return [Said(text)] if text else []
-        if answer.waits:
-            return [Called(call["name"], call["arguments"]) for call in answer.called]
-        return self._end(answer)
+        if answer.waits and answer.rounds == ROUNDS:
+            answer.reason = "calls"
+        elif answer.waits and self.dialogue.left < 2 * SPARE * len(answer.calls):
+            answer.reason = "length"
+        elif answer.waits:
+            return [self._wanted(answer, call) for call in answer.calls]
+        return [*map(_refused, answer.calls), *self._end(answer)]
 
-    def reply(self, result: str) -> None:
-        """The result of the first function called that has none yet; with the last one, ``step`` goes on.
+    def reply(self, result: str, call_id: str | None = None) -> None:
+        """The result of a call (``Called.id``), by default of the first without one; with the last, ``step`` goes on.
+
+        A result that would fill the context is cut, and says so.
 
         Raises:
-            ValueError: No function was called, or the result holds markers of the chat format.
+            ValueError: There is no such call: it has its result, or the answer was interrupted.
         """
         answer = self._answer
-        if answer is None or not answer.called:
-            raise ValueError(f"Expected a function that was called to reply for, got a result without one: {result!r}")
-        answer.replies.append(self._turns.replied(answer.called[0]["name"], result))
-        answer.called.pop(0)
+        called = answer.called if answer is not None and answer.waits else []
+        call = next((each for each in called if call_id in (None, each.id)), None)
+        if answer is None or call is None:
+            which = "one" if call_id is None else f"the call {call_id}"
+            raise ValueError(
+                f"Expected a function that was called to reply for, got a result without {which}: {result[:100]!r}"
+            )
+        answer.replies[call.id] = self._turns.replied(call.name, self._cut(result, len(answer.calls)))
         if not answer.called:
-            answer.resume(self._respond(join(answer.replies)))
+            self._resume(answer)
+
+    def _wanted(self, answer: OpenAnswer, call: ToolCall) -> Event:
+        if call.problem is None:
+            return Called(call.name, call.arguments, call.id)
+        self.reply(f"error: {call.problem}", call.id)
+        return _refused(call)
+
+    def _resume(self, answer: OpenAnswer) -> None:
+        replied = answer.replied()
+        room = max(1, self.dialogue.left - len(replied))
+        before = answer.tokens
+        answer.resume(self._respond(replied, before=[*before], max_tokens=min(self._max_tokens, room)))
+
+    def _cut(self, result: str, calls: int) -> str:
+        """A result that takes no more than its share of what the context has left; the answer needs some, too."""
+        tokens = self._processor.text(result).token_ids if result else ()
+        most = max(SPARE, self.dialogue.left // (2 * calls))
+        if len(tokens) <= most:
+            return result
+        return f"{self._processor.decode(tokens[:most])} [cut: the context is full]"
 
     def _act(self, actions: Sequence[Begin | Speech | End]) -> list[Event]:
         events: list[Event] = []
@@ -196,7 +233,11 @@ class Assistant:
             self.dialogue.put(typed)
         self._typed = []
         self._asked = self._waits = False
-        self._answer = OpenAnswer(self._respond(self.dialogue.question()), self.dialogue.session, self._clock)
+        responses = self._respond(self.dialogue.question(), max_tokens=self._max_tokens)
+        self._answer = OpenAnswer(responses, self.dialogue.session, self._clock, self._read_calls)
+
+    def _read_calls(self, text: str) -> list[ToolCall]:
+        return read_calls(text, self._tools, lambda: f"call_{next(self._ids)}")
 
     def _interrupt(self) -> list[Event]:
         """Somebody speaks: an answer that is being given ends here."""
@@ -225,3 +266,8 @@ class Assistant:
         if self._seen is not None:
             self.dialogue.put(self._seen)
         self.dialogue.compute()
+
+
+def _refused(call: ToolCall) -> Refused:
+    """What is said of a call that is not run."""
+    return Refused(call.name, call.problem or "the answer ended before it was run", call.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -39,6 +39,17 @@ class Called:
 
     name: str
     arguments: dict[str, Any]
+    id: str = field(default="", compare=False)
+    """Of this call alone: consent to it, and its result, belong to no other."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The model wants a function called in a way that is not declared; it is told so, and its answer goes on."""
+
+    name: str
+    problem: str
+    id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,8 @@ class Answered:
 
     text: str
     reason: str
-    """"stop"; "length": at ``max_tokens``; "kept" or "dropped": somebody spoke into it."""
+    """"stop"; "length": at ``max_tokens`` or at the end of the context; "calls": after too many of them; "kept" or
+    "dropped": somebody spoke into it."""
     tokens: int
     delay: float
     """Seconds from the decision that the question has ended to the first token of the answer."""
@@ -64,4 +76,4 @@ class Forgot:
     """That are held now."""
 
 
-Event = Looked | Heard | Said | Called | Answered | Forgot
+Event = Looked | Heard | Said | Called | Refused | Answered | Forgot

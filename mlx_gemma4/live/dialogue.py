@@ -47,6 +47,11 @@ class Dialogue:
         """All of it as one prompt, up to the end of the open turn."""
         return join([self._turns.opening, *self._finished, *self.content])
 
+    @property
+    def left(self) -> int:
+        """Positions that the context has left."""
+        return self._context - self.session.position
+
     def put(self, piece: Prompt) -> None:
         """Say something in the open turn; it waits to be computed."""
         self.content.append(piece)
@@ -61,7 +66,7 @@ class Dialogue:
     def restart(self) -> None:
         """Take back all of the open turn."""
         self.compute()
-        self.session.rewind(self._start)
+        self._rewind(self._start, self.sequence)
         self.content = []
 
     def trim(self, count: int) -> None:
@@ -79,7 +84,7 @@ class Dialogue:
         """Take back the end of the turn, and the answer; what an answer was yet to compute waits again."""
         content = join(self.content)
         held = min(len(content), self.session.position - self._start)
-        self.session.rewind(self._start + held)
+        self._rewind(self._start + held, self.sequence)
         self._waiting = [content[held:]] if held < len(content) else []
 
     def finish(self, answer: Sequence[int]) -> int:
@@ -87,7 +92,7 @@ class Dialogue:
         content = join(self.content)
         turn = self._turns.finished(content, answer)
         kept = min(self._alike(len(content), len(answer)), self.session.position - self._start)
-        self.session.rewind(self._start + kept)
+        self._rewind(self._start + kept, join([self._turns.opening, *self._finished, turn]))
         self._waiting = [turn[kept:]]
         self._finished.append(turn)
         self._start += len(turn)
@@ -100,6 +105,14 @@ class Dialogue:
         if len(closing) == len(resumed) == closing.common_prefix(resumed):
             return content + len(closing) + answer
         return content
+
+    def _rewind(self, position: int, sequence: Prompt) -> None:
+        """Go back to a position; where that is out of reach, as behind long results of functions, compute anew."""
+        if position >= self.session.earliest:
+            self.session.rewind(position)
+        else:
+            self.session.reset()
+            self.session.extend(sequence[:position])
 
     def _forget(self) -> int:
         if self._start + self._turn <= self._context:

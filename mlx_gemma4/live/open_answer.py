@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any
 
 from mlx_gemma4.generation import GenerationResponse
 from mlx_gemma4.live.assistant_events import Answered
 from mlx_gemma4.prompt import Prompt, join
 from mlx_gemma4.session import Session
+from mlx_gemma4.tools import ToolCall
 
 Responses = Generator[GenerationResponse, None, None]
 
@@ -19,26 +19,39 @@ class OpenAnswer:
     Attributes:
         reason: Why it ended (``Answered``).
         tokens: Without those that ended it; what called functions gave back is among them.
-        called: Functions that have given nothing back yet; ``replies``: what others have.
-        waits: For what they give back.
+        calls: The functions called since it last went on; ``replies``: what they have given back, by the calls' ids.
+        rounds: How often it went on behind replies.
+        waits: For replies.
     """
 
-    def __init__(self, responses: Responses, session: Session, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        responses: Responses,
+        session: Session,
+        clock: Callable[[], float],
+        read: Callable[[str], list[ToolCall]],
+    ) -> None:
         self.reason = "stop"
         self.tokens: list[int] = []
-        self.called: list[dict[str, Any]] = []
-        self.replies: list[Prompt] = []
+        self.calls: list[ToolCall] = []
+        self.replies: dict[str, Prompt] = {}
+        self.rounds = 0
         self.waits = False
-        self._responses, self._session, self._clock = responses, session, clock
+        self._responses, self._session, self._clock, self._read = responses, session, clock, read
         self._decided, self._before = clock(), session.forwards
         self._text, self._delay, self._forwards = "", 0.0, 0
-        self._started = False
+        self._started = self._is_cut = False
+
+    @property
+    def called(self) -> list[ToolCall]:
+        """Calls without a reply."""
+        return [call for call in self.calls if call.id not in self.replies]
 
     def next(self) -> str | None:
-        """The next piece, perhaps empty; None when it is over, or waits. A call that cannot be read is text."""
+        """The next piece, perhaps empty; None when it is over, or waits. Calls are never text."""
         response = next(self._responses, None)
         if response is None:
-            self.waits = bool(self.called)
+            self.waits = bool(self.calls) and not self._is_cut
             return None
         if not self._started:
             self._delay, self._forwards = self._clock() - self._decided, self._session.forwards - self._before
@@ -46,23 +59,22 @@ class OpenAnswer:
         ended = response.finish_reason == "stop"
         self.tokens += response.tokens[:-1] if ended else response.tokens
         self.reason = response.finish_reason or self.reason
-        text = response.text
-        if response.kind == "tool_call" and self._call(response):
-            text = ""
-        self._text += text
-        return text
+        if response.kind == "tool_call":
+            self._is_cut = response.finish_reason == "length"  # no reply could follow half a call
+            self.calls += self._read(response.text)
+            return ""
+        self._text += response.text
+        return response.text
 
-    def _call(self, response: GenerationResponse) -> bool:
-        try:
-            self.called += response.tool_calls
-        except ValueError:  # cut short, or no call at all
-            return False
-        return True
+    def replied(self) -> Prompt:
+        """What all calls have given back, in the order of the calls."""
+        return join([self.replies[call.id] for call in self.calls])
 
     def resume(self, responses: Responses) -> None:
         """Go on behind the replies, which ``responses`` begins with."""
-        self.tokens += join(self.replies).token_ids.tolist()
-        self._responses, self.replies, self.waits = responses, [], False
+        self.tokens += self.replied().token_ids.tolist()
+        self._responses, self.calls, self.replies, self.waits = responses, [], {}, False
+        self.rounds += 1
 
     def close(self) -> None:
         self._responses.close()

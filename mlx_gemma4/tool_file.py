@@ -1,0 +1,89 @@
+"""Declarations of tools in a JSON file: the forms in which they are passed around, as chat templates take them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FORM = '[{"name": …, "description": …, "parameters": {…}}, …]'
+PARAMETERS = ("parameters", "input_schema", "inputSchema")
+"""What OpenAI, Anthropic and MCP call the schema of the arguments."""
+MAX_DEPTH = 32
+SCHEMAS = ("properties", "$defs", "definitions")
+
+
+def read_tools(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read ``[schema, …]``, ``{"tools": [schema, …]}`` or one schema.
+
+    A schema is ``{"type": "function", "function": {"name": …}}``, or the inner object alone.
+
+    Raises:
+        ValueError: No such file, no JSON, or no declarations in it. The message names the file and the place.
+    """
+    content = _read(Path(path))
+    listed = content.get("tools", content) if isinstance(content, Mapping) else content
+    listed = [listed] if isinstance(listed, Mapping) else listed
+    if not isinstance(listed, list) or not listed:
+        raise ValueError(f"There are no tools in {path}: it must hold {FORM}")
+    tools = [_tool(item, f"tool {number} in {path}") for number, item in enumerate(listed, 1)]
+    names = [tool["function"]["name"] for tool in tools]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"Two tools in {path} are called {twice[0]}: give each a name of its own")
+    return tools
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise ValueError(f"Expected a JSON file of tools, found none at {path}") from error
+    except OSError as error:
+        raise ValueError(f"The tools in {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"The tools in {path} are no valid JSON: {error}") from error
+
+
+def _tool(item: Any, where: str) -> dict[str, Any]:
+    function = item.get("function", item) if isinstance(item, Mapping) else item
+    if not isinstance(function, Mapping):
+        raise ValueError(f"{where} is no object; the file must hold {FORM}")
+    name, description = function.get("name"), function.get("description") or ""
+    if not isinstance(name, str) or not name or any(each in " \t\r\n{}<>|" or not each.isprintable() for each in name):
+        raise ValueError(f'{where} needs a "name" without spaces, braces and <|>, got {name!r}')
+    if not isinstance(description, str):
+        raise ValueError(f'"description" of {where} must be text, got {description!r}')
+    given: Any = next((function[key] for key in PARAMETERS if function.get(key) is not None), {})
+    _check(given, f"the parameters of {where}", 0)
+    parameters = {"type": "object", "properties": {}, **given}
+    return {"type": "function", "function": {**_others(function), "description": description, "parameters": parameters}}
+
+
+def _others(function: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in function.items() if key not in PARAMETERS}
+
+
+def _check(schema: Any, where: str, depth: int) -> None:
+    """Whether a schema has the types that templates and checks rely on."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{where} are nested more than {MAX_DEPTH} deep")
+    if not isinstance(schema, Mapping):
+        raise ValueError(f"{where} must be an object, got {schema!r}")
+    kind = schema.get("type", "object")
+    if not (isinstance(kind, str) or (isinstance(kind, list) and kind and all(isinstance(each, str) for each in kind))):
+        raise ValueError(f'"type" in {where} must be text or a list of texts, got {kind!r}')
+    for key in ("required", "enum", "anyOf", "oneOf", "allOf"):
+        if not isinstance(schema.get(key, []), list):
+            raise ValueError(f'"{key}" in {where} must be a list, got {schema[key]!r}')
+    if not all(isinstance(key, str) for key in schema.get("required", [])):
+        raise ValueError(f'"required" in {where} must be a list of texts, got {schema["required"]!r}')
+    for key in SCHEMAS:
+        if not isinstance(schema.get(key, {}), Mapping):
+            raise ValueError(f'"{key}" in {where} must be an object, got {schema[key]!r}')
+    inner = [each for key in SCHEMAS for each in schema.get(key, {}).values()]
+    inner += [each for key in ("anyOf", "oneOf", "allOf") for each in schema.get(key, [])]
+    inner += [schema[key] for key in ("items", "additionalProperties") if not isinstance(schema.get(key, True), bool)]
+    for each in inner:
+        _check(each, where, depth + 1)

@@ -1,0 +1,202 @@
+"""``live --tools``: a function is run only on a yes to this one call, and to what was shown of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from test_assistant import SPEECH, answered, assistant, fed, scripted
+
+from mlx_gemma4 import Model, Processor
+from mlx_gemma4.cli.live import Talk
+from mlx_gemma4.cli.tools import described
+from mlx_gemma4.live.arrivals import Line
+from mlx_gemma4.live.assistant import Assistant
+from mlx_gemma4.live.assistant_events import Answered, Event
+from mlx_gemma4.toolbox import Tools, load_tools
+
+FILE = '''
+ran = []
+
+def lights(room: str) -> str:
+    """Turn on the lights."""
+    ran.append(room)
+    return f"{room} on"
+'''
+CALL = ("tool_call", 'call:lights{room:<|"|>hall<|"|>}')
+BATH = ("tool_call", 'call:lights{room:<|"|>bath<|"|>}')
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Tools:
+    path = tmp_path / "tools.py"
+    path.write_text(FILE)
+    return load_tools(path)
+
+
+def ran(tools: Tools) -> list[str]:
+    found: list[str] = tools._functions["lights"].__globals__["ran"]  # type: ignore[attr-defined]
+    return found
+
+
+def talking(engine: Assistant, tools: Tools, layout: str = "txt") -> Talk:
+    return Talk(engine, argparse.Namespace(format=layout, fast=False, input=None), tools)
+
+
+def shown(talk: Talk, events: Sequence[Event]) -> list[Event]:
+    for event in events:
+        talk.show(event)
+    return list(events)
+
+
+def typed(text: str) -> Line:
+    line = Line(text)
+    line.arrived = time.monotonic()
+    return line
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_yes_runs_the_call(
+    released: tuple[Model, Processor],
+    monkeypatch: pytest.MonkeyPatch,
+    tools: Tools,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two calls are asked about one after the other, and each has its own answer."""
+    scripted(monkeypatch, [CALL, BATH], [("text", "Done.")])
+    engine = assistant(released, tools=tools.schemas)
+    talk = talking(engine, tools)
+    engine.ask("Lights on!")
+    shown(talk, answered(engine))
+    assert capsys.readouterr().err == "Run lights(room='hall')? [y/N]\n"
+    assert talk.read(typed("Y\n")) == [] and ran(tools) == ["hall"]
+    assert capsys.readouterr().err == "Run lights(room='bath')? [y/N]\n"
+    assert talk.read(typed("\n")) == [] and ran(tools) == ["hall"]
+    shown(talk, answered(engine))
+    text = released[1].decode(engine.dialogue.sequence.token_ids)
+    assert "value:hall on}" in text and "value:The user did not allow it.}" in text
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_yes_after_an_interruption_runs_nothing(
+    released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, tools: Tools, kept: bool
+) -> None:
+    """It is a typed question, and the session goes on."""
+    scripted(monkeypatch, [CALL], [("text", "Yes?")])
+    engine = assistant(released, tools=tools.schemas, keep_interrupted=kept)
+    talk = talking(engine, tools)
+    engine.ask("Lights on!")
+    shown(talk, answered(engine))
+    shown(talk, fed(engine, SPEECH))
+    shown(talk, talk.read(typed("y")))
+    assert engine.endpointer.speaking
+    shown(talk, engine.finish())
+    answer = shown(talk, answered(engine))[-1]
+    assert isinstance(answer, Answered) and answer.text == "Yes?"
+    assert ran(tools) == []
+    assert released[1].text("y").token_ids[0] in engine.dialogue.sequence.token_ids
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_yes_to_a_call_that_was_taken_back_is_none_to_the_next(
+    released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, tools: Tools
+) -> None:
+    """What was typed before a call was shown does not answer it: it is a question."""
+    scripted(monkeypatch, [CALL], [BATH], [("text", "Yes?")])
+    engine = assistant(released, tools=tools.schemas)
+    talk = talking(engine, tools)
+    early = typed("y")
+    engine.ask("Lights on!")
+    shown(talk, answered(engine))
+    assert [type(event) for event in shown(talk, talk.read(early))] == [Answered]
+    shown(talk, answered(engine))
+    assert ran(tools) == []
+    talk.read(typed("yes"))
+    assert ran(tools) == ["bath"]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_another_line_is_a_question(
+    released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, tools: Tools
+) -> None:
+    """Neither yes nor no: the call is taken back, and the question is answered."""
+    scripted(monkeypatch, [CALL], [("text", "Noon.")])
+    engine = assistant(released, tools=tools.schemas)
+    talk = talking(engine, tools)
+    engine.ask("Lights on!")
+    shown(talk, answered(engine))
+    (dropped,) = shown(talk, talk.read(typed("What time is it?")))
+    assert isinstance(dropped, Answered) and dropped.reason == "dropped"
+    answer = shown(talk, answered(engine))[-1]
+    assert isinstance(answer, Answered) and answer.text == "Noon."
+    assert ran(tools) == []
+
+
+@pytest.mark.usefixtures("terminal")
+def test_events_as_json_have_the_calls_ids(
+    released: tuple[Model, Processor],
+    monkeypatch: pytest.MonkeyPatch,
+    tools: Tools,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scripted(monkeypatch, [CALL, ("tool_call", "call:doors{}")], [("text", "Done.")])
+    engine = assistant(released, tools=tools.schemas)
+    talk = talking(engine, tools, "json")
+    engine.ask("Lights on!")
+    shown(talk, answered(engine))
+    called, refused = map(json.loads, capsys.readouterr().out.splitlines())
+    assert called == {"event": "called", "name": "lights", "arguments": {"room": "hall"}, "id": "call_1"}
+    problem = "there is no function doors, only lights"
+    assert refused == {"event": "refused", "name": "doors", "problem": problem, "id": "call_2"}
+
+
+def test_without_a_terminal_nothing_is_run(
+    released: tuple[Model, Processor],
+    monkeypatch: pytest.MonkeyPatch,
+    tools: Tools,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scripted(monkeypatch, [CALL], [("text", "Done.")])
+    engine = assistant(released, tools=tools.schemas)
+    engine.ask("Lights on!")
+    shown(talking(engine, tools), answered(engine))
+    assert capsys.readouterr().err == "lights(room='hall') was not run: there is no terminal to ask on.\n"
+    assert answered(engine) and ran(tools) == []
+
+
+@pytest.mark.usefixtures("terminal")
+def test_declarations_alone_are_not_asked_about(
+    released: tuple[Model, Processor],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a JSON file, calls are told and answered as not available."""
+    path = tmp_path / "tools.json"
+    path.write_text('[{"name": "lights", "parameters": {"properties": {"room": {"type": "string"}}}}]')
+    declared = load_tools(path)
+    scripted(monkeypatch, [CALL], [("text", "Sorry.")])
+    engine = assistant(released, tools=declared.schemas)
+    engine.ask("Lights on!")
+    shown(talking(engine, declared), answered(engine))
+    assert capsys.readouterr().err == "lights(room='hall') was not run: it is only declared.\n"
+    answered(engine)
+    assert "error: lights is not available" in released[1].decode(engine.dialogue.sequence.token_ids)
+
+
+def test_calls_are_shown_in_full_and_without_control_characters() -> None:
+    long = "x" * 10_000
+    assert described("f", {"a": long, "b": {"c": [1, None, True]}}) == f"f(a='{long}', b={{'c': [1, None, True]}})"
+    shown = described("f\x1b[1A", {"a\n\u202e": "y\x1b[2K\r\nrm \u202e"})
+    assert shown == r"f\x1b[1A(a\n\u202e='y\x1b[2K\r\nrm \u202e')"
