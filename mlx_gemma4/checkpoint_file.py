@@ -27,20 +27,23 @@ SMALL_FILES = (
 """What belongs to a checkpoint beside its config, its weights and their index. Everything else is the user's own."""
 
 
-def has_file(path: Path) -> bool:
+def has_file(path: Path, folder: Path | None = None) -> bool:
     """Whether a checkpoint folder has this file.
+
+    Args:
+        folder: The checkpoint's, where the file lies in a folder inside it.
 
     Raises:
         ValueError: It has, but as something that must not be read (``check_file``).
     """
     if not os.path.lexists(path):
         return False
-    check_file(path)
+    check_file(path, folder)
     return True
 
 
-def check_file(path: Path) -> None:
-    """Check that a path is a regular file, and that a link does not lead out of the folder.
+def check_file(path: Path, folder: Path | None = None) -> None:
+    """Check that a path is a regular file, and that no link leads out of the folder.
 
     Links into the ``blobs`` of the same repo are how the Hugging Face cache stores a checkpoint, and are followed.
 
@@ -55,7 +58,7 @@ def check_file(path: Path) -> None:
         raise ValueError(f"Cannot read {path}: {reason}") from error
     if not stat.S_ISREG(mode):
         raise ValueError(f"{path} is not a regular file; replace it with one")
-    if not any(target.is_relative_to(root) for root in _roots(path.parent)):
+    if not any(target.is_relative_to(root) for root in _roots(folder or path.parent)):
         raise ValueError(f"{path} is a link to a file outside its folder; copy the file into the folder")
 
 
@@ -67,13 +70,13 @@ def _roots(folder: Path) -> Iterator[Path]:
             yield snapshot.parent.parent / "blobs"
 
 
-def read_bytes(path: Path, most: int) -> bytes:
+def read_bytes(path: Path, most: int, folder: Path | None = None) -> bytes:
     """The content of a checkpoint's file of at most ``most`` bytes.
 
     Raises:
         ValueError: It is larger, or must not be read (``check_file``).
     """
-    check_file(path)
+    check_file(path, folder)
     with path.open("rb") as file:
         data = file.read(most + 1)
     if len(data) > most:

@@ -28,9 +28,9 @@ def read_templates(folder: Path) -> dict[str, str]:
         ValueError: A template is no text, or a list of them has another form than names with templates.
     """
     others = {name: folder / ADDITIONAL / f"{name}.jinja" for name in (DEFAULT, TOOL_USE)}
-    templates = {name: _read(path) for name, path in others.items() if has_file(path)}
+    templates = {name: _read(path, folder) for name, path in others.items() if has_file(path, folder)}
     if has_file(folder / FILE):
-        templates[DEFAULT] = _read(folder / FILE)
+        templates[DEFAULT] = _read(folder / FILE, folder)
     if templates:
         return templates
     for name in TABLES:
@@ -40,9 +40,9 @@ def read_templates(folder: Path) -> dict[str, str]:
     return {}
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, folder: Path) -> str:
     try:
-        return read_bytes(path, MOST_BYTES).decode("utf-8")
+        return read_bytes(path, MOST_BYTES, folder).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"Expected a chat template in UTF-8 in {path}, got: {error}") from error
 

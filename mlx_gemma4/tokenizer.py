@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from mlx_gemma4.checkpoint_file import has_file
+from mlx_gemma4.tokenizer_file import read_sentencepiece, read_tokenizer_json
+
 REPLACEMENT = "\ufffd"
 """What decoding shows for bytes that are not (yet) a character."""
 
@@ -39,10 +42,14 @@ class JsonTokenizer:
     def __init__(self, path: Path) -> None:
         import tokenizers
 
+        data = read_tokenizer_json(path)
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
         except Exception as error:  # the library raises bare Exception
-            raise ValueError(f"Expected a tokenizer in {path}, got: {error}") from error
+            raise ValueError(f"Expected a tokenizer in {path}, got: {_line(error)}") from error
+        # fine-tuning tools leave these on, and texts would be cut or filled up
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
 
     def encode(self, text: str) -> list[int]:
         try:
@@ -71,11 +78,12 @@ class SentencePieceTokenizer:
         import sentencepiece
 
         self._pieces = sentencepiece.SentencePieceProcessor()
+        data = read_sentencepiece(path)
         try:
-            self._pieces.LoadFromFile(str(path))
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"Expected a SentencePiece model in {path}, got: {error}") from error
-        written = [self._pieces.IdToPiece(index) for index in range(self._pieces.GetPieceSize())]
+            self._pieces.LoadFromSerializedProto(data)
+            written = [self._pieces.IdToPiece(index) for index in range(self._pieces.GetPieceSize())]
+        except (OSError, RuntimeError, UnicodeDecodeError) as error:
+            raise ValueError(f"Expected a SentencePiece model in {path}, got: {_line(error)}") from error
         # SentencePiece finds user-defined pieces in text by itself, but not these
         self._control = {
             piece: index
@@ -125,11 +133,16 @@ class SentencePieceTokenizer:
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a checkpoint folder: its ``tokenizer.json``, or else its ``tokenizer.model``."""
-    if (folder / "tokenizer.json").is_file():
+    if has_file(folder / "tokenizer.json"):
         return JsonTokenizer(folder / "tokenizer.json")
-    if (folder / "tokenizer.model").is_file():
+    if has_file(folder / "tokenizer.model"):
         return SentencePieceTokenizer(folder / "tokenizer.model")
     raise ValueError(f"Expected a tokenizer.json or tokenizer.model in {folder}, found neither")
+
+
+def _line(error: Exception) -> str:
+    """A library's error in one line."""
+    return " ".join(str(error).split())[:300]
 
 
 class Detokenizer:

@@ -55,6 +55,22 @@ def test_the_cache_of_the_hub(tmp_path: Path) -> None:
     assert "outside its folder" in complaint(snapshot / "other.json")
 
 
+def test_folders_inside_the_folder(tmp_path: Path) -> None:
+    """What lies in them is the checkpoint's too, in the cache and elsewhere; a folder that is a link is not."""
+    (tmp_path / "repo" / "blobs").mkdir(parents=True)
+    (tmp_path / "repo" / "blobs" / "0123").write_text("{}")
+    snapshot = tmp_path / "repo" / "snapshots" / "abc"
+    (snapshot / "more").mkdir(parents=True)
+    (snapshot / "more" / "a.json").symlink_to("../../../blobs/0123")
+    (snapshot / "more" / "b.json").write_text("{}")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a.json").write_text("{}")
+    (snapshot / "linked").symlink_to(tmp_path / "outside")
+    assert has_file(snapshot / "more" / "a.json", snapshot) and has_file(snapshot / "more" / "b.json", snapshot)
+    with pytest.raises(ValueError, match="is a link to a file outside its folder"):
+        has_file(snapshot / "linked" / "a.json", snapshot)
+
+
 def test_blobs_that_are_a_link(tmp_path: Path) -> None:
     """A folder that only looks like a cache opens no door."""
     (tmp_path / "secrets").mkdir()

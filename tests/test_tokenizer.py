@@ -120,7 +120,7 @@ def test_byte_fallback_cut_short(byte_fallback: JsonTokenizer) -> None:
 
 def test_stream_keeps_spaces(tmp_path: Path) -> None:
     """Where decoding drops the space before the first word, words in the middle of a stream keep theirs."""
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"▁a": 0, "▁b": 1}, "▁a"))
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"▁a": 0, "▁b": 1}, merges=[]))
     decoders = tokenizers.decoders
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
@@ -220,8 +220,8 @@ def test_no_tokenizer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tokenizer.json", "Expected a tokenizer in {}, got: "),
-        ("tokenizer.model", "Expected a SentencePiece model in {}"),
+        ("tokenizer.json", "Expected JSON in {}, got: "),
+        ("tokenizer.model", "Expected a SentencePiece model in {}, got: it "),
     ],
 )
 def test_broken_files(tmp_path: Path, name: str, message: str) -> None:
