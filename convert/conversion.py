@@ -11,7 +11,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_gemma4 import __version__
-from mlx_gemma4.weights import check_complete, weight_files
+from mlx_gemma4.weight_files import weight_files
+from mlx_gemma4.weights import check_complete
 
 from .blocks import fetched, row_blocks, row_bytes
 from .files import copied_files, copy_files, shard_names, write_config, write_index

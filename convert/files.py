@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from mlx_gemma4.checkpoint_file import SMALL_FILES, has_file
 from mlx_gemma4.config import FULL, Config
-from mlx_gemma4.hub import FILES
 from mlx_gemma4.per_layer import per_layer_sizes
+from mlx_gemma4.template_files import ADDITIONAL
+from mlx_gemma4.weight_files import INDEX
 
 from .plan import Step
-from .record import NAME as RECORD
-
-INDEX = "model.safetensors.index.json"
-_OWN = ("config.json", "*.index.json", RECORD, "*.safetensors")
-"""Written here, not copied."""
 
 
 def write_config(
@@ -51,20 +47,21 @@ def shard_names(count: int) -> list[str]:
 
 
 def copied_files(source: Path) -> list[Path]:
-    """Tokenizer, processor, templates and what else belongs to a checkpoint and is no tensor."""
-    return [
-        path
-        for path in sorted(source.iterdir())
-        if path.is_file()
-        and any(fnmatch(path.name, pattern) for pattern in FILES)
-        and not any(fnmatch(path.name, pattern) for pattern in _OWN)
-    ]
+    """Tokenizer, processor, templates and what else belongs to a checkpoint and is no tensor.
+
+    Raises:
+        ValueError: One of them must not be read, such as a link out of the folder.
+    """
+    templates = sorted((source / ADDITIONAL).glob("[!.]*.jinja"))
+    return [path for path in (*(source / name for name in SMALL_FILES), *templates) if has_file(path)]
 
 
 def copy_files(source: Path, folder: Path) -> None:
     """Copy ``copied_files``; what lies there as a link in the Hugging Face cache becomes a file."""
     for path in copied_files(source):
-        shutil.copyfile(path, folder / path.name)
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
 
 
 def _released(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from mlx_gemma4.weights import weight_files
+from mlx_gemma4.weight_files import weight_files
 
 from .blocks import row_bytes
 from .card import write_card

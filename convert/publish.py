@@ -11,11 +11,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_gemma4.hub import FILES
+from mlx_gemma4.checkpoint_file import has_file
+from mlx_gemma4.weight_files import INDEX
 
 from .card import NAME as CARD
 from .card import write_card
-from .files import INDEX
+from .files import copied_files
+from .record import NAME as RECORD
 from .record import Record
 
 if TYPE_CHECKING:
@@ -126,7 +128,7 @@ def _check_rights(user: dict[str, Any], repo: str) -> None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    from mlx_gemma4.weights import weight_files
+    from mlx_gemma4.weight_files import weight_files
 
     return weight_files(folder)
 
@@ -134,12 +136,11 @@ def _weights(folder: Path) -> list[Path]:
 def _names(folder: Path) -> Iterator[str]:
     """The files of the checkpoint and its card; weights only as far as they belong to it."""
     yield CARD
-    for path in sorted(folder.iterdir()):
-        wanted = any(fnmatch(path.name, pattern) for pattern in FILES if pattern != WEIGHTS)
-        if wanted and path.is_file() and not path.name.startswith("."):
-            yield path.name
-    for path in _weights(folder):
-        yield path.name
+    for name in ("config.json", RECORD, INDEX):
+        if has_file(folder / name):
+            yield name
+    for path in (*copied_files(folder), *_weights(folder)):
+        yield path.relative_to(folder).as_posix()
 
 
 def _additions(folder: Path) -> Iterator[CommitOperationAdd]:

@@ -16,7 +16,8 @@ import mlx.core as mx
 from mlx_gemma4.config import Config
 from mlx_gemma4.json_file import read_json, typed
 from mlx_gemma4.per_layer import per_layer_sizes
-from mlx_gemma4.weights import config_of, model_name, parameter_shapes, weight_files
+from mlx_gemma4.weight_files import weight_files
+from mlx_gemma4.weights import config_of, model_name, parameter_shapes
 
 from .record import DRAFTER
 from .setting import Setting

@@ -9,7 +9,9 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mlx_gemma4.json_file import read_json
+from mlx_gemma4.checkpoint_file import SMALL_FILES
+from mlx_gemma4.template_files import ADDITIONAL
+from mlx_gemma4.weight_files import downloaded_names, weight_files
 
 DEMO = "demo"
 DEFAULT_MODEL = "mlx-community/gemma-4-12B-it-4bit"
@@ -20,8 +22,11 @@ MODEL_VARIABLE = "MLX_GEMMA4_MODEL"
 
 ELSEWHERE = "set HF_HOME to a folder on another disk"
 
-FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model")
-"""What a checkpoint is made of; a repo may hold more, which is not downloaded."""
+TEMPLATES = f"{ADDITIONAL}/*.jinja"
+RECORD = "conversion.json"
+"""What the converter says of itself."""
+SMALL = (*SMALL_FILES, "config.json", RECORD, TEMPLATES)
+"""What a checkpoint is made of beside its weights; a repo may hold more, which is not downloaded."""
 
 
 def demo_folder() -> Path:
@@ -69,17 +74,17 @@ def _download(repo: str, revision: str | None) -> Path:
 
     try:
         # complete in the cache: no request is made, and starting does not wait for one
-        cached = snapshot_download(repo, revision=revision, allow_patterns=list(FILES), local_files_only=True)
+        cached = snapshot_download(repo, revision=revision, allow_patterns=list(SMALL), local_files_only=True)
         if _is_complete(Path(cached)):
             return Path(cached)
     except LocalEntryNotFoundError:
         pass
-    size = _missing_size(repo, revision)
+    names, size = _missing(repo, revision)
     _check_room(repo, size, Path(HF_HUB_CACHE))
     print(f"Downloading {repo} ({_size_text(size)}) to the Hugging Face cache at {HF_HUB_CACHE}", file=sys.stderr)
     try:
         # the client keeps no part of a file: with one after the other, a break costs a part of one, not of all
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES), max_workers=1))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=names, max_workers=1))
     except GatedRepoError as error:  # anyone may see what such a repo holds, but not download it
         raise _gated(repo) from error
     except Exception as error:  # whatever the HTTP client of the installed version raises, or the disk
@@ -115,13 +120,20 @@ def _gated(repo: str) -> ValueError:
 
 def _is_complete(folder: Path) -> bool:
     """Whether a cached repo is a checkpoint; downloads break off, and others fetch a config.json alone."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weights = all((folder / name).is_file() for name in read_json(index).get("weight_map", {}).values())
-    else:
-        weights = any(folder.glob("*.safetensors"))
+    try:
+        weight_files(folder)
+    except ValueError:
+        return False
     tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
-    return weights and tokenizer and (folder / "config.json").is_file()
+    return tokenizer and (folder / "config.json").is_file()
+
+
+def _wanted(names: list[str], repo: str) -> list[str]:
+    """Of the files of a repo, those of its checkpoint."""
+    small = [name for name in names if any(fnmatch(name, pattern) for pattern in SMALL)]
+    if "config.json" not in small:
+        raise ValueError(f"Expected a checkpoint in the repo {repo}, it has no config.json")
+    return [*small, *downloaded_names([name for name in names if "/" not in name], f"the repo {repo}")]
 
 
 def _check_room(repo: str, size: int, cache: Path) -> None:
@@ -139,8 +151,11 @@ def _size_text(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _missing_size(repo: str, revision: str | None) -> int:
-    """Bytes that are not in the cache yet; the first request, so it also finds out what can go wrong."""
+def _missing(repo: str, revision: str | None) -> tuple[list[str], int]:
+    """The files of a checkpoint, and how many of their bytes are not in the cache yet.
+
+    The first request, so it also finds out what can go wrong.
+    """
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -160,12 +175,10 @@ def _missing_size(repo: str, revision: str | None) -> int:
             "Without a network, --model demo runs the embedded checkpoint, --model FOLDER one on disk"
             f"{_older(revision)}"
         ) from error
-    return sum(
-        file.size or 0
-        for file in info.siblings or []
-        if any(fnmatch(file.rfilename, pattern) for pattern in FILES)
-        and not isinstance(try_to_load_from_cache(repo, file.rfilename, revision=info.sha), str)
-    )
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    names = _wanted(list(sizes), repo)
+    missing = (name for name in names if not isinstance(try_to_load_from_cache(repo, name, revision=info.sha), str))
+    return names, sum(sizes[name] for name in missing)
 
 
 def _older(revision: str | None) -> str:

@@ -15,13 +15,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlx_gemma4.checkpoint_file import has_file, is_plain_name
 from mlx_gemma4.config import Config
-from mlx_gemma4.json_file import read_json, shown, text
 from mlx_gemma4.model import Model
 from mlx_gemma4.tensor_header import read_header
+from mlx_gemma4.weight_files import weight_files
 
-MOST_INDEX = 32 * 2**20
 TYPES = ("BF16", "F16", "F32", "U32", "U8")
 """Of plain tensors, and of quantized ones and their scales."""
 MEDIA_PREFIXES = ("vision_embedder.", "embed_vision.", "embed_audio.")
@@ -80,36 +78,6 @@ def _wanted(path: Path) -> dict[str, str]:
             raise ValueError(f"Expected a type of {', '.join(TYPES)} for {name} in {path}, got {tensor.dtype}")
         wanted[name] = renamed
     return wanted
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: those that its index names, or all there are."""
-    index = folder / "model.safetensors.index.json"
-    if has_file(index):
-        paths = [folder / name for name in _shards(index)]
-        absent = [path.name for path in paths if not has_file(path)]
-        if absent:
-            raise ValueError(
-                f"Expected the shards that {index} names, these are not there: {', '.join(absent[:8])}"
-                + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
-            )
-    else:
-        paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise ValueError(f"Expected weights (*.safetensors) in {folder}, found none")
-    return paths
-
-
-def _shards(index: Path) -> list[str]:
-    """The files that an index names: they lie beside it."""
-    weight_map = read_json(index, most=MOST_INDEX).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ValueError(f"Expected a weight_map in {index}, got {shown(weight_map)}")
-    names = sorted({text(name, f"a file in the weight_map of {index}") for name in weight_map.values()})
-    for name in names:
-        if not is_plain_name(name) or not name.endswith(".safetensors"):
-            raise ValueError(f"Expected names of safetensors files beside it in {index}, got {shown(name)}")
-    return names
 
 
 def check_complete(path: Path) -> None:

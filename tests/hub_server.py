@@ -448,4 +448,5 @@ def fetch(cache: Path, endpoint: str, name: str, revision: str | None = None) ->
 
 def contents(folder: Path | str) -> dict[str, bytes]:
     """A folder's files."""
-    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

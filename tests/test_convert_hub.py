@@ -28,7 +28,10 @@ NO_TOKEN = (
     "mlx_gemma4: error: Expected a Hugging Face token to upload with, got none; run `hf auth login`, or set HF_TOKEN "
     "(huggingface.co/settings/tokens)\n"
 )
-DOWNLOADING = f"Downloading {SOURCE} (0.0 GB), once, to the Hugging Face cache\n"
+
+
+def downloading(cache: Path, repo: str = SOURCE, size: str = "10.2 MB") -> str:
+    return f"Downloading {repo} ({size}) to the Hugging Face cache at {cache}\n"
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_there_and_back(hub: Hub, tmp_path: Path, expected: dict[str, bytes]) ->
         f"{hub.address}/{REPO}/commit/{hub.repos[REPO].commit}",
         "0",
     ]
-    assert err == DOWNLOADING
+    assert err == downloading(tmp_path / "cache")
     assert not any("original.bin" in line for line in hub.asked)
 
     uploaded = hub.repos[REPO].files
@@ -86,8 +89,8 @@ def test_there_and_back(hub: Hub, tmp_path: Path, expected: dict[str, bytes]) ->
     transcribe = ["transcribe", SPEECH, "--model", REPO, "--dtype", "float32"]
     out, err = ask(hub.address, elsewhere, COMMAND, *transcribe)
     assert out.splitlines() == [SAID, "0"]
-    assert err == DOWNLOADING.replace(SOURCE, REPO)
     (snapshot,) = (elsewhere / f"models--{REPO.replace('/', '--')}" / "snapshots").iterdir()
+    assert err == downloading(elsewhere, REPO, f"{sum(map(len, contents(snapshot).values())) / 1e6:.1f} MB")
     assert contents(snapshot) == {name: content for name, content in uploaded.items() if name != "README.md"}
     assert ask(NOWHERE, elsewhere, COMMAND, *transcribe) == (f"{SAID}\n0", "")
 
@@ -115,7 +118,7 @@ def test_no_licence(hub: Hub, tmp_path: Path, card: bytes | None) -> None:
     command = ["convert", "--hf-path", SOURCE, "--mlx-path", str(tmp_path / "made"), "-q"]
     out, err = ask(hub.address, tmp_path / "cache", COMMAND, *command)
     assert out.endswith("\n0")
-    assert err == DOWNLOADING
+    assert err == downloading(tmp_path / "cache")
     assert Record.read(tmp_path / "made").license is None
     assert "license" not in (tmp_path / "made" / "README.md").read_text()
 
@@ -158,9 +161,8 @@ def test_upload_that_breaks_off(hub: Hub, tmp_path: Path, expected: dict[str, by
     out, err = ask(hub.address, tmp_path / "cache", COMMAND, *command, token=TOKEN)
     assert out.splitlines() == [f"{target}: 4bit, {FOUR_BITS}", "2"]
     again = f"What was sent is kept: run `mlx_gemma4 upload {target} {REPO}` again, it goes on from there\n"
-    assert re.fullmatch(
-        rf"{re.escape(DOWNLOADING)}mlx_gemma4: error: The upload of .+ broke off: HTTP 503\. {re.escape(again)}", err
-    )
+    first = re.escape(downloading(tmp_path / "cache"))
+    assert re.fullmatch(rf"{first}mlx_gemma4: error: The upload of .+ broke off: HTTP 503\. {re.escape(again)}", err)
     assert checkpoint(contents(target)) == expected
     assert hub.repos[REPO].files == {}
     assert set(hub.received.values()) == {len(expected["model.safetensors"])}
@@ -180,7 +182,7 @@ def test_download_that_breaks_off(hub: Hub, tmp_path: Path, expected: dict[str, 
     hub.cuts[path] = Cut(len(DEMO["model.safetensors"]) // 2)
     out, err = ask(hub.address, tmp_path / "cache", COMMAND, *command)
     assert out == "2"
-    assert err.startswith(f"{DOWNLOADING}mlx_gemma4: error: The download of {SOURCE} broke off: ")
+    assert err.startswith(f"{downloading(tmp_path / 'cache')}mlx_gemma4: error: The download of {SOURCE} broke off: ")
     assert err.endswith(". Run this again, files that are complete are kept\n")
     assert not target.parent.exists()
     hub.cuts.clear()

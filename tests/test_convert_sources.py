@@ -45,7 +45,8 @@ from mlx_gemma4.convert.plan import Plan
 from mlx_gemma4.convert.prepare import prepare
 from mlx_gemma4.convert.provenance import make_record
 from mlx_gemma4.convert.record import Record
-from mlx_gemma4.weights import load_model, read_weights, weight_files
+from mlx_gemma4.weight_files import weight_files
+from mlx_gemma4.weights import load_model, read_weights
 
 FORMATS = DATA / "formats"
 RELEASED, RESAVED = (REFERENCE / name / "checkpoint" for name in ("released", "resaved"))
@@ -729,7 +730,7 @@ def test_a_drafter_without_layers(tmp_path: Path, config: dict[str, Any]) -> Non
 def test_no_weights(source: Path) -> None:
     """A folder without weights is named."""
     (source / "model.safetensors").unlink()
-    refuse(source, f"Expected weights (*.safetensors) in {source}, found none")
+    refuse(source, f"Expected weights (model*.safetensors) in {source}, found none")
 
 
 def test_a_missing_tensor(source: Path) -> None:
@@ -983,7 +984,7 @@ def test_no_number_among_scales(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.language_model.norm.weight", "language_model.model.norm.weight"])
 def test_a_tensor_twice(source: Path, name: str) -> None:
     """Two files with the same tensor, under one name or two, are no checkpoint."""
-    path = source / "more.safetensors"
+    path = source / "model2.safetensors"
     mx.save_safetensors(str(path), {name: mx.zeros(64, mx.bfloat16)})
     refuse(source, f"Expected each tensor once in {source}, {name} is in {path} and elsewhere")
 

@@ -101,6 +101,38 @@ def test_download(hub: Hub, tmp_path: Path) -> None:
     assert told == f"Downloading owner/tiny (7.1 MB) to the Hugging Face cache at {tmp_path}\n"
 
 
+def test_download_of_a_checkpoint_alone(hub: Hub, tmp_path: Path) -> None:
+    """Sidecars, files of other programs, other checkpoints in folders, and hidden files stay where they are."""
+    others = ("adapters.safetensors", "._model.safetensors", "onnx/model.safetensors", "eval/results.json", "a.json")
+    hub.repos[REPO].files |= dict.fromkeys(others, b"other")
+    hub.repos[REPO].files |= {"additional_chat_templates/tool_use.jinja": b"tools", "conversion.json": b"{}"}
+    folder, _ = fetch(tmp_path, hub.address)
+    assert contents(folder).keys() == {*WANTED, "additional_chat_templates/tool_use.jinja", "conversion.json"}
+    assert fetch(tmp_path, NOWHERE) == (folder, "")
+
+
+@pytest.mark.parametrize(
+    ("missing", "added", "message"),
+    [
+        ("config.json", {}, "Expected a checkpoint in the repo owner/tiny, it has no config.json"),
+        (
+            "model.safetensors",
+            {"model.gguf": b""},
+            "Expected weights (model*.safetensors) in the repo owner/tiny, found",
+        ),
+        ("README.md", {"model-1-of-1.safetensors": b""}, "There are two sets of weights in the repo owner/tiny: model"),
+    ],
+)
+def test_repo_without_a_checkpoint(
+    hub: Hub, tmp_path: Path, missing: str, added: dict[str, bytes], message: str
+) -> None:
+    """It is refused before anything is downloaded."""
+    del hub.repos[REPO].files[missing]
+    hub.repos[REPO].files |= added
+    error, told = fetch(tmp_path, hub.address)
+    assert message in error and told == "" and not hub.sent
+
+
 def test_downloaded_once(hub: Hub, tmp_path: Path) -> None:
     """What was downloaded is used from then on without any request, and without a word."""
     folder, _ = fetch(tmp_path, hub.address)

@@ -339,7 +339,7 @@ def test_absent_shard(tmp_path: Path) -> None:
 def test_no_weights(tmp_path: Path) -> None:
     """A folder without any weights is named."""
     checkpoint(tmp_path, {})
-    with pytest.raises(ValueError, match=rf"Expected weights \(\*.safetensors\) in {tmp_path}, found none"):
+    with pytest.raises(ValueError, match=rf"Expected weights \(model\*.safetensors\) in {tmp_path}, found none"):
         load_model(tmp_path)
 
 
@@ -392,7 +392,7 @@ def test_an_index_of_another_form(tmp_path: Path, weight_map: object, message: s
     """An index names files of its folder, and nothing else is opened."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    one_file(folder, tensors())
+    checkpoint(folder, {})
     mx.save_safetensors(str(tmp_path / "out.safetensors"), tensors())
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}))
