@@ -13,11 +13,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_gemma4.config import Config
+from mlx_gemma4.config import Config, with_text_config
 from mlx_gemma4.json_file import read_json, typed
 from mlx_gemma4.per_layer import per_layer_sizes
 from mlx_gemma4.weight_files import weight_files
-from mlx_gemma4.weights import config_of, model_name, parameter_shapes
+from mlx_gemma4.weights import compute_type, config_of, model_name, parameter_shapes
 
 from .record import DRAFTER
 from .setting import Setting
@@ -57,7 +57,7 @@ def open_source(folder: Path) -> Source:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"Expected a checkpoint folder with a config.json, found none at {path}")
-    raw = read_json(path)
+    raw = with_text_config(read_json(path))
     with typed(path):
         plain = _without_quantization(raw)
         is_drafter = raw.get("model_type") == DRAFTER
@@ -116,8 +116,7 @@ def _stored(entries: Mapping[str, Entry], raw: Mapping[str, Any], path: Path) ->
     stored = {name.removesuffix(".scales") for name in entries if name.endswith(".scales")}
     if stored and "bits" not in block:
         raise ValueError(f"Expected a quantization block in {path}: {len(stored)} modules have scales")
-    norms = (entry.dtype for name, entry in entries.items() if len(entry.shape) == 1 and "norm" in name)
-    computed = next(norms, mx.bfloat16)
+    computed = compute_type((entry.dtype, entry.shape) for entry in entries.values())
     tensors: list[Tensor] = []
     for name, entry in entries.items():
         module, _, parameter = name.rpartition(".")

@@ -96,7 +96,7 @@ class Quantized:
     entries: tuple[Entry, ...]
     exact: Setting
     computed: mx.Dtype
-    """The type of the values: of the scales, or of the checkpoint's norms where scales are bytes."""
+    """The type of the values: of the scales, or where they are bytes, the one to compute in."""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -45,6 +45,12 @@ shapes are compared with those of the tensors. No product of two that make a dim
 MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 """Of MLX's quantization."""
 
+_WHOLE = (
+    *("bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype"),
+    *("tie_word_embeddings", "transformers_version"),
+)
+"""What ``config.json`` has at its top as well as in ``text_config``."""
+
 DEFAULT_EPS = 1e-6
 """Norm epsilon where the vision or audio part names none: the reference's default (an epsilon is no size)."""
 
@@ -165,6 +171,7 @@ class Config:
         Raises:
             ValueError: A size is missing (named), or the checkpoint is of another architecture.
         """
+        raw = with_text_config(raw)
         model_type = raw.get("model_type")
         if not str(model_type).startswith("gemma4"):
             raise ValueError(f"Expected a Gemma 4 12B checkpoint (model_type gemma4_unified), got {shown(model_type)}")
@@ -222,6 +229,20 @@ class GenerationConfig:
             top_p=real(raw.get("top_p", 1.0), f"'top_p' in {path}", most=1.0) or 1.0,
             bos_token_id=next(iter(token_ids(raw.get("bos_token_id"), f"'bos_token_id' in {path}")), None),
         )
+
+
+def with_text_config(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A ``config.json`` with its decoder under ``text_config``.
+
+    Text-only exports (``AutoModelForCausalLM``, model_type ``gemma4_unified_text``) have it at the top of the file.
+    """
+    if "text_config" in raw or "num_hidden_layers" not in raw:
+        return raw
+    blocks = ("quantization", "quantization_config")
+    text = {key: value for key, value in raw.items() if key not in blocks}
+    whole = {key: raw[key] for key in (*_WHOLE, *blocks) if key in raw}
+    model_type = str(raw.get("model_type")).removesuffix("_text")
+    return {**whole, "model_type": model_type, "text_config": text, "vision_config": None, "audio_config": None}
 
 
 def _missing(key: str, where: str) -> ValueError:

@@ -6,8 +6,9 @@ Read are the released layout and transformers' own (``model.language_model.…``
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def load_model(folder: Path, *, dtype: mx.Dtype | None = None, lazy: bool = Fals
     """Build the model of a checkpoint folder and load its weights, evaluated.
 
     Args:
-        dtype: Compute in this type; None takes the checkpoint's own (that of its final norm).
+        dtype: Compute in this type; None takes the checkpoint's own (``compute_type``).
         lazy: Do not evaluate them: each is read when it is first used.
 
     Raises:
@@ -44,7 +45,8 @@ def load_model(folder: Path, *, dtype: mx.Dtype | None = None, lazy: bool = Fals
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"The tensors in {folder} do not fit its config.json: {reason[:300]}") from error
-    model.set_dtype(model.dtype if dtype is None else dtype)
+    stored = ((tensor.dtype, tensor.shape) for tensor in weights.values())
+    model.set_dtype(compute_type(stored) if dtype is None else dtype)
     if not lazy:
         mx.eval(model.parameters())
     return model
@@ -78,6 +80,24 @@ def _wanted(path: Path) -> dict[str, str]:
             raise ValueError(f"Expected a type of {', '.join(TYPES)} for {name} in {path}, got {tensor.dtype}")
         wanted[name] = renamed
     return wanted
+
+
+def compute_type(tensors: Iterable[tuple[mx.Dtype, tuple[int, ...]]]) -> mx.Dtype:
+    """The type to compute in: that of the matrices, by most of their bytes.
+
+    Of quantized ones it is their scales' type. Norms are often kept in float32 beside them: they do not decide, or they
+    would double the memory of everything.
+
+    Args:
+        tensors: Type and shape of each tensor.
+    """
+    sizes: dict[tuple[bool, mx.Dtype], int] = {}
+    for dtype, shape in tensors:
+        if mx.issubdtype(dtype, mx.floating):
+            key = len(shape) > 1, dtype
+            sizes[key] = sizes.get(key, 0) + prod(shape) * dtype.size
+    # where no matrix is left in floating point (scales of mxfp4 are bytes), what is not a matrix decides
+    return max(sizes, key=lambda key: (key[0], sizes[key]), default=(False, mx.bfloat16))[1]
 
 
 def check_complete(path: Path) -> None:
