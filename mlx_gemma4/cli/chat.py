@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mlx_gemma4.cli.generate import statistics, user_content
+from mlx_gemma4.cli.attachments import MEDIA, attachment, files, kind_of, leading_file
+from mlx_gemma4.cli.generate import statistics
+from mlx_gemma4.cli.messages import message
 from mlx_gemma4.cli.options import add_model, add_sampling, load_model, note, sampling
+from mlx_gemma4.cli.tools import DECLINED, add_tools, described, note_unwritten, open_tools
+from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
     from mlx_gemma4.chat import Conversation
     from mlx_gemma4.generation import GenerationResponse
+    from mlx_gemma4.processor import Processor
+    from mlx_gemma4.toolbox import Tools
+    from mlx_gemma4.tools import ToolCall
 
 HELP = """\
 /image FILE   add a picture to the next message      /reset   forget the conversation
 /audio FILE   add sound to the next message          /help    this text
 /video FILE   add a video to the next message        /exit    leave (or Ctrl-D)
+A line that begins with the name of a picture, a recording or a video adds that file; what follows it is the message.
 Ctrl-C stops an answer; what was said so far stays in the conversation."""
-MEDIA = ("image", "audio", "video")
+ROUNDS = 8
+"""How often an answer goes on behind results of functions: a model may repeat a call forever."""
+STOPPED = "The user stopped it."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--system", help="a system message")
+    add_tools(parser, runs=True)
     parser.add_argument("--thinking", action="store_true", help="let the model think before it answers")
     parser.add_argument("--show-thoughts", action="store_true", help="show thoughts, on stderr")
     parser.add_argument("--max-tokens", "-m", type=int, default=1024, help="length of an answer (default: 1024)")
@@ -34,23 +45,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    tools = open_tools(arguments)
     model, processor = load_model(arguments)
+    if tools is not None:
+        note_unwritten(processor, tools.schemas)
 
     from mlx_gemma4.chat import Conversation
 
-    conversation = Conversation(model, processor, system=arguments.system, enable_thinking=arguments.thinking)
-    chosen = sampling(arguments, processor.generation)
-
-    def answer(content: list[dict[str, Any]]) -> Iterable[GenerationResponse]:
-        return conversation.ask(
-            content, max_tokens=arguments.max_tokens, sampling=chosen, show_thoughts=arguments.show_thoughts
-        )
+    conversation = Conversation(
+        model,
+        processor,
+        system=arguments.system,
+        enable_thinking=arguments.thinking,
+        tools=None if tools is None else tools.schemas,
+    )
+    options = {
+        "max_tokens": arguments.max_tokens,
+        "sampling": sampling(arguments, processor.generation),
+        "show_thoughts": arguments.show_thoughts,
+    }
 
     with suppress(ImportError):
         import readline  # noqa: F401  # arrow keys and history in input(), where Python has them
 
     note("Ask something; /help lists the commands.")
-    Chat(conversation, answer, stats=arguments.stats).loop()
+    Chat(conversation, processor, options, tools=tools, stats=arguments.stats).loop()
 
 
 class Chat:
@@ -59,14 +78,18 @@ class Chat:
     def __init__(
         self,
         conversation: Conversation,
-        answer: Callable[[list[dict[str, Any]]], Iterable[GenerationResponse]],
+        processor: Processor,
+        options: dict[str, Any],
         *,
+        tools: Tools | None,
         stats: bool,
     ) -> None:
         self._conversation = conversation
-        self._answer = answer
+        self._processor = processor
+        self._options = options
+        self._tools = tools
         self._stats = stats
-        self._media: dict[str, list[str]] = {kind: [] for kind in MEDIA}
+        self._media: list[dict[str, Any]] = []
 
     def loop(self) -> None:
         while True:
@@ -82,45 +105,116 @@ class Chat:
             try:
                 self._line(line)
             except ValueError as error:
-                note(f"error: {error}")
+                note(f"error: {message(error)}")
 
     def _line(self, line: str) -> None:
         command, _, rest = line.partition(" ")
-        if command.removeprefix("/") in MEDIA and line.startswith("/"):
-            self._add(command[1:], rest.strip())
+        if command.startswith("/") and command[1:] in MEDIA:
+            for path in files(rest):
+                self._attach(command[1:], path)
         elif command == "/reset":
             self._conversation.reset()
-            self._clear()
+            self._media = []
         elif command == "/help":
             note(HELP)
-        elif line.startswith("/"):
-            raise ValueError(f"Expected a command (/help lists them), got {command}")
+        elif leading := leading_file(line):
+            self._attach(kind_of(leading[0]) or "", leading[0])
+            if leading[1]:
+                self._say(leading[1])
+        elif line.startswith("/") and (kind_of(command) or "/" not in command[1:]):
+            raise ValueError(_unknown(line, command))
         elif line:
             self._say(line)
 
-    def _add(self, kind: str, path: str) -> None:
-        from pathlib import Path
-
-        if not Path(path).is_file():
-            raise ValueError(f"Expected a file to add, found none at {path!r}")
-        self._media[kind].append(path)
+    def _attach(self, kind: str, path: str) -> None:
+        """A file that cannot be read is an error now, and not kept."""
+        self._media.append(attachment(self._processor, kind, path))
+        note(f"({kind} {path} goes with the next message)")
 
     def _say(self, text: str) -> None:
-        media = self._media
-        videos = [{"type": "video", "video": path} for path in media["video"]]
-        responses = self._answer(user_content(text, media["image"], videos, media["audio"]))
+        """Whatever becomes of a message, the files that were attached to it are not attached to the next."""
+        media, self._media = self._media, []
+        try:
+            is_whole = self._print(self._conversation.ask(_content(text, media), **self._options))
+        except ValueError as error:
+            dropped = "; its files are no longer attached" if media else ""
+            raise ValueError(f"{error} (the message is not in the conversation{dropped})") from error
+        if is_whole:
+            self._call()
+
+    def _print(self, responses: Iterable[GenerationResponse]) -> bool:
+        """Print an answer; False if it was stopped."""
         response = None
         try:
             for response in responses:
-                stream = sys.stderr if response.kind == "thought" else sys.stdout
-                print(response.text, end="", flush=True, file=stream)
-            print()
+                if response.kind != "tool_call":
+                    show(response.text, sys.stderr if response.kind == "thought" else sys.stdout, end="")
+            show("")
         except KeyboardInterrupt:
-            print()
+            show("")
             note("(stopped)")
-        self._clear()
+            return False
         if response is not None and self._stats:
             note(statistics(response))
+        return True
 
-    def _clear(self) -> None:
-        self._media = {kind: [] for kind in MEDIA}
+    def _call(self) -> None:
+        """Run the functions that the answer called, and let it go on, as long as it calls more."""
+        for _ in range(ROUNDS):
+            calls = self._conversation.calls
+            if not calls:
+                return
+            results = {call.id: self._result(call) for call in calls}
+            if not self._print(self._conversation.reply(results, **self._options)):
+                return
+        if self._conversation.calls:
+            note(f"(stopped after {ROUNDS} rounds of calls)")
+
+    def _result(self, call: ToolCall) -> str:
+        if call.problem is not None:
+            note(f"({call.name} was called in a way that is not declared: {call.problem})")
+            return f"error: {call.problem}"
+        written = described(call.name, call.arguments)
+        if self._tools is None or not self._tools.runs:
+            note(f"{written} was not run: it is only declared.")
+            return f"error: {call.name} is not available"
+        if not sys.stdin.isatty():
+            note(f"{written} was not run: there is no terminal to ask on.")
+            return DECLINED
+        return self._asked(self._tools, call, written)
+
+    def _asked(self, tools: Tools, call: ToolCall, written: str) -> str:
+        _forget_typed()
+        note(f"Run {written}? [y/N]")
+        try:
+            if input().strip().lower() not in ("y", "yes"):
+                return DECLINED
+            return tools.call(call.name, call.arguments)
+        except EOFError:
+            return DECLINED
+        except KeyboardInterrupt:
+            note("(stopped)")
+            return STOPPED
+
+
+def _content(text: str, media: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In the order that the model was trained on: pictures and videos, text, sound."""
+    seen = [part for kind in ("image", "video") for part in media if part["type"] == kind]
+    heard = [part for part in media if part["type"] == "audio"]
+    return [*seen, {"type": "text", "text": text}, *heard]
+
+
+def _unknown(line: str, command: str) -> str:
+    if kind_of(command):
+        return f"Expected a file to add, found none at {command!r}"
+    return f"Expected a command (/help lists them), got {command}"
+
+
+def _forget_typed() -> None:
+    """What was typed before a question was shown does not answer it."""
+    try:
+        import termios
+    except ImportError:  # where terminals are not POSIX's
+        return
+    with suppress(termios.error, OSError, ValueError):
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
