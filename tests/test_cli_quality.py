@@ -80,7 +80,7 @@ def test_the_demo_against_itself(tmp_path: Path, capsys: pytest.CaptureFixture[s
     line = {"audio": str(media_file(clearest())), "text": said(clearest())}
     (tmp_path / "manifest.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, 'audio': 'absent.wav'})}\n")
     given = ["--text", str(tmp_path / "text.txt"), "--audio", str(tmp_path / "manifest.jsonl"), "--limit", "1"]
-    report = tmp_path / "new" / "report.json"
+    report = tmp_path / "report.json"
     options = ["--reference", "demo", "--model", "demo", *given, "--json", str(report)]
     assert main(["eval", "quality", *options]) == 0
     out, err = capsys.readouterr()
@@ -119,7 +119,7 @@ def test_recordings_that_are_not_there(tmp_path: Path, refused: Refused) -> None
 
 def test_options_that_cannot_be(tmp_path: Path, refused: Refused) -> None:
     assert refused("--limit", "0") == "Expected a --limit of 1 or more, got 0"
-    assert refused("--json", tmp_path) == f"Expected a file for --json, got the folder {tmp_path}"
+    assert refused("--json", tmp_path) == f"--json needs a file, but {tmp_path} is a folder"
     assert refused("--reference", "nowhere").startswith("Expected a checkpoint folder, a Hugging Face repo id")
 
 

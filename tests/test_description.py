@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +179,9 @@ def test_describe_takes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """All of them arrive."""
     given: dict[str, Any] = {}
 
-    def record(model: Model, processor: Processor, file: Any, **options: Any) -> list[Any]:
+    def record(model: Model, processor: Processor, file: Any, **options: Any) -> Iterator[Any]:
         given.update(options, path=file.path)
-        return []
+        return iter(())
 
     monkeypatch.setattr("mlx_gemma4.description.describe_video", record)
     path = two_scenes(tmp_path, sound=True)
@@ -229,7 +229,7 @@ def test_files_that_cannot_be_described(tmp_path: Path, refused: Refused) -> Non
     path = two_scenes(tmp_path)
     expected = f"Expected sound in {path}, it has no audio track; leave out --with-audio"
     assert refused("describe", path, *nowhere, "--with-audio") == expected
-    expected = f"Expected a new file for --output, there is one at {path}"
+    expected = f"--output would replace the input {path}; name another file"
     assert refused("describe", path, *nowhere, "--output", path) == expected
 
 

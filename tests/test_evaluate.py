@@ -232,7 +232,7 @@ def test_the_demo_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ]
     path = manifest(tmp_path, *lines)
     options = ["--model", "demo", "--dtype", "float32", "--prompt", SHORT, "--limit", "3"]
-    written = tmp_path / "new" / "figures.json"
+    written = tmp_path / "figures.json"
     assert main(["eval", "wer", str(path), *options, "--json", str(written)]) == 0
     out, err = capsys.readouterr()
     header, row = out.splitlines()
@@ -346,7 +346,7 @@ def test_options_that_cannot_be(tmp_path: Path, refused: Refused) -> None:
     sound_file(tmp_path / "a.wav")
     path = manifest(tmp_path, {"audio": "a.wav", "text": "a"})
     assert refused(path, "--limit", "0") == "Expected a --limit of 1 or more, got 0"
-    message = f"Expected a file for --json, got the folder {tmp_path}"
+    message = f"--json needs a file, but {tmp_path} is a folder"
     assert refused(path, "--json", tmp_path, "--model", "nowhere") == message
 
 

@@ -119,7 +119,7 @@ def test_pictures_with_an_answer_are_kept(film: Path, tmp_path: Path, capsys: py
     np.testing.assert_array_equal(np.asarray(Image.open(folder / "00-00-01.000.png")), PIXELS[1])
     capsys.readouterr()
     assert main(["watch", str(film), "--fast", "--save", str(folder), "--model", "nowhere"]) == 2
-    expected = f"Expected a new or empty folder to save pictures in, got {folder}; name another"
+    expected = f"--save: {folder} is not empty; name a new or an empty folder"
     assert capsys.readouterr() == ("", f"mlx_gemma4: error: {expected}\n")
 
 
