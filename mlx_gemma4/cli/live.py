@@ -24,7 +24,7 @@ from mlx_gemma4.cli.options import (
     sampling,
     threshold,
 )
-from mlx_gemma4.cli.signals import Session
+from mlx_gemma4.cli.signals import Session, starting
 from mlx_gemma4.cli.tools import DECLINED, add_tools, described, note_unwritten, open_tools
 from mlx_gemma4.printable import show
 
@@ -41,6 +41,7 @@ YES, NO = ("y", "yes"), ("", "n", "no")
 REASONS = {
     "length": "stopped at --max-tokens",
     "kept": "interrupted",
+    "interrupted": "interrupted",
     "dropped": "interrupted, taken back",
     "calls": "stopped after too many calls",
 }
@@ -89,13 +90,14 @@ def run(arguments: argparse.Namespace) -> int:
     tools = open_tools(arguments)
     scene = Scene(threshold(arguments))
     with ExitStack() as stack:
-        sound = None if arguments.no_sound else stack.enter_context(open_source(arguments))
-        camera = None if arguments.no_camera else stack.enter_context(Camera(arguments.camera, fast=arguments.fast))
-        assistant = make_assistant(arguments, tools)
+        with starting():
+            sound = None if arguments.no_sound else stack.enter_context(open_source(arguments))
+            camera = None if arguments.no_camera else stack.enter_context(Camera(arguments.camera, fast=arguments.fast))
+            assistant = make_assistant(arguments, tools)
         arrivals = stack.enter_context(open_arrivals(arguments, sound, camera))
         talk = Talk(assistant, arguments, tools)
         note("Speak, or type a question; Ctrl-C ends." if reads_lines(arguments) else "Ctrl-C ends.")
-        with Session(_Both(sound, camera).stop) as session:
+        with Session(arrivals.stop) as session:
             for event in session.events(converse(assistant, arrivals, scene=scene, read=talk.read)):
                 talk.show(event)
         if arguments.stats:
@@ -220,27 +222,17 @@ def reads_lines(arguments: argparse.Namespace) -> bool:
 def open_arrivals(arguments: argparse.Namespace, sound: Source | None, camera: Camera | None) -> Iterator[Arrivals]:
     """What arrives: as it comes, or with ``--fast`` in the order of its times."""
     from mlx_gemma4.live.arrivals import Inbox, Together
+    from mlx_gemma4.live.typed import TypedLines
 
     if arguments.fast:
         if sound is None:
             raise ValueError("Expected a recording (--input) with --fast, got --no-sound")
         yield Together(sound, camera)
         return
-    with Inbox(sound, camera, sys.stdin if reads_lines(arguments) else None) as inbox:
+    with Inbox(sound, camera, TypedLines(0) if reads_lines(arguments) else None) as inbox:
         yield inbox
         if inbox.dropped:
             note(f"{inbox.dropped} pictures came faster than they were looked at")
-
-
-class _Both:
-    """Sound and camera, to be stopped together."""
-
-    def __init__(self, *sources: Source | Camera | None) -> None:
-        self._sources = [source for source in sources if source is not None]
-
-    def stop(self) -> None:
-        for source in self._sources:
-            source.stop()
 
 
 def _middle(seconds: list[float]) -> str:

@@ -19,6 +19,9 @@ from mlx_gemma4.audio import SAMPLE_RATE
 from mlx_gemma4.live.camera import Shot
 from mlx_gemma4.live.sources import Source
 
+STOP_SECONDS = 0.3
+"""How long sources may take to hand over what they have when they are stopped; a dead one hands over nothing."""
+
 
 class Pictures(Protocol):
     """A camera."""
@@ -55,11 +58,14 @@ class Arrivals(Protocol):
     def take(self, *, wait: bool) -> Batch | None:
         """What has come, perhaps nothing; with ``wait``, something. None when nothing more comes."""
 
+    def stop(self) -> None:
+        """Let everything end here. Safe to call from a signal handler."""
+
 
 class Inbox:
     """Sources that are read in threads of their own. It ends when the sound has; without sound, when the lines have.
 
-    Raises, in ``take``, what a source has raised.
+    What a source has raised is raised by ``take``, behind what came before.
     """
 
     def __init__(
@@ -72,6 +78,8 @@ class Inbox:
         self._batch = Batch()
         self._failure: BaseException | None = None
         self._open = 0
+        self._stopped = False
+        self._is_over = False
 
     def __enter__(self) -> Inbox:
         pumps: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
@@ -87,17 +95,30 @@ class Inbox:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for source in (self._sound, self._pictures):
-            if source is not None:
-                source.stop()
+        self.stop()
+
+    def stop(self) -> None:
+        """Let everything end here, with what the sources hand over at once. Safe to call from a signal handler."""
+        self._stopped = True
+        for source in (self._sound, self._pictures, self._typed):
+            if stop := getattr(source, "stop", None):
+                stop()
+        with self._condition:
+            self._condition.notify_all()
 
     def take(self, *, wait: bool) -> Batch | None:
         with self._condition:
             if wait:
-                self._condition.wait_for(lambda: self._batch or not self._open or self._failure)
-            if self._failure is not None:
-                raise self._failure
+                self._condition.wait_for(lambda: self._batch or not self._open or self._failure or self._stopped)
+            if self._stopped:
+                self._condition.wait_for(lambda: not self._open, STOP_SECONDS)
+                self._open = 0
             batch, self._batch = self._batch, Batch()
+            if self._is_over:  # what a camera goes on to see would keep it going
+                return None
+            if self._failure is not None and not batch:
+                raise self._failure
+            self._is_over = not self._open and self._failure is None
             return batch if batch or self._open else None
 
     def _pump(self, read: Callable[[], Any], put: Callable[[Any], None], leads: bool) -> None:
@@ -105,14 +126,14 @@ class Inbox:
             while (item := read()) is not None:
                 with self._condition:
                     put(item)
-                    self._condition.notify()
+                    self._condition.notify_all()
         except Exception as error:  # of a device or its library; raised again where batches are taken
             with self._condition:
                 self._failure = error
         finally:
             with self._condition:
                 self._open = 0 if leads else max(0, self._open - 1)
-                self._condition.notify()
+                self._condition.notify_all()
 
     def _hear(self, block: np.ndarray) -> None:
         self._batch.sound.append(block)
@@ -146,3 +167,8 @@ class Together:
             return None
         self._heard += len(block)
         return Batch(sound=[block])
+
+    def stop(self) -> None:
+        self._sound.stop()
+        if self._pictures is not None:
+            self._pictures.stop()

@@ -160,6 +160,14 @@ class Assistant:
             return [self._wanted(answer, call) for call in answer.calls]
         return [*map(_refused, answer.calls), *self._end(answer)]
 
+    def abandon(self) -> list[Event]:
+        """End at once, without computing: an answer that is being given is over where it is."""
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return []
+        answer.reason = "interrupted"
+        return [answer.over()]
+
     def reply(self, result: str, call_id: str | None = None) -> None:
         """The result of a call (``Called.id``), by default of the first without one; with the last, ``step`` goes on.
 

@@ -59,7 +59,7 @@ class Answered:
     text: str
     reason: str
     """"stop"; "length": at ``max_tokens`` or at the end of the context; "calls": after too many of them; "kept" or
-    "dropped": somebody spoke into it."""
+    "dropped": somebody spoke into it; "interrupted": the session ended."""
     tokens: int
     delay: float
     """Seconds from the decision that the question has ended to the first token of the answer."""

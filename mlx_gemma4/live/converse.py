@@ -21,17 +21,43 @@ def converse(
 ) -> Generator[Event, None, None]:
     """Yield what happens until nothing more arrives and the last answer is given.
 
+    An error of a source or the model is raised after the last events: what was heard until then is answered. So is
+    KeyboardInterrupt, without waiting for the model: the answer ends where it is.
+
     Args:
         scene: Which pictures are looked at: those that show something else than the last one. All, by default.
         read: What takes typed lines, instead of ``assistant.ask``.
     """
-    read = read or assistant.ask
+    try:
+        yield from _follow(assistant, arrivals, scene, read or assistant.ask)
+        yield from _finish(assistant)
+    except Exception:
+        yield from _last_events(assistant)
+        raise
+    except KeyboardInterrupt:
+        yield from assistant.abandon()
+        raise
+
+
+def _follow(
+    assistant: Assistant, arrivals: Arrivals, scene: Scene | None, read: Callable[[str], Sequence[Event]]
+) -> Iterator[Event]:
     while (batch := arrivals.take(wait=not assistant.answering)) is not None:
         yield from _take_in(assistant, batch, scene, read)
         yield from assistant.step()
+
+
+def _finish(assistant: Assistant) -> Iterator[Event]:
     yield from assistant.finish()
     while assistant.answering:
         yield from assistant.step()
+
+
+def _last_events(assistant: Assistant) -> Iterator[Event]:
+    try:
+        yield from _finish(assistant)
+    except Exception:  # it was the model: the reason is raised by the caller
+        yield from assistant.abandon()
 
 
 def _take_in(
