@@ -1,0 +1,23 @@
+"""A few interrupted sessions, as processes; ``interrupt_sessions.py`` makes more of them, at random moments."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from interrupt_sessions import read_truth, run
+
+MOMENTS = {"listen": (0.3, 4.0), "live": (5.0,), "transcribe": (1.5,)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_heard_is_written(number: int, tmp_path: Path) -> None:
+    """At the start and in the middle. How long the end takes depends on the machine: the script tells it."""
+    before = signal.signal(number, signal.default_int_handler)  # a shell may have started the tests without
+    try:
+        truth = read_truth()
+        runs = [run(name, number, at, truth, tmp_path) for name, moments in MOMENTS.items() for at in moments]
+    finally:
+        signal.signal(number, before)
+    assert [(done.command, done.moment, done.faults) for done in runs if done.faults] == []
