@@ -69,7 +69,7 @@ def make(job: Job, target: Path, *, overwrite: bool = False, verify: bool = Fals
             note(f"The disk of {target} has no file locks: do not start a second conversion to the same folder")
         try:
             _write(job, unfinished, note)
-            record = make_record(job)
+            record = make_record(job, note)
             if verify:
                 record = _measured(record, job.source.folder, unfinished, note)
         except KeyboardInterrupt:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlx_gemma4 import __version__
+from mlx_gemma4.checkpoint_file import has_file
 
-from .prepare import Job
-from .record import Record
+from .prepare import Job, Note
+from .record import NAME, Record
 
 
-def make_record(job: Job) -> Record:
-    """The record of a conversion, its loss not measured yet."""
+def make_record(job: Job, note: Note) -> Record:
+    """The record of a conversion, its loss not measured yet.
+
+    Args:
+        note: Told if the source has a record that cannot be used.
+    """
     plan, folder = job.plan, job.source.folder
     repo = None if Path(job.name).is_dir() or "/" not in job.name else job.name
-    earlier = _earlier(folder)
+    earlier = _earlier(folder, note)
     return Record(
         source=repo or Path(job.name).resolve().name,
         base_model=earlier.base_model if earlier else repo,
@@ -29,11 +34,14 @@ def make_record(job: Job) -> Record:
     )
 
 
-def _earlier(folder: Path) -> Record | None:
-    """The record of a source that was converted itself; None where it has none, or another version's."""
+def _earlier(folder: Path, note: Note) -> Record | None:
+    """The record of a source that was converted itself; None where it has none, or one that is not its own."""
+    if not has_file(folder / NAME):
+        return None
     try:
         return Record.read(folder)
-    except ValueError:
+    except ValueError as error:
+        note(f"The source's {NAME} is ignored: {error}")
         return None
 
 

@@ -18,7 +18,7 @@ from .card import NAME as CARD
 from .card import write_card
 from .files import copied_files
 from .record import NAME as RECORD
-from .record import Record
+from .record import Record, record_file
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -82,7 +82,7 @@ def check_folder(folder: Path) -> None:
 
     if not folder.is_dir():
         raise ValueError(f"Expected the folder of a converted checkpoint, there is none at {folder}")
-    Record.read(folder)
+    record_file(folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"Expected a config.json in {folder}, found none; convert it again")
     try:
@@ -90,6 +90,7 @@ def check_folder(folder: Path) -> None:
             check_complete(path)
     except ValueError as error:
         raise ValueError(f"Expected a complete conversion in {folder}, convert it again; {error}") from error
+    Record.read(folder)
 
 
 def check_token(repo: str) -> None:

@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from mlx_gemma4.checkpoint_file import has_file
 from mlx_gemma4.json_file import read_json, typed
 
+from .identity import weights_hash
+
 NAME = "conversion.json"
+WEIGHTS = "weights_sha256"
+"""What binds a record to its weights (``weights_hash``): a copied or forgotten one tells of others."""
 DRAFTER = "gemma4_unified_assistant"
 """The drafter's model type."""
 
@@ -54,18 +59,31 @@ class Record:
         """Read a folder's record.
 
         Raises:
-            ValueError: It has none, or one of another form.
+            ValueError: It has none, one of another form, or one of other weights than those that are there.
         """
-        path = folder / NAME
-        if not path.is_file():
-            raise ValueError(f"Expected a folder that mlx_gemma4 convert made, found no {NAME} in {folder}")
+        path = record_file(folder)
         raw = read_json(path)
+        if raw.get(WEIGHTS) != weights_hash(folder):
+            raise ValueError(f"{path} does not describe the weights beside it: convert them, or remove the file")
         with typed(path):
             return cls(**{field.name: raw[field.name] for field in fields(cls)})
 
     def write(self, folder: Path) -> None:
-        text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
+        """Write the record of the weights in a folder."""
+        text = json.dumps({**asdict(self), WEIGHTS: weights_hash(folder)}, ensure_ascii=False, indent=2)
         (folder / NAME).write_text(f"{text}\n", encoding="utf-8")
+
+
+def record_file(folder: Path) -> Path:
+    """Where a folder's record is.
+
+    Raises:
+        ValueError: It has none.
+    """
+    path = folder / NAME
+    if not has_file(path):
+        raise ValueError(f"Expected a folder that mlx_gemma4 convert made, found no {NAME} in {folder}")
+    return path
 
 
 def size_text(count: int) -> str:

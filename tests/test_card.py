@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 import yaml
 
@@ -152,6 +153,7 @@ python -m mlx_vlm.generate --model mlx-community/gemma-4-12B-it-4bit --draft-mod
 
 def test_written(tmp_path: Path) -> None:
     """The card of a folder is its README.md."""
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), {"a": mx.zeros(3)})
     RECORD.write(tmp_path)
     write_card(tmp_path, "me/gemma-4-12B-it-4bit")
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == TOLD

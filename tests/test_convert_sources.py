@@ -39,11 +39,13 @@ from reference_cases import DATA, REFERENCE, reference_case
 from mlx_gemma4 import Processor, Session, load
 from mlx_gemma4.config import Config
 from mlx_gemma4.convert import blocks
+from mlx_gemma4.convert.card import write_card
 from mlx_gemma4.convert.files import copied_files, write_config
 from mlx_gemma4.convert.making import convert
 from mlx_gemma4.convert.plan import Plan
 from mlx_gemma4.convert.prepare import prepare
 from mlx_gemma4.convert.provenance import make_record
+from mlx_gemma4.convert.publish import check_folder
 from mlx_gemma4.convert.record import Record
 from mlx_gemma4.weight_files import weight_files
 from mlx_gemma4.weights import load_model, read_weights
@@ -626,11 +628,64 @@ def test_the_licence_of_a_folder(tmp_path: Path, card: str, license: str | None)
     assert convert(source, tmp_path / "out", recipe="4bit").license == license
 
 
-def test_a_record_of_another_form(tmp_path: Path) -> None:
-    """Neither does a record that another version has written."""
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"base_model": "a/b"}', "does not describe the weights beside it"),
+        ("[]", "Expected a JSON object"),
+    ],
+)
+def test_a_record_of_another_form(tmp_path: Path, content: str, reason: str) -> None:
+    """Neither does a record that another version has written, and it is said."""
     source = shutil.copytree(RELEASED, tmp_path / "source")
-    (source / "conversion.json").write_text('{"base_model": "a/b"}')
-    assert convert(source, tmp_path / "out", recipe="4bit").base_model is None
+    (source / "conversion.json").write_text(content)
+    told: list[str] = []
+    assert convert(source, tmp_path / "out", recipe="4bit", note=told.append).base_model is None
+    assert told[-1].startswith("The source's conversion.json is ignored: ") and reason in told[-1]
+
+
+def with_record(folder: Path) -> Path:
+    """A conversion that names its base and its licence."""
+    convert(RELEASED, folder, recipe="bf16")
+    record = replace(Record.read(folder), base_model="google/gemma-4-12B-it", license="apache-2.0")
+    record.write(folder)
+    return folder
+
+
+def test_a_record_of_other_weights(tmp_path: Path) -> None:
+    """Weights that replaced those of a conversion have no card of theirs: one tensor that was trained is enough."""
+    folder = with_record(tmp_path / "made")
+    tensors = stored(folder)
+    name = f"{LAYER}.mlp.up_proj.weight"
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors | {name: tensors[name] * 1.01})
+    message = re.escape(
+        f"{folder}/conversion.json does not describe the weights beside it: convert them, or remove the"
+    )
+    for refused in (Record.read, check_folder, write_card):
+        with pytest.raises(ValueError, match=message):
+            refused(folder)
+    told: list[str] = []
+    record = convert(folder, tmp_path / "again", recipe="4bit", note=told.append)
+    assert (record.base_model, record.license) == (None, None)
+    assert told[-1].startswith(f"The source's conversion.json is ignored: {folder}/conversion.json does not describe")
+    assert "google/gemma-4-12B-it" not in (tmp_path / "again" / "README.md").read_text()
+
+
+def test_a_record_of_the_same_weights(tmp_path: Path) -> None:
+    """Neither the files nor the order of tensors make other weights of them."""
+    folder = with_record(tmp_path / "made")
+    many = in_shards(folder, tmp_path / "many", 3)
+    assert Record.read(many) == Record.read(folder)
+    convert(many, tmp_path / "again", recipe="bf16")
+    assert Record.read(tmp_path / "again").base_model == "google/gemma-4-12B-it"
+
+
+def test_a_record_is_not_copied(tmp_path: Path) -> None:
+    """A conversion has its own alone, whatever the source has."""
+    source = shutil.copytree(RELEASED, tmp_path / "source")
+    (source / "conversion.json").write_text('{"loss": 5}')
+    convert(source, tmp_path / "out", recipe="4bit")
+    assert Record.read(tmp_path / "out").loss is None
 
 
 def test_a_repo_is_the_base_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -646,9 +701,9 @@ def test_a_repo_is_the_base_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     job = prepare(RELEASED, "4bit", note=silent)
-    record = make_record(replace(job, name="owner/model"))
+    record = make_record(replace(job, name="owner/model"), silent)
     assert (record.source, record.base_model, record.license) == ("owner/model", "owner/model", "gemma")
-    record = make_record(replace(job, name="owner/gone"))
+    record = make_record(replace(job, name="owner/gone"), silent)
     assert (record.source, record.base_model, record.license) == ("owner/gone", "owner/gone", None)
     assert asked == [("owner/model", "README.md"), ("owner/gone", "README.md")]
 

@@ -149,6 +149,7 @@ def test_replaced(hub: Hub, folder: Path, send: Send) -> None:
         (folder / name).unlink()
     (folder / INDEX).unlink()
     mx.save_safetensors(str(folder / "model.safetensors"), {"w": mx.zeros((10,))})
+    RECORD.write(folder)
     send()
     left = SENT - {INDEX, *SHARDS} | {"model.safetensors", "notes.md", "media/a.safetensors"}
     assert hub.repos[REPO].files.keys() == left
