@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.image import Patches
     from mlx_gemma4.live.arrivals import Inbox, Together
     from mlx_gemma4.live.assistant import Assistant
-    from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Said
+    from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Refused, Said
     from mlx_gemma4.live.camera import Camera, Shot
     from mlx_gemma4.live.converse import converse
     from mlx_gemma4.live.endpoint import Endpointer, Endpointing
@@ -71,6 +71,7 @@ __all__ = [
     "Processor",
     "Prompt",
     "RawFormat",
+    "Refused",
     "Said",
     "Sampling",
     "Scene",
@@ -128,6 +129,7 @@ _HOMES = {
     "Processor": "processor",
     "Prompt": "prompt",
     "RawFormat": "pcm",
+    "Refused": "live.assistant_events",
     "Said": "live.assistant_events",
     "Sampling": "sample",
     "Scene": "live.scene",

@@ -18,7 +18,7 @@ SHOWN = 200
 CUT = "it is cut short"
 
 _SPACE = re.compile(r"\s*")
-_CALL = re.compile(r"\s*call:\s*([^\s{}]+)\s*\{")
+_CALL = re.compile(r"\s*call:\s*([^\s{}<>|]+)\s*\{")
 _STOP = re.compile(r'[{}\[\],]|<\|"\|>')
 """What ends a bare word."""
 _LONG_KEY = re.compile(r"""[^\s"']+:\s*""")
@@ -60,7 +60,7 @@ def read_block(text: str) -> list[WrittenCall]:
 
 def named(text: str) -> str:
     """The name in a call that cannot be read, or "unknown"."""
-    match = re.match(r"\s*call:\s*([^\s{}<>]{1,64})", text)
+    match = re.match(r"\s*call:\s*([^\s{}<>|]{1,64})", text)
     return match[1] if match else "unknown"
 
 

@@ -51,9 +51,12 @@ def answer(
         choices = sampler.greedy(session.step(mx.array(tokens[-1]))[None])
 
 
-def text_of(tokens: Sequence[int], processor: Processor) -> str:
-    """What an answer says: no thoughts and calls, nothing of the token that ended it, a loop's first round only."""
-    channels = Channels(processor.tokenizer)
+def text_of(tokens: Sequence[int], processor: Processor, question: Prompt) -> str:
+    """What an answer says: no thoughts and calls, nothing of the token that ended it, a loop's first round only.
+
+    ``question`` is the end of the prompt, which may open a thought.
+    """
+    channels = Channels(processor.tokenizer, prompt=question.token_ids.tolist())
     said = [token for token in tokens[: loop_start(tokens)] if token not in processor.stop_ids]
     pieces = [piece for token in said for piece in channels.push(token)]
     return "".join(text for kind, text in [*pieces, *channels.flush()] if kind == "text").strip()

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TextIO, cast
 
 from mlx_gemma4.call_syntax import valid
 
@@ -78,7 +78,7 @@ def _told(error: BaseException) -> str:
 def _streams(thread: threading.Thread) -> Iterator[None]:
     """While ``thread`` runs, what is printed goes to stderr; a function that never ends keeps printing there."""
     stdin, stdout = sys.stdin, sys.stdout
-    sys.stdin, sys.stdout = io.StringIO(), _Output(stdout)
+    sys.stdin, sys.stdout = io.StringIO(), cast(TextIO, _Output(stdout))
     try:
         with _descriptor():
             yield
@@ -88,28 +88,17 @@ def _streams(thread: threading.Thread) -> Iterator[None]:
             sys.stdout = stdout
 
 
-class _Output(io.TextIOBase):
-    """Stdout for the thread that made this, stderr for all others."""
+class _Output:
+    """Stdout for the thread that made this, stderr for all others. It cannot be closed."""
 
     def __init__(self, stdout: Any) -> None:
         self._stdout = stdout
         self._owner = threading.get_ident()
 
-    def write(self, text: str) -> int:
-        self._stream().write(text)
-        return len(text)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stdout if threading.get_ident() == self._owner else sys.stderr, name)
 
-    def flush(self) -> None:
-        self._stream().flush()
-
-    def isatty(self) -> bool:
-        return bool(self._stream().isatty())
-
-    def fileno(self) -> int:
-        return int(self._stream().fileno())
-
-    def _stream(self) -> Any:
-        return self._stdout if threading.get_ident() == self._owner else sys.stderr
+    def close(self) -> None: ...
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from mlx_gemma4.tool_signature import function_schema
 
 TIME_LIMIT = 30.0
 """Seconds that a function may take."""
+MAX_TIME_LIMIT = 86_400.0
 MODULE = "mlx_gemma4_tools"
 
 
@@ -71,8 +72,11 @@ class Toolbox:
     runs = True
 
     def __init__(self, path: str | os.PathLike[str], *, time_limit: float = TIME_LIMIT) -> None:
-        if not time_limit > 0:
-            raise ValueError(f"The time limit of tools must be more than 0 seconds, got {time_limit:g}")
+        if not 0 < time_limit <= MAX_TIME_LIMIT:
+            raise ValueError(
+                f"The time limit of tools must be more than 0 and at most {MAX_TIME_LIMIT:g} seconds, "
+                f"got {time_limit:g}"
+            )
         self._time_limit = time_limit
         module = _load(Path(path))
         self._functions: dict[str, Callable[..., Any]] = {

@@ -230,7 +230,7 @@ class Transcriber:
         return Guess(self._text(tokens), tuple(tokens), length)
 
     def _text(self, tokens: list[int]) -> str:
-        text = text_of(tokens, self._processor)
+        text = text_of(tokens, self._processor, self._tail)
         return "" if is_remark(text) else text
 
 

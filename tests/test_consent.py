@@ -15,9 +15,10 @@ from test_assistant import SPEECH, answered, assistant, fed, scripted
 from mlx_gemma4 import Model, Processor
 from mlx_gemma4.cli.live import Talk
 from mlx_gemma4.cli.tools import described
-from mlx_gemma4.live.arrivals import Line
+from mlx_gemma4.live.arrivals import Inbox, Line
 from mlx_gemma4.live.assistant import Assistant
 from mlx_gemma4.live.assistant_events import Answered, Event
+from mlx_gemma4.live.converse import converse
 from mlx_gemma4.toolbox import Tools, load_tools
 
 FILE = '''
@@ -200,3 +201,21 @@ def test_calls_are_shown_in_full_and_without_control_characters() -> None:
     assert described("f", {"a": long, "b": {"c": [1, None, True]}}) == f"f(a='{long}', b={{'c': [1, None, True]}})"
     shown = described("f\x1b[1A", {"a\n\u202e": "y\x1b[2K\r\nrm \u202e"})
     assert shown == r"f\x1b[1A(a\n\u202e='y\x1b[2K\r\nrm \u202e')"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_the_end_of_what_arrives_ends_an_answer_that_waits(
+    released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, tools: Tools
+) -> None:
+    """Nobody can allow the call any more: it is not run, and the answer is over."""
+    scripted(monkeypatch, [("text", "Wait."), CALL])
+    engine = assistant(released, tools=tools.schemas)
+    talk = talking(engine, tools)
+    with Inbox(typed=iter(["Lights on!"])) as arrivals:
+        events = []
+        for event in converse(engine, arrivals, read=talk.read):
+            talk.show(event)
+            events.append(event)
+    answer = events[-1]
+    assert isinstance(answer, Answered) and (answer.text, answer.reason) == ("Wait.", "interrupted")
+    assert ran(tools) == []

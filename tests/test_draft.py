@@ -8,7 +8,7 @@ from golden import heard
 from reference_cases import demo_prompts, reference_case
 
 from mlx_gemma4 import Model, Processor, Prompt, Sampling, Session
-from mlx_gemma4.draft import answer
+from mlx_gemma4.draft import answer, text_of
 from mlx_gemma4.sample import Sampler
 
 END = 5
@@ -75,3 +75,18 @@ def test_a_loop_ends_the_answer(demo: tuple[Model, Processor], monkeypatch: pyte
     prompt = demo_prompts(processor)["audio"]
     for draft in ([], [30] * 30):
         assert answered(model, prompt, draft)[0] == [30] * 16
+
+
+@pytest.mark.parametrize(
+    ("opened", "text"),
+    [
+        ("", "<|channel>thought\nhm<channel|>It is noon."),
+        ("<|channel>thought\n", "hm<channel|>It is noon."),
+        ("", "It is<|tool_call>call:f{}<tool_call|> noon."),
+    ],
+)
+def test_only_what_is_said_is_text(released: tuple[Model, Processor], opened: str, text: str) -> None:
+    """No thoughts, whoever opens them, and no calls."""
+    _, processor = released
+    question = processor.text(f"<|turn>user\ntime?<turn|>\n<|turn>model\n{opened}")
+    assert text_of(processor.tokenizer.encode(f"{text}<turn|>"), processor, question) == "It is noon."

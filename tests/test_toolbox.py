@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import threading
 from pathlib import Path
@@ -256,6 +257,7 @@ def says():
     print("printed")
     os.system("echo started")
     sys.stdout.flush()
+    sys.stdout.close()
     return "result"
 
 def hangs():
@@ -293,9 +295,11 @@ def test_a_function_that_hangs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert tuple(capsys.readouterr()) == ("answer\n", "too late\n")
 
 
-def test_a_time_limit_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^The time limit of tools must be more than 0 seconds, got 0$"):
-        Toolbox(tmp_path / "tools.py", time_limit=0)
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf])
+def test_time_limits_that_are_none(tmp_path: Path, seconds: float) -> None:
+    message = rf"^The time limit of tools must be more than 0 and at most 86400 seconds, got {seconds:g}$"
+    with pytest.raises(ValueError, match=message):
+        Toolbox(tmp_path / "tools.py", time_limit=seconds)
 
 
 INNER = {"name": "lights", "parameters": {"properties": {"on": {"type": "boolean"}}, "required": ["on"]}}

@@ -135,7 +135,7 @@ class Talk:
     def __init__(self, assistant: Assistant, arguments: argparse.Namespace, tools: Tools | None) -> None:
         self._assistant, self._tools = assistant, tools
         self._is_json = arguments.format == "json"
-        self._is_asked = reads_lines(arguments)
+        self._is_asked = reads_lines(arguments) and sys.stdin.isatty()
         self._calls: list[Called] = []
         """Calls that wait for consent; the first one is asked about."""
         self._shown = math.inf

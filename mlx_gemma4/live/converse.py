@@ -51,6 +51,7 @@ def _finish(assistant: Assistant) -> Iterator[Event]:
     yield from assistant.finish()
     while assistant.answering:
         yield from assistant.step()
+    yield from assistant.abandon()
 
 
 def _last_events(assistant: Assistant) -> Iterator[Event]:

@@ -28,6 +28,10 @@ class View(Protocol):
 
     session: Session
 
+    @property
+    def tail(self) -> Prompt:
+        """What stands behind the pictures: the question, and all around it."""
+
     def take(self, pixels: np.ndarray, seconds: float) -> None:
         """Take a picture, uint8 [H, W, 3], and its time. It is computed with the next question or picture."""
 
@@ -91,6 +95,10 @@ class Glance:
         self.session.extend(prompt[:start])
         self._start = self.session.mark()
 
+    @property
+    def tail(self) -> Prompt:
+        return self._tail
+
     def take(self, pixels: np.ndarray, seconds: float) -> None:
         processor = self._asking.processor
         placeholder = processor.config.token_ids.image
@@ -122,6 +130,10 @@ class Memory:
         prompt = asking.prompt("video", Film((blank,), (0.0,)))
         self._tail = prompt[_ends(prompt)[1] :]
         self.session = Session(asking.model, room=len(self._tail) + asking.max_tokens)
+
+    @property
+    def tail(self) -> Prompt:
+        return self._tail
 
     @property
     def film(self) -> Film:

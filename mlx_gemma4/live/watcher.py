@@ -147,7 +147,7 @@ class Watcher:
         tokens = self._view.ask(self._draft)
         self._asked, self._draft = shot.time, tokens
         self.looks.asked += 1
-        text, known = text_of(tokens, self._processor), self._text
+        text, known = text_of(tokens, self._processor, self._view.tail), self._text
         self._text = text
         if self._only_new and text == known:
             return None
