@@ -185,5 +185,5 @@ def open_source(arguments: argparse.Namespace) -> Iterator[Source]:
     else:
         from mlx_gemma4.live.microphone import Microphone
 
-        with Microphone(arguments.device) as microphone:
+        with Microphone(arguments.device, tell=note) as microphone:
             yield microphone

@@ -20,7 +20,7 @@ from mlx_gemma4.audio import SAMPLE_RATE, resampler
 from mlx_gemma4.live.sources import BLOCK
 
 DENIED_SECONDS = 2.0
-"""Exact zeros for this long, and nothing else so far, are no room: every real one has noise."""
+"""Exact zeros for this long, and nothing else so far, mean muted or not yet allowed: every real room has noise."""
 SETTLE_SECONDS = 0.5
 """Late blocks are followed by early ones within this time, if they were only late."""
 LOST_SECONDS = 0.2
@@ -73,6 +73,8 @@ class Microphone:
 
     Args:
         device: PortAudio's index, or part of the device's name; None for the system's choice.
+        tell: Called once, in the thread that reads, with what to do about a microphone that gives only zeros. It is
+            waited for: the system may be asking whether it is allowed.
         stall_seconds: Without sound for this long, it is opened once more; if that does not help, the sound ends.
     """
 
@@ -80,12 +82,14 @@ class Microphone:
         self,
         device: int | str | None = None,
         *,
+        tell: Callable[[str], None] = lambda text: None,
         stall_seconds: float = 3.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.problem: str | None = None
         """Why the sound ended, in a sentence, if it was not stopped."""
         self._device = int(device) if isinstance(device, str) and device.isdecimal() else device
+        self._tell = tell
         self._stall_seconds = stall_seconds
         self._clock = clock
         self._queue: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
@@ -93,6 +97,7 @@ class Microphone:
         self._reopened = False
         self._silence = 0.0
         self._is_heard = False
+        self._is_told = False
         self._loss = Loss()
         self._sounddevice = _sounddevice()
 
@@ -119,11 +124,7 @@ class Microphone:
         self._queue.put(None)
 
     def read(self) -> np.ndarray | None:
-        """Wait for sound, return what has arrived as float32 [n] at 16 kHz; None when it has ended.
-
-        Raises:
-            ValueError: The system hands over exact zeros instead of sound.
-        """
+        """Wait for sound, return what has arrived as float32 [n] at 16 kHz; None when it has ended."""
         sound: list[np.ndarray] = []
         while not self._ended and not (sound and self._queue.empty()):
             block = self._wait()
@@ -136,8 +137,9 @@ class Microphone:
                 block = self._resample(block, False)
             if len(block):
                 sound.append(block)
-        if not self._is_heard and self._silence >= DENIED_SECONDS:
-            raise ValueError(_denied())
+        if not self._is_heard and not self._is_told and self._silence >= DENIED_SECONDS:
+            self._is_told = True
+            self._tell(_denied())
         return np.concatenate(sound) if sound else None
 
     def _wait(self) -> np.ndarray | None:
@@ -260,15 +262,12 @@ class Loss:
 def _denied() -> str:
     if sys.platform == "darwin":
         way_out = (
-            "most likely macOS does not let the terminal hear it. Allow the terminal in "
-            "System Settings > Privacy & Security > Microphone, then start it anew"
+            "macOS may not let the terminal hear it. Allow the terminal in System Settings > Privacy & Security > "
+            "Microphone; if nothing is heard then, start it again"
         )
     else:
-        way_out = (
-            "most likely it is muted, or a virtual input that nobody plays into. "
-            f"Unmute it, or choose another device ({LISTED})"
-        )
-    return f"Expected sound from the microphone, got only zeros for {DENIED_SECONDS:g} s: {way_out}"
+        way_out = f"it may be muted, or nobody plays into it. Unmute it, or choose another device ({LISTED})"
+    return f"Only zeros have come from the microphone for {DENIED_SECONDS:g} s: {way_out}."
 
 
 def _line(error: Exception) -> str:
