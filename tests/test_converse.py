@@ -125,3 +125,70 @@ def test_nothing_waits_where_nothing_is_asked_to() -> None:
     with Inbox(None, Pictures(gate=gate)) as inbox:
         batch = inbox.take(wait=False)
         assert batch is not None and not batch
+
+
+class Endless(Pictures):
+    """A camera that never waits and never ends."""
+
+    def read(self) -> Shot | None:
+        return Shot(PICTURE, 0.0, 0.0)
+
+    def stop(self) -> None:
+        pass
+
+
+class Dead(Sounds):
+    """Sound that never comes, from a device that does not let go."""
+
+    def read(self) -> np.ndarray | None:
+        threading.Event().wait()
+        return None
+
+
+def drain(inbox: Inbox) -> None:
+    while inbox.take(wait=True) is not None:
+        pass
+
+
+def test_a_fast_camera_does_not_go_on_behind_the_sound() -> None:
+    camera = Pictures(*[(PICTURE, 0.0)] * 100_000)
+    with Inbox(Sounds(SOUND[:FRAME]), camera) as inbox:
+        drain(inbox)
+    assert camera._shots
+
+
+@pytest.mark.parametrize("sound", [Dead(), None])
+def test_stopping_ends_what_does_not_end_by_itself(sound: Sounds | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dead sources, without sound or with it."""
+    monkeypatch.setattr("mlx_gemma4.live.arrivals.STOP_SECONDS", 0.01)
+    with Inbox(sound, Pictures(gate=threading.Event())) as inbox:
+        inbox.stop()
+        drain(inbox)
+
+
+def test_a_source_that_fails_fails_behind_what_it_gave() -> None:
+    with Inbox(Sounds(SOUND[:FRAME], error=ValueError("unplugged"))) as inbox:
+        batch = inbox.take(wait=True)
+        assert batch is not None and len(batch.sound) == 1
+        with pytest.raises(ValueError, match="unplugged"):
+            inbox.take(wait=True)
+
+
+def test_what_was_heard_before_a_failure_is_answered(demo: tuple[Model, Processor]) -> None:
+    events: list[object] = []
+    with Inbox(Sounds(SOUND[: 45 * FRAME], error=ValueError("unplugged"))) as inbox:
+        conversation = converse(assistant(demo), inbox)
+        with pytest.raises(ValueError, match="unplugged"):
+            for event in conversation:
+                events.append(event)
+    assert [type(event) for event in events if not isinstance(event, Said)] == [Heard, Answered]
+
+
+def test_an_interruption_ends_the_answer_where_it_is(demo: tuple[Model, Processor]) -> None:
+    """Without waiting for the rest of it."""
+    events = converse(assistant(demo), Together(FileSource(SOUND, fast=True)))
+    first = next(event for event in events if isinstance(event, Said))
+    last = events.throw(KeyboardInterrupt())
+    assert isinstance(last, Answered) and (last.text, last.reason) == (first.text, "interrupted")
+    with pytest.raises(KeyboardInterrupt):
+        next(events)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Generator
 from itertools import pairwise
 from typing import Any
 
@@ -208,3 +210,95 @@ def test_lost_sound_is_told_and_the_rest_goes_on(demo: tuple[Model, Processor]) 
 def test_utterances_longer_than_segments_are_refused(demo: tuple[Model, Processor]) -> None:
     with pytest.raises(ValueError, match=r"no longer than the transcriber's segments \(10 s\), got 15 s"):
         Listener(Transcriber(*demo, max_segment=10), Endpointer(Voice()))
+
+
+def test_fed_sound_is_copied(demo: tuple[Model, Processor]) -> None:
+    """Devices use their buffers again."""
+    samples, buffer = joined(NAMES[0]), np.zeros(640, np.float32)
+    whole, copied = make(demo), make(demo)
+    for block in np.split(samples, range(640, len(samples), 640)):
+        whole.feed(block)
+        buffer[: len(block)] = block
+        copied.feed(buffer[: len(block)])
+        buffer[:] = np.nan
+    assert [final.text for final in finals(copied.finish())] == [final.text for final in finals(whole.finish())]
+
+
+def test_nothing_is_lost_that_another_thread_feeds(demo: tuple[Model, Processor]) -> None:
+    """While this one works it off."""
+    listener = Listener(Transcriber(*demo, text=SHORT), Endpointer(lambda frame: 0.0))
+    block = np.full(640, 1e-4, np.float32)
+    feeders = [threading.Thread(target=lambda: [listener.feed(block) for _ in range(2000)]) for _ in range(2)]
+    for feeder in feeders:
+        feeder.start()
+    events: list[Event] = []
+    while any(feeder.is_alive() for feeder in feeders):
+        events += listener.step()
+    (silence,) = [*events, *listener.finish()]
+    assert silence == Silence(0.0, 4000 * 0.04)
+
+
+class Failing(FileSource):
+    """A recording whose device is gone after so many blocks; or that hands over NaN there."""
+
+    def __init__(self, samples: np.ndarray, blocks: int, *, nan: bool = False) -> None:
+        super().__init__(samples, fast=True)
+        self._left, self._nan = blocks, nan
+
+    def read(self) -> np.ndarray | None:
+        self._left -= 1
+        if self._left < 0 and not self._nan:
+            raise OSError("the device is gone")
+        block = super().read()
+        return np.full(640, np.nan, np.float32) if self._left < 0 else block
+
+
+def until_error(events: Generator[Event, None, None], error: type[Exception], message: str) -> list[Event]:
+    """What is yielded before an error."""
+    found: list[Event] = []
+    with pytest.raises(error, match=message):
+        for event in events:
+            found.append(event)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("nan", "error", "message"), [(False, OSError, "is gone"), (True, ValueError, "finite samples")]
+)
+def test_what_was_heard_before_a_failure_is_written(
+    demo: tuple[Model, Processor], nan: bool, error: type[Exception], message: str
+) -> None:
+    """The open utterance as its sound so far gives it; then the reason is raised."""
+    samples = joined(NAMES[0])
+    events = until_error(listen(Failing(samples, 60, nan=nan), make(demo)), error, message)
+    (final,) = finals(events)
+    assert final.text == offline(demo, samples, final) != "" and final.reason == "end of sound"
+
+
+def test_a_model_that_fails_leaves_its_last_guess(
+    demo: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = listen(FileSource(joined(NAMES[0]), fast=True), make(demo))
+    guess = next(event for event in events if isinstance(event, Partial))
+
+    def broken(*arguments: Any) -> Any:
+        raise ValueError("The model computes NaN")
+
+    monkeypatch.setattr(Transcriber, "feed", broken)
+    monkeypatch.setattr(Transcriber, "finish", broken)
+    (final,) = finals(until_error(events, ValueError, "computes NaN"))
+    assert (final.text, final.reason, final.complete) == (guess.committed + guess.draft, "interrupted", False)
+
+
+def test_an_interruption_leaves_the_last_guess(demo: tuple[Model, Processor]) -> None:
+    """Without computing; the utterance is written once."""
+    listener = make(demo)
+    events = listen(FileSource(joined(NAMES[0]), fast=True), listener)
+    guess = next(event for event in events if isinstance(event, Partial))
+    forwards = listener.work.forwards
+    final = events.throw(KeyboardInterrupt())
+    assert isinstance(final, Final) and final.text == guess.committed + guess.draft
+    assert listener.work.forwards == forwards
+    with pytest.raises(KeyboardInterrupt):
+        next(events)
+    assert listener.abandon() == []

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 
 from mlx_gemma4 import __version__
@@ -35,6 +36,7 @@ COMMANDS = {
     "upload": ("mlx_gemma4.convert.upload_command", "Upload a converted checkpoint to the Hugging Face Hub."),
 }
 """Module and summary of each. The converter is a package of its own, which this one does not know otherwise."""
+CONVERTER = "mlx_gemma4.convert"
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the session ended early, by a lost device for example; 2 an error, in one line on stderr; "
@@ -51,12 +53,20 @@ def _module(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("mlx_gemma4.convert"):
+        if error.name != CONVERTER:
             raise
-        raise ImportError(
-            "This is a checkout of mlx_gemma4 that hides the installed package. Leave the folder, or install the "
-            "checkout itself: pip install -e ."
-        ) from error
+    _find_converter()
+    return import_module(name)
+
+
+def _find_converter() -> None:
+    """In a checkout, the converter lies beside the package, which hides the installed one."""
+    folder = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "convert")
+    spec = spec_from_file_location(CONVERTER, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[CONVERTER] = module
 
 
 def parser() -> argparse.ArgumentParser:
