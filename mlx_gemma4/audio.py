@@ -149,8 +149,11 @@ class _Mono:
 
     def finish(self) -> Iterator[np.ndarray]:
         """Nothing follows: what the resampler holds back comes out."""
-        if self._rate != SAMPLE_RATE:
-            yield self._resample(np.zeros(0, dtype=np.float32), True)
+        if self._rate == SAMPLE_RATE:
+            return
+        block = self._resample(np.zeros(0, dtype=np.float32), True)
+        if len(block):
+            yield block
 
 
 def _count_finite(samples: np.ndarray) -> int:

@@ -140,9 +140,9 @@ def _by_ffmpeg(source: AudioInput, found: Format, channel: int | None) -> Iterat
         raise ValueError(f"{source.name} ends before its sound; record or fetch it again") from error
     except av.error.FFmpegError as error:
         raise ValueError(f"{source.name} cannot be decoded: {error.strerror}; {CONVERT}") from error
-    if not container.streams.audio:
+    if container.streams.best("audio") is None:
         container.close()
-        raise ValueError(f"{source.name} has no audio track")
+        raise ValueError(f"{source.name} has no audio track that FFmpeg decodes")
     sound = _Decoder(source, container, total, channel).pieces()
     if total is not None:
         return _without_padding(sound, total)

@@ -9,6 +9,8 @@ from mlx_gemma4.mpeg_frames import mpeg_audio
 
 UNCOMPRESSED, LIBSNDFILE = "uncompressed", "libsndfile"
 """Decoders other than FFmpeg's."""
+LONGEST_PREFIX = 20
+"""Bytes that tell most formats apart. More are not waited for: a quiet pipe may have sent its header only."""
 SEARCHED = 8192
 """Bytes in which MPEG frames are looked for: a stream that is joined begins inside one."""
 
@@ -97,7 +99,7 @@ def recognise(source: AudioInput) -> Format:
     Raises:
         ValueError: It is empty, or no sound.
     """
-    while (head := source.peek(64))[:3] == b"ID3" and len(head) >= 10:
+    while (head := source.peek(LONGEST_PREFIX))[:3] == b"ID3" and len(head) >= 10:
         source.skip(_id3_bytes(head))
     if not head:
         raise ValueError(f"{source.name} is empty: expected a recording")

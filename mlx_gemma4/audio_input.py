@@ -139,6 +139,16 @@ class AudioInput:
         return copy
 
 
+def is_pipe(source: str | os.PathLike[str]) -> bool:
+    """Whether ``source`` can be read only once: standard input, a named pipe, or ``/dev/fd/N`` from ``<(…)``."""
+    if source == STDIN:
+        return True
+    try:
+        return not stat.S_ISREG(os.stat(source).st_mode) and not os.path.isdir(source)
+    except OSError:
+        return False
+
+
 class _Arriving:
     """A stream, whose reads return what is there."""
 

@@ -275,12 +275,12 @@ class Processor:
         return Film(tuple(patches for _, patches in shown), tuple(seconds for seconds, _ in shown))
 
     def _frames(self, source: AudioSource, limits: Limits) -> np.ndarray:
-        samples = audio.load_audio(source)
+        longest = self._seconds(limits.audio_tokens)
+        samples = audio.load_audio(source, limit=longest)
         frames = audio.frames(samples, self.frame_samples)
         if len(frames) > limits.audio_tokens:
-            longest = self._seconds(limits.audio_tokens)
             raise ValueError(
-                f"Expected at most {longest:g} s of sound in one prompt, got {len(samples) / audio.SAMPLE_RATE:.2f} s; "
+                f"Expected at most {longest:g} s of sound in one prompt, got more; "
                 "cut it with mlx_gemma4.split_audio, or use mlx_gemma4 transcribe, which does"
             )
         return frames

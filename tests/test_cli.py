@@ -146,10 +146,10 @@ def test_a_long_recording_is_cut_at_silences(capsys: pytest.CaptureFixture[str])
 
 
 def test_listening_to_a_pipe() -> None:
-    """A WAV, and raw s16le."""
+    """A WAV, and samples without a header."""
     wav = Path(SPEECH).read_bytes()
-    for data in (wav, wav[44:]):
-        done = run("listen", "--input", "-", *DEMO, text=data)
+    for data, raw in ((wav, ()), (wav[44:], ("--raw", "s16le"))):
+        done = run("listen", "--input", "-", *raw, *DEMO, text=data)
         assert (done.returncode, done.stdout.splitlines()) == (0, utterances("hibari-03.wav"))
 
 

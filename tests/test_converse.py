@@ -44,6 +44,7 @@ class Pictures:
 class Sounds:
     lost_seconds = 0.0
     problem = None
+    can_wait = False
 
     def __init__(self, *blocks: np.ndarray, error: Exception | None = None) -> None:
         self._blocks, self._error = list(blocks), error

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gemma4.audio import load_audio
-from mlx_gemma4.live.sources import FileSource, PipeSource, Source
+from mlx_gemma4.live.sources import FileSource, PipeSource, Source, open_recording
+from mlx_gemma4.pcm import RawFormat
 
 
 class Clock:
@@ -149,6 +153,25 @@ def test_stopped_fast_recording(tmp_path: Path) -> None:
     assert drain(source) == []
 
 
+def test_recording_that_is_damaged_on_its_way(tmp_path: Path) -> None:
+    """It is decoded while it is played: what comes before is heard, then the sound ends with a problem."""
+    samples = np.zeros(100_000, np.float32)
+    samples[90_000] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    source = FileSource(tmp_path / "a.wav", fast=True)
+    assert sum(map(len, drain(source))) == 90_000
+    assert source.problem == f"Expected finite samples in {tmp_path / 'a.wav'}, got nan at sample 90000"
+
+
+def test_reader_that_was_away_for_long_gets_a_bounded_block(tmp_path: Path) -> None:
+    """At most 30 s at once, the rest on the next reads."""
+    clock = Clock()
+    source = FileSource(recording(tmp_path, 16_000 * 80), clock=clock, sleep=clock.sleep)
+    source.read()
+    clock.now += 100
+    assert [len(block) for block in drain(source)] == [480_640, 480_640, 318_080]
+
+
 # a pipe
 
 
@@ -164,28 +187,33 @@ class Trickle(io.RawIOBase):
 
 @pytest.mark.parametrize("stream", [io.BytesIO, Trickle])
 def test_raw_pipe(stream: Callable[[bytes], Any]) -> None:
-    """Signed 16-bit little-endian at 16 kHz, in blocks of 40 ms; not a sample of its beginning is lost."""
-    blocks = drain(PipeSource(stream(ramp(1500).tobytes())))
-    assert [len(block) for block in blocks] == [640, 640, 220]
+    """Samples without a header, of which the caller says what they are: none of the beginning is lost."""
+    blocks = drain(PipeSource(stream(ramp(1500).tobytes()), raw=RawFormat()))
     assert np.array_equal(np.concatenate(blocks), as_float(ramp(1500)))
 
 
-@pytest.mark.parametrize(
-    ("data", "samples"), [(b"", []), (b"\x01", []), (b"\x00\x40\x01", [0.5]), (b"\x00\x80", [-1.0])]
-)
+@pytest.mark.parametrize(("data", "samples"), [(b"\x00\x40\x01", [0.5]), (b"\x00\x80", [-1.0])])
 def test_short_raw_pipe(data: bytes, samples: list[float]) -> None:
     """Half a sample at the end is none."""
-    got = [value for block in drain(PipeSource(io.BytesIO(data))) for value in block.tolist()]
+    got = [value for block in drain(PipeSource(io.BytesIO(data), raw=RawFormat())) for value in block.tolist()]
     assert got == samples
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01"])
+def test_pipe_without_a_sample(data: bytes) -> None:
+    """The sound ends with a problem: whoever should have written some did not."""
+    source = PipeSource(io.BytesIO(data), raw=RawFormat())
+    assert source.read() is None
+    assert source.problem == "the stream holds no sound: 0 samples"
 
 
 @pytest.mark.parametrize("stream", [io.BytesIO, Trickle])
 @pytest.mark.parametrize("size", [None, 0, 0x7FFFF000, 0xFFFFFFFF])
 def test_wav_pipe(stream: Callable[[bytes], Any], size: int | None) -> None:
     """A WAV at 16 kHz, whether or not its writer knew how long it would be."""
-    blocks = drain(PipeSource(stream(wav(ramp(1500)[:, None], size=size))))
-    assert [len(block) for block in blocks] == [640, 640, 220]
-    assert np.array_equal(np.concatenate(blocks), as_float(ramp(1500)))
+    source = PipeSource(stream(wav(ramp(1500)[:, None], size=size)))
+    assert np.array_equal(np.concatenate(drain(source)), as_float(ramp(1500)))
+    assert source.problem is None
 
 
 def test_wav_pipe_with_other_chunks() -> None:
@@ -223,34 +251,142 @@ def test_resampled_wav_pipe_is_the_resampled_file(tmp_path: Path, rate: int) -> 
     assert np.abs(got - whole).max() < 1e-4
 
 
-def test_stopped_pipe() -> None:
-    """Nothing is read after it."""
-    stream = io.BytesIO(ramp(6400).tobytes())
-    source = PipeSource(stream)
-    assert len(source.read()) == 640
-    source.stop()
-    assert source.read() is None
-    assert stream.tell() == 2 * 640
+def pipe() -> tuple[io.FileIO, io.FileIO]:
+    """(reading end, writing end), neither buffered."""
+    reading, writing = os.pipe()
+    return io.FileIO(reading, "r"), io.FileIO(writing, "w")
+
+
+def when(condition: Callable[[], bool]) -> None:
+    """Wait for another thread to get there."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.001)
+
+
+def test_slow_reader_of_a_pipe_gets_all_that_has_arrived() -> None:
+    """Not a block at a time: what came while the model was busy comes at once."""
+    reading, writing = pipe()
+    with reading, writing:
+        writing.write(wav(ramp(640)[:, None], size=0))
+        source = PipeSource(reading)
+        when(lambda: source.backlog == 640 / 16_000)
+        writing.write(ramp(16_000).tobytes())
+        when(lambda: source.backlog == 16_640 / 16_000)
+        assert np.array_equal(source.read(), as_float(np.concatenate([ramp(640), ramp(16_000)])))
+        assert source.backlog == 0
+        source.stop()
+        writing.write(bytes(2))  # lets its thread end
+
+
+def test_pipe_that_is_not_read_stops_its_writer() -> None:
+    """What waits is bounded, and nothing is lost."""
+
+    class Endless(io.RawIOBase):
+        read_bytes = 0
+
+        def read(self, size: int = -1) -> bytes:
+            data = bytes(size) if self.read_bytes < 1 << 24 else b""
+            self.read_bytes += len(data)
+            return data
+
+    stream = Endless()
+    source = PipeSource(stream, raw=RawFormat())
+    when(lambda: source.backlog >= 30)
+    assert source.backlog < 33
+    assert stream.read_bytes <= 2 * 16_000 * 36
+    assert sum(map(len, drain(source))) == 1 << 23
+
+
+def test_stopped_pipe_hands_over_what_has_arrived() -> None:
+    """And then it has ended, though its writer goes on."""
+    reading, writing = pipe()
+    with reading, writing:
+        writing.write(wav(ramp(700)[:, None], size=0))
+        source = PipeSource(reading)
+        when(lambda: source.backlog == 700 / 16_000)
+        source.stop()
+        assert np.array_equal(source.read(), as_float(ramp(700)))
+        assert source.read() is None
+        writing.write(bytes(2))
+
+
+def test_quiet_pipe_can_be_stopped() -> None:
+    """``read`` returns, though nobody writes."""
+    reading, writing = pipe()
+    with reading, writing:
+        writing.write(wav(ramp(0)[:, None], size=0))
+        source = PipeSource(reading)
+        heard: list[np.ndarray | None] = []
+        thread = threading.Thread(target=lambda: heard.append(source.read()))
+        thread.start()
+        source.stop()
+        thread.join(20)
+        assert heard == [None]
+        writing.write(bytes(2))
+
+
+def test_pipe_that_is_cut_short() -> None:
+    """What came is heard; then the sound ends with a problem."""
+    source = PipeSource(io.BytesIO(wav(ramp(8000)[:, None], size=32_000)))
+    assert np.array_equal(np.concatenate(drain(source)), as_float(ramp(8000)))
+    assert source.problem == (
+        "the stream is cut short: its header says 1.00 s of sound, there are 0.50 s; record or fetch it again"
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pipe_with_numbers_that_are_none(value: float) -> None:
+    """What came before is heard; then the sound ends with a problem."""
+    samples = np.linspace(-1, 1, 1000, dtype="<f4")
+    samples[900] = value
+    source = PipeSource(io.BytesIO(samples.tobytes()), raw=RawFormat("f32le"))
+    assert np.array_equal(np.concatenate(drain(source)), samples[:900])
+    assert source.problem == f"Expected finite samples in the stream, got {value} at sample 900"
+
+
+def test_stream_that_raises() -> None:
+    """An error of the caller's own stream reaches the caller, behind what came."""
+
+    class Unplugged(io.RawIOBase):
+        def __init__(self) -> None:
+            self._data = io.BytesIO(ramp(500).tobytes())
+
+        def read(self, size: int = -1) -> bytes:
+            data = self._data.read(size)
+            if not data:
+                raise RuntimeError("unplugged")
+            return data
+
+    source = PipeSource(Unplugged(), raw=RawFormat())
+    assert np.array_equal(source.read(), as_float(ramp(500)))
+    with pytest.raises(RuntimeError, match=r"^unplugged$"):
+        source.read()
 
 
 @pytest.mark.parametrize(
-    ("encoding", "bits", "channels", "rate"),
-    [(1, 24, 1, 16_000), (3, 32, 2, 48_000), (1, 8, 1, 8_000), (1, 16, 0, 16_000), (1, 16, 1, 0), (7, 8, 1, 8_000)],
+    ("data", "message"),
+    [
+        (b"", "the stream is empty: expected a recording"),
+        (wav(ramp(10)[:, None])[:30], "the stream ends before its sound; record or fetch it again"),
+        (b"%PDF-1.7\n", "the stream is no recording: it looks like a PDF document"),
+    ],
 )
-def test_wav_pipe_of_another_kind(encoding: int, bits: int, channels: int, rate: int) -> None:
-    """Refused before any sound is waited for, with what it was."""
-    layout = struct.pack("<IHHIIHH", 16, encoding, channels, rate, 0, 0, bits)
-    message = (
-        "Expected 16-bit PCM in the WAV on standard input, "
-        f"got format {encoding}, {bits}-bit, {channels} channels at {rate} Hz"
-    )
+def test_pipe_that_is_no_recording(data: bytes, message: str) -> None:
+    """Said at once, not when the first sound is waited for."""
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        PipeSource(io.BytesIO(b"RIFF" + bytes(4) + b"WAVEfmt " + layout + b"data" + bytes(4)))
+        PipeSource(io.BytesIO(data))
 
 
-@pytest.mark.parametrize("count", [4, 12, 30, 36, 43])
-def test_wav_pipe_that_ends_in_its_header(count: int) -> None:
-    """There is no sound in it."""
-    message = r"^Expected (sound in|a format in) the WAV on standard input, it ends (before|inside) it$"
-    with pytest.raises(ValueError, match=message):
-        PipeSource(io.BytesIO(wav(ramp(10)[:, None])[:count]))
+def test_named_pipe(tmp_path: Path) -> None:
+    """It is heard as it arrives; a file is played."""
+    os.mkfifo(tmp_path / "fifo")
+    data = wav(ramp(1500)[:, None])
+    writer = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=(data,))
+    writer.start()
+    source = open_recording(tmp_path / "fifo")
+    writer.join()
+    assert isinstance(source, PipeSource)
+    assert np.array_equal(np.concatenate(drain(source)), as_float(ramp(1500)))
+    assert isinstance(open_recording(recording(tmp_path, 100)), FileSource)

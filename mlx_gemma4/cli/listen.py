@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, TextIO
 from mlx_gemma4.cli.options import (
     add_endpointing,
     add_model,
+    add_sound,
     add_speech,
     add_translation,
+    channel,
     endpointing,
     load_model,
     note,
+    raw_format,
     speech_instruction,
 )
 from mlx_gemma4.cli.outputs import add_overwrite, text_output, wav_output
@@ -30,14 +33,16 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.sources import Source
 
 
+INPUT_HELP = "a recording, played at its own pace; a pipe, or - for stdin, is heard as it arrives"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_speech(parser)
     add_translation(parser)
     add_endpointing(parser)
-    parser.add_argument(
-        "--input", metavar="FILE", help="a recording, played at its own pace; - for stdin (WAV, or raw s16le at 16 kHz)"
-    )
+    add_sound(parser)
+    parser.add_argument("--input", metavar="FILE", help=INPUT_HELP)
     parser.add_argument("--device", help="a microphone's number or part of its name (default: the system's)")
     parser.add_argument("--list-devices", action="store_true", help="list the microphones and leave")
     parser.add_argument("--fast", action="store_true", help="do not wait for a recording's own pace")
@@ -174,16 +179,15 @@ def open_source(arguments: argparse.Namespace) -> Iterator[Source]:
     """The recording, the pipe or the microphone that the options name."""
     if arguments.input is not None and arguments.device is not None:
         raise ValueError(f"Expected --input or --device, got both ({arguments.input}, {arguments.device})")
-    if arguments.input == "-":
-        from mlx_gemma4.live.sources import PipeSource
+    raw = raw_format(arguments)
+    if arguments.input is not None:
+        from mlx_gemma4.live.sources import open_recording
 
-        yield PipeSource(sys.stdin.buffer)
-    elif arguments.input is not None:
-        from mlx_gemma4.live.sources import FileSource
-
-        yield FileSource(arguments.input, fast=arguments.fast)
+        yield open_recording(arguments.input, fast=arguments.fast, channel=channel(arguments), raw=raw)
+    elif raw is not None:
+        raise ValueError(f"--raw {raw.encoding} is for a recording: name one with --input, or - for stdin")
     else:
         from mlx_gemma4.live.microphone import Microphone
 
-        with Microphone(arguments.device, tell=note) as microphone:
+        with Microphone(arguments.device, channel=channel(arguments), tell=note) as microphone:
             yield microphone

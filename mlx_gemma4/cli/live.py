@@ -12,12 +12,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mlx_gemma4.cli.listen import end_code, open_source
+from mlx_gemma4.cli.listen import INPUT_HELP, end_code, open_source
 from mlx_gemma4.cli.options import (
     add_endpointing,
     add_model,
     add_sampling,
     add_sensitivity,
+    add_sound,
     endpointing,
     load_model,
     note,
@@ -54,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-camera", action="store_true", help="ears alone")
     parser.add_argument("--no-sound", action="store_true", help="eyes and the keyboard alone")
-    parser.add_argument(
-        "--input", metavar="FILE", help="a recording, played at its own pace; - for stdin (WAV, or raw s16le at 16 kHz)"
-    )
+    parser.add_argument("--input", metavar="FILE", help=INPUT_HELP)
     parser.add_argument("--device", help="a microphone's number or part of its name (default: the system's)")
     parser.add_argument("--fast", action="store_true", help="do not wait for the pace of a recording and a clip")
     parser.add_argument("--system", help="a system message")
@@ -78,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stats", action="store_true", help="print ages, delays and work on stderr")
     add_sampling(parser)
     add_endpointing(parser)
+    add_sound(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.config import GenerationConfig
     from mlx_gemma4.live.endpoint import Endpointing
     from mlx_gemma4.model import Model
+    from mlx_gemma4.pcm import RawFormat
     from mlx_gemma4.processor import Limits, Processor
     from mlx_gemma4.sample import Sampling
     from mlx_gemma4.video import Selection
@@ -132,6 +133,50 @@ def add_speech(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest segment (default: 15, at most 30)"
     )
+
+
+def add_sound(parser: argparse.ArgumentParser) -> None:
+    """What of a recording is heard, and what it is if it has no header."""
+    group = parser.add_argument_group("sound")
+    group.add_argument(
+        "--channel",
+        type=_channel,
+        default="mix",
+        metavar="N",
+        help="a channel's number from 1 on, left, right, or mix for the mean of all (default: mix)",
+    )
+    group.add_argument(
+        "--raw",
+        metavar="ENCODING",
+        help="the recording has no header, only samples: s16le, s24le, s32le, f32le, u8, alaw or mulaw, as in FFmpeg",
+    )
+    group.add_argument("--raw-rate", type=int, metavar="HZ", help="with --raw: samples a second (default: 16000)")
+    group.add_argument("--raw-channels", type=int, metavar="N", help="with --raw: interleaved channels (default: 1)")
+
+
+def _channel(text: str) -> int:
+    """The number of a channel from 1 on; 0 is the mean of all."""
+    names = {"mix": 0, "left": 1, "right": 2}
+    if text not in names and not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, left, right or mix, got {text!r}")
+    return names[text] if text in names else int(text)
+
+
+def channel(arguments: argparse.Namespace) -> int | None:
+    """The channel that ``add_sound``'s options name, from 1 on; None is the mean of all."""
+    return arguments.channel or None
+
+
+def raw_format(arguments: argparse.Namespace) -> RawFormat | None:
+    """What ``add_sound``'s options say of samples without a header; None if there is one."""
+    from mlx_gemma4.pcm import RawFormat
+
+    if arguments.raw is None:
+        if arguments.raw_rate is not None or arguments.raw_channels is not None:
+            raise ValueError("--raw-rate and --raw-channels need --raw and an encoding, for example --raw s16le")
+        return None
+    rate, channels = arguments.raw_rate, arguments.raw_channels
+    return RawFormat(arguments.raw, 16_000 if rate is None else rate, 1 if channels is None else channels)
 
 
 def add_translation(parser: argparse.ArgumentParser) -> None:

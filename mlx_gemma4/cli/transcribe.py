@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from mlx_gemma4.cli.options import (
     add_endpointing,
     add_model,
+    add_sound,
     add_speech,
     add_translation,
+    channel,
     endpointing,
     load_model,
     note,
+    raw_format,
     speech_instruction,
 )
 from mlx_gemma4.printable import show
@@ -28,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_speech(parser)
     add_translation(parser)
     add_endpointing(parser)
+    add_sound(parser)
     parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
     parser.add_argument("--output-dir", metavar="DIR", help="write FILE's text to DIR instead of stdout")
 
@@ -44,7 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.audio import load_audio
 
     # all are read before the model is: a missing file costs no wait, and no half of the work
-    recordings = [load_audio(path) for path in arguments.files]
+    raw = raw_format(arguments)
+    recordings = [load_audio(path, channel=channel(arguments), raw=raw) for path in arguments.files]
     folder = None if arguments.output_dir is None else Path(arguments.output_dir)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """What a conversation gets, as it comes: sound, pictures and typed lines. They know neither model nor tokenizer.
 
 Live, a thread reads each source and only the newest picture waits: older ones are dropped and counted, sound never is.
+Sound that can wait, in a pipe or a file, is read when there is room for it.
 A recording and a clip that are played together, ``Together``, come in the order of their times and wait for the answer.
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE
 from mlx_gemma4.live.camera import Shot
-from mlx_gemma4.live.sources import Source
+from mlx_gemma4.live.sources import WAITING_SECONDS, Source
 
 STOP_SECONDS = 0.3
 """How long sources may take to hand over what they have when they are stopped; a dead one hands over nothing."""
@@ -114,6 +115,7 @@ class Inbox:
                 self._condition.wait_for(lambda: not self._open, STOP_SECONDS)
                 self._open = 0
             batch, self._batch = self._batch, Batch()
+            self._condition.notify_all()  # there is room for more sound
             if self._is_over:  # what a camera goes on to see would keep it going
                 return None
             if self._failure is not None and not batch:
@@ -136,7 +138,12 @@ class Inbox:
                 self._condition.notify_all()
 
     def _hear(self, block: np.ndarray) -> None:
+        if self._sound is not None and self._sound.can_wait:
+            self._condition.wait_for(lambda: self._stopped or self._seconds_waiting() < WAITING_SECONDS)
         self._batch.sound.append(block)
+
+    def _seconds_waiting(self) -> float:
+        return sum(map(len, self._batch.sound)) / SAMPLE_RATE
 
     def _look(self, shot: Shot) -> None:
         self.dropped += self._batch.shot is not None

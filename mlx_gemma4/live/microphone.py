@@ -75,14 +75,18 @@ class Microphone:
         device: PortAudio's index, or part of the device's name; None for the system's choice.
         tell: Called once, in the thread that reads, with what to do about a microphone that gives only zeros. It is
             waited for: the system may be asking whether it is allowed.
+        channel: Take this one of the device's, from 1 on; None for the first.
         stall_seconds: Without sound for this long, it is opened once more; if that does not help, the sound ends.
     """
+
+    can_wait = False
 
     def __init__(
         self,
         device: int | str | None = None,
         *,
         tell: Callable[[str], None] = lambda text: None,
+        channel: int | None = None,
         stall_seconds: float = 3.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,6 +94,7 @@ class Microphone:
         """Why the sound ended, in a sentence, if it was not stopped."""
         self._device = int(device) if isinstance(device, str) and device.isdecimal() else device
         self._tell = tell
+        self._channels = 1 if channel is None else channel
         self._stall_seconds = stall_seconds
         self._clock = clock
         self._queue: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
@@ -108,6 +113,8 @@ class Microphone:
             wanted = "a microphone"
             if self._device is not None:
                 wanted += f" {'numbered' if isinstance(self._device, int) else 'called'} {self._device!r}"
+            if self._channels > 1:
+                wanted += f" with {self._channels} channels"
             raise ValueError(f"Expected {wanted}, got: {_line(error)} ({LISTED})") from error
         return self
 
@@ -166,7 +173,7 @@ class Microphone:
         self._resample = resampler(rate)
         self._stream = self._sounddevice.InputStream(
             samplerate=rate,
-            channels=1,
+            channels=self._channels,
             blocksize=BLOCK * rate // SAMPLE_RATE,
             device=self._device,
             dtype="float32",
@@ -181,7 +188,7 @@ class Microphone:
     def _heard(self, data: np.ndarray, frames: int, times: Any, status: Any) -> None:
         self._heard_at = self._clock()
         self._loss.add(self._heard_at, frames / self._rate, bool(status and status.input_overflow))
-        self._queue.put(data[:, 0].copy())
+        self._queue.put(data[:, self._channels - 1].copy())
 
     def _reopen(self) -> bool:
         """Whether the device, or the one that is now the default, could be opened once more after it stalled."""

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import math
 import os
-import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
-from mlx_gemma4.audio import SAMPLE_RATE, load_audio, resampler
-from mlx_gemma4.audio_headers import UNKNOWN_SIZE
+from mlx_gemma4.audio import SAMPLE_RATE, AudioSource, AudioStream, check_samples, stream_audio
+from mlx_gemma4.audio_input import is_pipe
+from mlx_gemma4.pcm import RawFormat
 
 BLOCK = 640
-"""Samples that devices and pipes hand over at once: 40 ms."""
-PCM, EXTENSIBLE = 1, 0xFFFE
-"""WAV's numbers for whole-number samples, and for a number written further on."""
+"""Samples that devices and recordings hand over at once: 40 ms."""
+WAITING_SECONDS = 30.0
+"""Sound that waits for its reader, at most; then its writer waits."""
 
 
 class Source(Protocol):
@@ -34,6 +36,10 @@ class Source(Protocol):
     def problem(self) -> str | None:
         """Why the sound ended, in a sentence, if it should not have."""
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether sound that is not read stays where it is. What comes from a room does not."""
+
     def read(self) -> np.ndarray | None:
         """Wait for sound, return what has arrived as float32 [n] at 16 kHz mono; None when it has ended."""
 
@@ -42,41 +48,79 @@ class Source(Protocol):
 
 
 class FileSource:
-    """A recording, played at its own pace as if it were being spoken, or ``fast``: block by block, without waiting."""
+    """A recording, played at its own pace as if it were being spoken, or ``fast``: block by block, without waiting.
+
+    It is decoded while it is played. Where that fails, the sound ends with a ``problem``.
+
+    Args:
+        source: A path, or samples [n] at 16 kHz; ``load_audio`` says which.
+        channel: Take this one, from 1 on; None takes the mean of all.
+        raw: What the samples are, if there is no header.
+
+    Raises:
+        ValueError: As ``stream_audio``, for what shows at the beginning of the recording.
+    """
 
     lost_seconds = 0.0
-    problem: str | None = None
+    can_wait = True
 
     def __init__(
         self,
-        path: str | os.PathLike[str] | np.ndarray,
+        source: AudioSource | np.ndarray,
         *,
         fast: bool = False,
+        channel: int | None = None,
+        raw: RawFormat | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._samples = load_audio(path)
+        self.problem: str | None = None
+        self._blocks: Iterator[np.ndarray] = iter(())
+        if isinstance(source, np.ndarray):
+            self._next = check_samples(source, "the array")
+        else:
+            self._blocks = stream_audio(source, channel=channel, raw=raw)
+            self._next = next(self._blocks)
         self._fast = fast
         self._clock = clock
         self._sleep = sleep
         self._read = 0
-        self._end = len(self._samples)
+        self._end: float = math.inf
         self._started: float | None = None
 
     def read(self) -> np.ndarray | None:
-        if self._read >= self._end:
+        block = self._take(BLOCK)
+        if not len(block):
             return None
-        end = min(self._read + BLOCK, self._end)
-        if not self._fast:
-            self._wait(end)
-            end = max(end, min(self._spoken() // BLOCK * BLOCK, self._end))
-        block = self._samples[self._read : end]
-        self._read = end
-        return block
+        if self._fast:
+            return block
+        self._wait(self._read)
+        spoken = min(self._spoken(), self._read + round(WAITING_SECONDS * SAMPLE_RATE)) // BLOCK * BLOCK
+        return np.concatenate([block, self._take(spoken - self._read)])
 
     def stop(self) -> None:
         spoken = 0 if self._fast or self._started is None else self._spoken()
         self._end = min(self._end, max(self._read, spoken))
+
+    def _take(self, count: int) -> np.ndarray:
+        """The next ``count`` samples; fewer, or none, at the end."""
+        count = max(0, int(min(count, self._end - self._read)))
+        taken = [self._next]
+        missing = count - len(self._next)
+        while missing > 0 and (block := self._decoded()) is not None:
+            taken.append(block)
+            missing -= len(block)
+        samples = self._next if len(taken) == 1 else np.concatenate(taken)
+        self._next = samples[count:]
+        self._read += min(count, len(samples))
+        return samples[:count]
+
+    def _decoded(self) -> np.ndarray | None:
+        try:
+            return next(self._blocks, None)
+        except ValueError as error:
+            self.problem = str(error)
+            return None
 
     def _wait(self, awaited: int) -> None:
         """Until ``awaited`` samples would have been spoken."""
@@ -92,83 +136,106 @@ class FileSource:
 
 
 class PipeSource:
-    """Sound on a stream: a 16-bit WAV of any rate, or else raw signed 16-bit little-endian at 16 kHz, mono.
+    """Sound that arrives in a recording's format: on standard input, a named pipe or a stream.
 
-    A WAV's header is read at once: what is wrong with it is said before there is sound. After ``stop``, what still
-    waits in the pipe is not read.
+    A thread reads it. When ``WAITING_SECONDS`` of it wait for ``read``, it reads no more, and the writer has to wait:
+    nothing is lost. Where the sound is damaged or cut short, it ends with a ``problem``, behind what came before.
+
+    Args:
+        source: ``"-"`` for standard input, or as for ``stream_audio``.
+        channel: Take this one, from 1 on; None takes the mean of all.
+        raw: What the samples are, if there is no header.
+
+    Raises:
+        ValueError: As ``stream_audio``. The beginning is waited for, so what is wrong with it is said at once.
     """
 
     lost_seconds = 0.0
-    problem: str | None = None
+    can_wait = True
 
-    def __init__(self, stream: BinaryIO) -> None:
-        head = _read(stream, 4)
-        if head == b"RIFF":
-            rate, channels, size = _wav_format(stream)
-            self._blocks = _blocks(_pieces(stream, rate, channels, size), rate, channels)
-        else:
-            self._blocks = _blocks(_pieces(stream, SAMPLE_RATE, 1, None, head), SAMPLE_RATE, 1)
-        self._stopped = False
+    def __init__(self, source: AudioSource = "-", *, channel: int | None = None, raw: RawFormat | None = None) -> None:
+        self.problem: str | None = None
+        self._condition = threading.Condition()
+        self._waiting: list[np.ndarray] = []
+        self._stopped = self._opened = self._ended = False
+        self._failure: BaseException | None = None
+        open_stream = partial(stream_audio, source, channel=channel, raw=raw)
+        threading.Thread(target=self._pump, args=(open_stream,), name="pipe", daemon=True).start()
+        with self._condition:
+            self._condition.wait_for(lambda: self._opened or self._ended)
+            if not self._opened:
+                self._raise_failure()
+
+    @property
+    def backlog(self) -> float:
+        """Seconds of sound that have arrived and were not read yet."""
+        return sum(map(len, self._waiting)) / SAMPLE_RATE
 
     def read(self) -> np.ndarray | None:
-        return None if self._stopped else next(self._blocks, None)
+        with self._condition:
+            self._condition.wait_for(lambda: self._waiting or self._ended or self._stopped)
+            blocks, self._waiting = self._waiting, []
+            self._condition.notify_all()
+            if blocks:
+                return np.concatenate(blocks)
+            self._raise_failure()
+            return None
 
     def stop(self) -> None:
-        self._stopped = True
+        """Let the sound end with what has arrived. Safe to call from a signal handler; a quiet pipe is left alone."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify_all()
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _pump(self, open_stream: Callable[[], AudioStream]) -> None:
+        """The thread: everything that is heard, then how it ended."""
+        try:
+            with open_stream() as stream:
+                self._set_opened()
+                for block in stream:
+                    if not self._put(block):
+                        return
+        except ValueError as error:
+            self._fail(error)
+        except Exception as error:  # of a stream that the caller made; raised again where it is read
+            self._failure = error
+        finally:
+            with self._condition:
+                self._ended = True
+                self._condition.notify_all()
+
+    def _fail(self, error: ValueError) -> None:
+        """What shows at the beginning is raised; behind sound it is a problem."""
+        if self._opened:
+            self.problem = str(error)
+        else:
+            self._failure = error
+
+    def _set_opened(self) -> None:
+        with self._condition:
+            self._opened = True
+            self._condition.notify_all()
+
+    def _put(self, block: np.ndarray) -> bool:
+        """Add a block when there is room for it; False when none is wanted any more."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._stopped or self.backlog < WAITING_SECONDS)
+            if self._stopped:
+                return False
+            self._waiting.append(block)
+            self._condition.notify_all()
+            return True
 
 
-def _read(stream: BinaryIO, size: int) -> bytes:
-    """Exactly ``size`` bytes, fewer only at the end: a pipe hands over what it has."""
-    data = b""
-    while len(data) < size and (more := stream.read(size - len(data))):
-        data += more
-    return data
-
-
-def _wav_format(stream: BinaryIO) -> tuple[int, int, int | None]:
-    """The rest of a WAV's header → its rate, its channels, and its bytes of sound, None where it does not know."""
-    _read(stream, 8)
-    layout = None
-    while len(head := _read(stream, 8)) == 8:
-        name, size = struct.unpack("<4sI", head)
-        if name == b"data" and layout is not None:
-            return *layout, size if 0 < size < UNKNOWN_SIZE else None
-        chunk = _read(stream, size + size % 2)
-        if name == b"fmt ":
-            layout = _wav_layout(chunk)
-    raise ValueError("Expected sound in the WAV on standard input, it ends before it")
-
-
-def _wav_layout(chunk: bytes) -> tuple[int, int]:
-    if len(chunk) < 16:
-        raise ValueError("Expected a format in the WAV on standard input, it ends inside it")
-    encoding, channels, rate, _, _, bits = struct.unpack("<HHIIHH", chunk[:16])
-    if encoding == EXTENSIBLE:
-        encoding = int.from_bytes(chunk[24:26], "little")
-    if encoding != PCM or bits != 16 or not channels or not rate:
-        raise ValueError(
-            "Expected 16-bit PCM in the WAV on standard input, "
-            f"got format {encoding}, {bits}-bit, {channels} channels at {rate} Hz"
-        )
-    return rate, channels
-
-
-def _pieces(stream: BinaryIO, rate: int, channels: int, size: int | None, head: bytes = b"") -> Iterator[bytes]:
-    """40 ms at a time, until the end of the stream or of the ``size`` bytes; ``head`` are bytes already read."""
-    block = 2 * channels * max(1, BLOCK * rate // SAMPLE_RATE)
-    left = math.inf if size is None else size
-    while data := head + _read(stream, int(min(block, left)) - len(head)):
-        yield data
-        head = b""
-        left -= len(data)
-
-
-def _blocks(pieces: Iterator[bytes], rate: int, channels: int) -> Iterator[np.ndarray]:
-    """s16le of any rate and channel count → float32 at 16 kHz, mono; half a sample at the end is dropped."""
-    resample = resampler(rate)
-    for data in pieces:
-        whole = len(data) // (2 * channels) * 2 * channels
-        samples = np.frombuffer(data[:whole], dtype="<i2").astype(np.float32) / 32768
-        yield resample(samples.reshape(-1, channels).mean(axis=1), False)
-    if rate != SAMPLE_RATE:
-        yield resample(np.zeros(0, dtype=np.float32), True)
+def open_recording(
+    source: str | os.PathLike[str], *, fast: bool = False, channel: int | None = None, raw: RawFormat | None = None
+) -> FileSource | PipeSource:
+    """A recording to be played if ``source`` is a file; if it is a pipe, or ``"-"``, sound that arrives."""
+    if is_pipe(source):
+        return PipeSource(source, channel=channel, raw=raw)
+    return FileSource(source, fast=fast, channel=channel, raw=raw)
