@@ -105,7 +105,7 @@ def arguments(command: str, wav: Path) -> list[str]:
     if command == "transcribe":
         return [command, str(RECORDING), *MODEL, "--max-segment", "10"]
     if command == "live":
-        return [command, "--no-camera", "--input", str(RECORDING), *MODEL, "--format", "json", "--max-tokens", "20"]
+        return [command, "--no-camera", "--input", str(RECORDING), *MODEL, "--format", "jsonl", "--max-tokens", "20"]
     return [command, "--input", str(RECORDING), *MODEL, "--save-audio", str(wav)]
 
 

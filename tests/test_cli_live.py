@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from reference_cases import media_file, utterances
 
-from mlx_gemma4 import Model, Processor, generate, load_audio
+from mlx_gemma4 import Model, Processor, Transcriber, generate, load_audio
 from mlx_gemma4.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +49,7 @@ def test_a_recording_and_a_picture(demo: tuple[Model, Processor], capsys: pytest
 
 
 def test_events_as_json(demo: tuple[Model, Processor], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*TOGETHER, "--format", "json"]) == 0
+    assert main([*TOGETHER, "--format", "jsonl"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events] == ["looked", "heard", "answered"]
     assert (events[0]["time"], events[0]["forwards"]) == (0.0, 1)
@@ -59,7 +59,7 @@ def test_events_as_json(demo: tuple[Model, Processor], capsys: pytest.CaptureFix
 def test_a_typed_question_on_a_terminal(demo: tuple[Model, Processor]) -> None:
     """Without sound, the end of what is typed is the end."""
     terminal, end = os.openpty()
-    command = ["-m", "mlx_gemma4", "live", *DEMO, "--camera", PICTURE, "--no-sound", "--format", "json"]
+    command = ["-m", "mlx_gemma4", "live", *DEMO, "--camera", PICTURE, "--no-sound", "--format", "jsonl"]
     with subprocess.Popen([sys.executable, *command], stdin=end, stdout=subprocess.PIPE, cwd=ROOT) as process:
         os.close(end)
         assert process.stdout is not None
@@ -89,3 +89,23 @@ def test_a_typed_question_on_a_terminal(demo: tuple[Model, Processor]) -> None:
 def test_what_cannot_be_asked_for(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["live", *DEMO, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_transcript_in_a_file(
+    demo: tuple[Model, Processor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was said, as transcribing its sound gives it, and what was answered; nothing on stdout."""
+    path = tmp_path / "talk.jsonl"
+    assert main([*TOGETHER, "--format", "jsonl", "--transcript", "--output", str(path)]) == 0
+    events = {event["event"]: event for event in map(json.loads, path.read_text().splitlines())}
+    heard, written = events["heard"], events["transcribed"]
+    sound = load_audio(RECORDING)[round(heard["start"] * 16_000) : round(heard["end"] * 16_000)]
+    [segment] = Transcriber(*demo).transcribe(sound)
+    assert (written["start"], written["end"], written["text"]) == (heard["start"], heard["end"], segment.text)
+    assert events["answered"]["text"] == offline(demo)[0]
+    assert capsys.readouterr().out == ""
+    assert main([*TOGETHER, "--output", str(path)]) == 2
+    assert "talk.jsonl exists; name another file, or replace it with --overwrite" in capsys.readouterr().err
+    assert main([*TOGETHER, "--transcript", "--output", str(path), "--overwrite"]) == 0
+    line = f"[{heard['start']:.2f}–{heard['end']:.2f} s] {segment.text}"
+    assert sorted(path.read_text().splitlines()) == sorted([offline(demo)[0], line])

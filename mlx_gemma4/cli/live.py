@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from mlx_gemma4.cli.listen import INPUT_HELP, end_code, open_source
 from mlx_gemma4.cli.options import (
@@ -25,6 +25,7 @@ from mlx_gemma4.cli.options import (
     sampling,
     threshold,
 )
+from mlx_gemma4.cli.outputs import add_overwrite, text_output
 from mlx_gemma4.cli.signals import Session, starting
 from mlx_gemma4.cli.tools import DECLINED, add_tools, described, note_unwritten, open_tools
 from mlx_gemma4.printable import show
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.assistant_events import Called, Event
     from mlx_gemma4.live.camera import Camera
     from mlx_gemma4.live.sources import Source
+    from mlx_gemma4.live.transcript import Transcript
     from mlx_gemma4.toolbox import Tools
 
 
@@ -73,7 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--context", type=int, default=8192, help="positions held; the oldest turns leave (default: 8192)"
     )
-    parser.add_argument("--format", choices=("txt", "json"), default="txt", help="json: a line for each event")
+    parser.add_argument("--format", choices=("txt", "jsonl"), default="txt", help="jsonl: a JSON line for each event")
+    parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
+    add_overwrite(parser)
+    parser.add_argument(
+        "--transcript", action="store_true", help="also write what was said, with times, behind its answer"
+    )
     parser.add_argument("--stats", action="store_true", help="print ages, delays and work on stderr")
     add_sampling(parser)
     add_endpointing(parser)
@@ -91,21 +98,24 @@ def run(arguments: argparse.Namespace) -> int:
     scene = Scene(threshold(arguments))
     with ExitStack() as stack:
         with starting():
+            inputs = [each for each in (arguments.input, arguments.camera) if each is not None]
+            stream = stack.enter_context(text_output(arguments.output, overwrite=arguments.overwrite, inputs=inputs))
             sound = None if arguments.no_sound else stack.enter_context(open_source(arguments))
             camera = None if arguments.no_camera else stack.enter_context(Camera(arguments.camera, fast=arguments.fast))
-            assistant = make_assistant(arguments, tools)
+            assistant, transcript = make_assistant(arguments, tools)
         arrivals = stack.enter_context(open_arrivals(arguments, sound, camera))
-        talk = Talk(assistant, arguments, tools)
+        talk = Talk(assistant, arguments, tools, stream)
         note("Speak, or type a question; Ctrl-C ends." if reads_lines(arguments) else "Ctrl-C ends.")
         with Session(arrivals.stop) as session:
-            for event in session.events(converse(assistant, arrivals, scene=scene, read=talk.read)):
+            events = converse(assistant, arrivals, scene=scene, read=talk.read, transcript=transcript)
+            for event in session.events(events):
                 talk.show(event)
         if arguments.stats:
             note(talk.statistics())
         return end_code(session, *(source.problem for source in (sound, camera) if source is not None))
 
 
-def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> Assistant:
+def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[Assistant, Transcript | None]:
     """Model, voice activity and session, as the options say."""
     model, processor = load_model(arguments)
     if tools is not None:
@@ -113,9 +123,11 @@ def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> Assist
 
     from mlx_gemma4.live.assistant import Assistant
     from mlx_gemma4.live.endpoint import Endpointer
+    from mlx_gemma4.live.transcript import Transcript
     from mlx_gemma4.live.voice import Voice
+    from mlx_gemma4.transcribe import Transcriber
 
-    return Assistant(
+    assistant = Assistant(
         model,
         processor,
         Endpointer((lambda frame: 0.0) if arguments.no_sound else Voice(), endpointing(arguments)),
@@ -127,14 +139,19 @@ def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> Assist
         keep_interrupted=arguments.barge_in == "keep",
         sampling=sampling(arguments, processor.generation),
     )
+    if not arguments.transcript:
+        return assistant, None
+    return assistant, Transcript(Transcriber(model, processor, max_segment=arguments.max_segment))
 
 
 class Talk:
     """What is shown of a conversation, and what is typed into it."""
 
-    def __init__(self, assistant: Assistant, arguments: argparse.Namespace, tools: Tools | None) -> None:
-        self._assistant, self._tools = assistant, tools
-        self._is_json = arguments.format == "json"
+    def __init__(
+        self, assistant: Assistant, arguments: argparse.Namespace, tools: Tools | None, stream: TextIO
+    ) -> None:
+        self._assistant, self._tools, self._stream = assistant, tools, stream
+        self._is_json = arguments.format == "jsonl"
         self._is_asked = reads_lines(arguments) and sys.stdin.isatty()
         self._calls: list[Called] = []
         """Calls that wait for consent; the first one is asked about."""
@@ -154,7 +171,7 @@ class Talk:
         return self._assistant.ask(line) if answer else []
 
     def show(self, event: Event) -> None:
-        from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Refused, Said
+        from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Refused, Said, Transcribed
 
         if isinstance(event, Looked):
             self._ages.append(event.age)
@@ -165,13 +182,15 @@ class Talk:
             self._calls.append(event)
         if self._is_json:
             if not isinstance(event, Said):
-                show(json.dumps({"event": type(event).__name__.lower(), **asdict(event)}))
+                show(json.dumps({"event": type(event).__name__.lower(), **asdict(event)}), self._stream)
         elif isinstance(event, Said):
-            show(event.text, end="")
+            show(event.text, self._stream, end="")
         elif isinstance(event, Refused):
             note(f"({event.name} was called in a way that is not declared: {event.problem})")
         elif isinstance(event, Answered):
-            show("" if event.reason == "stop" else f" [{REASONS[event.reason]}]")
+            show("" if event.reason == "stop" else f" [{REASONS[event.reason]}]", self._stream)
+        elif isinstance(event, Transcribed):
+            show(f"[{event.start:.2f}–{event.end:.2f} s] {event.text}", self._stream)
         elif isinstance(event, Heard):
             note(f"({event.start:.2f}–{event.end:.2f} s)")
         elif isinstance(event, Forgot):

@@ -27,6 +27,16 @@ class Heard:
 
 
 @dataclass(frozen=True)
+class Transcribed:
+    """What was said, as text (``Transcript``)."""
+
+    start: float
+    """As of ``Heard``."""
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Said:
     """A piece of the answer."""
 
@@ -76,4 +86,4 @@ class Forgot:
     """That are held now."""
 
 
-Event = Looked | Heard | Said | Called | Refused | Answered | Forgot
+Event = Looked | Heard | Transcribed | Said | Called | Refused | Answered | Forgot

@@ -10,6 +10,7 @@ from mlx_gemma4.live.arrivals import Arrivals, Batch
 from mlx_gemma4.live.assistant import Assistant
 from mlx_gemma4.live.assistant_events import Event
 from mlx_gemma4.live.scene import Scene
+from mlx_gemma4.live.transcript import Transcript
 
 
 def converse(
@@ -18,6 +19,7 @@ def converse(
     *,
     scene: Scene | None = None,
     read: Callable[[str], Sequence[Event]] | None = None,
+    transcript: Transcript | None = None,
 ) -> Generator[Event, None, None]:
     """Yield what happens until nothing more arrives and the last answer is given.
 
@@ -27,12 +29,13 @@ def converse(
     Args:
         scene: Which pictures are looked at: those that show something else than the last one. All, by default.
         read: What takes typed lines, instead of ``assistant.ask``.
+        transcript: Writes down what was said: behind the answer to it; at the end of the sound, before it.
     """
     try:
-        yield from _follow(assistant, arrivals, scene, read or assistant.ask)
-        yield from _finish(assistant)
+        yield from _follow(assistant, arrivals, scene, read or assistant.ask, transcript)
+        yield from _finish(assistant, transcript)
     except Exception:
-        yield from _last_events(assistant)
+        yield from _last_events(assistant, transcript)
         raise
     except KeyboardInterrupt:
         yield from assistant.abandon()
@@ -40,23 +43,42 @@ def converse(
 
 
 def _follow(
-    assistant: Assistant, arrivals: Arrivals, scene: Scene | None, read: Callable[[str], Sequence[Event]]
+    assistant: Assistant,
+    arrivals: Arrivals,
+    scene: Scene | None,
+    read: Callable[[str], Sequence[Event]],
+    transcript: Transcript | None,
 ) -> Iterator[Event]:
-    while (batch := arrivals.take(wait=not assistant.answering)) is not None:
-        yield from _take_in(assistant, batch, scene, read)
+    while (batch := arrivals.take(wait=not assistant.answering and not _waits(transcript))) is not None:
+        if transcript is not None and batch.sound:
+            transcript.hear(np.concatenate(batch.sound))
+        for event in _take_in(assistant, batch, scene, read):
+            yield event
+            if transcript is not None:
+                transcript.add(event)
         yield from assistant.step()
+        if transcript is not None and not assistant.answering:
+            yield from transcript.step()
 
 
-def _finish(assistant: Assistant) -> Iterator[Event]:
-    yield from assistant.finish()
+def _waits(transcript: Transcript | None) -> bool:
+    return transcript is not None and transcript.waits
+
+
+def _finish(assistant: Assistant, transcript: Transcript | None) -> Iterator[Event]:
+    for event in assistant.finish():
+        yield event
+        if transcript is not None:
+            transcript.add(event)
+    while transcript is not None and transcript.waits:
+        yield from transcript.step()
     while assistant.answering:
         yield from assistant.step()
-    yield from assistant.abandon()
 
 
-def _last_events(assistant: Assistant) -> Iterator[Event]:
+def _last_events(assistant: Assistant, transcript: Transcript | None) -> Iterator[Event]:
     try:
-        yield from _finish(assistant)
+        yield from _finish(assistant, transcript)
     except Exception:  # it was the model: the reason is raised by the caller
         yield from assistant.abandon()
 
