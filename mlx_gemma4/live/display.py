@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.text import Text
 
 from mlx_gemma4.live.events import Event, Final, Lost, Partial
+from mlx_gemma4.live.terminal_area import TerminalArea
 from mlx_gemma4.printable import printable
 
 FLOOR = -60.0
@@ -22,7 +22,7 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, refresh_per_second=12, transient=True)
+        self._live = TerminalArea(console)
         self._words = Text()
         self._delay: float | None = None
 

@@ -8,12 +8,12 @@ from types import TracebackType
 import numpy as np
 from rich.color import Color
 from rich.console import Console, Group
-from rich.live import Live
 from rich.style import Style
 from rich.text import Text
 
 from mlx_gemma4.live.camera import Shot
 from mlx_gemma4.live.scene import block_means
+from mlx_gemma4.live.terminal_area import TerminalArea
 from mlx_gemma4.live.watcher import Sighting
 from mlx_gemma4.printable import printable
 from mlx_gemma4.video import timestamp
@@ -27,7 +27,7 @@ class Preview:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, refresh_per_second=12, transient=True)
+        self._live = TerminalArea(console)
 
     def __enter__(self) -> Preview:
         self._live.start()
