@@ -74,6 +74,7 @@ def _finish(assistant: Assistant, transcript: Transcript | None) -> Iterator[Eve
         yield from transcript.step()
     while assistant.answering:
         yield from assistant.step()
+    yield from assistant.abandon()  # an answer that waits for what nobody brings any more
 
 
 def _last_events(assistant: Assistant, transcript: Transcript | None) -> Iterator[Event]:
