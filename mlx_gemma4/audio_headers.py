@@ -81,7 +81,7 @@ def _wav(source: AudioInput) -> Layout | None:
     layout: tuple[str, int, int] | None = None
     for chunk in chunks.walk(source):
         if chunk.name == b"ds64":
-            size = struct.unpack("<8xQ", _body(source, chunk, 16))[0]
+            size = struct.unpack("<8xQ", _body(source, chunk, 16)[:16])[0]
         elif chunk.name == b"fmt ":
             layout = _wav_format(_body(source, chunk, 16))
             if layout is None:
