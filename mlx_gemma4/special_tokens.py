@@ -73,11 +73,13 @@ class SpecialTokens:
             for name, token_id in (("bos_token", bos), ("eos_token", eos))
             if token_id is not None and (token := tokenizer.token(token_id)) is not None
         }
+        stop_ids = frozenset((*stops, *config.eos_token_ids, *generation.eos_token_ids))
+        media_ids = frozenset((*_config_media(config), *_ids(tokenizer, [*MEDIA, *_values(named, MEDIA_NAMES)])))
         return cls(
             written={**named, **resolved},
             bos_id=bos,
-            stop_ids=frozenset((*stops, *config.eos_token_ids, *generation.eos_token_ids)),
-            media_ids=frozenset((*_config_media(config), *_ids(tokenizer, [*MEDIA, *_values(named, MEDIA_NAMES)]))),
+            stop_ids=stop_ids,
+            media_ids=media_ids - stop_ids,  # a config that takes one for the other must not make answers endless
         )
 
 

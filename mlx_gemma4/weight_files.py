@@ -59,7 +59,8 @@ def weight_names(names: Collection[str], where: str) -> list[str]:
     if not chosen:
         found = [name for name in sorted(names) if name.endswith(_SUFFIX) and not name.startswith(".")]
         only = f"only {_few(found)}" if found else "none"
-        raise ValueError(f"Expected weights (model*.safetensors) in {where}, found {only}")
+        way = "; adapters are merged into their model first (mlx_lm.fuse)" if "adapter" in only else ""
+        raise ValueError(f"Expected weights (model*.safetensors) in {where}, found {only}{way}")
     complete = _complete(chosen)
     if len(complete) > 1:
         raise _two_sets(complete, where)

@@ -196,6 +196,13 @@ def test_media_tokens_by_other_names(folder: Path) -> None:
     assert {3, 30} <= set(Processor.from_folder(folder).suppressed_ids)
 
 
+def test_a_stop_token_is_no_media_token(folder: Path) -> None:
+    """A config that takes one for the other does not make answers endless."""
+    edit(folder / "config.json", lambda table: table.update(video_token_id=5))
+    processor = Processor.from_folder(folder)
+    assert 5 in processor.stop_ids and 5 not in processor.suppressed_ids
+
+
 @pytest.mark.parametrize("missing", [False, True])
 def test_a_thousand_samples_hold_no_media_token(folder: Path, missing: bool) -> None:
     """At temperature 2, from logits in which media tokens are the likeliest."""

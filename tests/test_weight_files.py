@@ -51,7 +51,10 @@ def test_names(names: Sequence[str], expected: Sequence[str]) -> None:
     [
         ([], "Expected weights (model*.safetensors) in here, found none"),
         (["model.gguf", "._model.safetensors"], "Expected weights (model*.safetensors) in here, found none"),
-        (["adapters.safetensors"], "Expected weights (model*.safetensors) in here, found only adapters.safetensors"),
+        (
+            ["adapters.safetensors"],
+            "found only adapters.safetensors; adapters are merged into their model first (mlx_lm.fuse)",
+        ),
         (
             [ONE, *TWO],
             f"There are two sets of weights in here: {ONE} and {TWO[0]} to {TWO[1]}; move one of them to another",
