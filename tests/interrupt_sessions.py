@@ -96,7 +96,8 @@ def run(command: str, number: int, moment: float, truth: Truth, folder: Path) ->
             process.kill()
             out, err = process.communicate()
         seconds = time.monotonic() - sent
-    done = Run(command, number, moment, process.returncode, seconds, out, err, [])
+    code = process.returncode if process.returncode >= 0 else 128 - process.returncode  # as a shell has it
+    done = Run(command, number, moment, code, seconds, out, err, [])
     done.faults += [*ends(done), *CHECKS[command](done, truth, wav)]
     return done
 

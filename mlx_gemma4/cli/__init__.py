@@ -1,23 +1,22 @@
 """The command line: ``mlx_gemma4 COMMAND``. Results on stdout, everything else on stderr.
 
-Nothing heavy is imported before a command runs.
+Nothing heavy is imported before a command runs, and nearly nothing before signals have their owner: Ctrl-C in the
+first moment would print a traceback.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from mlx_gemma4 import __version__
-from mlx_gemma4.cli.messages import message
-from mlx_gemma4.cli.parsing import ENVIRONMENT, Parser, unknown_variables
 from mlx_gemma4.cli.signals import Terminated, exit_code, owner
-from mlx_gemma4.cli.streams import close_stdout, open_streams
+
+if TYPE_CHECKING:
+    import argparse
 
 COMMANDS = {
     "generate": ("mlx_gemma4.cli.generate", "Answer one prompt, with pictures, sound or video."),
@@ -61,6 +60,8 @@ def _module(name: str) -> ModuleType:
 
 def _find_converter() -> None:
     """In a checkout, the converter lies beside the package, which hides the installed one."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
     folder = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "convert")
     spec = spec_from_file_location(CONVERTER, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
     assert spec is not None and spec.loader is not None
@@ -71,6 +72,9 @@ def _find_converter() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
+    from mlx_gemma4 import __version__
+    from mlx_gemma4.cli.parsing import ENVIRONMENT, Parser
+
     top = Parser(
         prog="mlx_gemma4",
         description="Gemma 4 12B on a Mac, native in MLX, live.",
@@ -86,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Options that were typed, or stand in the environment; says which variables there mean nothing."""
+    from mlx_gemma4.cli.parsing import unknown_variables
+
     top = parser()
     arguments = top.parse_args(argv)
     for name in unknown_variables(top):
@@ -109,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
+    from mlx_gemma4.cli.streams import close_stdout, open_streams
+
     open_streams()
     try:
         return close_stdout(_run(argv))
@@ -128,5 +136,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except (ValueError, ImportError, OSError) as error:
         if os.environ.get("MLX_GEMMA4_TRACEBACK"):
             raise
+        from mlx_gemma4.cli.messages import message
+
         print(f"mlx_gemma4: error: {message(error)}", file=sys.stderr)
         return USAGE_ERROR
