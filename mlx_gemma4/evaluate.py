@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE, load_audio
+from mlx_gemma4.languages import find_language
 
 Normalizer = Callable[[str], str]
 NORMALIZERS = ("whisper", "basic", "none")
@@ -150,7 +151,7 @@ def normalizer(name: str = "whisper", language: str = "English") -> Normalizer:
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    if name == "whisper" and language.casefold() == "english":
+    if name == "whisper" and find_language(language) == "English":
         return EnglishTextNormalizer()
     return BasicTextNormalizer()
 

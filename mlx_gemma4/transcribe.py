@@ -16,6 +16,7 @@ from mlx_gemma4.batch import answers
 from mlx_gemma4.draft import answer, text_of
 from mlx_gemma4.generation import MAX_TOKENS
 from mlx_gemma4.guards import is_remark, most_tokens
+from mlx_gemma4.languages import language_name
 from mlx_gemma4.model import Model
 from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import AUDIO, Prompt
@@ -41,10 +42,15 @@ MAX_SEGMENT = 15.0
 
 
 def instruction(language: str = "English", translate_to: str | None = None) -> str:
-    """Google's prompt for transcription, or for transcription and translation."""
+    """Google's prompt for transcription, or for transcription and translation.
+
+    Raises:
+        ValueError: A language that ``language_name`` does not know.
+    """
+    language = language_name(language)
     if translate_to is None:
         return TRANSCRIBE.format(language=language)
-    return TRANSLATE.format(language=language, target=translate_to)
+    return TRANSLATE.format(language=language, target=language_name(translate_to))
 
 
 def with_terms(text: str, terms: Sequence[str]) -> str:

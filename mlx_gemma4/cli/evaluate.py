@@ -63,6 +63,7 @@ def run_wer(arguments: argparse.Namespace) -> None:
     check_files(recordings)
     check_extra()
     normalize = normalizer(arguments.normalizer, arguments.language)
+    instruction = speech_instruction(arguments)
     report = report_file(arguments)
     model, processor = load_model(arguments)
 
@@ -70,7 +71,7 @@ def run_wer(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.live.segments import transcribe
     from mlx_gemma4.transcribe import Transcriber
 
-    transcriber = Transcriber(model, processor, text=speech_instruction(arguments), max_segment=arguments.max_segment)
+    transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
     settings = Endpointing(max_utterance=arguments.max_segment)
     if arguments.live:
         run_live(recordings, transcriber, settings, normalize, report)

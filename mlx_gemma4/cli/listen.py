@@ -98,6 +98,7 @@ def open_outputs(arguments: argparse.Namespace) -> Iterator[tuple[TextIO, Callab
 
 def make_listener(arguments: argparse.Namespace) -> Listener:
     """Model, voice activity and endpointing, as the options say."""
+    instruction, settings = speech_instruction(arguments), endpointing(arguments)
     model, processor = load_model(arguments)
 
     from mlx_gemma4.live.endpoint import Endpointer
@@ -105,8 +106,8 @@ def make_listener(arguments: argparse.Namespace) -> Listener:
     from mlx_gemma4.live.voice import Voice
     from mlx_gemma4.transcribe import Transcriber
 
-    transcriber = Transcriber(model, processor, text=speech_instruction(arguments), max_segment=arguments.max_segment)
-    endpointer = Endpointer(Voice(), endpointing(arguments), frame_seconds=transcriber.frame_seconds)
+    transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
+    endpointer = Endpointer(Voice(), settings, frame_seconds=transcriber.frame_seconds)
     return Listener(transcriber, endpointer, guess_every=arguments.guess_every)
 
 

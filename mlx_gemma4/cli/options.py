@@ -127,7 +127,9 @@ def moment(text: str) -> float:
 
 def add_speech(parser: argparse.ArgumentParser) -> None:
     """How speech is written down."""
-    parser.add_argument("--language", default="English", help="language spoken (default: English)")
+    parser.add_argument(
+        "--language", default="English", help="language spoken, its English name or code (default: English)"
+    )
     parser.add_argument("--prompt", help="instruction to use instead of Google's transcription prompt")
     parser.add_argument("--terms", metavar="A,B,…", help="names and words that may come up, told to the model")
     parser.add_argument(
@@ -181,7 +183,7 @@ def raw_format(arguments: argparse.Namespace) -> RawFormat | None:
 
 def add_translation(parser: argparse.ArgumentParser) -> None:
     """What to do with speech beyond writing it down."""
-    parser.add_argument("--translate-to", metavar="LANGUAGE", help="translate as well")
+    parser.add_argument("--translate-to", metavar="LANGUAGE", help="translate as well; a name or a code")
 
 
 def speech_instruction(arguments: argparse.Namespace) -> str:

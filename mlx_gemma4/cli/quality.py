@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, dtype="float32")
     parser.add_argument("--text", metavar="FILE", help=TEXT)
     parser.add_argument("--audio", metavar="MANIFEST", help=AUDIO)
-    parser.add_argument("--language", default="English", help="language spoken (default: English)")
+    parser.add_argument(
+        "--language", default="English", help="language spoken, its English name or code (default: English)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N chunks of text and N recordings")
     parser.add_argument(
         "--no-wer",
@@ -44,11 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.evaluate import check_extra, check_files, read_manifest
+    from mlx_gemma4.languages import language_name
 
     # all that can be wrong is told before a model is read
     text = None if arguments.text is None else read_text(Path(arguments.text))
     recordings = None if arguments.audio is None else read_manifest(arguments.audio)[: arguments.limit]
     check_files(recordings or [])
+    language = language_name(arguments.language)
     if not arguments.no_wer:
         check_extra()
     report = report_file(arguments)
@@ -63,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         model,
         text=text,
         recordings=recordings,
-        language=arguments.language,
+        language=language,
         limit=arguments.limit,
         dtype=DTYPES[arguments.dtype],
         hear=not arguments.no_wer,

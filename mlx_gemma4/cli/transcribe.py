@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if arguments.output_dir is not None and twice:
         raise ValueError(f"Expected files of different names for one --output-dir, got two called {twice[0]!r}")
+    instruction, settings = speech_instruction(arguments), endpointing(arguments)
     from mlx_gemma4.audio import load_audio
 
     # all are read before the model is: a missing file costs no wait, and no half of the work
@@ -59,8 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.subtitles import write
     from mlx_gemma4.transcribe import Transcriber
 
-    transcriber = Transcriber(model, processor, text=speech_instruction(arguments), max_segment=arguments.max_segment)
-    settings = endpointing(arguments)
+    transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
     for path, samples in zip(arguments.files, recordings, strict=True):
         segments = transcribe(samples, transcriber, settings)
         warn_incomplete(segments, path)
