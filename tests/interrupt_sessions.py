@@ -168,7 +168,7 @@ def read_truth() -> Truth:
     """The recording and its texts, from runs to the end."""
     command = [sys.executable, "-m", "mlx_gemma4"]
     listened = subprocess.run(
-        [*command, "listen", "--input", str(RECORDING), "--fast", *MODEL, "--format", "json"],
+        [*command, "listen", "--input", str(RECORDING), "--fast", *MODEL, "--format", "jsonl"],
         capture_output=True, text=True, check=True, cwd=ROOT,
     )  # fmt: skip
     events = [json.loads(line) for line in listened.stdout.splitlines()]

@@ -105,11 +105,11 @@ def test_listening_to_a_file_writes_its_utterances(capsys: pytest.CaptureFixture
 def test_listening_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Into files, with the sound kept beside them."""
     common = ["listen", "--input", DIALOGUE, "--fast", *DEMO]
-    for layout in ("json", "srt", "vtt"):
+    for layout in ("jsonl", "srt", "vtt"):
         path, wav = tmp_path / f"out.{layout}", tmp_path / f"{layout}.wav"
         assert main([*common, "--format", layout, "--output", str(path), "--save-audio", str(wav)]) == 0
     assert capsys.readouterr().out == ""
-    events = [json.loads(line) for line in (tmp_path / "out.json").read_text().splitlines()]
+    events = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [event["text"] for event in events if event["event"] == "final"] == utterances("dialogue.wav")
     told = [each for each in zip(spans("dialogue.wav"), utterances("dialogue.wav"), strict=True) if each[1]]
     srt, vtt = (

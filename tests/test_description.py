@@ -160,10 +160,10 @@ def test_describe_writes_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_describe_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str], texts: tuple[str, str]) -> None:
     """Into files; nothing on stdout."""
     path, (first, second) = two_scenes(tmp_path), texts
-    for layout in ("json", "srt", "vtt"):
+    for layout in ("jsonl", "srt", "vtt"):
         assert main(command(path, "--format", layout, "--output", str(tmp_path / f"a.{layout}"))) == 0
     assert capsys.readouterr().out == ""
-    assert [json.loads(line) for line in (tmp_path / "a.json").read_text().splitlines()] == [
+    assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [
         {"start": 0.0, "end": 3.0, "text": first, "tokens": 3, "complete": False},
         {"start": 3.0, "end": 5.0, "text": second, "tokens": 3, "complete": False},
     ]

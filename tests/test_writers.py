@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from dataclasses import asdict
 
 import pytest
 from rich.console import Console
@@ -12,6 +14,7 @@ from mlx_gemma4.live.events import Committed, Event, Final, Lost, Partial, Silen
 from mlx_gemma4.live.listener import Work
 from mlx_gemma4.live.stats import Delays
 from mlx_gemma4.live.writers import Writer
+from mlx_gemma4.transcribe import Segment
 
 
 def final(number: int, start: float, end: float, text: str, *, revised: int = 0, delay: float = 0.05) -> Final:
@@ -34,6 +37,7 @@ def written(layout: str) -> str:
     writer = Writer(stream, layout)
     for event in EVENTS:
         writer.write(event)
+    writer.finish()
     return stream.getvalue()
 
 
@@ -50,8 +54,20 @@ def test_subtitles_are_numbered_without_the_empty_ones() -> None:
     )
 
 
-def test_json_has_all_but_guesses() -> None:
-    lines = written("json").splitlines()
+def test_json_is_a_document() -> None:
+    """As transcribe writes it; nothing before the end."""
+    segments = json.loads(written("json"))["segments"]
+    assert [(each["start"], each["end"], each["text"]) for each in segments] == [
+        (1.0, 2.5, "go forward"),
+        (4.0, 5.25, "1 < 2"),
+    ]
+    assert segments[0] == asdict(Segment(1.0, 2.5, "go forward", 4, 2, True))
+    Writer(stream := io.StringIO(), "json").write(EVENTS[3])
+    assert stream.getvalue() == ""
+
+
+def test_json_lines_have_all_but_guesses() -> None:
+    lines = written("jsonl").splitlines()
     assert lines[:2] == [
         '{"event": "silence", "start": 0.0, "end": 1.0}',
         '{"event": "committed", "utterance": 0, "end": 2.0, "text": "go"}',
@@ -61,7 +77,7 @@ def test_json_has_all_but_guesses() -> None:
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(ValueError, match="Expected a format of txt, json, srt, vtt, got 'doc'"):
+    with pytest.raises(ValueError, match="Expected a format of txt, json, srt, vtt, jsonl, got 'doc'"):
         Writer(io.StringIO(), "doc")
 
 

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--image-tokens", type=int, help="budget of each frame: 70, 140, 280, 560 or 1120")
     parser.add_argument("--max-tokens", "-m", type=int, default=256, help="length of each answer (default: 256)")
-    parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
+    parser.add_argument("--format", choices=("txt", "jsonl", "srt", "vtt"), default="txt", help="default: txt")
     parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
     add_overwrite(parser)
     add_selection(parser, fps=1.0).add_argument(
@@ -98,13 +98,13 @@ def writer(stream: TextIO, layout: str) -> Callable[[Description], None]:
     from mlx_gemma4.video import timestamp
 
     def line(each: Description) -> None:
-        if layout == "json":
+        if layout == "jsonl":
             print(json.dumps(asdict(each), ensure_ascii=False), file=stream, flush=True)
         elif each.text:
             times = f"{timestamp(each.start)}–{timestamp(each.end)}"
             print(times, *each.text.split(), file=stream, flush=True)
 
-    if layout in ("txt", "json"):
+    if layout in ("txt", "jsonl"):
         return line
     cues = CueWriter(stream, layout)
     return lambda each: cues.write(each.start, each.end, each.text)

@@ -49,7 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guess-every", type=float, default=0.5, metavar="SECONDS", help="speech between two guesses (default: 0.5)"
     )
-    parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
+    parser.add_argument(
+        "--format",
+        choices=("txt", "json", "jsonl", "srt", "vtt"),
+        default="txt",
+        help="json: one document at the end; jsonl: a line for each event when it happens (default: txt)",
+    )
     parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
     parser.add_argument("--save-audio", metavar="FILE", help="keep what was heard, as a 16 kHz WAV")
     add_overwrite(parser)
@@ -130,15 +135,19 @@ def show(
     def last_words() -> None:
         for event in listener.abandon():
             writer.write(event)
+        writer.finish()
 
     with Session(source.stop, last_words) as session, display(stream, arguments) as draw:
-        for event in session.events(listen(source, listener, hear=session.uncut(hear))):
-            if draw is None or not to_stdout:
-                writer.write(event)
-            if draw is not None:
-                draw(event, listener)
-            delays.add(event)
-            tell(event, shown=draw is not None)
+        try:
+            for event in session.events(listen(source, listener, hear=session.uncut(hear))):
+                if draw is None or not to_stdout:
+                    writer.write(event)
+                if draw is not None:
+                    draw(event, listener)
+                delays.add(event)
+                tell(event, shown=draw is not None)
+        finally:
+            writer.finish()
     if arguments.stats:
         note(delays.report(listener.work))
     return session
