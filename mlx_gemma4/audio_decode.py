@@ -231,7 +231,7 @@ class _Decoder:
         import av
 
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._packets():
                 for frame in self._decoded(packet):
                     check_layout(frame.sample_rate, frame.layout.nb_channels, self._source.name, self._channel)
                     piece = Piece(samples_of(frame), frame.sample_rate)
@@ -242,6 +242,17 @@ class _Decoder:
             raise self._damaged(error.strerror) from error
         finally:
             self._container.close()
+
+    def _packets(self) -> Iterator[av.Packet]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except IndexError as error:  # of PyAV, which counts the tracks when a file is opened
+                raise self._damaged("another track begins here") from error
+            if packet is None:
+                return
+            yield packet
 
     def _decoded(self, packet: av.Packet) -> list[av.AudioFrame]:
         import av

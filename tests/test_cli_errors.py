@@ -81,6 +81,32 @@ def test_text_as_a_recording(tmp_path: Path, refused: Refused) -> None:
     assert refused("transcribe", path, "--model", "demo") == f"{path} is no recording: it looks like text"
 
 
+def test_options_of_raw_samples(tmp_path: Path, refused: Refused) -> None:
+    """They belong together, to a recording, and name what there is."""
+    path = tmp_path / "a.raw"
+    path.write_bytes(bytes(64_000))
+    assert refused("listen", "--input", path, "--raw-rate", "8000", "--model", "demo") == (
+        "--raw-rate and --raw-channels need --raw and an encoding, for example --raw s16le"
+    )
+    assert refused("listen", "--raw", "s16le", "--model", "demo") == (
+        "--raw s16le is for a recording: name one with --input, or - for stdin"
+    )
+    assert refused("transcribe", path, "--raw", "s17", "--model", "demo").endswith(", got 's17'")
+    assert refused("transcribe", path, "--model", "demo").startswith(
+        f"{path} begins with zeros: raw samples need --raw"
+    )
+    expected = f"{path} has 1 channel: there is no channel 2"
+    assert refused("transcribe", path, "--raw", "s16le", "--channel", "right", "--model", "demo") == expected
+
+
+@pytest.mark.parametrize("name", ["0", "-1", "middle", "1.5", ""])
+def test_channel_of_no_such_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What there is is named."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["transcribe", SPEECH, "--channel", name])
+    assert f"expected a number from 1 on, left, right or mix, got {name!r}" in capsys.readouterr().err
+
+
 def test_recording_without_samples(tmp_path: Path, refused: Refused) -> None:
     """A header alone."""
     path = speech_file(tmp_path / "zero.wav", np.zeros(0))

@@ -116,6 +116,45 @@ def test_the_camera_may_end_after_the_lines() -> None:
         assert inbox.take(wait=True) is None
 
 
+def test_sound_that_can_wait_is_read_when_there_is_room() -> None:
+    """A pipe or a file faster than the model is not held in memory; nothing of it is lost."""
+
+    class Endless(Sounds):
+        can_wait = True
+        read_blocks = 0
+
+        def read(self) -> np.ndarray | None:
+            self.read_blocks += self.read_blocks < 200
+            return np.ones(16_000, np.float32) if self.read_blocks < 200 else None
+
+    source = Endless()
+    heard = 0
+    with Inbox(source) as inbox:
+        while (batch := inbox.take(wait=True)) is not None:
+            heard += sum(map(len, batch.sound))
+            assert sum(map(len, batch.sound)) <= 30 * 16_000
+    assert heard == 199 * 16_000
+
+
+def test_stop_frees_a_pump_that_waits_for_room() -> None:
+    """The session ends at once, with all that was heard."""
+
+    class Endless(Sounds):
+        can_wait = True
+
+        def read(self) -> np.ndarray | None:
+            return np.ones(16_000, np.float32) if self._blocks is not None else None
+
+        def stop(self) -> None:
+            self._blocks = None
+
+    with Inbox(Endless()) as inbox:
+        batch = inbox.take(wait=True)
+        inbox.stop()
+        while batch is not None:
+            batch = inbox.take(wait=True)
+
+
 def test_what_a_source_raises_is_raised_here() -> None:
     with Inbox(Sounds(error=ValueError("unplugged"))) as inbox, pytest.raises(ValueError, match=r"^unplugged$"):
         inbox.take(wait=True)

@@ -160,6 +160,23 @@ def test_hands_over_what_was_heard(device: FakeSoundDevice) -> None:
     assert microphone.lost_seconds == 0
 
 
+def test_channel_of_a_device(device: FakeSoundDevice) -> None:
+    """An interface with its microphone in the second socket: as many channels as needed are opened, one is heard."""
+    with Microphone("USB", channel=2) as microphone:
+        [stream] = device.streams
+        assert stream.options["channels"] == 2
+        stream._callback(np.array([[0.25, 0.5]] * BLOCK, np.float32), BLOCK, None, None)
+        microphone.stop()
+        assert np.array_equal(microphone.read(), np.full(BLOCK, 0.5, np.float32))
+
+
+def test_channel_that_a_device_lacks(device: FakeSoundDevice) -> None:
+    """The message says how many were asked for."""
+    device.open_errors[1] = device.open_errors[2] = PortAudioError("Invalid number of channels [PaErrorCode -9998]")
+    with pytest.raises(ValueError, match="a microphone called 'USB' with 3 channels"), Microphone("USB", channel=3):
+        pass
+
+
 def test_stopped_ends_though_it_goes_on_hearing(device: FakeSoundDevice) -> None:
     """A device delivers until it is closed: a reader slower than it must still come to the end."""
     device.at_start = (0.5,)
