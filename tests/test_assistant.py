@@ -380,14 +380,14 @@ def test_long_results_are_cut_to_what_the_context_has_left(
 ) -> None:
     """Nothing fails, the context is not passed, and an answer behind one can still be taken back."""
     scripted(monkeypatch, *[[("tool_call", CALL)], [("text", "Done."), ("text", "Really.")]] * 2)
-    engine = assistant(released, tools=[LIGHTS], context=1500, keep_interrupted=False)
+    engine = assistant(released, tools=[LIGHTS], context=900, keep_interrupted=False)
     for interrupted in (False, True):
         engine.ask("Lights on!")
         question = engine.dialogue.sequence
         answered(engine)
         engine.reply("on " * 100_000)
         assert engine.step() == [Said("Done.")]
-        assert engine.dialogue.session.position <= 1500
+        assert engine.dialogue.session.position <= 900
         if interrupted:
             assert fed(engine, SPEECH)[0].reason == "dropped"  # type: ignore[union-attr]
             assert_same(engine.dialogue.sequence[: len(question)], question)

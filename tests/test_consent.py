@@ -231,7 +231,7 @@ def test_no_result_ends_the_session(
     path.write_text(f'def lights(room: str):\n    "Lights."\n    return "{result}"')
     hostile = load_tools(path)
     scripted(monkeypatch, [CALL], [("text", "Done.")])
-    engine = assistant(released, tools=hostile.schemas)
+    engine = assistant(released, tools=hostile.schemas, context=900)
     talk = talking(engine, hostile)
     engine.ask("Lights on!")
     shown(talk, answered(engine))

@@ -34,6 +34,8 @@ CONTEXT = 8192
 SPARE = 64
 """Positions for markers and ends of turns, beside what is said, seen and answered."""
 
+LONG_TOKEN = 32
+"""Characters of a token, hardly ever more."""
 ROUNDS = 8
 """How often an answer goes on behind results of functions: a model may repeat a call forever."""
 
@@ -202,9 +204,10 @@ class Assistant:
 
     def _cut(self, result: str, calls: int) -> str:
         """A result that takes no more than its share of what the context has left; the answer needs some, too."""
-        tokens = self._processor.text(result).token_ids if result else ()
         most = max(SPARE, self.dialogue.left // (2 * calls))
-        if len(tokens) <= most:
+        begun = result[: LONG_TOKEN * most]
+        tokens = self._processor.text(begun).token_ids if begun else ()
+        if len(tokens) <= most and begun == result:
             return result
         return f"{self._processor.decode(tokens[:most])} [cut: the context is full]"
 
