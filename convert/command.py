@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         check_token(arguments.upload_repo)
 
+    from .files import left_out_text
     from .making import make
     from .prepare import prepare
     from .unfinished import check_target
@@ -103,12 +104,15 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print(described(job))
         return
+    left_out = left_out_text(job.source.folder)
+    if left_out is not None:
+        note(left_out)
     record = make(job, target, overwrite=arguments.overwrite, verify=arguments.verify, note=note)
     print(summary(record, target))
     if arguments.upload_repo is not None:
         from .publish import upload
 
-        print(upload(target, arguments.upload_repo, private=arguments.private))
+        print(upload(target, arguments.upload_repo, private=arguments.private, note=note))
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> str | Recipe:
@@ -145,6 +149,7 @@ def chosen_recipe(arguments: argparse.Namespace) -> str | Recipe:
 
 def described(job: Job) -> str:
     """What a conversion would make."""
+    from .files import copies_text
     from .record import size_text
 
     plan = job.plan
@@ -152,6 +157,7 @@ def described(job: Job) -> str:
         f"{job.name} to {plan.recipe.name}: {plan.recipe.description}",
         f"{size_text(plan.nbytes)} in {len(plan.shards())} file(s), {plan.bits_per_weight:.2f} bits per weight",
         *(f"{count:6d} modules: {form}" for form, count in plan.modules.items()),
+        copies_text(job.source.folder),
     ]
     return "\n".join(lines)
 

@@ -16,6 +16,9 @@ from mlx_gemma4.weight_files import INDEX
 
 from .plan import Step
 
+MOST_NAMES = 8
+"""That are listed of the files that are left out."""
+
 
 def write_config(
     folder: Path, raw: Mapping[str, Any], config: Config | None, quantization: Mapping[str, Any] | None
@@ -53,7 +56,21 @@ def copied_files(source: Path) -> list[Path]:
         ValueError: One of them must not be read, such as a link out of the folder.
     """
     templates = sorted((source / ADDITIONAL).glob("[!.]*.jinja"))
-    return [path for path in (*(source / name for name in SMALL_FILES), *templates) if has_file(path)]
+    return [path for path in (*(source / name for name in SMALL_FILES), *templates) if has_file(path, source)]
+
+
+def copies_text(source: Path) -> str:
+    """The files that are copied."""
+    names = [path.relative_to(source).as_posix() for path in copied_files(source)]
+    return f"Copied as they are: {', '.join(names) or 'no files'}"
+
+
+def left_out_text(source: Path) -> str | None:
+    """The files that lie there and are not copied; None where there are none."""
+    known = {"config.json", "conversion.json", "README.md", INDEX, ADDITIONAL, *SMALL_FILES}
+    names = sorted(path.name for path in source.iterdir() if path.name not in known and path.suffix != ".safetensors")
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"Not part of a checkpoint, left out: {', '.join(map(repr, names[:MOST_NAMES]))}{more}" if names else None
 
 
 def copy_files(source: Path, folder: Path) -> None:

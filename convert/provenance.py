@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mlx_gemma4 import __version__
-from mlx_gemma4.checkpoint_file import has_file
+from mlx_gemma4.checkpoint_file import has_file, read_bytes
 
 from .prepare import Job, Note
 from .record import NAME, Record
+
+MOST_CARD = 2**20
+_FRONT = re.compile(r"---\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+"""The metadata of a model card."""
+_LICENSE = re.compile(r"^license:[ \t]*[\"']?([\w.+-]{1,100})[\"']?[ \t]*\r?$", re.MULTILINE)
 
 
 def make_record(job: Job, note: Note) -> Record:
@@ -47,13 +53,14 @@ def _earlier(folder: Path, note: Note) -> Record | None:
 
 def _license(repo: str | None, folder: Path) -> str | None:
     """The licence that a card names; None where it names none or cannot be had."""
-    from huggingface_hub import hf_hub_download, metadata_load
+    from huggingface_hub import hf_hub_download
 
-    path = folder / "README.md"
     try:
-        if repo is not None:
-            path = Path(hf_hub_download(repo, "README.md"))
-        told = (metadata_load(path) or {}) if path.is_file() else {}
-    except Exception:  # no network, no card, no YAML in it: the weights are written, and must not be lost for a line
+        path = Path(hf_hub_download(repo, "README.md")) if repo is not None else folder / "README.md"
+        text = read_bytes(path, MOST_CARD).decode("utf-8") if has_file(path) else ""
+    except Exception:  # no network, no card, no text in it: the weights are written, and must not be lost for a line
         return None
-    return str(told["license"]) if told.get("license") else None
+    # one line is looked for: a whole YAML document may be made to take forever
+    front = _FRONT.match(text)
+    found = _LICENSE.search(front[1]) if front else None
+    return found[1] if found else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,7 +18,7 @@ from .card import NAME as CARD
 from .card import write_card
 from .files import copied_files
 from .record import NAME as RECORD
-from .record import Record, record_file
+from .record import Record, record_file, size_text
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -29,12 +29,13 @@ _REPO = re.compile(r"(?!.*(--|\.\.))\w[\w.-]*/\w[\w.-]*(?<![.-])", re.ASCII)
 LOGIN = "run `hf auth login`, or set HF_TOKEN"
 
 
-def upload(folder: Path, repo: str, *, private: bool = False) -> str:
+def upload(folder: Path, repo: str, *, private: bool = False, note: Callable[[str], None] = print) -> str:
     """Write the folder's card and send the checkpoint, with what the Hub does not hold of it; the commit's URL.
 
     Args:
         repo: ``owner/name``; made if there is none.
         private: Make it a private one.
+        note: Told which files will be sent, before any is.
 
     Raises:
         ValueError: The folder is no complete conversion, the token may not write to the repo, or the connection is
@@ -42,9 +43,16 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
     """
     check_folder(folder)
     check_token(repo)
-    there = _made(repo, private)
     write_card(folder, repo)
+    note(sent_text(folder, repo))
+    there = _made(repo, private)
     return _send(folder, repo, there, private)
+
+
+def sent_text(folder: Path, repo: str) -> str:
+    """The files that an upload sends, with their sizes."""
+    sizes = ((name, (folder / name).stat().st_size) for name in _names(folder))
+    return "\n".join([f"Files for {repo}:", *(f"{size_text(size):>10}  {name}" for name, size in sizes)])
 
 
 def _made(repo: str, private: bool) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from mlx_gemma4.checkpoint_file import has_file
-from mlx_gemma4.json_file import read_json, typed
+from mlx_gemma4.json_file import read_json, real, shown, table, text, whole
 
 from .identity import weights_hash
 
@@ -17,6 +17,10 @@ WEIGHTS = "weights_sha256"
 """What binds a record to its weights (``weights_hash``): a copied or forgotten one tells of others."""
 DRAFTER = "gemma4_unified_assistant"
 """The drafter's model type."""
+MOST_LINE = 300
+_LINES = ("source", "model_type", "recipe", "description", "version")
+_LOSSES = ("tokens", "kl", "top1", "perplexity", "reference_perplexity", "wer", "reference_wer")
+"""What is measured; the last two only where sound was heard."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,46 @@ class Record:
         raw = read_json(path)
         if raw.get(WEIGHTS) != weights_hash(folder):
             raise ValueError(f"{path} does not describe the weights beside it: convert them, or remove the file")
-        with typed(path):
-            return cls(**{field.name: raw[field.name] for field in fields(cls)})
+        missing = [field.name for field in fields(cls) if field.name not in raw]
+        if missing:
+            raise ValueError(f"{path} lacks {', '.join(missing)}: another version wrote it; convert the weights again")
+        return cls(
+            **{name: _line(raw[name], f"{name!r} in {path}") for name in _LINES},
+            base_model=_optional_line(raw["base_model"], f"'base_model' in {path}"),
+            license=_optional_line(raw["license"], f"'license' in {path}"),
+            parameters=whole(raw["parameters"], f"'parameters' in {path}", most=10**15),
+            size_bytes=whole(raw["size_bytes"], f"'size_bytes' in {path}", most=10**18),
+            modules={
+                _line(name, f"a key of 'modules' in {path}"): whole(count, f"'modules' in {path}", least=0)
+                for name, count in table(raw["modules"], f"'modules' in {path}").items()
+            },
+            loss=None if raw["loss"] is None else _loss(raw["loss"], f"'loss' in {path}"),
+        )
 
     def write(self, folder: Path) -> None:
         """Write the record of the weights in a folder."""
         text = json.dumps({**asdict(self), WEIGHTS: weights_hash(folder)}, ensure_ascii=False, indent=2)
         (folder / NAME).write_text(f"{text}\n", encoding="utf-8")
+
+
+def _line(value: object, name: str) -> str:
+    """A line of text, as it will stand in a model card."""
+    line = text(value, name)
+    if len(line) > MOST_LINE or not line.isprintable():
+        raise ValueError(f"Expected one line of at most {MOST_LINE} characters for {name}, got {shown(line)}")
+    return line
+
+
+def _optional_line(value: object, name: str) -> str | None:
+    return None if value is None else _line(value, name)
+
+
+def _loss(value: object, name: str) -> dict[str, float]:
+    loss = {key: real(number, f"{key!r} of {name}") for key, number in table(value, name).items() if key in _LOSSES}
+    wanted = {*_LOSSES[:5], *(_LOSSES[5:] if "wer" in loss else ())}
+    if wanted - loss.keys():
+        raise ValueError(f"Expected {', '.join(sorted(wanted - loss.keys()))} in {name}, found none")
+    return loss
 
 
 def record_file(folder: Path) -> Path:

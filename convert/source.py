@@ -129,7 +129,7 @@ def _stored(entries: Mapping[str, Entry], raw: Mapping[str, Any], path: Path) ->
 
 def _quantized(name: str, entries: Mapping[str, Entry], setting: Setting, computed: mx.Dtype) -> Quantized:
     module, packed = name.removesuffix(".weight"), entries[name]
-    rows, words = packed.shape
+    rows, words = _matrix(packed)
     groups = (rows, words * 32 // setting.bits // setting.group_size)
     parts = []
     for part in ("scales", "biases") if setting.mode == "affine" else ("scales",):
@@ -142,6 +142,12 @@ def _quantized(name: str, entries: Mapping[str, Entry], setting: Setting, comput
         parts.append(entry)
     scales = parts[0].dtype
     return Quantized(name, (packed, *parts), setting, scales if scales in _FLOATING else computed)
+
+
+def _matrix(entry: Entry) -> tuple[int, int]:
+    if len(entry.shape) != 2:
+        raise ValueError(f"Expected a matrix for {entry.name} in {entry.path}, got {list(entry.shape)}")
+    return entry.shape[0], entry.shape[1]
 
 
 def _plain(name: str, entry: Entry) -> Plain:
@@ -184,7 +190,7 @@ def _compressed(entries: Mapping[str, Entry], group_size: int | None) -> tuple[T
         if parameter != "weight_packed":
             tensors.append(_plain(name, entry))
             continue
-        rows, columns = entry.shape[0], entry.shape[1] * 8
+        rows, columns = _matrix(entry)[0], _matrix(entry)[1] * 8
         size = group_size or next((size for size in (128, 64, 32) if columns % size == 0), 32)
         if columns % size:
             raise ValueError(f"Expected groups of {size} that divide the {columns} inputs of {entry.name}")

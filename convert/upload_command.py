@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -15,4 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from .publish import upload
 
-    print(upload(arguments.folder, arguments.repo, private=arguments.private))
+    print(upload(arguments.folder, arguments.repo, private=arguments.private, note=_note))
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -31,7 +31,7 @@ SMALL = (*SMALL_FILES, "config.json", RECORD, TEMPLATES)
 
 def demo_folder() -> Path:
     """The folder of the embedded demo: ``checkpoint/`` and ``media/``."""
-    return Path(__file__).parent / "demo"
+    return Path(__file__).resolve().parent / "demo"  # installers may make each file a link
 
 
 def default_model() -> str:

@@ -43,7 +43,7 @@ def load_model(folder: Path, *, dtype: mx.Dtype | None = None, lazy: bool = Fals
     try:
         model.load_weights(list(weights.items()), strict=True)
     except ValueError as error:
-        reason = " ".join(str(error).split())
+        reason = "".join(each if each.isprintable() else " " for each in " ".join(str(error).split()))
         raise ValueError(f"The tensors in {folder} do not fit its config.json: {reason[:300]}") from error
     stored = ((tensor.dtype, tensor.shape) for tensor in weights.values())
     model.set_dtype(compute_type(stored) if dtype is None else dtype)

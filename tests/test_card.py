@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,33 @@ def test_no_conversion(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected a folder that mlx_gemma4 convert made, found no conversion\.json"):
         write_card(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": 4}, "Expected a string for 'recipe' in {path}, got 4"),
+        ({"source": "a\n# b"}, "Expected one line of at most 300 characters for 'source' in {path}, got 'a"),
+        ({"license": ["mit"]}, "Expected a string for 'license' in {path}, got"),
+        ({"parameters": 0}, "for 'parameters' in {path}, got 0"),
+        ({"size_bytes": 1.5}, "for 'size_bytes' in {path}, got 1.5"),
+        ({"modules": {"4 bits": "2"}}, "for 'modules' in {path}, got '2'"),
+        ({"modules": [1]}, "Expected an object for 'modules' in {path}, got"),
+        ({"loss": True}, "Expected an object for 'loss' in {path}, got True"),
+        (
+            {"loss": {"kl": 1.0}},
+            "Expected perplexity, reference_perplexity, tokens, top1 in 'loss' in {path}, found none",
+        ),
+        ({"loss": {"kl": float("nan")}}, "for 'kl' of 'loss' in {path}, got nan"),
+    ],
+)
+def test_a_record_of_another_form(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    """Each value is of its type, and text is a line, before a card is made of it."""
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), {"w": mx.zeros(4)})
+    record = Record("tiny", None, "gemma4_unified", None, "4bit", "all at 4 bits", 100, 50, {"4 bits": 2}, "0.1.0")
+    record.write(tmp_path)
+    assert Record.read(tmp_path) == record
+    path = tmp_path / "conversion.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ValueError, match=message.format(path=path)):
+        Record.read(tmp_path)

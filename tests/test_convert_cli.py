@@ -252,6 +252,8 @@ def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         f"{DECODER:6} modules: 4 bits, group 64\n"
         "     3 modules: bfloat16\n"
         "     1 modules: 6 bits, group 64\n"
+        "Copied as they are: chat_template.jinja, generation_config.json, preprocessor_config.json, "
+        "processor_config.json, tokenizer.json, tokenizer_config.json\n"
     )
     assert main([*command, "--upload-repo", "owner/name"]) == 0
     assert capsys.readouterr() == (said, "")

@@ -64,7 +64,10 @@ def test_there_and_back(hub: Hub, tmp_path: Path, expected: dict[str, bytes]) ->
         f"{hub.address}/{REPO}/commit/{hub.repos[REPO].commit}",
         "0",
     ]
-    assert err == downloading(tmp_path / "cache")
+    told = downloading(tmp_path / "cache") + f"Files for {REPO}:\n"
+    assert err.startswith(told)
+    sizes = {line.split()[2] for line in err.removeprefix(told).splitlines()}
+    assert sizes == hub.repos[REPO].files.keys()
     assert not any("original.bin" in line for line in hub.asked)
 
     uploaded = hub.repos[REPO].files

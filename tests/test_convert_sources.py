@@ -37,6 +37,7 @@ from quantized_checkpoints import (
 from reference_cases import DATA, REFERENCE, reference_case
 
 from mlx_gemma4 import Processor, Session, load
+from mlx_gemma4.cli import main
 from mlx_gemma4.config import Config
 from mlx_gemma4.convert import blocks
 from mlx_gemma4.convert.card import write_card
@@ -562,6 +563,44 @@ def test_small_files_are_copied(tmp_path: Path) -> None:
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes(), name
     assert (tmp_path / "out" / "README.md").read_bytes() != b"{}"
     Processor.from_folder(tmp_path / "out")
+
+
+def test_what_is_not_part_of_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not copied, whatever its name ends in, and is named."""
+    source = shutil.copytree(RELEASED, tmp_path / "source")
+    others = ["secrets.json", ".env", "._config.json", "._tokenizer.json", "training_args.json", "notes.jinja"]
+    for name in others:
+        (source / name).write_text("secret")
+    (source / "link.json").symlink_to("/etc/passwd")
+    command = ["convert", "--hf-path", str(source), "--mlx-path", str(tmp_path / "out"), "-q"]
+    assert main(command) == 0
+    names = ", ".join(map(repr, sorted([*others, "link.json"])))
+    assert capsys.readouterr().err == f"Not part of a checkpoint, left out: {names}\n"
+    assert not {path.name for path in (tmp_path / "out").iterdir()} & {*others, "link.json"}
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja", "config.json", "model.safetensors"])
+def test_links_out_of_the_source(tmp_path: Path, name: str) -> None:
+    """A file of a checkpoint that is a link to elsewhere is not read, and so never copied."""
+    source = shutil.copytree(RELEASED, tmp_path / "source")
+    outside = (source / name).rename(tmp_path / name)
+    (source / name).symlink_to(outside)
+    message = f"{source / name} is a link to a file outside its folder; copy the file into the folder"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        convert(source, tmp_path / "out", recipe="4bit")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_packed_tensor_that_is_no_matrix(tmp_path: Path) -> None:
+    """It is named."""
+    source = shutil.copytree(FORMATS / "compressed-tensors", tmp_path / "source")
+    tensors = stored(source)
+    mx.eval(tensors)
+    (source / "expected.npz").unlink()
+    path = source / "model.safetensors"
+    path.unlink()
+    mx.save_safetensors(str(path), {**tensors, f"{PACKED}.weight_packed": mx.zeros((16,), mx.int32)})
+    refuse(source, f"Expected a matrix for {PACKED}.weight_packed in {path}, got [16]", recipe="qat")
 
 
 def test_links_become_files(tmp_path: Path) -> None:

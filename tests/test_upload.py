@@ -14,7 +14,7 @@ import pytest
 from hub_server import NOWHERE, TOKEN, Cut, Hub, Refusal, Repo, ask, contents, fetch, running
 
 from mlx_gemma4.convert.card import card
-from mlx_gemma4.convert.publish import check_folder, check_token
+from mlx_gemma4.convert.publish import check_folder, check_token, sent_text
 from mlx_gemma4.convert.record import Record
 
 REPO = "owner/tiny-4bit"
@@ -82,8 +82,9 @@ def broken_off(folder: Path, *options: str) -> str:
 
 def test_there_and_back(hub: Hub, folder: Path, send: Send, tmp_path: Path) -> None:
     """Every byte of the checkpoint arrives and comes back; leftovers and hidden files stay here."""
-    for name in ("notes.txt", ".hidden.json", "left-over.safetensors"):
+    for name in ("notes.txt", ".hidden.json", "left-over.safetensors", "secrets.json", ".env", "._config.json"):
         (folder / name).write_text("not for others")
+    (folder / "passwd.json").symlink_to("/etc/passwd")
     assert send() == f"{hub.address}/{REPO}/commit/{hub.repos[REPO].commit}"
     told = contents(folder)
     assert hub.repos[REPO].files == {name: told[name] for name in SENT}
@@ -93,6 +94,25 @@ def test_there_and_back(hub: Hub, folder: Path, send: Send, tmp_path: Path) -> N
     assert hub.received == {oid(folder / name): (folder / name).stat().st_size for name in SHARDS}
     back, _ = fetch(tmp_path / "cache", hub.address, REPO)
     assert contents(back) == {name: told[name] for name in SENT if name != "README.md"}
+
+
+def test_files_are_listed(folder: Path) -> None:
+    """With their sizes, and no others than those that will be sent."""
+    (folder / "secrets.json").write_text("not for others")
+    (folder / "README.md").write_text("card")
+    head, *lines = sent_text(folder, REPO).splitlines()
+    assert head == f"Files for {REPO}:"
+    assert {line.split()[2] for line in lines} == SENT
+    assert f"   0.16 MB  {SHARDS[0]}" in lines
+
+
+def test_a_link_is_not_sent(folder: Path) -> None:
+    """A tokenizer that is a link out of the folder: no list, no upload."""
+    (folder / "README.md").write_text("card")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to("/etc/passwd")
+    with pytest.raises(ValueError, match="is a link to a file outside its folder"):
+        sent_text(folder, REPO)
 
 
 def test_in_parts(hub: Hub, folder: Path, send: Send) -> None:
