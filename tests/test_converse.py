@@ -232,3 +232,15 @@ def test_an_interruption_ends_the_answer_where_it_is(demo: tuple[Model, Processo
     assert isinstance(last, Answered) and (last.text, last.reason) == (first.text, "interrupted")
     with pytest.raises(KeyboardInterrupt):
         next(events)
+
+
+def test_a_block_that_is_no_sound_spoils_no_other() -> None:
+    """What came before it is handed out, also from a buffer that is used again."""
+    buffer = SOUND[:FRAME].copy()
+    with Inbox(Sounds(buffer, np.full(FRAME, np.nan, np.float32))) as inbox:
+        batch = inbox.take(wait=True)
+        assert batch is not None
+        buffer[:] = 1.0
+        np.testing.assert_array_equal(np.concatenate(batch.sound), SOUND[:FRAME])
+        with pytest.raises(ValueError, match="finite samples in what was heard"):
+            inbox.take(wait=True)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlx_gemma4.audio import SAMPLE_RATE
+from mlx_gemma4.audio import SAMPLE_RATE, check_samples
 from mlx_gemma4.live.camera import Shot
 from mlx_gemma4.live.sources import WAITING_SECONDS, Source
 
@@ -138,6 +138,8 @@ class Inbox:
                 self._condition.notify_all()
 
     def _hear(self, block: np.ndarray) -> None:
+        # checked here, so that it spoils no other block; copied, since a source may use its buffer again
+        block = check_samples(block, "what was heard").copy()
         if self._sound is not None and self._sound.can_wait:
             self._condition.wait_for(lambda: self._stopped or self._seconds_waiting() < WAITING_SECONDS)
         self._batch.sound.append(block)
