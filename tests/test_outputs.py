@@ -197,3 +197,14 @@ def film(folder: Path) -> Path:
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=500)
     return path
+
+
+def test_transcripts_are_not_replaced(tmp_path: Path, refused: Refused) -> None:
+    """Told before the model is looked for; a folder that was not there is not left empty."""
+    old = tmp_path / "hibari-03.txt"
+    old.write_text("old")
+    command = ["transcribe", SPEECH, "--model", "nowhere", "--output-dir"]
+    message = f"--output-dir: {old} exists; name another file, or replace it with --overwrite"
+    assert refused(*command, tmp_path) == message
+    assert "nowhere" in refused(*command, tmp_path, "--overwrite") and old.read_text() == "old"
+    assert "nowhere" in refused(*command, tmp_path / "new") and not (tmp_path / "new").exists()

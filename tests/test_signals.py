@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from reference_cases import media_file
 
-from mlx_gemma4.cli import signals
+from mlx_gemma4.cli import main, signals
 from mlx_gemma4.cli.signals import Interrupted, Session, Terminated, owner
+from mlx_gemma4.transcribe import Segment
 
 
 def told(session: Session, number: int | None, at: int, log: list[str]) -> Generator[str, None, None]:
@@ -126,3 +130,22 @@ def test_handlers_are_given_back() -> None:
 def test_an_interruption_without_a_signal_is_not_swallowed() -> None:
     with pytest.raises(Interrupted), Session():
         raise Interrupted
+
+
+def test_an_interrupted_transcription_writes_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text of the segments that are done, in a whole document; the exit code says that some are missing."""
+
+    def segments(*arguments: Any) -> Generator[Segment, None, None]:
+        yield Segment(0.0, 1.0, "first", 2, 1, True)
+        signal.raise_signal(signal.SIGTERM)
+        yield Segment(1.0, 2.0, "never", 2, 1, True)
+
+    monkeypatch.setattr("mlx_gemma4.live.segments.transcribe", segments)
+    recording = str(media_file("hibari-03.wav"))
+    command = ["transcribe", recording, "--model", "demo", "--format", "json", "--output-dir", str(tmp_path)]
+    assert main(command) == 143
+    document = json.loads((tmp_path / "hibari-03.json").read_text())
+    assert [each["text"] for each in document["segments"]] == ["first"]
+    assert "Traceback" not in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,15 @@ from mlx_gemma4.cli.options import (
     raw_format,
     speech_instruction,
 )
+from mlx_gemma4.cli.outputs import add_overwrite, check_output, output_file, output_folder
+from mlx_gemma4.cli.signals import Session
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
-    from mlx_gemma4.transcribe import Segment
+    import numpy as np
+
+    from mlx_gemma4.live.endpoint import Endpointing
+    from mlx_gemma4.transcribe import Segment, Transcriber
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sound(parser)
     parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
     parser.add_argument("--output-dir", metavar="DIR", help="write FILE's text to DIR instead of stdout")
+    add_overwrite(parser)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
     if len(arguments.files) > 1 and arguments.format != "txt" and arguments.output_dir is None:
         raise ValueError(
             f"Expected one file for {arguments.format} on stdout, got {len(arguments.files)}; name an --output-dir"
@@ -51,26 +58,63 @@ def run(arguments: argparse.Namespace) -> None:
     # all are read before the model is: a missing file costs no wait, and no half of the work
     raw = raw_format(arguments)
     recordings = [load_audio(path, channel=channel(arguments), raw=raw) for path in arguments.files]
-    folder = None if arguments.output_dir is None else Path(arguments.output_dir)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    targets = check_targets(arguments)
     model, processor = load_model(arguments)
 
-    from mlx_gemma4.live.segments import transcribe
-    from mlx_gemma4.subtitles import write
     from mlx_gemma4.transcribe import Transcriber
 
     transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
-    for path, samples in zip(arguments.files, recordings, strict=True):
-        segments = transcribe(samples, transcriber, settings)
-        warn_incomplete(segments, path)
-        text = write(segments, arguments.format)
-        if folder is None:
-            show(text, end="")
-        else:
-            target = folder / f"{Path(path).stem}.{arguments.format}"
-            target.write_text(text, encoding="utf-8")
-            note(f"{path} → {target}")
+    with Session(patience=0.0) as session:
+        for path, samples, target in zip(arguments.files, recordings, targets, strict=True):
+            segments = session.events(transcribed(samples, transcriber, settings))
+            write_segments(segments, arguments, path, target)
+    return session.code
+
+
+def check_targets(arguments: argparse.Namespace) -> list[Path | None]:
+    """The file for each recording's text; None is stdout. What is wrong with one is said before the model is loaded."""
+    if arguments.output_dir is None:
+        return [None] * len(arguments.files)
+    with output_folder(arguments.output_dir, "--output-dir") as folder:
+        targets = [folder / f"{Path(path).stem}.{arguments.format}" for path in arguments.files]
+        for target in targets:
+            check_output(target, "--output-dir", overwrite=arguments.overwrite, inputs=arguments.files)
+    return [*targets]
+
+
+def transcribed(samples: np.ndarray, transcriber: Transcriber, settings: Endpointing) -> Generator[Segment, None, None]:
+    """The segments of a recording."""
+    from mlx_gemma4.live.segments import transcribe
+
+    yield from transcribe(samples, transcriber, settings)
+
+
+def write_segments(segments: Iterator[Segment], arguments: argparse.Namespace, path: str, target: Path | None) -> None:
+    """Write a recording's text; where a signal or an error cuts it, what there is of it."""
+    found: list[Segment] = []
+    try:
+        for segment in segments:
+            found.append(segment)
+    except BaseException:
+        if found:
+            write_text(found, arguments, target)
+        raise
+    warn_incomplete(found, path)
+    write_text(found, arguments, target)
+    if target is not None:
+        note(f"{path} → {target}")
+
+
+def write_text(segments: list[Segment], arguments: argparse.Namespace, target: Path | None) -> None:
+    from mlx_gemma4.subtitles import write
+
+    text = write(segments, arguments.format)
+    if target is None:
+        show(text, end="")
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with output_file(target, "--output-dir", overwrite=arguments.overwrite) as file:
+        file.append(text.encode())
 
 
 def warn_incomplete(segments: list[Segment], name: str) -> None:
