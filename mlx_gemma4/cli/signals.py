@@ -96,8 +96,8 @@ class Session:
     Args:
         stop: Ends the sources. Called from a signal handler.
         last_words: Writes what is known of the sound that was not worked off. Called from the watching thread when the
-            main thread does not come back from computing or waiting.
-        patience: Seconds in which sound that was heard is worked off.
+            main thread does not come back from computing or waiting. May be replaced as the session goes on.
+        patience: Seconds in which sound that was heard is worked off; 0 where nothing is heard live.
 
     Attributes:
         number: The first signal that came, None until then.
@@ -113,7 +113,7 @@ class Session:
     ) -> None:
         self.number: int | None = None
         self.hurried = False
-        self._stop, self._last_words, self._patience = stop, last_words, patience
+        self._stop, self.last_words, self._patience = stop, last_words, patience
         self._waits = False
         self._raised = False
         self._pen = threading.Lock()
@@ -133,7 +133,7 @@ class Session:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._alarm)
         _owner.policy = self._before if self.number is None else self
-        self._last_words, self._waits = (lambda: None), False
+        self.last_words, self._waits = (lambda: None), False
         if self._pen.locked():
             self._pen.release()
         return isinstance(value, Interrupted) and self.hurried
@@ -209,11 +209,11 @@ class Session:
             raise Interrupted
 
     def last_resort(self, number: int, over: threading.Event) -> None:
-        if over.wait(self._patience + LAST):
+        if over.wait((self._patience or PATIENCE) + LAST):
             return
         self._pen.acquire()  # from the main thread, which computes or waits; it never gets it back
         try:
-            self._last_words()
+            self.last_words()
         finally:
             _leave(number)
 

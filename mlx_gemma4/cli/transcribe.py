@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,8 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
     with Session(patience=0.0) as session:
         for path, samples, target in zip(arguments.files, recordings, targets, strict=True):
-            segments = session.events(transcribed(samples, transcriber, settings))
-            write_segments(segments, arguments, path, target)
+            write_segments(session, transcribed(samples, transcriber, settings), arguments, path, target)
     return session.code
 
 
@@ -89,15 +88,26 @@ def transcribed(samples: np.ndarray, transcriber: Transcriber, settings: Endpoin
     yield from transcribe(samples, transcriber, settings)
 
 
-def write_segments(segments: Iterator[Segment], arguments: argparse.Namespace, path: str, target: Path | None) -> None:
+def write_segments(
+    session: Session,
+    segments: Generator[Segment, None, None],
+    arguments: argparse.Namespace,
+    path: str,
+    target: Path | None,
+) -> None:
     """Write a recording's text; where a signal or an error cuts it, what there is of it."""
     found: list[Segment] = []
-    try:
-        for segment in segments:
-            found.append(segment)
-    except BaseException:
+
+    def write_found() -> None:
         if found:
             write_text(found, arguments, target)
+
+    session.last_words = write_found
+    try:
+        for segment in session.events(segments):
+            found.append(segment)
+    except BaseException:
+        write_found()
         raise
     warn_incomplete(found, path)
     write_text(found, arguments, target)
