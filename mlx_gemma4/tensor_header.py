@@ -13,7 +13,7 @@ from mlx_gemma4.json_file import array, parse_object, shown, table, whole
 
 MOST_HEADER = 16 * 2**20
 """Bytes of a header. The 12B's has 0.1 MB; a parsed one takes ten times its size in memory."""
-MOST_DIMENSIONS = 8
+MOST_DIMENSIONS, MOST_NAME = 8, 256
 
 BITS: Mapping[str, int] = {
     **dict.fromkeys(("F4",), 4),
@@ -75,6 +75,9 @@ def _tensors(data: bytes, path: Path) -> dict[str, StoredTensor]:
     """The entries of a header, their offsets counted from its end."""
     header = parse_object(data, path)
     table(header.pop("__metadata__", None) or {}, "__metadata__")  # MLX writes null
+    for name in header:
+        if len(name) > MOST_NAME or not name.isprintable():
+            raise ValueError(f"Expected names of one line, of at most {MOST_NAME} characters, got {shown(name)}")
     tensors = {name: _tensor(entry, shown(name)) for name, entry in header.items()}
     order = sorted(tensors, key=lambda name: (tensors[name].start, tensors[name].stop))
     for before, after in pairwise(order):
