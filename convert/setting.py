@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_gemma4.json_file import shown
+
 MODES = {
     "affine": ((2, 3, 4, 5, 6, 8), (32, 64, 128)),
     "mxfp4": ((4,), (32,)),
@@ -31,14 +33,14 @@ class Setting:
         Raises:
             ValueError: There is no such mode, or it has no such bits or groups.
         """
-        if mode not in MODES:
-            raise ValueError(f"Expected a quantization mode of {', '.join(MODES)}, got {mode!r}")
+        if not isinstance(mode, str) or mode not in MODES:
+            raise ValueError(f"Expected a quantization mode of {', '.join(MODES)}, got {shown(mode)}")
         usual_bits, usual_group = DEFAULTS[mode]
         setting = cls(usual_bits if bits is None else bits, usual_group if group_size is None else group_size, mode)
         all_bits, all_groups = MODES[mode]
         for name, value, known in (("bits", setting.bits, all_bits), ("group size", setting.group_size, all_groups)):
-            if value not in known:
-                raise ValueError(f"Expected {name} of {', '.join(map(str, known))} for mode {mode}, got {value}")
+            if type(value) is not int or value not in known:
+                raise ValueError(f"Expected {name} of {', '.join(map(str, known))} for mode {mode}, got {shown(value)}")
         return setting
 
     @classmethod

@@ -350,7 +350,11 @@ def _in_order(types: np.ndarray, images: list[image.Patches], frames: list[image
     """Images and video frames in the order in which their placeholders stand."""
     starts = np.flatnonzero(np.diff(types, prepend=TEXT) != 0)
     waiting = {IMAGE: iter(images), VIDEO: iter(frames)}
-    return [next(waiting[int(types[start])]) for start in starts if int(types[start]) in waiting]
+    shown = [next(waiting[int(types[start])], None) for start in starts if int(types[start]) in waiting]
+    found = [each for each in shown if each is not None]
+    if len(found) < len(shown):
+        raise ValueError("The checkpoint's config.json gives a medium the token id of another token: fetch it again")
+    return found
 
 
 def _parts(message: Message) -> Sequence[Mapping[str, Any]]:

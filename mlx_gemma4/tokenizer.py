@@ -142,7 +142,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def _line(error: Exception) -> str:
     """A library's error in one line."""
-    return " ".join(str(error).split())[:300]
+    text = "".join(each if each.isprintable() else " " for each in str(error))
+    return " ".join(text.split())[:300]
 
 
 class Detokenizer:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from reference_cases import REFERENCE
 
@@ -21,7 +22,7 @@ from mlx_gemma4.config import (
     VisionConfig,
     read_json,
 )
-from mlx_gemma4.processor import Limits
+from mlx_gemma4.processor import Limits, Processor
 
 REMOVED = object()
 DIALECTS = ("released", "resaved")
@@ -376,3 +377,17 @@ def test_an_epsilon_of_null_is_the_references_default() -> None:
     config = Config.from_dict(told)
     assert config.vision_config is not None and config.audio_config is not None
     assert (config.vision_config.rms_norm_eps, config.audio_config.rms_norm_eps) == (1e-6, 1e-6)
+
+
+def test_a_medium_with_the_id_of_another_token(tmp_path: Path) -> None:
+    """The end of a sound would stand for a video that nobody gave."""
+    source = REFERENCE / "released" / "checkpoint"
+    for path in source.iterdir():
+        if path.suffix != ".safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    told = json.loads((source / "config.json").read_text())
+    end = told.get("eoa_token_index", told.get("eoa_token_id"))
+    (tmp_path / "config.json").write_text(json.dumps({**told, "video_token_id": end}))
+    content = [{"type": "audio", "audio": np.zeros(1000, np.float32)}]
+    with pytest.raises(ValueError, match=r"config\.json gives a medium the token id of another token"):
+        Processor.from_folder(tmp_path).prompt([{"role": "user", "content": content}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -416,3 +417,10 @@ def test_the_table_of_recipes() -> None:
     assert found == expected
     assert found[0][1:3] == ["7.06", "4.72"]
     assert len({line.index(recipe.description) for line, recipe in zip(lines, RECIPES.values(), strict=True)}) == 1
+
+
+@pytest.mark.parametrize(("mode", "bits"), [(["affine"], 4), ("affine", [4]), ("affine", 4.0), ("affine", True)])
+def test_a_setting_of_other_types(mode: Any, bits: Any) -> None:
+    """As a stranger's config.json may have them."""
+    with pytest.raises(ValueError, match="^Expected (a quantization mode|bits) of "):
+        Setting.of(mode, bits, 64)
