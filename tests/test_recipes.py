@@ -422,5 +422,5 @@ def test_the_table_of_recipes() -> None:
 @pytest.mark.parametrize(("mode", "bits"), [(["affine"], 4), ("affine", [4]), ("affine", 4.0), ("affine", True)])
 def test_a_setting_of_other_types(mode: Any, bits: Any) -> None:
     """As a stranger's config.json may have them."""
-    with pytest.raises(ValueError, match="^Expected (a quantization mode|bits) of "):
+    with pytest.raises(ValueError, match=r"^Expected (a quantization mode|bits) of "):
         Setting.of(mode, bits, 64)
