@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_gemma4.config import Config, with_text_config
-from mlx_gemma4.json_file import read_json, typed
+from mlx_gemma4.json_file import read_json, table, typed
 from mlx_gemma4.per_layer import per_layer_sizes
 from mlx_gemma4.weight_files import weight_files
 from mlx_gemma4.weights import compute_type, config_of, model_name, parameter_shapes
@@ -112,7 +112,7 @@ def _drafter_name(name: str) -> str | None:
 
 def _stored(entries: Mapping[str, Entry], raw: Mapping[str, Any], path: Path) -> tuple[Tensor, ...]:
     """Plain tensors, and modules that MLX has quantized."""
-    block = raw.get("quantization") or raw.get("quantization_config") or {}
+    block = table(raw.get("quantization") or raw.get("quantization_config") or {}, f"'quantization' in {path}")
     stored = {name.removesuffix(".scales") for name in entries if name.endswith(".scales")}
     if stored and "bits" not in block:
         raise ValueError(f"Expected a quantization block in {path}: {len(stored)} modules have scales")

@@ -591,6 +591,12 @@ def test_links_out_of_the_source(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_quantization_that_is_no_object(source: Path) -> None:
+    """It is named."""
+    with_config(source, quantization=True)
+    refuse(source, f"Expected an object for 'quantization' in {source / 'config.json'}, got True")
+
+
 def test_a_packed_tensor_that_is_no_matrix(tmp_path: Path) -> None:
     """It is named."""
     source = shutil.copytree(FORMATS / "compressed-tensors", tmp_path / "source")
