@@ -1,4 +1,4 @@
-"""Pictures in: any Pillow format to 48-pixel patches and their positions. numpy only.
+"""Pictures in: files of the usual formats to 48-pixel patches and their positions. numpy only.
 
 The sizes are those of transformers ``get_aspect_ratio_preserving_size``; the patch side comes from the checkpoint.
 """
@@ -17,12 +17,48 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlx_gemma4.resize import resize
+from mlx_gemma4.upright import upright
 
 if TYPE_CHECKING:
     from PIL import Image
 
 BUDGETS = (70, 140, 280, 560, 1120)
 """Soft tokens that an image may take, at most."""
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "HEIF",
+    "ICO",
+    "JPEG",
+    "MPO",
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "QOI",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)
+"""Pillow's names of the formats that are taken; HEIF is there where a plugin has registered it."""
+TAKEN = "AVIF, BMP, GIF, ICO, JPEG, JPEG 2000, PNG, PPM, QOI, TGA, TIFF or WebP"
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit. More takes over 1 GB."""
+HELD_TWICE = ("AVIF", "ICO", "JPEG2000", "WEBP")
+"""Formats whose decoders hold a picture several times over."""
+MAX_PIXELS_HELD_TWICE = 50_000_000
+MAX_SIDE = 1_000_000
+MAX_BYTES = 600_000_000
+"""Of a file: the largest picture with 16 bits a channel."""
+MAX_SCANS = 100
+"""Of a JPEG; encoders write about ten."""
+JPEG_SCAN = b"\xff\xda"
+STRIP = 1_000_000
+"""Pixels that are converted at once, about."""
+ORIENTATION = 0x0112
+"""EXIF's tag."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +77,14 @@ class Patches:
 def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.ndarray:
     """Read a picture as uint8 [H, W, 3].
 
-    Upright as its EXIF data says; the first frame of an animation; alpha is dropped, as in the reference.
+    Upright as its EXIF data says; the first frame of an animation; what is transparent lies on white, as in
+    transformers 5.24.
 
     Args:
         source: A path, a PIL image, or uint8 [H, W, 3].
 
     Raises:
-        ValueError: No such file, no picture in it, cut short, or larger than Pillow's limit.
+        ValueError: No such file, no picture in it, one in a format that is not taken, cut short, or too large.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
@@ -55,14 +92,48 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.
         return source
     from PIL import Image
 
-    name = "the image" if isinstance(source, Image.Image) else str(source)
-    if not isinstance(source, Image.Image) and not Path(source).is_file():
-        raise ValueError(f"Expected an image file, found none at {name}")
-    with _reading(name):
-        pixels = _decode(source)
-    if pixels.size == 0:
-        raise ValueError(f"Expected pixels in {name}, it has none")
-    return pixels if pixels.ndim == 3 else _deep_to_rgb(pixels, name)
+    if isinstance(source, Image.Image):
+        with _reading("the image"):
+            return _decode(source, "the image")
+    path = Path(source)
+    check_file(path)
+    with _reading(str(path)), open_image(path) as image:
+        return _decode(image, str(path))
+
+
+def check_file(path: Path) -> None:
+    """Raise a ValueError if a file is missing, or costs more than it can be worth before a pixel is decoded."""
+    if not path.is_file():
+        raise ValueError(f"Expected an image file, found none at {path}")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(
+            f"Expected an image file of at most {MAX_BYTES} bytes, got {path.stat().st_size} in {path}; "
+            "save it compressed, or scale it down"
+        )
+    # each scan of a progressive JPEG goes over the whole picture, and may be written in a few bytes
+    if (scans := path.read_bytes().count(JPEG_SCAN) if _head(path).startswith(b"\xff\xd8") else 0) > MAX_SCANS:
+        raise ValueError(f"Expected a JPEG of at most {MAX_SCANS} scans, got {scans} in {path}; save it anew")
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open a picture in one of the ``FORMATS``: Pillow knows more, and runs other programs for some.
+
+    Raises:
+        ValueError: It is in none of them.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()
+    try:
+        return Image.open(path, formats=[each for each in FORMATS if each in Image.OPEN])
+    except UnidentifiedImageError as error:
+        told = "HEIC" if _head(path)[8:12] in HEIC_BRANDS else "something else, or one that is damaged"
+        raise _Refused(f"Expected an image as {TAKEN} in {path}, got {told}; export it as JPEG or PNG") from error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(12)
 
 
 @contextmanager
@@ -76,31 +147,72 @@ def _reading(name: str) -> Iterator[None]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(
-            f"Expected at most {Image.MAX_IMAGE_PIXELS} pixels in {name}, it has more: {error} Scale it down first"
-        ) from error
+        raise ValueError(f"Expected at most {MAX_PIXELS} pixels in {name}, it has more; scale it down first") from error
+    except _Refused:
+        raise
     except Exception as error:  # decoders raise OSError, SyntaxError, RuntimeError, struct.error and more
         raise ValueError(f"Expected an image that Pillow reads in {name}, got: {error}") from error
 
 
-def _decode(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
-    """The pixels, upright: uint8 [H, W, 3]; or as they are, [H, W], where they have more than 8 bits."""
-    from PIL import Image, ImageOps
-
-    if not isinstance(source, Image.Image):
-        with Image.open(source) as image:
-            return _decode(image)
-    upright = ImageOps.exif_transpose(source)
-    deep = upright.mode.startswith("I") or upright.mode == "F"
-    return np.asarray(upright if deep else upright.convert("RGB"))
+class _Refused(ValueError):
+    """What is said of a picture here, in words of our own."""
 
 
-def _deep_to_rgb(values: np.ndarray, name: str) -> np.ndarray:
+def _decode(image: Image.Image, name: str) -> np.ndarray:
+    """The pixels, upright: uint8 [H, W, 3]."""
+    check_size(image, name)
+    image.load()
+    check_size(image, name)  # an icon holds pictures of other sizes than it says
+    pixels = _to_rgb(image, name)
+    return upright(pixels, image.getexif().get(ORIENTATION, 1))
+
+
+def check_size(image: Image.Image, name: str) -> None:
+    """Raise a ValueError if a picture, which need not have been decoded, has too many pixels, or none."""
+    width, height = image.size
+    if width * height == 0:
+        raise _Refused(f"Expected pixels in {name}, it has none")
+    most = MAX_PIXELS_HELD_TWICE if image.format in HELD_TWICE else MAX_PIXELS
+    if width * height > most or max(width, height) > MAX_SIDE:
+        raise _Refused(
+            f"Expected at most {most} pixels and sides of at most {MAX_SIDE} in {name}, got {width} × {height}; "
+            "scale it down first"
+        )
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    """uint8 [H, W, 3], made some rows at a time: Pillow holds each pixel in four bytes, and copies freely."""
+    width, height = image.size
+    convert = _deep_to_rgb if image.mode.startswith("I") or image.mode == "F" else _on_white
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, STRIP // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = convert(strip, name)
+    return pixels
+
+
+def _on_white(image: Image.Image, name: str) -> np.ndarray:
+    """transformers ``convert_to_rgb``."""
+    from PIL import Image
+
+    if not (image.mode.lower().endswith("a") or image.info.get("transparency") is not None):
+        return np.asarray(image.convert("RGB"))
+    if image.mode == "La":
+        image = image.convert("LA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
+
+
+def _deep_to_rgb(image: Image.Image, name: str) -> np.ndarray:
     """16-bit greys to 8 bits: Pillow's own conversion would clip them to white."""
+    values = np.asarray(image)
     if values.dtype == np.float32 or values.max() > 65535 or values.min() < 0:
-        raise ValueError(f"Expected an image of 8 or 16 bits a channel in {name}, got {values.dtype}; convert it first")
-    grey = (values.astype(np.uint32) * 255 + 32767) // 65535
-    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        raise _Refused(f"Expected an image of 8 or 16 bits a channel in {name}, got {values.dtype}; convert it first")
+    grey = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey[values == clear] = 255
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def target_size(height: int, width: int, max_soft_tokens: int, side: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ rounded to uint8 in between.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,18 +17,29 @@ SUPPORT = 2.0
 CUBIC = -0.5
 BLOCK = 16
 """Results computed in one matrix product."""
+ROWS = 64
+"""Rows of the result that are computed at once."""
 
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 [H, W, C] → uint8 [height, width, C].
 
-    ``torch.nn.functional.interpolate(mode="bicubic", antialias=True)`` of a uint8 tensor on a CPU with AVX2.
+    ``torch.nn.functional.interpolate(mode="bicubic", antialias=True)`` of a uint8 tensor on a CPU with AVX2. Of what
+    lies between the two passes only ``ROWS`` rows of the result are held: a long, thin picture takes no more memory.
     """
-    if width != pixels.shape[1]:
-        pixels = _resize_width(pixels, width)
-    if height != pixels.shape[0]:
-        pixels = _resize_width(pixels.transpose(1, 0, 2), height).transpose(1, 0, 2)
-    return pixels
+    across = None if width == pixels.shape[1] else _weights(pixels.shape[1], width)
+    down = None if height == pixels.shape[0] else _weights(pixels.shape[0], height)
+    resized = np.empty((height, width, pixels.shape[2]), dtype=np.uint8)
+    for first in range(0, height, ROWS):
+        last = min(first + ROWS, height)
+        begin, end = (first, last) if down is None else down.reach(first, last)
+        band = pixels[begin:end]
+        if across is not None:
+            band = _resize_width(band, across, 0, width, 0)
+        if down is not None:
+            band = _resize_width(band.transpose(1, 0, 2), down, first, last, begin).transpose(1, 0, 2)
+        resized[first:last] = band
+    return resized
 
 
 @dataclass(frozen=True)
@@ -38,24 +50,28 @@ class _Weights:
     values: list[np.ndarray]
     precision: int
 
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """The pixels, from one up to another, that results ``first`` up to ``last`` are made of."""
+        return int(self.starts[first]), max(int(self.starts[i]) + len(self.values[i]) for i in range(first, last))
 
-def _resize_width(pixels: np.ndarray, width: int) -> np.ndarray:
-    height, size, channels = pixels.shape
-    weights = _weights(size, width)
-    resized = np.empty((height, width, channels), dtype=np.uint8)
-    for first in range(0, width, BLOCK):
-        last = min(first + BLOCK, width)
-        begin = int(weights.starts[first])
-        end = max(int(weights.starts[i]) + len(weights.values[i]) for i in range(first, last))
-        matrix = np.zeros((end - begin, last - first))  # float64 holds these sums exactly
-        for i in range(first, last):
-            at = int(weights.starts[i]) - begin
-            matrix[at : at + len(weights.values[i]), i - first] = weights.values[i]
-        rows = pixels[:, begin:end].transpose(0, 2, 1).reshape(height * channels, end - begin)
-        sums = np.floor((rows.astype(np.float64) @ matrix) / 2**weights.precision + 0.5)
-        block = np.clip(sums, 0, 255).astype(np.uint8).reshape(height, channels, last - first)
-        resized[:, first:last] = block.transpose(0, 2, 1)
-    return resized
+
+def _resize_width(pixels: np.ndarray, weights: _Weights, first: int, last: int, offset: int) -> np.ndarray:
+    """Columns ``first`` up to ``last`` of the result; ``offset`` is the column that ``pixels`` begin with."""
+    edges = [*range(first, last, BLOCK), last]
+    return np.concatenate([_columns(pixels, weights, *ends, offset) for ends in itertools.pairwise(edges)], axis=1)
+
+
+def _columns(pixels: np.ndarray, weights: _Weights, first: int, last: int, offset: int) -> np.ndarray:
+    """As ``_resize_width``, in one matrix product."""
+    height, _, channels = pixels.shape
+    begin, end = weights.reach(first, last)
+    matrix = np.zeros((end - begin, last - first))  # float64 holds these sums exactly
+    for i in range(first, last):
+        at = int(weights.starts[i]) - begin
+        matrix[at : at + len(weights.values[i]), i - first] = weights.values[i]
+    rows = pixels[:, begin - offset : end - offset].transpose(0, 2, 1).reshape(height * channels, end - begin)
+    sums = np.floor((rows.astype(np.float64) @ matrix) / 2**weights.precision + 0.5)
+    return np.clip(sums, 0, 255).astype(np.uint8).reshape(height, channels, last - first).transpose(0, 2, 1)
 
 
 def _weights(size: int, width: int) -> _Weights:

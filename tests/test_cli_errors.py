@@ -170,8 +170,10 @@ def test_empty_picture(tmp_path: Path, refused: Refused) -> None:
     """0 bytes."""
     path = tmp_path / "empty.png"
     path.touch()
-    expected = f"Expected an image that Pillow reads in {path}, got: cannot identify image file {str(path)!r}"
-    assert ask(refused, "image", path) == expected
+    assert ask(refused, "image", path) == (
+        "Expected an image as AVIF, BMP, GIF, ICO, JPEG, JPEG 2000, PNG, PPM, QOI, TGA, TIFF or WebP in "
+        f"{path}, got something else, or one that is damaged; export it as JPEG or PNG"
+    )
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
@@ -188,8 +190,7 @@ def test_picture_that_is_a_bomb(tmp_path: Path, refused: Refused) -> None:
     path = tmp_path / "bomb.png"
     Image.new("1", (10_000, 10_000)).save(path)
     message = ask(refused, "image", path)
-    assert message.startswith(f"Expected at most 89478485 pixels in {path}, it has more: ")
-    assert message.endswith("Scale it down first")
+    assert message == f"Expected at most 89478485 pixels in {path}, it has more; scale it down first"
 
 
 def with_room_for_a_row(folder: Path) -> Path:

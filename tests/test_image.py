@@ -14,6 +14,7 @@ from reference_cases import media_file
 
 from mlx_gemma4.image import load_image, patchify, target_size, to_patches
 
+DATA = Path(__file__).parent / "data" / "pictures"
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -148,8 +149,15 @@ def test_orientation(tmp_path: Path, orientation: int) -> None:
         ("1", 1, WHITE),
         ("1", 0, (0, 0, 0)),
         ("L", 77, (77, 77, 77)),
-        ("LA", (77, 0), (77, 77, 77)),
-        ("RGBA", (1, 2, 3, 0), (1, 2, 3)),
+        ("LA", (77, 0), WHITE),
+        ("LA", (77, 255), (77, 77, 77)),
+        ("LA", (0, 128), (127, 127, 127)),
+        ("La", (0, 128), (127, 127, 127)),
+        ("RGBA", (1, 2, 3, 0), WHITE),
+        ("RGBA", (1, 2, 3, 255), (1, 2, 3)),
+        ("RGBA", (0, 100, 255, 51), (204, 224, 255)),
+        ("RGBa", (0, 20, 51, 51), (204, 224, 255)),
+        ("PA", (77, 0), WHITE),
         ("CMYK", (0, 0, 0, 0), WHITE),
         ("CMYK", (255, 0, 0, 0), (0, 255, 255)),
         ("I;16", 65535, WHITE),
@@ -160,7 +168,7 @@ def test_orientation(tmp_path: Path, orientation: int) -> None:
     ],
 )
 def test_modes(mode: str, colour: int | tuple[int, ...], rgb: tuple[int, int, int]) -> None:
-    """Every mode becomes RGB; alpha is dropped, and 16-bit white stays white."""
+    """Every mode becomes RGB; what is transparent lies on white, and 16-bit white stays white."""
     assert load_image(Image.new(mode, (2, 1), colour)).tolist() == [[list(rgb), list(rgb)]]
 
 
@@ -180,16 +188,57 @@ def test_deeper_than_sixteen_bits(mode: str, kind: str, value: float) -> None:
         load_image(Image.new(mode, (1, 1), value))
 
 
-@pytest.mark.parametrize("transparency", [None, 0, bytes([0, 128])])
-def test_palette(tmp_path: Path, transparency: int | bytes | None) -> None:
-    """The palette's colours, whatever of them is transparent, from a file and from an image."""
+@pytest.mark.parametrize(
+    ("transparency", "first", "second"),
+    [(None, RED, BLUE), (0, WHITE, BLUE), (bytes([0, 128]), WHITE, (127, 127, 255))],
+)
+def test_palette(
+    tmp_path: Path, transparency: int | bytes | None, first: tuple[int, ...], second: tuple[int, ...]
+) -> None:
+    """The palette's colours, those that are transparent on white, from a file and from an image."""
     image = Image.new("P", (2, 1))
     image.putpalette([*RED, *BLUE])
     image.putpixel((1, 0), 1)
     options = {} if transparency is None else {"transparency": transparency}
     image.info.update(options)
     for source in (image, save(tmp_path / "a.png", image, **options)):
-        assert load_image(source).tolist() == [[list(RED), list(BLUE)]]
+        assert load_image(source).tolist() == [[list(first), list(second)]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colours", "transparency", "expected"),
+    [
+        ("L", (7, 8), 7, [[255] * 3, [8] * 3]),
+        ("RGB", ((1, 2, 3), (1, 2, 4)), (1, 2, 3), [[255] * 3, [1, 2, 4]]),
+        ("I;16", (257, 514), 257, [[255] * 3, [2] * 3]),
+    ],
+)
+def test_a_colour_that_means_transparent(
+    tmp_path: Path, mode: str, colours: tuple[object, object], transparency: object, expected: list[list[int]]
+) -> None:
+    """PNG's other way to say it."""
+    image = Image.new(mode, (2, 1))
+    for x, colour in enumerate(colours):
+        image.putpixel((x, 0), colour)
+    path = save(tmp_path / "a.png", image, transparency=transparency)
+    assert load_image(path).tolist() == [expected]
+
+
+def test_transparent_pictures_are_the_references(tmp_path: Path) -> None:
+    """Each alpha on each grey, as transformers 5.24 ``convert_to_rgb`` puts it on white."""
+    alpha, grey = np.mgrid[0:256:5, 0:256:17].astype(np.uint8)
+    path = save(tmp_path / "a.png", Image.fromarray(np.stack([grey, 255 - grey, grey // 2, alpha], axis=-1)))
+    with np.load(DATA / "transparent.npz") as reference:
+        np.testing.assert_array_equal(load_image(path), reference["on_white"])
+
+
+def test_rows_are_converted_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The strips are the picture."""
+    picture = np.random.default_rng(0).integers(0, 256, (23, 7, 4), dtype=np.uint8)
+    path = save(tmp_path / "a.png", Image.fromarray(picture))
+    whole = load_image(path)
+    monkeypatch.setattr("mlx_gemma4.image.STRIP", 15)
+    np.testing.assert_array_equal(load_image(path), whole)
 
 
 @pytest.mark.parametrize(("name", "options"), [("a.gif", {}), ("a.webp", {"lossless": True}), ("a.png", {})])
@@ -212,12 +261,36 @@ def test_no_such_file(tmp_path: Path) -> None:
             load_image(path)
 
 
+TAKEN = "AVIF, BMP, GIF, ICO, JPEG, JPEG 2000, PNG, PPM, QOI, TGA, TIFF or WebP"
+
+
 @pytest.mark.parametrize("content", [b"", b"This is no picture.\n" * 50])
 def test_file_that_is_no_picture(tmp_path: Path, content: bytes) -> None:
     """0 bytes, and text."""
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    message = f"Expected an image that Pillow reads in {path}, got: cannot identify image file {str(path)!r}"
+    message = (
+        f"Expected an image as {TAKEN} in {path}, got something else, or one that is damaged; export it as JPEG or PNG"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_image(path)
+
+
+def test_formats_that_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the file is called: Pillow would run Ghostscript for PostScript."""
+    monkeypatch.setattr("subprocess.Popen", lambda *args, **options: pytest.fail(f"{args} was run"))
+    for kind in ("EPS", "PCX", "SGI", "DDS", "XBM"):
+        path = tmp_path / "a.png"
+        Image.new("1" if kind == "XBM" else "RGB", (4, 4)).save(path, format=kind)
+        with pytest.raises(ValueError, match=f"^Expected an image as {re.escape(TAKEN)} in .*, got something else"):
+            load_image(path)
+
+
+def test_heic_is_named(tmp_path: Path) -> None:
+    """What phones write; Pillow does not read it."""
+    path = tmp_path / "IMG_0001.HEIC"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    message = f"Expected an image as {TAKEN} in {path}, got HEIC; export it as JPEG or PNG"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_image(path)
 
@@ -227,7 +300,10 @@ def test_file_cut_short(tmp_path: Path, name: str) -> None:
     """Half of a picture is refused: none of it is made up in grey."""
     path = save(tmp_path / name, noise())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=f"^Expected an image that Pillow reads in {re.escape(str(path))}, got: ."):
+    refused = (
+        f"^Expected an image (that Pillow reads|as .*) in {re.escape(str(path))}, got(: .| something else, or one)"
+    )
+    with pytest.raises(ValueError, match=refused):
         load_image(path)
 
 
@@ -250,19 +326,89 @@ def test_image_object_without_pixels() -> None:
         load_image(Image.new("RGB", (0, 5)))
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as outside of the tests
-@pytest.mark.parametrize(("side", "limit"), [(10_000, 89_478_485), (14_000, 178_956_970)])
-def test_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, limit: int) -> None:
-    """A few kilobytes that would unpack to a hundred megapixels are refused before they do."""
-    path = save(tmp_path / "bomb.png", Image.new("1", (side, side)))
-    assert path.stat().st_size < 100_000
+@pytest.fixture
+def sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be decoded."""
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("the bomb was unpacked"))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as outside of the tests
+@pytest.mark.parametrize(("side", "name"), [(10_000, "a.png"), (14_000, "a.png"), (10_000, "a.gif")])
+def test_bomb(tmp_path: Path, sealed: None, side: int, name: str) -> None:
+    """Kilobytes that would unpack to a hundred megapixels are refused before they do."""
+    path = save(tmp_path / name, Image.new("1", (side, side)))
+    assert path.stat().st_size < 1_000_000
+    message = f"Expected at most 89478485 pixels in {path}, it has more; scale it down first"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_image(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "most"),
+    [
+        ("a.png", (1, 1_000_001), 89478485),
+        ("a.png", (1_000_001, 2), 89478485),
+        ("a.webp", (8000, 7000), 50_000_000),
+    ],
+)
+def test_too_large_for_its_kind(tmp_path: Path, sealed: None, name: str, size: tuple[int, int], most: int) -> None:
+    """Sides without end, and more pixels than a decoder that holds them four times over can take in 1 GB."""
+    path = save(tmp_path / name, Image.new("L" if name == "a.png" else "RGB", size))
     message = (
-        f"Expected at most 89478485 pixels in {path}, it has more: Image size ({side**2} pixels) exceeds limit of "
-        f"{limit} pixels, could be decompression bomb DOS attack. Scale it down first"
+        f"Expected at most {most} pixels and sides of at most 1000000 in {path}, got {size[0]} × {size[1]}; "
+        "scale it down first"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_image(path)
+
+
+def test_an_image_object_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_gemma4.image.MAX_PIXELS", 11)
+    message = "Expected at most 11 pixels and sides of at most 1000000 in the image, got 4 × 3; scale it down first"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_image(Image.new("RGB", (4, 3)))
+
+
+def test_a_file_that_is_too_large(tmp_path: Path) -> None:
+    """Some decoders read files whole; a sparse file costs its author nothing."""
+    path = save(tmp_path / "a.webp", noise())
+    with path.open("ab") as file:
+        file.truncate(600_000_001)
+    message = (
+        f"Expected an image file of at most 600000000 bytes, got 600000001 in {path}; "
+        "save it compressed, or scale it down"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_image(path)
+
+
+def test_a_jpeg_of_many_scans(tmp_path: Path) -> None:
+    """A scan of a few bytes costs a pass over the whole picture."""
+    path = save(tmp_path / "a.jpg", noise(), progressive=True)
+    data = path.read_bytes()
+    start, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    assert np.array_equal(load_image(path), np.asarray(Image.open(path)))
+    path.write_bytes(data[:end] + data[start:end] * 100 + data[end:])
+    scans = data.count(b"\xff\xda") + 100
+    message = f"Expected a JPEG of at most 100 scans, got {scans} in {path}; save it anew"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("size", [(1, 1_000_000), (1_000_000, 1), (40, 300_000)])
+def test_long_thin_pictures_take_little_memory(size: tuple[int, int]) -> None:
+    """What lies between the two passes of scaling is never there as a whole."""
+    import tracemalloc
+
+    pixels = np.broadcast_to(np.uint8(77), (size[1], size[0], 3))
+    tracemalloc.start()
+    try:
+        patches = to_patches(pixels, 280, 48)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.unique(patches.pixels).tolist() == [np.float32(77) * np.float32(1 / 255)]
+    assert peak < 200_000_000
 
 
 KINDS = ["a.png", "a.jpg", "a.gif", "a.webp", "a.bmp", "a.tif", "a.avif", "a.ppm", "a.ico", "a.tga"]
