@@ -171,8 +171,8 @@ def _compressed_block(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What another tool says of its quantization; where MLX's own block is, that counts."""
     if raw.get("quantization"):
         return None
-    for table in (raw, raw.get("text_config") or {}):
-        block = table.get("quantization_config") or {}
+    for part in (raw, raw.get("text_config") or {}):
+        block = part.get("quantization_config") or {}
         if "quant_method" in block:
             return dict(block)
     return None
