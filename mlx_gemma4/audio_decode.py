@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlx_gemma4.audio_formats import LIBSNDFILE, UNCOMPRESSED, Format, recognise
+from mlx_gemma4.audio_frame import samples_of
 from mlx_gemma4.audio_headers import Layout, uncompressed
 from mlx_gemma4.audio_input import AudioInput
 from mlx_gemma4.mpeg_frames import mp3_samples
-from mlx_gemma4.pcm import RawFormat, check_layout, decode, scaled
+from mlx_gemma4.pcm import RawFormat, check_layout, decode
 
 if TYPE_CHECKING:
     import av
@@ -303,12 +304,6 @@ class _Decoder:
 
     def _damaged(self, problem: str) -> ValueError:
         return ValueError(f"{self._source.name} does not decode at {self._seconds:.2f} s: {problem}; {CONVERT}")
-
-
-def samples_of(frame: av.AudioFrame) -> np.ndarray:
-    """A frame's samples, float32 [n, channels], scaled as libsndfile does."""
-    values = frame.to_ndarray()
-    return scaled(values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels))
 
 
 def _cut_short(source: AudioInput, found: float, promised: float) -> ValueError:

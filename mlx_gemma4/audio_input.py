@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
@@ -172,10 +173,8 @@ def _open(source: str | os.PathLike[str]) -> tuple[str, _Descriptor]:
 
 
 def _stdin() -> _Descriptor:
-    try:
-        os.fstat(0)
-    except OSError as error:
-        raise ValueError("Standard input is closed; pipe a recording into it, or name a file") from error
+    if sys.stdin is None or sys.stdin.closed:  # number 0 may be another file by now
+        raise ValueError("Standard input is closed; pipe a recording into it, or name a file")
     if os.isatty(0):
         raise ValueError("Standard input is a terminal; pipe a recording into it, or name a file")
     return _Descriptor(0, owned=False)

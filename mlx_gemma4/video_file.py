@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlx_gemma4.audio_frame import samples_of
+
 if TYPE_CHECKING:
     import av
 
@@ -104,7 +106,7 @@ class VideoFile:
                 else:
                     # of the frames in one packet, only the first has a time
                     seconds = heard if frame.time is None else frame.time - self._zero
-                    yield Sound(seconds, _samples(frame), frame.sample_rate)
+                    yield Sound(seconds, samples_of(frame), frame.sample_rate)
                     heard = seconds + frame.samples / frame.sample_rate
 
     def _frames(self, packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame | av.AudioFrame]:
@@ -167,14 +169,3 @@ def _from_key_frame(packets: Iterator[av.Packet], seconds: float) -> Iterator[av
             yield from held
             held.clear()
     yield from held
-
-
-def _samples(frame: av.AudioFrame) -> np.ndarray:
-    """[n, channels] float32, scaled as libsndfile does."""
-    values = frame.to_ndarray()
-    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
-    if values.dtype == np.uint8:
-        return (values.astype(np.float32) - 128) / 128
-    if np.issubdtype(values.dtype, np.signedinteger):
-        return values.astype(np.float32) / np.float32(-float(np.iinfo(values.dtype).min))
-    return values.astype(np.float32)

@@ -148,6 +148,22 @@ def test_formats_with_loss(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(through_pipe(tmp_path / "recording"), samples)
 
 
+def test_eight_channels(tmp_path: Path) -> None:
+    """What PyAV's own array of such a frame reads beyond the end of, and crashes."""
+    with av.open(str(tmp_path / "a.mka"), "w") as file:
+        stream = file.add_stream("aac", rate=48_000, layout="7.1")
+        stream.bit_rate = 512_000
+        data = np.repeat(np.repeat(SPEECH, 3)[None], 8, axis=0).T.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(data), format="flt", layout="7.1")
+        frame.rate, frame.pts, frame.time_base = 48_000, 0, Fraction(1, 48_000)
+        converter = av.AudioResampler("fltp", "7.1", 48_000, frame_size=stream.frame_size)
+        for converted in [*converter.resample(frame), *converter.resample(None)]:
+            file.mux(stream.encode(converted))
+        file.mux(stream.encode(None))
+    assert likeness(load_audio(tmp_path / "a.mka", channel=1)) > 0.9
+    assert likeness(load_audio(tmp_path / "a.mka", channel=8)) > 0.9
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_raw_encodings(tmp_path: Path, encoding: str) -> None:
     """Each is what libsndfile makes of it, of every value of one byte or of random bytes."""
@@ -265,6 +281,27 @@ def test_picture_without_sound(tmp_path: Path) -> None:
     message = f"{tmp_path / 'a.mp4'} has no audio track that FFmpeg decodes"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_audio(tmp_path / "a.mp4")
+
+
+def test_stdin_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed, whatever its number stands for by then; and a terminal, on which nobody types sound."""
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr("os.isatty", lambda number: True)
+    with pytest.raises(ValueError, match=r"^Standard input is a terminal; pipe a recording into it, or name a file$"):
+        stream_audio("-")
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(ValueError, match=r"^Standard input is closed; pipe a recording into it, or name a file$"):
+        stream_audio("-")
+
+
+def test_pipe_that_is_too_large_to_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A format that must be whole: the copy of a pipe is bounded."""
+    monkeypatch.setattr("mlx_gemma4.audio_input.MOST_SPOOLED", 1 << 10)
+    path = by_ffmpeg(tmp_path / "a.m4a", "aac")
+    assert load_audio(path).size
+    message = "the stream must be whole before it can be read, and is larger than 0 GB; save it as a file first"
+    with path.open("rb") as file, pytest.raises(ValueError, match=f"^{message}$"):
+        stream_audio(io.BytesIO(file.read()))
 
 
 # headers that cost too much
