@@ -19,16 +19,15 @@ from mlx_gemma4.checkpoint_file import has_file
 from mlx_gemma4.config import Config, GenerationConfig
 from mlx_gemma4.film import Film
 from mlx_gemma4.json_file import read_json, table, whole
+from mlx_gemma4.messages import MEDIA, Message, check_messages, check_tools, parts
 from mlx_gemma4.prompt import AUDIO, IMAGE, TEXT, VIDEO, Prompt
 from mlx_gemma4.special_tokens import SpecialTokens, named_tokens
-from mlx_gemma4.template import ChatTemplate, Message
-from mlx_gemma4.tokenizer import Tokenizer, load_tokenizer
+from mlx_gemma4.template import ChatTemplate
+from mlx_gemma4.tokenizer import Tokenizer, decode, load_tokenizer
 from mlx_gemma4.video_file import VideoFile
 
 AudioSource = str | os.PathLike[str] | np.ndarray
 VideoSource = str | os.PathLike[str] | VideoFile | tuple[np.ndarray, float] | Film
-
-MEDIA = ("image", "audio", "video")
 
 MOST_IMAGE_TOKENS, MOST_VIDEO_FRAMES, MOST_AUDIO_TOKENS = 1120, 256, 15_000
 """What a checkpoint's limits may be at most, for memory: a larger budget enlarges each picture to fill it."""
@@ -98,6 +97,7 @@ class Processor:
         self.generation = generation or GenerationConfig()
         self.limits = limits or Limits()
         tokens = tokens or SpecialTokens.of(config, tokenizer, generation=generation)
+        tokenizer.reserve(tokens.control(tokenizer))
         self.bos_id = tokens.bos_id
         self.stop_ids = tokens.stop_ids
         self.suppressed_ids = tuple(sorted(tokens.media_ids.union(self.generation.suppress_tokens)))
@@ -148,30 +148,56 @@ class Processor:
             tools: JSON schemas of functions that the model may call.
             image_tokens: Budget of each image, instead of the checkpoint's.
 
+        All text in messages and tools is text (``mlx_gemma4.markup``), that of earlier answers too: a thought or a call
+        is markup where it is given in a field of its own, such as ``tool_calls``.
+
         Raises:
-            ValueError: Unreadable media, audio beyond the segment limit, or a template that drops media.
+            ValueError: Messages of another form, unreadable media, audio beyond the segment limit, or a template that
+                drops media.
         """
-        media = {kind: list[Any]() for kind in MEDIA}
-        for message in messages:
-            for part in _parts(message):
-                if part.get("type") != "text":
-                    media[_medium(part)].append(part[_medium(part)])
-        text = self.template.render(
+        markup = self.render(
             messages, add_generation_prompt=add_generation_prompt, enable_thinking=enable_thinking, tools=tools
         )
+        media = {kind: list[Any]() for kind in MEDIA}
+        for message in messages:
+            for part in parts(message):
+                media[part["type"]].append(part[part["type"]])
         limits = self.limits if image_tokens is None else replace(self.limits, image_tokens=image_tokens)
-        return self.expand(text, images=media["image"], audios=media["audio"], videos=media["video"], limits=limits)
+        return self.expand(markup, images=media["image"], audios=media["audio"], videos=media["video"], limits=limits)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        enable_thinking: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        """Render a chat with the checkpoint's template, as markup in which all text is quoted.
+
+        Raises:
+            ValueError: Messages or tools of another form, or such as the template refuses.
+        """
+        check_messages(messages)
+        check_tools(tools)
+        quote = self.tokenizer.markup.quote
+        return self.template.render(
+            quote(list(messages)),
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=enable_thinking,
+            tools=quote(tools),
+        )
 
     def expand(
         self,
-        text: str,
+        markup: str,
         *,
         images: Sequence[Any] = (),
         audios: Sequence[AudioSource] = (),
         videos: Sequence[VideoSource] = (),
         limits: Limits | None = None,
     ) -> Prompt:
-        """Put media in the place of their placeholders in a rendered prompt, in order.
+        """Put media in the place of their placeholders in a rendered prompt (``render``), in order.
 
         transformers ``Gemma4UnifiedProcessor``.
 
@@ -189,26 +215,33 @@ class Processor:
             ("audio", ids.audio, len(audios)),
             ("video", ids.video, len(videos)),
         ):
-            written = text.count(self._token(token_id, kind)) if token_id is not None else 0
+            written = markup.count(self._token(token_id, kind)) if token_id is not None else 0
             if written != count:
                 raise ValueError(
                     f"Expected {count} {kind} placeholders in the rendered prompt, one for each {kind} input, "
                     f"got {written}"
                 )
-        text = self._write_out(text, "image", ids.image, [self._image_text(len(each)) for each in patches])
-        text = self._write_out(text, "audio", ids.audio, [self._audio_text(len(each)) for each in frames])
-        text = self._write_out(text, "video", ids.video, [self._video_text(film) for film in films])
-        return self._assemble(text, frames, patches, films)
+        markup = self._write_out(markup, "image", ids.image, [self._image_text(len(each)) for each in patches])
+        markup = self._write_out(markup, "audio", ids.audio, [self._audio_text(len(each)) for each in frames])
+        markup = self._write_out(markup, "video", ids.video, [self._video_text(film) for film in films])
+        return self._assemble(markup, frames, patches, films)
 
     def text(self, text: str) -> Prompt:
-        """Text alone, special tokens in it included, as a stretch of a sequence."""
+        """Text alone as a stretch of a sequence. No control token is found in it."""
         return Prompt.from_tokens(self.tokenizer.encode(text))
 
+    def markup(self, markup: str) -> Prompt:
+        """Markup as a stretch of a sequence: control tokens written out become their ids. ``quote`` text for it."""
+        return Prompt.from_tokens(self.tokenizer.encode_markup(markup))
+
+    def quote(self, text: str) -> str:
+        """Text as it goes into markup, where it stays text."""
+        return self.tokenizer.markup.quote(text)
+
     def completion(self, text: str) -> Prompt:
-        """Text for the model to continue, without a chat template: BOS and its tokens, special ones included."""
-        ids = self.tokenizer.encode(text)
-        begin = [] if self.bos_id is None or ids[:1] == [self.bos_id] else [self.bos_id]
-        return Prompt.from_tokens([*begin, *ids])
+        """Text for the model to continue, without a chat template: BOS and the tokens of the text."""
+        begin = [] if self.bos_id is None else [self.bos_id]
+        return Prompt.from_tokens([*begin, *self.tokenizer.encode(text)])
 
     def frames(self, samples: np.ndarray) -> np.ndarray:
         """Samples [n] at 16 kHz → frames [ceil(n / frame_samples), frame_samples], as a session takes them."""
@@ -256,8 +289,8 @@ class Processor:
         )
 
     def decode(self, token_ids: Sequence[int] | np.ndarray) -> str:
-        """Text of token ids, without special tokens."""
-        return self.tokenizer.decode([int(token_id) for token_id in token_ids])
+        """Text of token ids without special tokens, as it is streamed."""
+        return decode(self.tokenizer, [int(token_id) for token_id in token_ids])
 
     def _image(self, source: Any, budget: int) -> image.Patches:
         return source if isinstance(source, image.Patches) else self._patches(image.load_image(source), budget)
@@ -294,10 +327,10 @@ class Processor:
             raise _cannot(kind)
         return token
 
-    def _write_out(self, text: str, kind: str, token_id: int | None, replacements: Sequence[str]) -> str:
+    def _write_out(self, markup: str, kind: str, token_id: int | None, replacements: Sequence[str]) -> str:
         if not replacements:
-            return text
-        parts = text.split(self._token(token_id, kind))
+            return markup
+        parts = markup.split(self._token(token_id, kind))
         pairs = zip(parts[:-1], replacements, strict=True)
         return "".join(before + medium for before, medium in pairs) + parts[-1]
 
@@ -322,13 +355,13 @@ class Processor:
 
     def _assemble(
         self,
-        text: str,
+        markup: str,
         frames: Sequence[np.ndarray],
         patches: Sequence[image.Patches],
         films: Sequence[Film],
     ) -> Prompt:
         ids = self.config.token_ids
-        token_ids = np.asarray(self.tokenizer.encode(text), dtype=np.int32)
+        token_ids = np.asarray(self.tokenizer.encode_markup(markup), dtype=np.int32)
         types = np.full(len(token_ids), TEXT, np.uint8)
         for token_id, kind in ((ids.image, IMAGE), (ids.video, VIDEO), (ids.audio, AUDIO)):
             if token_id is not None:
@@ -355,20 +388,6 @@ def _in_order(types: np.ndarray, images: list[image.Patches], frames: list[image
     if len(found) < len(shown):
         raise ValueError("The checkpoint's config.json gives a medium the token id of another token: fetch it again")
     return found
-
-
-def _parts(message: Message) -> Sequence[Mapping[str, Any]]:
-    content = message.get("content")
-    return [] if content is None or isinstance(content, str) else content
-
-
-def _medium(part: Mapping[str, Any]) -> str:
-    kind = part.get("type")
-    if kind not in MEDIA:
-        raise ValueError(f"Expected content of type text, {', '.join(MEDIA)}, got {kind!r}")
-    if kind not in part:
-        raise ValueError(f"Expected the {kind} under {kind!r} in {{'type': {kind!r}, …}}, found none")
-    return kind
 
 
 def _cannot(kind: str) -> ValueError:

@@ -53,6 +53,11 @@ class SpecialTokens:
         """What every prompt begins with, written; empty where there is none."""
         return "" if self.bos_id is None else self.written["bos_token"]
 
+    def control(self, tokenizer: Tokenizer) -> list[str]:
+        """All tokens that have a part in the format of chats and media, written out."""
+        ids = (tokenizer.token(token_id) for token_id in self.stop_ids | self.media_ids)
+        return [*self.written.values(), *(token for token in ids if token is not None)]
+
     @classmethod
     def of(
         cls,

@@ -6,15 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlx_gemma4.messages import Message
 from mlx_gemma4.special_tokens import named_tokens
 from mlx_gemma4.template_files import DEFAULT, TOOL_USE, read_templates
 
 MOST_REASON = 300
 """Characters of a template's own message."""
-
-Message = Mapping[str, Any]
-"""``{"role": …, "content": text or a list of {"type": "text" | "image" | "audio" | "video", …}}``."""
-
 
 NO_TEMPLATE = (
     "This checkpoint has no default chat template (chat_template.jinja), and a chat needs one. Copy the file from the "
@@ -40,6 +37,9 @@ class ChatTemplate:
         self._variables = dict(variables)
         self._begin = begin
         self._renderers: dict[str, Callable[[Mapping[str, Any]], str]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_renderers": {}}  # compiled templates cannot be pickled
 
     @classmethod
     def from_folder(cls, folder: Path, variables: Mapping[str, str] | None = None, *, begin: str = "") -> ChatTemplate:

@@ -21,6 +21,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from mlx_gemma4.markup import STAND_INS
 from mlx_gemma4.template_meter import CALL, ITEM, Meter, check_number
 from mlx_gemma4.template_tree import metered
 
@@ -47,6 +48,7 @@ METHODS: Mapping[type, str] = {
 }
 """What may be called of values, by their type."""
 _PERCENT = re.compile(r"%(?!(\.?\d{1,2})?[sdf%])")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _LAYOUT = re.compile(r"[^%]|%[A-Za-z%]|%-[A-Za-z]")
 
 _METER: ContextVar[Meter] = ContextVar("meter")
@@ -320,7 +322,13 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """Unlike Jinja's own filter, this one does not escape HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    return _NOT_ASCII.sub(_escaped, text) if ensure_ascii else text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    """A character as JSON escapes it. Stand-ins stay: those that they stand for are not escaped."""
+    return match[0] if ord(match[0]) in STAND_INS else json.dumps(match[0])[1:-1]
 
 
 def _raise_exception(message: str) -> NoReturn:

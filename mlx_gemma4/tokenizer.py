@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlx_gemma4.checkpoint_file import has_file
-from mlx_gemma4.tokenizer_file import read_sentencepiece, read_tokenizer_json
+from mlx_gemma4.markup import MARKER, Markup
+from mlx_gemma4.tokenizer_file import as_control, read_sentencepiece, read_tokenizer_json
 
 REPLACEMENT = "\ufffd"
 """What decoding shows for bytes that are not (yet) a character."""
 
-MARKER = re.compile(r"<(\||start_of_|end_of_)[^<>]+>|<[^<>]+\|>")
-"""How special tokens are written; <table> and the like, which vocabularies hold too, are text."""
+MOST_BYTES = 4
+"""Of a character: when as many tokens wait for it to become whole, the first of them are no part of it."""
 
 
 class Tokenizer(Protocol):
     """The little that this package asks of a tokenizer."""
 
+    @property
+    def markup(self) -> Markup:
+        """What is markup, with the control tokens of this tokenizer."""
+
+    def reserve(self, tokens: Iterable[str]) -> None:
+        """Take these for control tokens too, where the tokenizer has them."""
+
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``; special tokens written out in it become their ids, none are added."""
+        """Ids of ``text``. No control token is found in it: ``<eos>`` is five characters."""
+
+    def encode_markup(self, markup: str) -> list[int]:
+        """Ids of ``markup``: control tokens written out become their ids, quoted text is text; none are added."""
 
     def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of ``token_ids``, without special tokens unless asked for."""
@@ -50,12 +60,63 @@ class JsonTokenizer:
         # fine-tuning tools leave these on, and texts would be cut or filled up
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._reserve(self._own_control())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tokenizer": self._tokenizer, "control": list(self._control)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._tokenizer = state["tokenizer"]
+        self._reserve(state["control"])
+
+    @property
+    def markup(self) -> Markup:
+        return self._markup
+
+    def reserve(self, tokens: Iterable[str]) -> None:
+        tokens = set(tokens)
+        added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
+        new = {
+            token
+            for token in tokens
+            if token in added or (MARKER.fullmatch(token) and self.token_id(token) is not None)
+        }
+        if not new <= self._control.keys():
+            self._reserve([*self._control, *new])
 
     def encode(self, text: str) -> list[int]:
         try:
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError as error:  # half a surrogate pair, as from arguments that are not UTF-8
             raise ValueError(f"Expected text that can be written as UTF-8, got {text!r}") from error
+        return ids if self._never_text.isdisjoint(ids) else [each for token_id in ids for each in self._spelt(token_id)]
+
+    def encode_markup(self, markup: str) -> list[int]:
+        return _encode_markup(self, self._control, markup)
+
+    def _own_control(self) -> list[str]:
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        return [token.content for token in added if token.special or MARKER.fullmatch(token.content)]
+
+    def _reserve(self, control: Iterable[str]) -> None:
+        found = {token: self.token_id(token) for token in control}
+        self._control = {token: token_id for token, token_id in found.items() if token_id is not None}
+        self._markup = Markup(self._control)
+        added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
+        self._tokenizer.add_special_tokens([token for token in self._control if token in added])
+        self._tokenizer.encode_special_tokens = True  # as the characters that they are
+        # a character that the vocabulary does not have is a control token in text, too
+        self._never_text = {token_id for token, token_id in self._control.items() if len(token) > 1}
+        self._never_text.discard(self._tokenizer.token_to_id(self._tokenizer.model.unk_token or ""))
+
+    def _spelt(self, token_id: int) -> list[int]:
+        """A control token that merges of plain characters have made, as single characters."""
+        if token_id not in self._never_text:
+            return [token_id]
+        characters = self._tokenizer.id_to_token(token_id) or ""
+        return [
+            each for character in characters for each in self._tokenizer.encode(character, add_special_tokens=False).ids
+        ]
 
     def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special)
@@ -78,31 +139,41 @@ class SentencePieceTokenizer:
         import sentencepiece
 
         self._pieces = sentencepiece.SentencePieceProcessor()
-        data = read_sentencepiece(path)
+        self._data = read_sentencepiece(path)
         try:
-            self._pieces.LoadFromSerializedProto(data)
-            written = [self._pieces.IdToPiece(index) for index in range(self._pieces.GetPieceSize())]
+            self._load()
+            self.reserve(piece for piece in self._written if MARKER.fullmatch(piece))
         except (OSError, RuntimeError, UnicodeDecodeError) as error:
             raise ValueError(f"Expected a SentencePiece model in {path}, got: {_line(error)}") from error
-        # SentencePiece finds user-defined pieces in text by itself, but not these
+
+    @property
+    def markup(self) -> Markup:
+        return self._markup
+
+    def reserve(self, tokens: Iterable[str]) -> None:
+        new = {token for token in tokens if self.token_id(token) is not None} - self._control.keys()
+        if new:
+            # SentencePiece finds user-defined pieces in text by itself, but not control pieces
+            self._data = as_control(self._data, new)
+            self._load()
+
+    def _load(self) -> None:
+        self._pieces.LoadFromSerializedProto(self._data)
+        self._written = [self._pieces.IdToPiece(index) for index in range(self._pieces.GetPieceSize())]
         self._control = {
             piece: index
-            for index, piece in enumerate(written)
+            for index, piece in enumerate(self._written)
             if self._pieces.IsControl(index) or self._pieces.IsUnknown(index)
         }
         self._special = set(self._control.values())
-        self._special |= {index for index, piece in enumerate(written) if MARKER.fullmatch(piece)}
-        longest_first = sorted(self._control, key=len, reverse=True)
-        self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+        self._markup = Markup(self._control)
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = []
-        for part in self._split.split(text):
-            if part in self._control:
-                ids.append(self._control[part])
-            elif part:
-                ids.extend(self._pieces.EncodeAsIds(part))
+        ids: list[int] = self._pieces.EncodeAsIds(text)
         return ids
+
+    def encode_markup(self, markup: str) -> list[int]:
+        return _encode_markup(self, self._control, markup)
 
     def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
         text, plain = "", list[int]()
@@ -131,6 +202,16 @@ class SentencePieceTokenizer:
         return None if found < 0 else found
 
 
+def _encode_markup(tokenizer: Tokenizer, control: Mapping[str, int], markup: str) -> list[int]:
+    ids: list[int] = []
+    for part, is_control in tokenizer.markup.split(markup):
+        if is_control:
+            ids.append(control[part])
+        else:
+            ids.extend(tokenizer.encode(part))
+    return ids
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a checkpoint folder: its ``tokenizer.json``, or else its ``tokenizer.model``."""
     if has_file(folder / "tokenizer.json"):
@@ -144,6 +225,15 @@ def _line(error: Exception) -> str:
     """A library's error in one line."""
     text = "".join(each if each.isprintable() else " " for each in str(error))
     return " ".join(text.split())[:300]
+
+
+def decode(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
+    """Text of token ids without special tokens, exactly as it is streamed."""
+    text = tokenizer.decode(token_ids)
+    if REPLACEMENT not in text:
+        return text
+    stream = Detokenizer(tokenizer)
+    return "".join(map(stream.push, token_ids)) + stream.flush()
 
 
 class Detokenizer:
@@ -160,20 +250,37 @@ class Detokenizer:
         """Take a token, return the text that is complete with it, possibly empty."""
         self._ids.append(token_id)
         text = self._new_text()
-        if text.endswith(REPLACEMENT):
-            return ""
-        return self._show(text)
+        if not text.endswith(REPLACEMENT):
+            return self._show(text)
+        return self._broken() if len(self._ids) - self._shown >= MOST_BYTES else ""
 
     def flush(self) -> str:
         """Return what is left: bytes that never became a character show as U+FFFD."""
-        return self._show(self._new_text())
+        text = ""
+        while len(self._ids) - self._shown >= MOST_BYTES and (broken := self._broken()):
+            text += broken
+        return text + self._show(self._new_text())
+
+    def _broken(self) -> str:
+        """Give up the first bytes that wait, where those behind them begin anew."""
+        waiting = self._ids[self._shown :]
+        whole = self._decode(waiting)
+        for count in range(1, len(waiting)):
+            begin, rest = self._decode(waiting[:count]), self._decode(waiting[count:])
+            if begin + rest == whole or begin.count(REPLACEMENT) + rest.count(REPLACEMENT) < whole.count(REPLACEMENT):
+                self._ids, self._shown = waiting, count
+                return begin + ("" if rest.endswith(REPLACEMENT) else self._show(rest))
+        return ""
 
     def _new_text(self) -> str:
+        waiting = self._ids[self._shown :]
         shown, text = self._decode(self._ids[: self._shown]), self._decode(self._ids)
-        if text.startswith(shown):
-            return text[len(shown) :]
-        # byte-fallback decoders give up a whole run of bytes where its last character is cut short
-        return self._decode(self._ids[self._shown :])
+        if not text.startswith(shown):
+            return self._decode(waiting)
+        new = text[len(shown) :]
+        # byte-fallback decoders give up a whole run of bytes where a part of it is no character
+        alone = self._decode(waiting) if REPLACEMENT in new else new
+        return alone if alone.count(REPLACEMENT) < new.count(REPLACEMENT) else new
 
     def _show(self, text: str) -> str:
         if text:

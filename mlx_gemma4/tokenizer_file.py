@@ -6,7 +6,7 @@ positions that they do not check themselves. Here each component is one of a lis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ MOST_GROWTH = 8
 """How much longer replacements may make a text."""
 MOST_TOKEN = 1024
 """Bytes of a token that is looked for in text; Gemma's longest has 96."""
+
+CONTROL, USER_DEFINED = b"\x18\x03", b"\x18\x04"
+"""The type of a piece, the last of its fields."""
 
 Check = Callable[[Mapping[str, Any], str], None]
 
@@ -200,6 +203,15 @@ def read_sentencepiece(path: Path) -> bytes:
                 _check_rules(message)
     except ValueError as error:
         raise ValueError(f"Expected a SentencePiece model in {path}, got: {error}") from error
+    return data
+
+
+def as_control(data: bytes, pieces: Collection[str]) -> bytes:
+    """A ``tokenizer.model`` in which these user-defined pieces are control pieces."""
+    named = {piece.encode() for piece in pieces}
+    for number, message in _fields(data):
+        if number == 1 and message.endswith(USER_DEFINED) and dict(_fields(message)).get(1) in named:
+            data = data.replace(message, message.removesuffix(USER_DEFINED) + CONTROL, 1)
     return data
 
 

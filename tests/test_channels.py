@@ -16,8 +16,8 @@ BOTH: list[Thoughts] = ["drop", "show"]
 
 def heard(text: str, thoughts: Thoughts, tokenizer: Tokenizer = RELEASED, prompt: str = "") -> list[tuple[Kind, str]]:
     """What comes out of a stream of the tokens of ``text``, with pieces of one kind joined."""
-    channels = Channels(tokenizer, thoughts, tokenizer.encode(prompt))
-    said = [piece for token_id in tokenizer.encode(text) for piece in channels.push(token_id)]
+    channels = Channels(tokenizer, thoughts, tokenizer.encode_markup(prompt))
+    said = [piece for token_id in tokenizer.encode_markup(text) for piece in channels.push(token_id)]
     joined: list[tuple[Kind, str]] = []
     for kind, piece in [*said, *channels.flush()]:
         if joined and joined[-1][0] == kind and kind != "tool_call":
@@ -30,7 +30,7 @@ def heard(text: str, thoughts: Thoughts, tokenizer: Tokenizer = RELEASED, prompt
 def pieces(text: str, thoughts: Thoughts) -> list[list[tuple[Kind, str]]]:
     """What comes out with each token, and with the end of the stream."""
     channels = Channels(RELEASED, thoughts)
-    return [*(list(channels.push(token_id)) for token_id in RELEASED.encode(text)), list(channels.flush())]
+    return [*(list(channels.push(token_id)) for token_id in RELEASED.encode_markup(text)), list(channels.flush())]
 
 
 def test_text_comes_token_by_token() -> None:
@@ -69,7 +69,7 @@ def test_kept_thoughts_stream() -> None:
 
 def test_header_over_several_tokens() -> None:
     """The header goes however many tokens it has, and the thought streams behind it."""
-    header = RELEASED.encode("thought\n")
+    header = RELEASED.encode_markup("thought\n")
     assert len(header) == 7
     said = pieces("<|channel>thought\nhm", "show")
     assert said == [[]] + [[]] * 7 + [[("thought", "h")], [("thought", "m")], []]
@@ -102,8 +102,8 @@ def test_empty_thought(block: str, thoughts: Thoughts) -> None:
 def test_cut_character_at_a_marker() -> None:
     """A character cut off by a marker shows as U+FFFD where it was, and not in the next channel."""
     channels = Channels(RELEASED, "show")
-    half = RELEASED.encode("é")[:1]
-    stream = [*half, *RELEASED.encode("<|channel>a"), *half, *RELEASED.encode("<channel|>b")]
+    half = RELEASED.encode_markup("é")[:1]
+    stream = [*half, *RELEASED.encode_markup("<|channel>a"), *half, *RELEASED.encode_markup("<channel|>b")]
     said = [piece for token_id in stream for piece in channels.push(token_id)]
     assert said == [("text", "\ufffd"), ("thought", "a"), ("thought", "\ufffd"), ("text", "b")]
 

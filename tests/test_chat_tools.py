@@ -80,7 +80,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, asked: list[str], *turns: Sequence
         if isinstance(turn, Exception):
             raise turn
         for number, (kind, text) in enumerate(turn):
-            tokens = processor.tokenizer.encode(text)
+            tokens = processor.tokenizer.encode_markup(text)
             session.extend(tokens)
             reason = "stop" if number + 1 == len(turn) else None
             yield GenerationResponse(text, kind, tuple(tokens), len(prompt), 1.0, 1, 1.0, 1.0, 1.0, reason)

@@ -88,5 +88,5 @@ def test_a_loop_ends_the_answer(demo: tuple[Model, Processor], monkeypatch: pyte
 def test_only_what_is_said_is_text(released: tuple[Model, Processor], opened: str, text: str) -> None:
     """No thoughts, whoever opens them, and no calls."""
     _, processor = released
-    question = processor.text(f"<|turn>user\ntime?<turn|>\n<|turn>model\n{opened}")
-    assert text_of(processor.tokenizer.encode(f"{text}<turn|>"), processor, question) == "It is noon."
+    question = processor.markup(f"<|turn>user\ntime?<turn|>\n<|turn>model\n{opened}")
+    assert text_of(processor.tokenizer.encode_markup(f"{text}<turn|>"), processor, question) == "It is noon."

@@ -83,7 +83,7 @@ def test_an_answer_is_stopped_at_max_tokens(demo: tuple[Model, Processor]) -> No
 def test_multi_byte_characters_come_whole(demo: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of 'é🙂日' is several tokens of the byte-level demo; no piece holds half of one."""
     model, processor = demo
-    said = processor.tokenizer.encode("é🙂日!")
+    said = processor.tokenizer.encode_markup("é🙂日!")
     assert len(said) > 6
     forced = iter([*said, next(iter(processor.stop_ids))] + [0] * 3)
     monkeypatch.setattr(Sampler, "__call__", lambda self, logits: mx.array(next(forced)))
@@ -133,7 +133,7 @@ def test_a_seed_makes_sampling_repeatable(released: tuple[Model, Processor]) -> 
 def test_thoughts_and_calls_come_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thought, an answer and a tool call in one stream."""
     model, processor = loaded("released")
-    said = processor.tokenizer.encode(
+    said = processor.tokenizer.encode_markup(
         '<|channel>thought\nwhat is<channel|>the clip<|tool_call>call:f{x:<|"|>the picture<|"|>}<tool_call|>'
     )
     forced = iter([*said, 5] + [0] * 3)
@@ -149,7 +149,7 @@ def test_thoughts_and_calls_come_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forced(monkeypatch: pytest.MonkeyPatch, processor: Processor, text: str, *, ends: bool = True) -> None:
     """Let the model write ``text``."""
-    tokens = iter([*processor.tokenizer.encode(text), *([next(iter(processor.stop_ids))] * 3 if ends else [])])
+    tokens = iter([*processor.tokenizer.encode_markup(text), *([next(iter(processor.stop_ids))] * 3 if ends else [])])
     monkeypatch.setattr(Sampler, "__call__", lambda self, logits: mx.array(next(tokens)))
 
 
@@ -169,7 +169,7 @@ def test_a_call_cut_short_in_an_answer_as_a_string(monkeypatch: pytest.MonkeyPat
     """It has no end."""
     model, processor = loaded("released")
     forced(monkeypatch, processor, CALL)
-    count = len(processor.tokenizer.encode('<|tool_call>call:f{x:<|"|>the'))
+    count = len(processor.tokenizer.encode_markup('<|tool_call>call:f{x:<|"|>the'))
     answer = generate(model, processor, "say it", max_tokens=count)
     assert answer == '<|tool_call>call:f{x:<|"|>the'
     with pytest.raises(ValueError, match="a string does not end"):
@@ -193,8 +193,8 @@ def test_thoughts_in_an_answer_as_a_string(monkeypatch: pytest.MonkeyPatch, thou
 def test_a_thought_that_the_prompt_opens_is_not_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """As templates write it after a tool's response; or when the turn before the prompt opened it."""
     model, processor = loaded("released")
-    opened = processor.text("<|turn>model\n<|channel>thought\n")
-    response = processor.text("<|tool_response>response:f{value:1}<tool_response|>")
+    opened = processor.markup("<|turn>model\n<|channel>thought\n")
+    response = processor.markup("<|tool_response>response:f{value:1}<tool_response|>")
     for prompt, before in ((opened, ()), (response, opened.token_ids.tolist())):
         forced(monkeypatch, processor, "the clock<channel|>noon")
         responses = stream_generate(model, processor, prompt, before=before)

@@ -120,7 +120,7 @@ def test_media_that_the_template_drops_are_refused(
     with pytest.raises(ValueError, match=f"Expected 1 {kind} placeholders in the rendered prompt.*got 0"):
         processor.expand("<bos>no media here", **{f"{kind}s": [source]})
     with pytest.raises(ValueError, match=f"Expected 0 {kind} placeholders in the rendered prompt.*got 1"):
-        processor.prompt([{"role": "user", "content": f"look: <|{kind}|>"}])
+        processor.expand(f"<bos>look: <|{kind}|>")
 
 
 def test_a_template_without_video_is_no_silent_drop(demo: tuple[Model, Processor]) -> None:
@@ -143,9 +143,9 @@ def test_sound_beyond_the_segment_limit_is_refused(demo: tuple[Model, Processor]
 
 def test_unknown_content_is_refused(demo: tuple[Model, Processor]) -> None:
     _, processor = demo
-    with pytest.raises(ValueError, match="content of type text, image, audio, video, got 'image_url'"):
+    with pytest.raises(ValueError, match="has the unknown type 'image_url'; write"):
         processor.prompt([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}])
-    with pytest.raises(ValueError, match="Expected the image under 'image'"):
+    with pytest.raises(ValueError, match="has no image; write"):
         processor.prompt([{"role": "user", "content": [{"type": "image", "path": "x"}]}])
 
 

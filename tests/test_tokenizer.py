@@ -42,15 +42,15 @@ def pieces(tokenizer: Tokenizer, token_ids: list[int], *, skip_special: bool = T
 )
 def test_ids(tokenizer: Tokenizer, text: str, token_ids: list[int]) -> None:
     """Special tokens written out become their ids, none are added, and all of it reads back."""
-    assert tokenizer.encode(text) == token_ids
+    assert tokenizer.encode_markup(text) == token_ids
     assert tokenizer.decode(token_ids, skip_special=False) == text
 
 
 def test_special_tokens_are_left_out() -> None:
     """Decoding leaves special tokens out and the spaces around them in."""
-    assert RELEASED.decode(RELEASED.encode(CHAT)) == "user\nHello, what is this?\nmodel\n"
-    assert RELEASED.decode(RELEASED.encode(MEDIA)) == " a "
-    assert RELEASED.decode(RELEASED.encode(CALL)) == "call:f{x:a b}"
+    assert RELEASED.decode(RELEASED.encode_markup(CHAT)) == "user\nHello, what is this?\nmodel\n"
+    assert RELEASED.decode(RELEASED.encode_markup(MEDIA)) == " a "
+    assert RELEASED.decode(RELEASED.encode_markup(CALL)) == "call:f{x:a b}"
 
 
 def test_single_tokens() -> None:
@@ -105,7 +105,7 @@ def byte_fallback(tmp_path: Path) -> JsonTokenizer:
 
 def test_byte_fallback_stream(byte_fallback: JsonTokenizer) -> None:
     """Characters of byte tokens come whole, and the space before a word stays."""
-    token_ids = byte_fallback.encode("<bos> b é日 ab")
+    token_ids = byte_fallback.encode_markup("<bos> b é日 ab")
     assert token_ids == [0, 260, 257, 196, 170, 231, 152, 166, 257, 258, 259]
     assert pieces(byte_fallback, token_ids) == ["", " b", " ", "", "é", "", "", "日", " ", "a", "b", ""]
 
@@ -162,7 +162,7 @@ def sp(piece_model: Path) -> Tokenizer:
 
 def test_sentencepiece_special_tokens(sp: Tokenizer) -> None:
     """Control and user-defined pieces become their ids; text between them gets no space of its own."""
-    token_ids = sp.encode("<bos><start_of_turn>user\n<|image|><|image|>hello<end_of_turn>")
+    token_ids = sp.encode_markup("<bos><start_of_turn>user\n<|image|><|image|>hello<end_of_turn>")
     text = ["<bos>", "<start_of_turn>", "user", "\n", "<|image|>", "<|image|>", "hello", "<end_of_turn>"]
     assert [sp.token(token_id) for token_id in token_ids] == text
     assert token_ids[:2] + token_ids[-1:] == [2, 5, 6]
@@ -173,13 +173,14 @@ def test_sentencepiece_special_tokens(sp: Tokenizer) -> None:
 )
 def test_sentencepiece_round_trip(sp: Tokenizer, text: str) -> None:
     """Every space and every character reads back, beside special tokens too."""
-    assert sp.decode(sp.encode(text), skip_special=False) == text
+    assert sp.decode(sp.encode_markup(text), skip_special=False) == text
 
 
 def test_sentencepiece_leaves_special_tokens_out(sp: Tokenizer) -> None:
     """Decoding leaves out what marks turns and media, and not a <table> that the model writes."""
     assert (
-        sp.decode(sp.encode("<bos><start_of_turn>user\n<|image|> <table>hello<end_of_turn>")) == "user\n <table>hello"
+        sp.decode(sp.encode_markup("<bos><start_of_turn>user\n<|image|> <table>hello<end_of_turn>"))
+        == "user\n <table>hello"
     )
     assert sp.decode([3, *sp.encode("a"), 9999]) == "a"
 
@@ -192,7 +193,7 @@ def test_sentencepiece_single_tokens(sp: Tokenizer) -> None:
 
 def test_sentencepiece_stream(sp: Tokenizer) -> None:
     """Characters of byte pieces come whole; a space shows with the word behind it."""
-    assert pieces(sp, sp.encode("é<bos> world")) == ["", "é", "", " world", ""]
+    assert pieces(sp, sp.encode_markup("é<bos> world")) == ["", "é", "", " world", ""]
     assert pieces(sp, sp.encode("日")[:2]) == ["", "", REPLACEMENT * 2]
 
 

@@ -1,12 +1,11 @@
 """What a checkpoint's template writes around the turns of a conversation, so that each part enters when it is there.
 
-A template renders whole chats. Its text between what people and the model say is always the same, so a chat of
-stand-ins is rendered once and taken apart. numpy only; knows no session.
+A template renders whole chats. Its text between what people and the model say is always the same, so a chat with slots
+in their place is rendered once and taken apart. numpy only; knows no session.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,9 +14,6 @@ import numpy as np
 from mlx_gemma4.image import Patches
 from mlx_gemma4.processor import Processor
 from mlx_gemma4.prompt import AUDIO, Prompt, join
-
-_USER, _MODEL = "⟦user⟧", "⟦model⟧"
-_MARKER = re.compile(r"<\|?\S{1,20}?\|>|<\|\S{1,20}?>")
 
 
 class Turns:
@@ -39,13 +35,16 @@ class Turns:
     ) -> None:
         self._processor = processor
         first: list[Mapping[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
-        user = {"role": "user", "content": [{"type": "text", "text": _USER}]}
-        chat = [*first, user, {"role": "assistant", "content": _MODEL}, user, {"role": "assistant", "content": _MODEL}]
-        opening, resumed, bridge, resumed_again, _ = _between(processor.template.render([*chat], tools=tools))
-        *_, closing = _between(processor.template.render([*first, user], tools=tools))
+        self._slot = slot = processor.tokenizer.markup.slot
+        user = {"role": "user", "content": [{"type": "text", "text": slot}]}
+        chat = [*first, user, {"role": "assistant", "content": slot}, user, {"role": "assistant", "content": slot}]
+        opening, resumed, bridge, resumed_again, _ = self._around(processor.render(chat, tools=tools), 4)
+        *_, closing = self._around(processor.render([*first, user], tools=tools), 1)
         if resumed != resumed_again:
             raise ValueError("Expected a chat template that writes all turns alike, got one that tells them apart")
-        self.opening, self.closing, self.resumed, self.bridge = map(processor.text, (opening, closing, resumed, bridge))
+        self.opening, self.closing, self.resumed, self.bridge = map(
+            processor.markup, (opening, closing, resumed, bridge)
+        )
         self._image = self._written("image")
         silence = np.zeros(processor.frame_samples, np.float32)
         sound = processor.expand(self._written("audio"), audios=[silence])
@@ -66,14 +65,11 @@ class Turns:
         return self._processor.text(text.strip())
 
     def replied(self, name: str, result: str) -> Prompt:
-        """What a called function has given back: it stands inside the model's turn, behind the call.
-
-        Raises:
-            ValueError: The result holds markers of the chat format, with which it could pretend to be something else.
-        """
-        if marker := _MARKER.search(result):
-            raise ValueError(f"Expected a result without markers of the chat format, got {marker[0]!r} from {name}")
-        return self._processor.text(f'<|tool_response>response:{name}{{value:<|"|>{result}<|"|>}}<tool_response|>')
+        """What a called function has given back: it stands inside the model's turn, behind the call."""
+        quote = self._processor.quote
+        return self._processor.markup(
+            f'<|tool_response>response:{quote(name)}{{value:<|"|>{quote(result)}<|"|>}}<tool_response|>'
+        )
 
     def finished(self, content: Prompt, answer: Sequence[int]) -> Prompt:
         """A whole turn and the beginning of the next: what was said, the answer's tokens, and all around them."""
@@ -81,12 +77,17 @@ class Turns:
 
     def _written(self, kind: str) -> str:
         """How the template writes a medium into a user's turn."""
-        marked = [{"type": "text", "text": _USER}, {"type": kind, kind: None}, {"type": "text", "text": _USER}]
-        rendered = self._processor.template.render([{"role": "user", "content": marked}])
-        _, written, _ = rendered.split(_USER)
+        marked = [
+            {"type": "text", "text": self._slot},
+            {"type": kind, kind: None},
+            {"type": "text", "text": self._slot},
+        ]
+        _, written, _ = self._around(self._processor.render([{"role": "user", "content": marked}]), 2)
         return written
 
-
-def _between(rendered: str) -> list[str]:
-    """What stands around the stand-ins."""
-    return rendered.replace(_MODEL, _USER).split(_USER)
+    def _around(self, rendered: str, slots: int) -> list[str]:
+        """What stands around the slots."""
+        parts = rendered.split(self._slot)
+        if len(parts) != slots + 1:
+            raise ValueError("Expected a chat template that writes every message once, got one that does not")
+        return parts

@@ -1,0 +1,135 @@
+"""The messages of a chat as programs give them: checked, so that a mistake is named where it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Message = Mapping[str, Any]
+"""``{"role": …, "content": text or a list of {"type": "text" | "image" | "audio" | "video", …}}``."""
+
+MEDIA = ("image", "audio", "video")
+ROLES = ("system", "developer", "user", "assistant", "model", "tool")
+
+WITHOUT_CONTENT = ("tool_calls", "tool_responses", "reasoning", "reasoning_content", "thinking")
+"""What an answer may consist of instead of content."""
+LISTS = ("tool_calls", "tool_responses")
+
+USE = '{"type": "%s", "%s": …}'
+OTHER_TYPES = {
+    **dict.fromkeys(("image_url", "input_image"), USE % ("image", "image") + " with a path or pixels"),
+    **dict.fromkeys(("audio_url", "input_audio"), USE % ("audio", "audio") + " with a path or samples at 16 kHz"),
+    **dict.fromkeys(("video_url", "input_video"), USE % ("video", "video") + " with a path or frames"),
+    **dict.fromkeys(("input_text", "output_text"), USE % ("text", "text")),
+}
+"""What other programs' messages have, and what to write instead."""
+
+
+def check_messages(messages: Any) -> None:
+    """Check the form of a chat.
+
+    Raises:
+        ValueError: Something has another form; the message says where, by its index, and what to write.
+    """
+    if not isinstance(messages, (list, tuple)):
+        raise ValueError(
+            f'Messages must be a list, got {_kind(messages)}; write [{{"role": "user", "content": "your text"}}]'
+        )
+    for index, message in enumerate(messages):
+        _check(message, f"messages[{index}]")
+
+
+def check_tools(tools: Any) -> None:
+    """Check that tools are a list of JSON schemas.
+
+    Raises:
+        ValueError: They are something else.
+    """
+    if tools is None:
+        return
+    if not isinstance(tools, (list, tuple)):
+        raise ValueError(f"Tools must be a list of JSON schemas, got {_kind(tools)}; put a single schema into a list")
+    for index, tool in enumerate(tools):
+        if not isinstance(tool, Mapping):
+            raise ValueError(
+                f'tools[{index}] must be a JSON schema, got {_kind(tool)}; write {{"type": "function", "function": …}}'
+            )
+
+
+def parts(message: Message) -> Iterator[Mapping[str, Any]]:
+    """The media of a message that was checked."""
+    content = message.get("content")
+    if content is not None and not isinstance(content, str):
+        yield from (part for part in content if part["type"] != "text")
+
+
+def _check(message: Any, where: str) -> None:
+    if not isinstance(message, Mapping):
+        raise ValueError(
+            f'{where} must be an object, got {_kind(message)}; write {{"role": "user", "content": "your text"}}'
+        )
+    if "role" not in message:
+        raise ValueError(f"{where} has no role; add one of {', '.join(ROLES)}")
+    role = message["role"]
+    if not isinstance(role, str) or role not in ROLES:
+        raise ValueError(f"{where} has the unknown role {_shown(role)}; use one of {', '.join(ROLES)}")
+    for key in LISTS:
+        _check_list(message.get(key), f"{key} of {where}")
+    _check_content(message, where)
+
+
+def _check_list(value: Any, where: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where} must be a list of objects, got {_kind(value)}")
+    for index, each in enumerate(value):
+        if not isinstance(each, Mapping):
+            raise ValueError(f"{where} must be a list of objects, got {_kind(each)} at {index}")
+
+
+def _check_content(message: Message, where: str) -> None:
+    content = message.get("content")
+    if content is None:
+        if not any(message.get(key) for key in WITHOUT_CONTENT):
+            raise ValueError(f'{where} has no content; give it text, or "" for an empty message')
+    elif isinstance(content, (list, tuple)):
+        for index, part in enumerate(content):
+            _check_part(part, f"content[{index}] of {where}")
+    elif not isinstance(content, str):
+        raise ValueError(
+            f"The content of {where} must be text or a list of parts, got {_kind(content)}{_hint(content)}"
+        )
+
+
+def _check_part(part: Any, where: str) -> None:
+    if not isinstance(part, Mapping):
+        hint = f"; write {USE % ('text', 'text')}" if isinstance(part, str) else _hint(part)
+        raise ValueError(f"{where} must be an object with a type, got {_kind(part)}{hint}")
+    kind = part.get("type")
+    if kind is None:
+        raise ValueError(f"{where} has no type; use text, {', '.join(MEDIA)}, such as {USE % ('text', 'text')}")
+    if kind not in ("text", *MEDIA):
+        instead = OTHER_TYPES.get(kind) if isinstance(kind, str) else None
+        hint = f"; write {instead}" if instead else f"; use text, {', '.join(MEDIA)}"
+        raise ValueError(f"{where} has the unknown type {_shown(kind)}{hint}")
+    if kind not in part:
+        raise ValueError(f"{where} has no {kind}; write {USE % (kind, kind)}")
+    if kind == "text" and not isinstance(part["text"], str):
+        raise ValueError(f"The text of {where} must be text, got {_kind(part['text'])}{_hint(part['text'])}")
+
+
+def _hint(value: Any) -> str:
+    if isinstance(value, (bytes, bytearray)):
+        return "; decode it first, such as data.decode()"
+    if isinstance(value, Mapping) and "type" in value:
+        return "; put the part into a list"
+    return ""
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:60]
