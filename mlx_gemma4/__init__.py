@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.image import Patches
     from mlx_gemma4.live.arrivals import Inbox, Together
     from mlx_gemma4.live.assistant import Assistant
-    from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Refused, Said
+    from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Refused, Said, SightLost
     from mlx_gemma4.live.camera import Camera, Shot
     from mlx_gemma4.live.converse import converse
     from mlx_gemma4.live.endpoint import Endpointer, Endpointing
@@ -79,6 +79,7 @@ __all__ = [
     "Selection",
     "Session",
     "Shot",
+    "SightLost",
     "Sighting",
     "Silence",
     "Together",
@@ -137,6 +138,7 @@ _HOMES = {
     "Selection": "video",
     "Session": "session",
     "Shot": "live.camera",
+    "SightLost": "live.assistant_events",
     "Sighting": "live.watcher",
     "Silence": "live.events",
     "Together": "live.arrivals",

@@ -15,7 +15,17 @@ from mlx_gemma4.channels import Kind
 from mlx_gemma4.generation import GenerationResponse
 from mlx_gemma4.image import load_image
 from mlx_gemma4.live.assistant import Assistant
-from mlx_gemma4.live.assistant_events import Answered, Called, Event, Forgot, Heard, Looked, Refused, Said
+from mlx_gemma4.live.assistant_events import (
+    Answered,
+    Called,
+    Event,
+    Forgot,
+    Heard,
+    Looked,
+    Refused,
+    Said,
+    SightLost,
+)
 from mlx_gemma4.live.camera import Shot
 from mlx_gemma4.sample import Sampler
 
@@ -407,3 +417,40 @@ def test_a_result_that_nobody_asked_for(demo: tuple[Model, Processor]) -> None:
 def test_a_context_without_room_for_a_turn(demo: tuple[Model, Processor]) -> None:
     with pytest.raises(ValueError, match=r"^Expected a context of \d+ positions or more, for a picture, an utterance"):
         assistant(demo, context=100)
+
+
+def test_sight_is_lost_while_somebody_speaks(demo: tuple[Model, Processor]) -> None:
+    """The picture leaves the open turn; the speech behind it stays, and the sequence is that of sound alone."""
+    engine = assistant(demo)
+    engine.look(shot(PICTURE, 0.0))
+    fed(engine, SPEECH[: 20 * FRAME])
+    engine.look(shot(OTHER, 0.5))
+    assert engine.lose_sight("The camera has ended.") == [SightLost("The camera has ended.")]
+    sound = np.concatenate([SPEECH, QUIET])
+    ((start, end),) = heard_frames(fed(engine, sound[20 * FRAME :]))
+    its = offline(demo, [("audio", sound[start * FRAME : end * FRAME])])
+    mine = engine.dialogue.sequence
+    assert_same(mine, its[: len(mine)])
+    answer = answered(engine)[-1]
+    tokens = likeliest(demo, its, answer.tokens)
+    assert answer.text == demo[1].decode([token for token in tokens if token not in demo[1].stop_ids])
+    assert not len(engine.dialogue.content), "the next turn has no picture either"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_sight_is_lost_while_an_answer_is_given(demo: tuple[Model, Processor], kept: bool) -> None:
+    """The answer goes on about what it was asked; taken back, its question goes on without the picture."""
+    engine = assistant(demo, keep_interrupted=kept)
+    engine.look(shot(PICTURE, 0.0))
+    engine.ask("Describe the image.")
+    while not isinstance((engine.step() or [None])[0], Said):
+        pass
+    engine.lose_sight("The camera has ended.")
+    assert engine.answering and len(engine.dialogue.sequence.patches)
+    fed(engine, SPEECH)
+    assert bool(len(engine.dialogue.sequence.patches)) == kept
+    mine = engine.dialogue.sequence
+    fresh = Session(demo[0]).extend(mine)
+    engine.dialogue.session.rewind(len(mine) - 1)
+    again = engine.dialogue.session.extend(mine[len(mine) - 1 :])
+    np.testing.assert_allclose(np.array(again), np.array(fresh), atol=2e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import os
 import re
@@ -14,6 +16,8 @@ from reference_cases import media_file, utterances
 
 from mlx_gemma4 import Model, Processor, Transcriber, generate, load_audio
 from mlx_gemma4.cli import main
+from mlx_gemma4.cli.live import Talk
+from mlx_gemma4.live.assistant_events import Looked, SightLost
 
 ROOT = Path(__file__).parent.parent
 PICTURE, RECORDING = str(media_file("picture-02.png")), str(media_file("hibari-03.wav"))
@@ -109,3 +113,17 @@ def test_a_transcript_in_a_file(
     assert main([*TOGETHER, "--transcript", "--output", str(path), "--overwrite"]) == 0
     line = f"[{heard['start']:.2f}–{heard['end']:.2f} s] {segment.text}"
     assert sorted(path.read_text().splitlines()) == sorted([offline(demo)[0], line])
+
+
+def test_lost_sight_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr when it is lost and when pictures come back; in JSON it is an event."""
+    arguments = argparse.Namespace(format="txt", fast=True, input=None)
+    stream = io.StringIO()
+    talk = Talk(None, arguments, None, stream)  # type: ignore[arg-type]
+    for event in (SightLost("The pictures from camera 0 ended."), Looked(9.0, 0.1, 1), Looked(10.0, 0.1, 1)):
+        talk.show(event)
+    lost = "The pictures from camera 0 ended. Answers are about what is heard and typed until pictures come.\n"
+    assert capsys.readouterr().err == f"{lost}Pictures come again.\n" and not stream.getvalue()
+    arguments.format = "jsonl"
+    Talk(None, arguments, None, stream).show(SightLost("It stalls."))  # type: ignore[arg-type]
+    assert json.loads(stream.getvalue()) == {"event": "sightlost", "problem": "It stalls."}

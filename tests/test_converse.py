@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from reference_cases import media_file
 
 from mlx_gemma4 import Endpointer, Endpointing, FileSource, Model, Processor, generate, load_audio
 from mlx_gemma4.image import load_image
-from mlx_gemma4.live.arrivals import Inbox, Together
+from mlx_gemma4.live.arrivals import Batch, Inbox, Together
 from mlx_gemma4.live.assistant import Assistant
-from mlx_gemma4.live.assistant_events import Answered, Heard, Looked, Said
+from mlx_gemma4.live.assistant_events import Answered, Event, Heard, Looked, Said, SightLost
 from mlx_gemma4.live.camera import Shot
 from mlx_gemma4.live.converse import converse
 from mlx_gemma4.live.scene import Scene
@@ -26,6 +27,9 @@ SOUND = np.concatenate([np.zeros(FRAME * 10), SPEECH, np.zeros(FRAME * 20)]).ast
 
 class Pictures:
     """Shots, one after the other; the last ones wait for an event."""
+
+    is_live = False
+    problem: str | None = None
 
     def __init__(self, *shots: tuple[np.ndarray, float], gate: threading.Event | None = None) -> None:
         self._shots = [Shot(pixels, seconds, 0.0) for pixels, seconds in shots]
@@ -244,3 +248,99 @@ def test_a_block_that_is_no_sound_spoils_no_other() -> None:
         np.testing.assert_array_equal(np.concatenate(batch.sound), SOUND[:FRAME])
         with pytest.raises(ValueError, match="finite samples in what was heard"):
             inbox.take(wait=True)
+
+
+# a camera that dies
+
+
+class Camera(Pictures):
+    """Live: it ends with a problem, or gives nothing until it is told to."""
+
+    is_live = True
+
+    def read(self) -> Shot | None:
+        shot = super().read()
+        if shot is None:
+            self.problem = "The pictures from camera 0 ended."
+        return shot
+
+
+def told(events: list[Event]) -> list[str]:
+    return [event.problem for event in events if isinstance(event, SightLost)]
+
+
+def test_a_question_behind_a_dead_camera_is_not_about_its_last_picture(demo: tuple[Model, Processor]) -> None:
+    """It is told once, the picture leaves the open turn, and the answer is that of the prompt without it."""
+    seen = threading.Event()
+
+    def lines() -> Iterator[str]:
+        seen.wait(10)
+        yield "Describe the image."
+
+    engine = assistant(demo)
+    events: list[Event] = []
+    with Inbox(None, Camera((PICTURE, 0.0)), lines()) as inbox:
+        for event in converse(engine, inbox, scene=Scene()):
+            events.append(event)
+            if isinstance(event, SightLost):
+                seen.set()
+    assert told(events) == ["The pictures from camera 0 ended."]
+    [answer] = [event for event in events if isinstance(event, Answered)]
+    content = [{"type": "text", "text": "Describe the image."}]
+    assert answer.text == generate(*demo, demo[1].prompt([{"role": "user", "content": content}]), max_tokens=8)
+
+
+def test_a_film_that_has_ended_still_shows_its_last_picture() -> None:
+    with Inbox(None, Pictures((PICTURE, 0.0)), iter(["What is this?"])) as inbox:
+        while (batch := inbox.take(wait=True)) is not None:
+            assert batch.lost is None
+
+
+def test_a_stalled_camera_is_told_once_until_pictures_come_back() -> None:
+    """By the clock, while everything else goes on."""
+    now = [100.0]
+    gate, more = threading.Event(), threading.Event()
+
+    class Stalling(Camera):
+        def read(self) -> Shot | None:
+            if not self._shots:
+                gate.wait(10)
+            elif len(self._shots) == 1:
+                more.wait(10)
+            return super().read()
+
+    camera = Stalling((PICTURE, 0.0), (OTHER, 9.0))
+    with Inbox(Dead(), camera, stale_seconds=5, clock=lambda: now[0]) as inbox:
+        batch = inbox.take(wait=True)
+        assert batch is not None and batch.shot is not None and batch.lost is None
+        now[0] += 4.9
+        batch = inbox.take(wait=False)
+        assert batch is not None and not batch
+        now[0] += 0.1
+        batch = inbox.take(wait=True)
+        assert batch is not None and batch.lost == "No picture has come for 5 s."
+        batch = inbox.take(wait=False)
+        assert batch is not None and not batch
+        more.set()
+        batch = inbox.take(wait=True)
+        assert batch is not None and batch.shot is not None and batch.lost is None
+        now[0] += 5
+        batch = inbox.take(wait=True)
+        assert batch is not None and batch.lost == "No picture has come for 5 s."
+        gate.set()
+
+
+def test_a_camera_that_is_stopped_is_not_lost() -> None:
+    gate = threading.Event()
+    with Inbox(None, Camera(gate=gate)) as inbox:
+        inbox.stop()
+        batch = inbox.take(wait=True)
+        assert batch is None or batch.lost is None
+
+
+def test_the_same_picture_is_looked_at_again_after_sight_was_lost(demo: tuple[Model, Processor]) -> None:
+    """The scene is forgotten with the picture."""
+    batches = [Batch(shot=Shot(PICTURE, 0.0, 0.0)), Batch(lost="It stalls."), Batch(shot=Shot(PICTURE, 9.0, 0.0)), None]
+    arrivals = SimpleNamespace(take=lambda *, wait: batches.pop(0), stop=lambda: None)
+    events = list(converse(assistant(demo), arrivals, scene=Scene()))
+    assert [type(event) for event in events] == [Looked, SightLost, Looked]

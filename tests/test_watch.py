@@ -23,6 +23,7 @@ from video_writer import write_video
 
 from mlx_gemma4 import Shot, Sighting
 from mlx_gemma4.cli import main
+from mlx_gemma4.cli.watch import snapshots
 from mlx_gemma4.image import load_image
 from mlx_gemma4.live.preview import Preview, half_blocks
 
@@ -121,6 +122,15 @@ def test_pictures_with_an_answer_are_kept(film: Path, tmp_path: Path, capsys: py
     assert main(["watch", str(film), "--fast", "--save", str(folder), "--model", "nowhere"]) == 2
     expected = f"--save: {folder} is not empty; name a new or an empty folder"
     assert capsys.readouterr() == ("", f"mlx_gemma4: error: {expected}\n")
+
+
+def test_pictures_within_a_millisecond_have_names_of_their_own(tmp_path: Path) -> None:
+    """A frame rate above 1000, or a clock that stands still: none is lost."""
+    with snapshots(tmp_path) as save:
+        for seconds, value in ((1.0, 1), (1.0004, 2), (1.0, 3), (1.001, 4)):
+            save(Shot(np.full((2, 2, 3), value, np.uint8), seconds, 0.0))
+    kept = {path.name: int(np.asarray(Image.open(path))[0, 0, 0]) for path in tmp_path.iterdir()}
+    assert kept == {"00-00-01.000.png": 1, "00-00-01.000-2.png": 2, "00-00-01.000-3.png": 3, "00-00-01.001.png": 4}
 
 
 def test_broken_packets_are_told(film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

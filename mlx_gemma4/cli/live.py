@@ -156,6 +156,7 @@ class Talk:
         self._calls: list[Called] = []
         """Calls that wait for consent; the first one is asked about."""
         self._shown = math.inf
+        self._is_blind = False
         self._ages: list[float] = []
         self._delays: list[float] = []
 
@@ -171,10 +172,24 @@ class Talk:
         return self._assistant.ask(line) if answer else []
 
     def show(self, event: Event) -> None:
-        from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Refused, Said, Transcribed
+        from mlx_gemma4.live.assistant_events import (
+            Answered,
+            Called,
+            Forgot,
+            Heard,
+            Looked,
+            Refused,
+            Said,
+            SightLost,
+            Transcribed,
+        )
 
         if isinstance(event, Looked):
             self._ages.append(event.age)
+            self._see_again()
+        elif isinstance(event, SightLost):
+            self._is_blind = True
+            note(f"{event.problem} Answers are about what is heard and typed until pictures come.")
         elif isinstance(event, Answered):
             self._delays.append(event.delay)
             self._calls.clear()  # whatever was to be called belonged to this answer
@@ -197,6 +212,11 @@ class Talk:
             note(f"({event.turns} turns have left; {event.positions} positions are held)")
         if isinstance(event, Called) and len(self._calls) == 1:
             self._ask()
+
+    def _see_again(self) -> None:
+        if self._is_blind:
+            self._is_blind = False
+            note("Pictures come again.")
 
     def statistics(self) -> str:
         """Ages, delays and work, in a line."""

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,12 +165,18 @@ def snapshots(path: Path) -> Iterator[Callable[[Shot], None]]:
             raise ValueError(f"--save: {folder} is not empty; name a new or an empty folder")
 
         def save(shot: Shot) -> None:
-            with output_file(folder / f"{clock_time(shot.time)}.png", "--save") as file:
+            with output_file(new_name(folder, clock_time(shot.time)), "--save") as file:
                 picture = io.BytesIO()
                 Image.fromarray(shot.pixels).save(picture, format="PNG")
                 file.append(picture.getvalue())
 
         yield save
+
+
+def new_name(folder: Path, name: str) -> Path:
+    """Of a picture: its time; the second one within a millisecond has a 2 behind it, and so on."""
+    names = (f"{name}.png" if number == 1 else f"{name}-{number}.png" for number in count(1))
+    return next(path for each in names if not (path := folder / each).exists())
 
 
 def clock_time(seconds: float) -> str:

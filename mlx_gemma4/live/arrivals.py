@@ -18,13 +18,14 @@ import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE, check_samples
 from mlx_gemma4.live.camera import Shot
+from mlx_gemma4.live.sight import STALE_SECONDS, Sight, Watched
 from mlx_gemma4.live.sources import WAITING_SECONDS, Source
 
 STOP_SECONDS = 0.3
 """How long sources may take to hand over what they have when they are stopped; a dead one hands over nothing."""
 
 
-class Pictures(Protocol):
+class Pictures(Watched, Protocol):
     """A camera."""
 
     def read(self) -> Shot | None:
@@ -48,9 +49,11 @@ class Batch:
     """float32 [n] at 16 kHz each."""
     shot: Shot | None = None
     typed: list[str] = field(default_factory=list)
+    lost: str | None = None
+    """Why the last picture is no longer what there is to see, in a sentence, when that has just shown."""
 
     def __bool__(self) -> bool:
-        return bool(self.sound or self.typed) or self.shot is not None
+        return bool(self.sound or self.typed) or self.shot is not None or self.lost is not None
 
 
 class Arrivals(Protocol):
@@ -67,14 +70,24 @@ class Inbox:
     """Sources that are read in threads of their own. It ends when the sound has; without sound, when the lines have.
 
     What a source has raised is raised by ``take``, behind what came before.
+
+    Args:
+        stale_seconds: Without a picture for this long, the last one of a live camera is lost (``Batch.lost``).
     """
 
     def __init__(
-        self, sound: Source | None = None, pictures: Pictures | None = None, typed: Iterable[str] | None = None
+        self,
+        sound: Source | None = None,
+        pictures: Pictures | None = None,
+        typed: Iterable[str] | None = None,
+        *,
+        stale_seconds: float = STALE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.dropped = 0
         """Pictures that a newer one replaced before they were taken."""
         self._sound, self._pictures, self._typed = sound, pictures, typed
+        self._sight = Sight(pictures, seconds=stale_seconds, clock=clock)
         self._condition = threading.Condition()
         self._batch = Batch()
         self._failure: BaseException | None = None
@@ -110,7 +123,7 @@ class Inbox:
     def take(self, *, wait: bool) -> Batch | None:
         with self._condition:
             if wait:
-                self._condition.wait_for(lambda: self._batch or not self._open or self._failure or self._stopped)
+                self._wait()
             if self._stopped:
                 self._condition.wait_for(lambda: not self._open, STOP_SECONDS)
                 self._open = 0
@@ -121,7 +134,15 @@ class Inbox:
             if self._failure is not None and not batch:
                 raise self._failure
             self._is_over = not self._open and self._failure is None
+            batch.lost = None if self._stopped else self._sight.lost()
             return batch if batch or self._open else None
+
+    def _wait(self) -> None:
+        """Until something has come, or sight is lost."""
+        self._condition.wait_for(
+            lambda: self._batch or not self._open or self._failure or self._stopped or self._sight.is_lost,
+            self._sight.left,
+        )
 
     def _pump(self, read: Callable[[], Any], put: Callable[[Any], None], leads: bool) -> None:
         try:
@@ -135,6 +156,8 @@ class Inbox:
         finally:
             with self._condition:
                 self._open = 0 if leads else max(0, self._open - 1)
+                if put == self._look:
+                    self._sight.ended()
                 self._condition.notify_all()
 
     def _hear(self, block: np.ndarray) -> None:
@@ -150,6 +173,7 @@ class Inbox:
     def _look(self, shot: Shot) -> None:
         self.dropped += self._batch.shot is not None
         self._batch.shot = shot
+        self._sight.came()
 
     def _read(self, text: str) -> None:
         line = Line(text)

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlx_gemma4.audio import SAMPLE_RATE, Framer, check_samples
 from mlx_gemma4.generation import GREEDY, MAX_TOKENS, stream_generate
-from mlx_gemma4.live.assistant_events import Called, Event, Forgot, Heard, Looked, Refused, Said
+from mlx_gemma4.live.assistant_events import Called, Event, Forgot, Heard, Looked, Refused, Said, SightLost
 from mlx_gemma4.live.camera import Shot
 from mlx_gemma4.live.dialogue import Dialogue
 from mlx_gemma4.live.endpoint import Begin, End, Endpointer, Speech
@@ -118,6 +118,17 @@ class Assistant:
         self.dialogue.restart()
         self._show()
         return [Looked(shot.time, self._clock() - shot.arrived, self.dialogue.session.forwards - before)]
+
+    def lose_sight(self, problem: str) -> list[Event]:
+        """There is nothing to see any more: what was seen last leaves the open turn, until another picture comes.
+
+        A question that is being answered keeps what it was asked about.
+        """
+        self._seen, self._waits = None, False
+        if self._answer is None:
+            self.dialogue.drop_pictures()
+            self.dialogue.compute()
+        return [SightLost(problem)]
 
     def hear(self, samples: np.ndarray) -> list[Event]:
         """Take sound, float32 [n] at 16 kHz; when it has ended an utterance, ``step`` answers."""
@@ -261,6 +272,8 @@ class Assistant:
             return self._end(answer)
         self._answer = None
         self.dialogue.reopen()
+        if self._seen is None:
+            self.dialogue.drop_pictures()
         answer.reason = "dropped"
         return [answer.over()]
 

@@ -18,6 +18,14 @@ class Looked:
 
 
 @dataclass(frozen=True)
+class SightLost:
+    """Sight is lost: the camera has ended or stalls. Its last picture is not shown any more; a new one would be."""
+
+    problem: str
+    """Why, in a sentence."""
+
+
+@dataclass(frozen=True)
 class Heard:
     """Somebody has spoken; the answer follows."""
 
@@ -86,4 +94,4 @@ class Forgot:
     """That are held now."""
 
 
-Event = Looked | Heard | Transcribed | Said | Called | Refused | Answered | Forgot
+Event = Looked | SightLost | Heard | Transcribed | Said | Called | Refused | Answered | Forgot

@@ -93,5 +93,9 @@ def _take_in(
         if scene is not None:
             scene.accept()
         yield from assistant.look(batch.shot)
+    if batch.lost is not None:
+        if scene is not None:
+            scene.forget()
+        yield from assistant.lose_sight(batch.lost)
     for line in batch.typed:
         yield from read(line)

@@ -72,8 +72,19 @@ class Dialogue:
     def trim(self, count: int) -> None:
         """Take back the last ``count`` positions of the open turn."""
         self.session.rewind(self.session.position - count)
-        content = join(self.content)
-        self.content = [content[: len(content) - count]]
+        while count > 0:
+            last = self.content.pop()
+            if len(last) > count:
+                self.content.append(last[: len(last) - count])
+            count -= len(last)
+
+    def drop_pictures(self) -> None:
+        """Take the pictures out of the open turn; what stands behind them waits to be computed anew."""
+        kept = [piece for piece in self.content if not len(piece.patches)]
+        if len(kept) < len(self.content):
+            self.restart()
+            for piece in kept:
+                self.put(piece)
 
     def question(self) -> Prompt:
         """What is left to compute before the answer: all that waits, and the end of the turn."""

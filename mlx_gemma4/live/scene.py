@@ -48,6 +48,10 @@ class Scene:
         """Compare with the picture that was last asked about from now on."""
         self._accepted = self._seen
 
+    def forget(self) -> None:
+        """Let whatever comes next be a change."""
+        self._accepted = None
+
 
 def _means(values: np.ndarray, count: int, axis: int) -> np.ndarray:
     """Means of ``count`` stretches along an axis; where there are fewer rows than stretches, rows are shared."""
