@@ -88,7 +88,7 @@ class JsonTokenizer:
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError as error:  # half a surrogate pair, as from arguments that are not UTF-8
-            raise ValueError(f"Expected text that can be written as UTF-8, got {text!r}") from error
+            raise ValueError(f"Expected text that can be written as UTF-8, got {_surrogate(text)!r}") from error
         return ids if self._never_text.isdisjoint(ids) else [each for token_id in ids for each in self._spelt(token_id)]
 
     def encode_markup(self, markup: str) -> list[int]:
@@ -221,6 +221,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     raise ValueError(f"Expected a tokenizer.json or tokenizer.model in {folder}, found neither")
 
 
+def _surrogate(text: str) -> str:
+    """The first half of a surrogate pair, and what stands around it."""
+    place = next(index for index, character in enumerate(text) if "\ud800" <= character <= "\udfff")
+    return text[max(0, place - 20) : place + 20]
+
+
 def _line(error: Exception) -> str:
     """A library's error in one line."""
     text = "".join(each if each.isprintable() else " " for each in str(error))
@@ -252,25 +258,35 @@ class Detokenizer:
         text = self._new_text()
         if not text.endswith(REPLACEMENT):
             return self._show(text)
-        return self._broken() if len(self._ids) - self._shown >= MOST_BYTES else ""
+        return self._give_up()
 
     def flush(self) -> str:
         """Return what is left: bytes that never became a character show as U+FFFD."""
-        text = ""
-        while len(self._ids) - self._shown >= MOST_BYTES and (broken := self._broken()):
-            text += broken
-        return text + self._show(self._new_text())
+        given_up = self._give_up()
+        return given_up + self._show(self._new_text())
 
-    def _broken(self) -> str:
-        """Give up the first bytes that wait, where those behind them begin anew."""
+    def _give_up(self) -> str:
+        """Show the bytes that no others will make whole."""
+        text = ""
+        while count := self._broken():
+            self._ids, self._shown = self._ids[self._shown :], count
+            text += self._decode(self._ids[:count])
+            rest = self._decode(self._ids[count:])
+            if not rest.endswith(REPLACEMENT):
+                return text + self._show(rest)
+        return text
+
+    def _broken(self) -> int:
+        """How many of the ids that wait are no part of what is still to become whole."""
         waiting = self._ids[self._shown :]
         whole = self._decode(waiting)
-        for count in range(1, len(waiting)):
-            begin, rest = self._decode(waiting[:count]), self._decode(waiting[count:])
-            if begin + rest == whole or begin.count(REPLACEMENT) + rest.count(REPLACEMENT) < whole.count(REPLACEMENT):
-                self._ids, self._shown = waiting, count
-                return begin + ("" if rest.endswith(REPLACEMENT) else self._show(rest))
-        return ""
+        splits = [
+            (count, self._decode(waiting[:count]) + self._decode(waiting[count:])) for count in range(1, len(waiting))
+        ]
+        # byte-fallback decoders give up a whole run of bytes where a part of it is no character
+        better = (count for count, text in splits if text.count(REPLACEMENT) < whole.count(REPLACEMENT))
+        closed = (count for count, text in splits if len(waiting) >= MOST_BYTES and text == whole)
+        return next(better, 0) or next(closed, 0)
 
     def _new_text(self) -> str:
         waiting = self._ids[self._shown :]
@@ -278,7 +294,6 @@ class Detokenizer:
         if not text.startswith(shown):
             return self._decode(waiting)
         new = text[len(shown) :]
-        # byte-fallback decoders give up a whole run of bytes where a part of it is no character
         alone = self._decode(waiting) if REPLACEMENT in new else new
         return alone if alone.count(REPLACEMENT) < new.count(REPLACEMENT) else new
 

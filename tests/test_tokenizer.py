@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,14 @@ from hypothesis import strategies as st
 from reference_cases import TEXTS
 
 from mlx_gemma4 import demo_folder
-from mlx_gemma4.tokenizer import Detokenizer, JsonTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
+from mlx_gemma4.tokenizer import (
+    Detokenizer,
+    JsonTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    decode,
+    load_tokenizer,
+)
 
 RELEASED = load_tokenizer(Path(__file__).parent / "data" / "reference" / "released" / "checkpoint")
 DEMO = load_tokenizer(demo_folder() / "checkpoint")
@@ -89,8 +97,8 @@ def test_broken_bytes_are_flushed() -> None:
     assert pieces(RELEASED, [*half, *RELEASED.encode("a")]) == ["", "", REPLACEMENT + "a", ""]
 
 
-@pytest.fixture
-def byte_fallback(tmp_path: Path) -> JsonTokenizer:
+@pytest.fixture(scope="module")
+def byte_fallback_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer.json in the manner of Gemma's own: spaces as ▁, rare characters as single bytes."""
     words = ["<bos>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁b"]
     model = tokenizers.models.BPE({word: index for index, word in enumerate(words)}, [("▁", "b")], byte_fallback=True)
@@ -99,8 +107,14 @@ def byte_fallback(tmp_path: Path) -> JsonTokenizer:
     decoders = tokenizers.decoders
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens(["<bos>"])
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    return JsonTokenizer(tmp_path / "tokenizer.json")
+    path = tmp_path_factory.mktemp("byte-fallback") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+@pytest.fixture
+def byte_fallback(byte_fallback_file: Path) -> JsonTokenizer:
+    return JsonTokenizer(byte_fallback_file)
 
 
 def test_byte_fallback_stream(byte_fallback: JsonTokenizer) -> None:
@@ -116,6 +130,56 @@ def test_byte_fallback_cut_short(byte_fallback: JsonTokenizer) -> None:
     assert byte_fallback.decode(run[:-1]) == REPLACEMENT * 5
     assert pieces(byte_fallback, run[:-1]) == ["", "", "日", "", "", REPLACEMENT * 2]
     assert pieces(byte_fallback, run) == ["", "", "日", "", "", "本", ""]
+
+
+def test_byte_fallback_decoded(byte_fallback: JsonTokenizer) -> None:
+    """Whole characters beside bytes that are none are kept, streamed and at once."""
+    wide, lost = byte_fallback.encode("日"), [1 + 0xFF]
+    for token_ids, text in (
+        ([*wide, *wide[:2]], "日" + REPLACEMENT * 2),
+        ([*lost, *wide, *wide], REPLACEMENT + "日日"),
+        ([*wide[:2], *wide, 257], REPLACEMENT * 2 + "日 "),
+        ([*wide, *lost * 7, *wide, *lost], "日" + REPLACEMENT * 7 + "日" + REPLACEMENT),
+        ([*lost * 9, 258, *wide[:1]], REPLACEMENT * 9 + "a" + REPLACEMENT),
+    ):
+        assert "".join(pieces(byte_fallback, token_ids)) == decode(byte_fallback, token_ids) == text
+
+
+BYTES = st.lists(st.one_of(st.sampled_from([b"a", "é".encode(), "日".encode(), "🙂".encode()]), st.binary(max_size=3)))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(BYTES.map(b"".join))
+def test_whole_characters_are_never_lost(byte_fallback_file: Path, data: bytes) -> None:
+    """Of any bytes: what UTF-8 decoding leaves out instead of replacing it, in order."""
+    tokenizer = JsonTokenizer(byte_fallback_file)
+    expected = data.decode("utf-8", "ignore")
+    shown = decode(tokenizer, [1 + byte for byte in data])
+    assert shown.replace(REPLACEMENT, "") == expected.replace(REPLACEMENT, "")
+    assert shown == "".join(pieces(tokenizer, [1 + byte for byte in data]))
+
+
+class Counting:
+    """A tokenizer, and how many ids it decodes."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.count = 0
+
+    def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
+        self.count += len(token_ids)
+        return self.tokenizer.decode(token_ids, skip_special=skip_special)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "byte fallback"])
+def test_long_runs_of_broken_bytes(byte_fallback: JsonTokenizer, kind: str) -> None:
+    """Each is given up soon: the cost of a stream grows with its length, and not faster."""
+    tokenizer, lost = (byte_fallback, [1 + 0xFF]) if kind == "byte fallback" else (RELEASED, RELEASED.encode("日")[:1])
+    counting = Counting(tokenizer)
+    stream = Detokenizer(counting)  # type: ignore[arg-type]
+    text = "".join(map(stream.push, lost * 2000)) + stream.flush()
+    assert text == REPLACEMENT * 2000
+    assert counting.count < 100 * 2000
 
 
 def test_stream_keeps_spaces(tmp_path: Path) -> None:
@@ -237,3 +301,5 @@ def test_half_a_surrogate_pair_is_refused() -> None:
     tokenizer = load_tokenizer(demo_folder() / "checkpoint")
     with pytest.raises(ValueError, match=r"Expected text that can be written as UTF-8, got 'a\\udcff'"):
         tokenizer.encode("a\udcff")
+    with pytest.raises(ValueError, match=r"got '\.{20}\\udcff\.{19}'$"):
+        tokenizer.encode("." * 10_000 + "\udcff" + "." * 10_000)
