@@ -593,7 +593,11 @@ def test_target_that_is_there(target: Path, refused: Refused) -> None:
     assert beside(target) == {"made"}
 
 
-@pytest.mark.parametrize("files", [{"notes.txt"}, {"config.json", "main.py"}, {"a.safetensors"}, None], ids=str)
+@pytest.mark.parametrize(
+    "files",
+    [{"notes.txt"}, {"config.json", "main.py"}, {"a.safetensors"}, None],
+    ids=lambda files: "nothing" if files is None else "+".join(sorted(files)),
+)
 def test_target_that_is_something_else(target: Path, refused: Refused, files: set[str] | None) -> None:
     """--overwrite replaces checkpoints only."""
     if files is None:
