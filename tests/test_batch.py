@@ -69,7 +69,7 @@ def test_a_long_recording_has_the_same_text_in_any_grouping(demo: tuple[Model, P
     settings = Endpointing(max_utterance=10)
     one, three, eight = (
         [(each.start, each.end, each.text, each.tokens, each.complete) for each in segments]
-        for segments in (transcribe(samples, transcriber, settings, together=count) for count in (1, 3, 8))
+        for segments in (list(transcribe([samples], transcriber, settings, together=count)) for count in (1, 3, 8))
     )
     assert one == three == eight
     assert len(one) == 7

@@ -2,6 +2,7 @@
 
 A character of a timeline is a frame of 40 ms:
     #  speech             +  speech at half its amplitude      ~  less sure: below the threshold, above the release
+    0  digital silence
     .  silence            n  a noise, loud, nobody speaks      q  quiet, below the level, but surely a voice
 """
 
@@ -25,7 +26,15 @@ from mlx_gemma4.live.endpoint import Begin, End, Endpointer, Endpointing, Event,
 from mlx_gemma4.live.voice import Voice
 
 FRAME = 0.04
-SOUNDS = {"#": (0.9, 0.1), "+": (0.9, 0.05), "~": (0.4, 0.1), ".": (0.05, 0.001), "n": (0.05, 0.1), "q": (0.9, 0.001)}
+SOUNDS = {
+    "#": (0.9, 0.1),
+    "+": (0.9, 0.05),
+    "~": (0.4, 0.1),
+    ".": (0.05, 0.001),
+    "n": (0.05, 0.1),
+    "q": (0.9, 0.001),
+    "0": (0.0, 0.0),
+}
 """Probability of speech, amplitude."""
 
 
@@ -35,7 +44,8 @@ def draw(timeline: str) -> np.ndarray:
     for number, kind in enumerate(timeline):
         probability, amplitude = SOUNDS[kind]
         sound[number] = amplitude
-        sound[number, :2] = probability * 1e-3, number * 1e-5
+        if kind != "0":
+            sound[number, :2] = probability * 1e-3, number * 1e-5
     return sound
 
 
@@ -48,10 +58,18 @@ def numbers(sound: np.ndarray) -> list[int]:
 
 
 def small(
-    *, silence: int = 3, pre_roll: int = 2, tail: int = 1, min_speech: int = 2, longest: int = 10, **others: float
+    *,
+    silence: int = 3,
+    pre_roll: int = 2,
+    tail: int = 1,
+    min_speech: int = 2,
+    longest: int = 10,
+    level: float = -50,
+    **others: float,
 ) -> Endpointing:
-    """Settings in frames."""
+    """Settings in frames, and a level above that of "q"."""
     return Endpointing(
+        level=level,
         silence=silence * FRAME,
         pre_roll=pre_roll * FRAME,
         tail=tail * FRAME,
@@ -215,13 +233,35 @@ def test_level_is_of_the_root_mean_square() -> None:
         assert endpointer.level == pytest.approx(-23.0103, abs=1e-3)
 
 
-def test_digital_silence_has_no_level() -> None:
-    """-inf dBFS: below any level but that one, which switches the limit off."""
-    nothing = np.zeros((3, 640), np.float32)
-    gated, free = Endpointer(lambda frame: 1.0), Endpointer(lambda frame: 1.0, small(level=-math.inf))
-    assert gated.push(nothing) == []
-    assert gated.level == -math.inf
-    assert isinstance(free.push(nothing)[0], Begin)
+def test_the_detector_decides() -> None:
+    """Without a level, soft speech is speech; with one, what was too soft for it is counted."""
+    free, gated = Endpointer(voice, small(level=-math.inf)), Endpointer(voice, small())
+    assert events_of(free.push(draw("qqqq...")), End) == [End(5, "silence")]
+    assert gated.push(draw("qqqq...")) == []
+    assert (free.gated, gated.gated) == (0, 4)
+
+
+def test_digital_silence_is_no_speech() -> None:
+    """Exact zeros have no level (-inf dBFS), and are silence whatever the detector says."""
+    endpointer = Endpointer(lambda frame: 1.0)
+    assert endpointer.push(np.zeros((3, 640), np.float32)) == []
+    assert endpointer.level == -math.inf
+    assert endpointer.gated == 0
+
+
+@pytest.mark.parametrize("before", ["", "0", "00", "0000000"])
+@pytest.mark.parametrize("behind", ["", "0", "000", "0000000"])
+@pytest.mark.parametrize(
+    ("sound", "first", "length"),
+    [("##", 0, 2), (".##", 0, 3), ("..##..", 0, 5), (".#0#.", 0, 5), (".##0.", 0, 3), ("n0.##", 2, 3), ("n0##", 0, 4)],
+)
+def test_digital_silence_around_an_utterance(sound: str, first: int, length: int, before: str, behind: str) -> None:
+    """It is in no pre-roll's beginning and in no tail: the utterance has the same frames with zeros around it."""
+    endpointer = Endpointer(voice, small())
+    events = endpointer.push(draw(before + sound + behind)) + endpointer.finish()
+    assert [event.start for event in events_of(events, Begin)] == [len(before) + first]
+    assert [event.length for event in events_of(events, End)] == [length]
+    assert sum(len(event.frames) for event in events_of(events, Speech)) == length
 
 
 def test_every_frame_is_heard_once_and_in_order() -> None:

@@ -79,7 +79,7 @@ def run_wer(arguments: argparse.Namespace) -> None:
     segments: list[Segment] = []
 
     def hear(samples: np.ndarray) -> str:
-        segments[:] = transcribe(samples, transcriber, settings)
+        segments[:] = transcribe([samples], transcriber, settings)
         return " ".join(segment.text for segment in segments if segment.text)
 
     results = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -202,7 +203,9 @@ def add_endpointing(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--silence", type=float, default=0.5, help="seconds that end an utterance (default: 0.5)")
     group.add_argument("--pre-roll", type=float, default=0.5, help="seconds kept from before speech (default: 0.5)")
     group.add_argument("--threshold", type=float, default=0.5, help="probability that is speech (default: 0.5)")
-    group.add_argument("--level", type=float, default=-50.0, help="dBFS below which all is silence (default: -50)")
+    group.add_argument(
+        "--level", type=float, default=-math.inf, help="dBFS below which all is silence (default: the detector decides)"
+    )
 
 
 def endpointing(arguments: argparse.Namespace) -> Endpointing:

@@ -85,7 +85,7 @@ def transcribed(samples: np.ndarray, transcriber: Transcriber, settings: Endpoin
     """The segments of a recording."""
     from mlx_gemma4.live.segments import transcribe
 
-    yield from transcribe(samples, transcriber, settings)
+    yield from transcribe([samples], transcriber, settings)
 
 
 def write_segments(

@@ -6,6 +6,7 @@ LocalAgreement-2 (Liu et al. 2020, as in whisper_streaming). Committed text neve
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 UNIT = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\s\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+)")
 """A word with the space before it; a character, in scripts that are written without spaces."""
@@ -46,9 +47,28 @@ class Agreement:
         return "".join(fresh)
 
     def finish(self, text: str) -> tuple[str, int]:
-        """Take the final text; return what it adds to what stands, and how many of the words that stand it changed."""
+        """Take the final text; return what follows in it behind the words that stand, and in how many places they
+        differ from it: words that it has otherwise, does not have, or has between them."""
         units = UNIT.findall(text)
-        known = len(self._committed)
-        changed = sum(unit != committed for unit, committed in zip(units, self._committed, strict=False))
-        changed += max(0, known - len(units))
-        return "".join(units[known:]), changed
+        behind, changed = align(self._committed, units)
+        return "".join(units[behind:]), changed
+
+
+def align(committed: Sequence[str], units: Sequence[str]) -> tuple[int, int]:
+    """How many of the first ``units`` stand for the ``committed`` ones, and the edits between them (Levenshtein).
+
+    Of the prefixes with the fewest edits, the one with the most equal words, and then the longest.
+    """
+
+    def step(cost: tuple[int, int], edits: int, equal: int = 0) -> tuple[int, int]:
+        return cost[0] + edits, cost[1] - equal
+
+    costs = [(count, 0) for count in range(len(units) + 1)]
+    for word in committed:
+        row = [step(costs[0], 1)]
+        for unit, diagonal, above in zip(units, costs, costs[1:], strict=False):
+            same = word.strip() == unit.strip()
+            row.append(min(step(diagonal, 1 - same, same), step(above, 1), step(row[-1], 1)))
+        costs = row
+    behind = min(range(len(costs)), key=lambda count: (costs[count], -count)) if committed else 0
+    return behind, costs[behind][0]

@@ -27,8 +27,8 @@ class Endpointing:
     """Speech begins at this probability,"""
     release: float = 0.35
     """and goes on at this one."""
-    level: float = -50.0
-    """dBFS, RMS of a frame; a quieter one is silence, however probable speech is. -inf: no such limit."""
+    level: float = -math.inf
+    """dBFS, RMS of a frame; a quieter one is silence, however probable speech is. By default the detector decides."""
     silence: float = 0.5
     """Seconds of silence that end an utterance."""
     pre_roll: float = 0.5
@@ -99,6 +99,8 @@ Event = Begin | Speech | End
 class _Frame(NamedTuple):
     samples: np.ndarray
     speech: bool
+    digital: bool
+    """Digital silence: exact zeros, as files are padded with, and gated or muted sources deliver."""
 
 
 class Endpointer:
@@ -106,7 +108,12 @@ class Endpointer:
 
     Frames are judged once, in order. Before an utterance they wait, for as long as they may become its pre-roll. Within
     one, speech is given out at once, and so is the tail of a silence; what is silent beyond it is held back until
-    speech goes on, so that the frames of an utterance are contiguous, or until the silence has ended it.
+    speech goes on, so that the frames of an utterance are contiguous, or until the silence has ended it. Digital
+    silence is at no beginning of a pre-roll and in no tail: an utterance is the same with zeros around it.
+
+        sound    0000~~~~SSSSS~~SSSSS~~~~~~~~~0000     S speech, ~ noise, 0 digital silence
+        given        ^^^^^^^^^^^^^^^^^^                pre-roll, speech with its pauses, tail
+                         Begin                End      when enough is speech; when the silence is long enough
 
     One that becomes too long is cut at a pause (``cut_point``) after the place where its speech was confirmed, so that
     no part is empty. The frames after the cut are taken up again as if they came anew: they begin the next utterance,
@@ -132,6 +139,8 @@ class Endpointer:
         """Of speech, in the last frame."""
         self.silent = 0
         """Frames that were passed over. Those that may yet become a pre-roll are not counted before ``finish``."""
+        self.gated = 0
+        """Frames that were speech to the detector, and too soft for ``level``."""
         self.spoken = 0
         """Frames given out; one that two utterances have, because of a cut, counts once."""
         self.settings = settings
@@ -183,9 +192,12 @@ class Endpointer:
         power = float(np.mean(np.square(samples, dtype=np.float64)))
         self.level = 10 * math.log10(power) if power > 0 else -math.inf
         self.probability = self._voice(samples)
+        digital = power == 0
         needed = self.settings.release if self._was_speech else self.settings.threshold
-        self._was_speech = self.level >= self.settings.level and self.probability >= needed
-        return _Frame(samples, self._was_speech)
+        probable = self.probability >= needed and not digital
+        self._was_speech = probable and self.level >= self.settings.level
+        self.gated += probable and not self._was_speech
+        return _Frame(samples, self._was_speech, digital)
 
     def _take(self, frame: _Frame) -> None:
         self._position += 1
@@ -197,7 +209,8 @@ class Endpointer:
             self._give([*held, frame])
         else:
             self._quiet += 1
-            if self._quiet <= self._tail and len(self._utterance) < self._max_frames:
+            is_tail = self._quiet <= self._tail and not frame.digital and not self._held
+            if is_tail and len(self._utterance) < self._max_frames:
                 self._give([frame])
             else:
                 self._held.append(frame)
@@ -215,6 +228,7 @@ class Endpointer:
     def _begin(self, before: int) -> None:
         """With the frames that wait; the first ``before`` of them came before its speech."""
         self._pass_over(before - self._pre_roll)
+        self._pass_over(next(number for number, frame in enumerate(self._waiting) if not frame.digital))
         frames, self._waiting = self._waiting, []
         self.speaking = True
         self._start = self._position - len(frames)

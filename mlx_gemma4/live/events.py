@@ -36,9 +36,9 @@ class Final:
     text: str
     """What transcribing exactly this stretch of sound gives."""
     rest: str
-    """What is to be written behind the committed words, with the space before it."""
+    """The words of ``text`` behind those that the committed ones stand for, with the space before them."""
     revised: int
-    """Committed words that ``text`` has otherwise: they stand as they were shown."""
+    """Places in which the committed words differ from ``text``, by an alignment of words: they stand as shown."""
     reason: str
     """"silence", "length", "end of sound"; "interrupted": cut short, the text is that of the last guess."""
     delay: float

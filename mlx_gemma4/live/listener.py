@@ -33,6 +33,8 @@ class Work:
     speech_frames: int = 0
     """Frames given to the model, each counted once."""
     silent_frames: int = 0
+    gated_frames: int = 0
+    """Frames that were speech to the detector, and too soft for the endpointer's level."""
     audio_computed: int = 0
     """Audio positions computed: more than ``speech_frames`` only where a long utterance was cut."""
     forwards: int = 0
@@ -137,6 +139,7 @@ class Listener:
 
     def _hand_out(self) -> list[Event]:
         self.work.forwards = self._transcriber.session.forwards - self._forwards_before
+        self.work.gated_frames = self.endpointer.gated
         events, self._happened = self._happened, []
         return events
 

@@ -1,12 +1,13 @@
-"""A recording as segments: in one where it fits, else by its utterances, found by the same endpointing as live."""
+"""A recording as segments: its utterances, found by the same endpointing as live, however long it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 
-from mlx_gemma4.audio import frames
+from mlx_gemma4.audio import Framer
 from mlx_gemma4.live.endpoint import Begin, End, Endpointer, Endpointing, Speech
 from mlx_gemma4.live.voice import Voice
 from mlx_gemma4.transcribe import Segment, Transcriber
@@ -16,24 +17,36 @@ TOGETHER = 8
 
 
 def transcribe(
-    samples: np.ndarray, transcriber: Transcriber, settings: Endpointing, *, together: int = TOGETHER
-) -> list[Segment]:
-    """The text of a recording [n] at 16 kHz, with times."""
-    if len(samples) <= transcriber.max_frames * transcriber.frame_samples:
-        return transcriber.transcribe(samples)
+    blocks: Iterable[np.ndarray], transcriber: Transcriber, settings: Endpointing, *, together: int = TOGETHER
+) -> Iterator[Segment]:
+    """The utterances of a recording, each when it is known; memory does not grow with the recording.
+
+    Args:
+        blocks: Sound, float32 [n] at 16 kHz each: ``stream_audio``, or a list of one array.
+        together: How many utterances are decoded side by side.
+    """
     endpointer = Endpointer(Voice(), settings, frame_seconds=transcriber.frame_seconds)
-    found = list(utterances(frames(samples, transcriber.frame_samples), endpointer))
-    groups = (found[first : first + together] for first in range(0, len(found), together))
-    return [segment for group in groups for segment in transcriber.together(group)]
+    found = utterances(blocks, endpointer, transcriber.frame_samples)
+    while group := list(islice(found, together)):
+        yield from transcriber.together(group)
 
 
-def utterances(sound: np.ndarray, endpointer: Endpointer) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first frame, frames) of each utterance in frames [F, frame_samples]."""
-    start, speech = 0, sound[:0]
-    for event in [*endpointer.push(sound), *endpointer.finish()]:
+def utterances(
+    blocks: Iterable[np.ndarray], endpointer: Endpointer, frame_samples: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first frame, frames [F, frame_samples]) of each utterance, as soon as it has ended."""
+    start, speech = 0, list[np.ndarray]()
+    for event in _events(blocks, endpointer, Framer(frame_samples)):
         if isinstance(event, Begin):
-            start, speech = event.start, sound[:0]
+            start, speech = event.start, []
         elif isinstance(event, Speech):
-            speech = np.concatenate([speech, event.frames])
+            speech.append(event.frames)
         elif isinstance(event, End):
-            yield start, speech[: event.length]
+            yield start, np.concatenate(speech)[: event.length]
+
+
+def _events(blocks: Iterable[np.ndarray], endpointer: Endpointer, framer: Framer) -> Iterator[Begin | Speech | End]:
+    for block in blocks:
+        yield from endpointer.push(framer.push(block))
+    yield from endpointer.push(framer.flush())
+    yield from endpointer.finish()

@@ -30,7 +30,8 @@ class Delays:
         """A few lines: delays from the end of speech to the text, and the work of the whole run."""
         lines = [
             f"utterances {work.utterances} · guesses {work.guesses} · committed words revised {work.revised}",
-            f"frames of speech {work.speech_frames} · judged silent {work.silent_frames} · audio positions computed "
+            f"frames of speech {work.speech_frames} · judged silent {work.silent_frames}, {work.gated_frames} of them "
+            f"speech below --level · audio positions computed "
             f"{work.audio_computed} ({work.audio_computed / max(work.speech_frames, 1):.2f} a frame) · "
             f"forwards {work.forwards}",
         ]

@@ -198,7 +198,7 @@ def _heard(folder: Path, recordings: Sequence[Recording], language: str, progres
     total = Score()
     for result in evaluate(
         recordings,
-        lambda samples: " ".join(segment.text for segment in transcribe(samples, transcriber, settings)),
+        lambda samples: " ".join(segment.text for segment in transcribe([samples], transcriber, settings)),
         normalizer(language=language),
     ):
         total += result.score
