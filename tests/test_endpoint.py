@@ -614,3 +614,10 @@ def test_settings_that_make_no_sense(wrong: dict[str, float], message: str) -> N
 def test_samples_that_are_no_frames() -> None:
     with pytest.raises(ValueError, match=r"^Expected frames \[F, frame_samples\], got \[640\]$"):
         Endpointer(voice).push(np.zeros(640, np.float32))
+
+
+def test_an_utterance_knows_where_its_speech_is() -> None:
+    """Within its frames, however it ends; a silence that was held back is none."""
+    endpointer = Endpointer(voice, small(min_speech=1, pre_roll=1))
+    events = [*endpointer.push(draw("..##..#.........##")), *endpointer.finish()]
+    assert [event.speech for event in events if isinstance(event, End)] == [((1, 3), (5, 6)), ((1, 3),)]

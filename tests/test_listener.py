@@ -302,3 +302,18 @@ def test_an_interruption_leaves_the_last_guess(demo: tuple[Model, Processor]) ->
     with pytest.raises(KeyboardInterrupt):
         next(events)
     assert listener.abandon() == []
+
+
+def test_both_delays_are_told(demo: tuple[Model, Processor]) -> None:
+    """By a clock that stands still: nothing after the decision, the silence that decided after the last speech."""
+    samples = joined("hibari-03.wav")
+    transcriber = Transcriber(*demo, text=SHORT)
+    settings = Endpointing(silence=0.6)
+    listener = Listener(transcriber, Endpointer(Voice(), settings), clock=lambda: 7.0)
+    [final] = finals(heard(listener, samples, [640] * (len(samples) // 640)))
+    assert (final.reason, final.delay) == ("silence", 0.0)
+    assert final.after_speech == pytest.approx(0.6)
+    assert all(final.start <= start < end <= final.end for start, end in final.speech)
+    late = Listener(transcriber, Endpointer(Voice(), settings), clock=lambda: 7.0)
+    [final] = finals(heard(late, samples, []))
+    assert final.after_speech == pytest.approx(len(samples) / 16_000 - final.speech[-1][1])

@@ -39,7 +39,7 @@ class Display:
             self._words = Text(printable(event.committed)) + Text(printable(event.draft), style="dim")
         elif isinstance(event, Final):
             self._words = Text()
-            self._delay = event.delay
+            self._delay = event.after_speech
             line = Text(printable(event.text))
             if event.revised:
                 line.append(f"  ({event.revised} of the words shown were corrected)", style="dim")
@@ -54,7 +54,7 @@ class Display:
         line = Text("● " if speaking else "○ ", style="red" if speaking else "dim")
         line.append("▮" * filled, style="green").append("▯" * (METER - filled), style="dim")
         if self._delay is not None:
-            line.append(f"  text after {1000 * self._delay:.0f} ms", style="dim")
+            line.append(f"  text {1000 * self._delay:.0f} ms after speech", style="dim")
         if behind >= 0.5:
             line.append(f"  {behind:.1f} s behind", style="yellow")
         self._live.update(Group(self._words, line) if self._words.plain else line)

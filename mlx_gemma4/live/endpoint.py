@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -91,6 +91,8 @@ class End:
 
     length: int
     reason: Literal["silence", "length", "end of sound"]
+    speech: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    """Where in these frames the detector heard speech: first frames, and those after the last."""
 
 
 Event = Begin | Speech | End
@@ -144,6 +146,7 @@ class Endpointer:
         self.spoken = 0
         """Frames given out; one that two utterances have, because of a cut, counts once."""
         self.settings = settings
+        self.frame_seconds = frame_seconds
         self._voice = voice
 
         def count(seconds: float, least: int) -> int:
@@ -260,7 +263,7 @@ class Endpointer:
         self._waiting, self._held = self._held, []
 
     def _close(self, length: int, reason: Literal["silence", "length", "end of sound"]) -> None:
-        self._emit(End(length, reason))
+        self._emit(End(length, reason, _runs(frame.speech for frame in self._utterance[:length])))
         self._utterance = []
         self.speaking = False
 
@@ -280,3 +283,12 @@ class Endpointer:
             events.append(Speech(np.stack(self._speech)))
             self._speech = []
         return events
+
+
+def _runs(flags: Iterable[bool]) -> tuple[tuple[int, int], ...]:
+    """Where they are true: first positions, and those after the last."""
+    edges: list[int] = []
+    for position, flag in enumerate([*flags, False]):
+        if flag != bool(len(edges) % 2):
+            edges.append(position)
+    return tuple(zip(edges[::2], edges[1::2], strict=True))

@@ -48,6 +48,11 @@ class Final:
     tokens: int
     complete: bool
     """False where the answer was cut (``Segment.complete``)."""
+    speech: tuple[tuple[float, float], ...] = ()
+    """Where the voice activity detector heard speech."""
+    after_speech: float = 0.0
+    """Seconds from the last sample of speech to the text: the silence that decided, the sound that had piled up, and
+    ``delay``. Sound counts as it would take to be spoken. 0 if the utterance was interrupted."""
 
 
 @dataclass(frozen=True)

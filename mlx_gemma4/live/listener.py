@@ -68,6 +68,10 @@ class Listener:
         self._clock = clock
         self._framer = Framer(transcriber.frame_samples)
         self._waiting: list[np.ndarray] = []
+        self._received = 0
+        """Samples of all passes so far,"""
+        self._pass_began = 0.0
+        """and when the last of them began."""
         self._lock = threading.Lock()
         """Guards what waits: sound may be fed from the thread of a device."""
         self._happened: list[Event] = []
@@ -146,6 +150,8 @@ class Listener:
     def _take(self) -> np.ndarray:
         with self._lock:
             blocks, self._waiting = self._waiting, []
+        self._received += sum(map(len, blocks))
+        self._pass_began = self._clock()
         return np.concatenate([np.zeros(0, np.float32), *blocks])
 
     def _pass(self, frames: np.ndarray, *, late: bool) -> Iterator[Event]:
@@ -198,6 +204,7 @@ class Listener:
             segment.text,
             end.length,
             end.reason,
+            speech=tuple((self._seconds(self._begin + a), self._seconds(self._begin + b)) for a, b in end.speech),
             delay=self._clock() - decided,
             forwards=segment.forwards,
             tokens=segment.tokens,
@@ -211,6 +218,7 @@ class Listener:
         reason: str,
         *,
         complete: bool,
+        speech: tuple[tuple[float, float], ...] = (),
         delay: float = 0.0,
         forwards: int = 0,
         tokens: int = 0,
@@ -233,6 +241,8 @@ class Listener:
             forwards=forwards,
             tokens=tokens,
             complete=complete,
+            speech=speech,
+            after_speech=self._since(speech[-1][1]) if speech else 0.0,
         )
         self._utterance += 1
         self._silent_since = self._begin + length
@@ -245,6 +255,10 @@ class Listener:
         if since is not None and until > since:
             self.work.silent_frames += until - since
             yield Silence(self._seconds(since), self._seconds(until))
+
+    def _since(self, moment: float) -> float:
+        """Seconds from a moment of the sound until now."""
+        return max(0.0, self._received / SAMPLE_RATE - moment) + self._clock() - self._pass_began
 
     def _seconds(self, frames: int) -> float:
         return frames * self._transcriber.frame_seconds

@@ -11,7 +11,9 @@ class Delays:
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        """Of each utterance, from its end to its text."""
+        """Of each utterance, from the decision that it has ended to its text."""
+        self.after_speech: list[float] = []
+        """Of those that ended by themselves, from the last sample of speech to the text."""
         self._forwards: list[int] = []
         self._first_words: list[float] = []
         self._has_words = False
@@ -23,11 +25,13 @@ class Delays:
             self._has_words = True
         elif isinstance(event, Final):
             self.seconds.append(event.delay)
+            if event.reason in ("silence", "end of sound"):
+                self.after_speech.append(event.after_speech)
             self._forwards.append(event.forwards)
             self._has_words = False
 
     def report(self, work: Work) -> str:
-        """A few lines: delays from the end of speech to the text, and the work of the whole run."""
+        """A few lines: how long texts took, and the work of the whole run."""
         lines = [
             f"utterances {work.utterances} · guesses {work.guesses} · committed words revised {work.revised}",
             f"frames of speech {work.speech_frames} · judged silent {work.silent_frames}, {work.gated_frames} of them "
@@ -40,10 +44,16 @@ class Delays:
             lines.append(f"first words after {seconds:.2f} s of an utterance, pre-roll included (p50)")
         if self.seconds:
             lines.append(
-                f"end of speech to text: p50 {1000 * quantile(self.seconds, 0.5):.0f} ms, "
-                f"p95 {1000 * quantile(self.seconds, 0.95):.0f} ms, at most {max(self._forwards)} forwards"
+                f"from the decision that speech has ended to its text: {_quantiles(self.seconds)}, "
+                f"at most {max(self._forwards)} forwards"
             )
+        if self.after_speech:
+            lines.append(f"from the last sample of speech to its text: {_quantiles(self.after_speech)}")
         return "\n".join(lines)
+
+
+def _quantiles(seconds: list[float]) -> str:
+    return f"p50 {1000 * quantile(seconds, 0.5):.0f} ms, p95 {1000 * quantile(seconds, 0.95):.0f} ms"
 
 
 def quantile(values: list[float], share: float) -> float:
