@@ -73,6 +73,8 @@ class Segment:
     the prompt and the last guess, and one for each token that the guess did not hold."""
     complete: bool
     """False where the answer was cut: at ``max_tokens``, at more tokens than the time has room for, or in a loop."""
+    speech: tuple[tuple[float, float], ...] = ()
+    """Where the voice activity detector heard speech; empty where none listened."""
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,8 @@ def test_transcribe_writes_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = tmp_path / "new" / "folder"
     for layout in ("json", "srt", "vtt", "txt"):
         assert main(["transcribe", SPEECH, *DEMO, "--format", layout, "--output-dir", str(out)]) == 0
-    text, end = said("hibari-03.wav"), time(-(-len(load_audio(SPEECH)) // 640), ",")
-    assert (out / "hibari-03.srt").read_text() == f"1\n00:00:00,000 --> {end}\n{text}\n"
+    text, [(start, end)] = said("hibari-03.wav"), spans("hibari-03.wav")
+    assert (out / "hibari-03.srt").read_text() == f"1\n{time(start, ',')} --> {time(end, ',')}\n{text}\n\n"
     assert json.loads((out / "hibari-03.json").read_text())["segments"][0]["text"] == text
     assert capsys.readouterr().out == ""
 
@@ -97,9 +97,11 @@ def test_listening_to_a_file_writes_its_utterances(capsys: pytest.CaptureFixture
     assert out.splitlines() == LINES
     frames, speech = -(-len(load_audio(DIALOGUE)) // 640), sum(end - start for start, end in spans("dialogue.wav"))
     assert f"utterances {len(spans('dialogue.wav'))} · " in err
-    assert f"frames of speech {speech} · judged silent {frames - speech} · audio positions computed {speech} (" in err
+    assert f"frames of speech {speech} · judged silent {frames - speech}, 0 of them" in err
+    assert f"· audio positions computed {speech} (" in err
     assert "(1.00 a frame) · forwards" in err
-    assert re.search(r"end of speech to text: p50 \d+ ms, p95 \d+ ms, at most 0 forwards", err)
+    assert re.search(r"from the decision .* text: p50 \d+ ms, p95 \d+ ms, at most 0 forwards", err)
+    assert re.search(r"from the last sample of speech to its text: p50 \d+ ms, p95 \d+ ms", err)
 
 
 def test_listening_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -385,5 +385,7 @@ def test_live_and_offline_stand_side_by_side(tmp_path: Path, capsys: pytest.Capt
     assert f"0 of {count} utterances differ between live and offline" in out
     figures = json.loads(report.read_text())
     assert figures["live"]["all"]["wer"] == figures["offline"]["all"]["wer"] == 0
-    assert figures["work"]["audio_computed"] == figures["work"]["speech_frames"] > 200
-    assert len(figures["delays"]) == figures["utterances"] == count
+    assert figures["work"]["audio_computed"] == figures["work"]["speech_frames"] > 100
+    after_decision, after_speech = figures["delays"]["after_decision"], figures["delays"]["after_speech"]
+    assert len(after_decision) == len(after_speech) == figures["utterances"] == count
+    assert all(long > short for long, short in zip(after_speech, after_decision, strict=True))

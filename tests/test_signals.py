@@ -137,7 +137,7 @@ def test_an_interrupted_transcription_writes_what_it_has(
 ) -> None:
     """The text of the segments that are done, in a whole document; the exit code says that some are missing."""
 
-    def segments(*arguments: Any) -> Generator[Segment, None, None]:
+    def segments(*arguments: Any, **options: Any) -> Generator[Segment, None, None]:
         yield Segment(0.0, 1.0, "first", 2, 1, True)
         signal.raise_signal(signal.SIGTERM)
         yield Segment(1.0, 2.0, "never", 2, 1, True)

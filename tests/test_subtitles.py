@@ -109,6 +109,6 @@ def test_times_are_rounded_to_milliseconds(seconds: float, text: str) -> None:
 
 def test_unknown_format() -> None:
     """The message names all there are."""
-    assert FORMATS == ("txt", "json", "srt", "vtt")
-    with pytest.raises(ValueError, match=r"^Expected a format of txt, json, srt, vtt, got 'ass'$"):
+    assert FORMATS == ("txt", "json", "jsonl", "srt", "vtt")
+    with pytest.raises(ValueError, match=r"^Expected a format of txt, json, jsonl, srt, vtt, got 'ass'$"):
         write(SEGMENTS, "ass")

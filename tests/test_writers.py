@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
 
 import pytest
 from rich.console import Console
@@ -14,11 +13,13 @@ from mlx_gemma4.live.events import Committed, Event, Final, Lost, Partial, Silen
 from mlx_gemma4.live.listener import Work
 from mlx_gemma4.live.stats import Delays
 from mlx_gemma4.live.writers import Writer
+from mlx_gemma4.subtitles import Style, write
 from mlx_gemma4.transcribe import Segment
 
 
 def final(number: int, start: float, end: float, text: str, *, revised: int = 0, delay: float = 0.05) -> Final:
-    return Final(number, start, end, text, text, revised, "silence", delay, 2, 4, True)
+    speech = ((start + 0.5, end - 0.5),)
+    return Final(number, start, end, text, text, revised, "silence", delay, 2, 4, True, speech, 0.5 + delay)
 
 
 EVENTS: list[Event] = [
@@ -55,15 +56,33 @@ def test_subtitles_are_numbered_without_the_empty_ones() -> None:
 
 
 def test_json_is_a_document() -> None:
-    """As transcribe writes it; nothing before the end."""
-    segments = json.loads(written("json"))["segments"]
-    assert [(each["start"], each["end"], each["text"]) for each in segments] == [
-        (1.0, 2.5, "go forward"),
-        (4.0, 5.25, "1 < 2"),
-    ]
-    assert segments[0] == asdict(Segment(1.0, 2.5, "go forward", 4, 2, True))
-    Writer(stream := io.StringIO(), "json").write(EVENTS[3])
-    assert stream.getvalue() == ""
+    """As transcribe writes it: each utterance when it has ended, and the end of the document, once, at the end."""
+    finals = [event for event in EVENTS if isinstance(event, Final)]
+    segments = [Segment(each.start, each.end, each.text, 4, 2, True) for each in finals]
+    assert written("json") == write(segments, "json")
+    writer = Writer(stream := io.StringIO(), "json")
+    writer.write(EVENTS[3])
+    begun = stream.getvalue()
+    assert json.loads(begun + "]}")["segments"][0]["text"] == "go forward"
+    writer.finish(complete=False)
+    writer.finish()
+    told = json.loads(stream.getvalue())
+    assert stream.getvalue().startswith(begun) and told["complete"] is False and len(told["segments"]) == 1
+
+
+def test_json_has_the_times_of_words() -> None:
+    """Interpolated, and it says so."""
+    for layout in ("json", "jsonl"):
+        writer = Writer(stream := io.StringIO(), layout, Style(word_times=True))
+        writer.write(final(0, 1.0, 4.0, "go back"))
+        writer.finish()
+        told = json.loads(stream.getvalue())
+        told = told["segments"][0] if layout == "json" else told
+        assert told["times"] == "interpolated"
+        assert told["words"] == [
+            {"word": "go", "start": 1.5, "end": 2.167},
+            {"word": "back", "start": 2.167, "end": 3.5},
+        ]
 
 
 def test_json_lines_have_all_but_guesses() -> None:
@@ -77,7 +96,7 @@ def test_json_lines_have_all_but_guesses() -> None:
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(ValueError, match="Expected a format of txt, json, srt, vtt, jsonl, got 'doc'"):
+    with pytest.raises(ValueError, match="Expected a format of txt, json, jsonl, srt, vtt, got 'doc'"):
         Writer(io.StringIO(), "doc")
 
 
@@ -97,7 +116,7 @@ def test_a_terminal_keeps_final_text_and_shows_the_rest_below() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "go forward\n" in shown and "[0.25 s of sound were lost]" in shown
     assert "go back  (2 of the words shown were corrected)" in text
-    assert "● ▮▮▮▮▮▮▯▯▯▯▯▯  text after 50 ms" in text and "0.7 s behind" in text
+    assert "● ▮▮▮▮▮▮▯▯▯▯▯▯  text 550 ms after speech" in text and "0.7 s behind" in text
     assert "turn left" in text
 
 
@@ -108,10 +127,13 @@ def test_statistics_name_delays_and_work() -> None:
         delays.add(Partial(number, 1.0, 2.0, "", "words"))
         delays.add(Partial(number, 1.0, 3.0, "words", ""))
         delays.add(final(number, 0.0, 1.0, "a", delay=number / 1000))
+    delays.add(Final(20, 0.0, 1.0, "a", "a", 0, "length", 0.019, 2, 4, True, ((0.0, 1.0),), 9.0))
     work = Work(speech_frames=200, silent_frames=50, audio_computed=210, forwards=99, guesses=7, utterances=20)
     assert delays.report(work).splitlines() == [
         "utterances 20 · guesses 7 · committed words revised 0",
-        "frames of speech 200 · judged silent 50 · audio positions computed 210 (1.05 a frame) · forwards 99",
+        "frames of speech 200 · judged silent 50, 0 of them speech below --level · audio positions computed 210 "
+        "(1.05 a frame) · forwards 99",
         "first words after 1.00 s of an utterance, pre-roll included (p50)",
-        "end of speech to text: p50 10 ms, p95 19 ms, at most 2 forwards",
+        "from the decision that speech has ended to its text: p50 10 ms, p95 19 ms, at most 2 forwards",
+        "from the last sample of speech to its text: p50 510 ms, p95 519 ms",
     ]

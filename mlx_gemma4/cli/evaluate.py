@@ -116,8 +116,9 @@ def run_live(
     print(f"live\n{table(results)}\n\noffline, the same utterances\n{table(offline)}\n")
     print(f"{live.different} of {live.utterances} utterances differ between live and offline")
     print(live.delays.report(live.work))
+    delays = {"after_decision": live.delays.seconds, "after_speech": live.delays.after_speech}
     told = {"utterances": live.utterances, "different": live.different, "work": asdict(live.work)}
-    save(report, {"live": figures(results), "offline": figures(offline), **told, "delays": live.delays.seconds})
+    save(report, {"live": figures(results), "offline": figures(offline), **told, "delays": delays})
 
 
 def progress(number: int, count: int, result: Result) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from mlx_gemma4.cli.options import (
     add_endpointing,
+    add_format,
     add_model,
     add_sound,
     add_speech,
@@ -18,8 +19,10 @@ from mlx_gemma4.cli.options import (
     endpointing,
     load_model,
     note,
+    note_gated,
     raw_format,
     speech_instruction,
+    text_style,
 )
 from mlx_gemma4.cli.outputs import add_overwrite, text_output, wav_output
 from mlx_gemma4.cli.signals import PROBLEM, Session, starting
@@ -49,12 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guess-every", type=float, default=0.5, metavar="SECONDS", help="speech between two guesses (default: 0.5)"
     )
-    parser.add_argument(
-        "--format",
-        choices=("txt", "json", "jsonl", "srt", "vtt"),
-        default="txt",
-        help="json: one document at the end; jsonl: a line for each event when it happens (default: txt)",
-    )
+    add_format(parser, "event")
     parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
     parser.add_argument("--save-audio", metavar="FILE", help="keep what was heard, as a 16 kHz WAV")
     add_overwrite(parser)
@@ -73,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     with ExitStack() as stack:
         with starting():
+            text_style(arguments)
             stream, hear = stack.enter_context(open_outputs(arguments))
             source = stack.enter_context(open_source(arguments))
             listener = make_listener(arguments)
@@ -128,15 +127,16 @@ def show(
     from mlx_gemma4.live.stats import Delays
     from mlx_gemma4.live.writers import Writer
 
-    writer = Writer(for_terminal(stream), arguments.format)
+    writer = Writer(for_terminal(stream), arguments.format, text_style(arguments))
     delays = Delays()
     to_stdout = stream is sys.stdout
 
     def last_words() -> None:
         for event in listener.abandon():
             writer.write(event)
-        writer.finish()
+        writer.finish(complete=False)
 
+    whole = False
     with Session(source.stop, last_words) as session, display(stream, arguments) as draw:
         try:
             for event in session.events(listen(source, listener, hear=session.uncut(hear))):
@@ -146,10 +146,12 @@ def show(
                     draw(event, listener)
                 delays.add(event)
                 tell(event, shown=draw is not None)
+            whole = session.code == 0
         finally:
-            writer.finish()
+            writer.finish(complete=whole)
     if arguments.stats:
         note(delays.report(listener.work))
+    note_gated(listener.endpointer, "the sound")
     return session
 
 

@@ -13,13 +13,18 @@ from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
     from mlx_gemma4.config import GenerationConfig
-    from mlx_gemma4.live.endpoint import Endpointing
+    from mlx_gemma4.live.endpoint import Endpointer, Endpointing
     from mlx_gemma4.model import Model
     from mlx_gemma4.pcm import RawFormat
     from mlx_gemma4.processor import Limits, Processor
     from mlx_gemma4.sample import Sampling
+    from mlx_gemma4.subtitles import Style
     from mlx_gemma4.video import Selection
     from mlx_gemma4.video_file import VideoFile
+
+
+SHORTEST = 0.04
+"""Seconds of a frame."""
 
 
 def add_model(parser: argparse.ArgumentParser, dtype: str | None = None) -> None:
@@ -182,6 +187,41 @@ def raw_format(arguments: argparse.Namespace) -> RawFormat | None:
     return RawFormat(arguments.raw, 16_000 if rate is None else rate, 1 if channels is None else channels)
 
 
+def add_format(parser: argparse.ArgumentParser, jsonl: str) -> None:
+    """How transcripts are written; ``jsonl`` says what a line is."""
+    parser.add_argument(
+        "--format",
+        choices=("txt", "json", "jsonl", "srt", "vtt"),
+        default="txt",
+        help=f"json: one document; jsonl: a JSON line for each {jsonl} (default: txt)",
+    )
+    parser.add_argument(
+        "--word-times", action="store_true", help="times of words in json and jsonl, interpolated from the speech found"
+    )
+    parser.add_argument(
+        "--max-line",
+        type=int,
+        metavar="N",
+        help="at most N characters a line; in srt and vtt, a longer text becomes several cues with interpolated times",
+    )
+
+
+def text_style(arguments: argparse.Namespace) -> Style:
+    """The Style that ``add_format``'s options ask for.
+
+    Raises:
+        ValueError: The format has no place for it; or the text is a translation, whose words have no times.
+    """
+    from mlx_gemma4.subtitles import Style
+
+    style = Style(word_times=arguments.word_times, max_line=arguments.max_line)
+    style.check(arguments.format)
+    for option, given in (("--word-times", arguments.word_times), ("--max-line", arguments.max_line is not None)):
+        if given and arguments.translate_to is not None:
+            raise ValueError(f"{option} does not work with --translate-to: words of a translation have no times")
+    return style
+
+
 def add_translation(parser: argparse.ArgumentParser) -> None:
     """What to do with speech beyond writing it down."""
     parser.add_argument("--translate-to", metavar="LANGUAGE", help="translate as well; a name or a code")
@@ -210,8 +250,10 @@ def add_endpointing(parser: argparse.ArgumentParser) -> None:
 
 def endpointing(arguments: argparse.Namespace) -> Endpointing:
     """The Endpointing that ``add_endpointing``'s options ask for."""
-    from mlx_gemma4.live.endpoint import Endpointing
+    from mlx_gemma4.live.endpoint import LONGEST, Endpointing
 
+    if not SHORTEST <= arguments.max_segment <= LONGEST:
+        raise ValueError(f"Expected a longest segment of {SHORTEST:g} to {LONGEST:g} s, got {arguments.max_segment:g}")
     return Endpointing(
         threshold=arguments.threshold,
         release=min(arguments.threshold, Endpointing.release),
@@ -240,6 +282,13 @@ def threshold(arguments: argparse.Namespace) -> float:
 def note(text: str) -> None:
     """Say something that is no result."""
     show(text, sys.stderr)
+
+
+def note_gated(endpointer: Endpointer, name: str) -> None:
+    """Say how much speech the option --level has dropped, if it has."""
+    if endpointer.gated:
+        seconds = endpointer.gated * endpointer.frame_seconds
+        note(f"{name}: {seconds:.2f} s of speech were below --level {endpointer.settings.level:g} and left out")
 
 
 def note_broken(file: VideoFile) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Generator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
+from mlx_gemma4.cli.failed import Failed
 from mlx_gemma4.cli.options import (
     add_endpointing,
+    add_format,
     add_model,
     add_sound,
     add_speech,
@@ -17,114 +21,203 @@ from mlx_gemma4.cli.options import (
     endpointing,
     load_model,
     note,
+    note_gated,
     raw_format,
     speech_instruction,
+    text_style,
 )
-from mlx_gemma4.cli.outputs import add_overwrite, check_output, output_file, output_folder
+from mlx_gemma4.cli.outputs import STDOUT, add_overwrite, check_output, output_folder, text_output
+from mlx_gemma4.cli.progress import Progress, duration
 from mlx_gemma4.cli.signals import Session
-from mlx_gemma4.printable import show
+from mlx_gemma4.printable import for_terminal
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from mlx_gemma4.live.endpoint import Endpointing
+    from mlx_gemma4.audio import AudioStream
+    from mlx_gemma4.live.endpoint import Endpointer, Endpointing
+    from mlx_gemma4.subtitles import SegmentWriter
     from mlx_gemma4.transcribe import Segment, Transcriber
+
+FILE_HELP = "a recording (WAV, FLAC, OGG, MP3, M4A, …) or a pipe; - is stdin"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a recording (WAV, FLAC, OGG, MP3, …)")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=FILE_HELP)
     add_model(parser)
     add_speech(parser)
     add_translation(parser)
     add_endpointing(parser)
     add_sound(parser)
-    parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
+    add_format(parser, "segment")
+    parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
     parser.add_argument("--output-dir", metavar="DIR", help="write FILE's text to DIR instead of stdout")
     add_overwrite(parser)
+    parser.add_argument("--stats", action="store_true", help="print work and its time on stderr")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if len(arguments.files) > 1 and arguments.format != "txt" and arguments.output_dir is None:
-        raise ValueError(
-            f"Expected one file for {arguments.format} on stdout, got {len(arguments.files)}; name an --output-dir"
-        )
-    stems = [Path(path).stem for path in arguments.files]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if arguments.output_dir is not None and twice:
-        raise ValueError(f"Expected files of different names for one --output-dir, got two called {twice[0]!r}")
+    check_names(arguments)
+    # all that can be wrong is told before the model is read
+    text_style(arguments)
     instruction, settings = speech_instruction(arguments), endpointing(arguments)
-    from mlx_gemma4.audio import load_audio
-
-    # all are read before the model is: a missing file costs no wait, and no half of the work
-    raw = raw_format(arguments)
-    recordings = [load_audio(path, channel=channel(arguments), raw=raw) for path in arguments.files]
     targets = check_targets(arguments)
+    failed = Failed(len(arguments.files))
+    for path in arguments.files:
+        check_sound(path, arguments, failed)
+    if all(path in failed for path in arguments.files):
+        failed.raise_all()
     model, processor = load_model(arguments)
 
     from mlx_gemma4.transcribe import Transcriber
 
     transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
     with Session(patience=0.0) as session:
-        for path, samples, target in zip(arguments.files, recordings, targets, strict=True):
-            write_segments(session, transcribed(samples, transcriber, settings), arguments, path, target)
+        work = Work(arguments, session, transcriber, settings, failed)
+        for target, paths in targets.items():
+            work.write([path for path in paths if path not in failed], target)
+    if not session.code:
+        failed.raise_all()
     return session.code
 
 
-def check_targets(arguments: argparse.Namespace) -> list[Path | None]:
-    """The file for each recording's text; None is stdout. What is wrong with one is said before the model is loaded."""
+def check_names(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError where files and outputs do not fit together."""
+    files = arguments.files
+    if arguments.output is not None and arguments.output_dir is not None:
+        raise ValueError("--output and --output-dir exclude each other; name one of them")
+    if files.count(STDOUT) > 1:
+        raise ValueError("Standard input can be read once; name - once")
+    if len(files) > 1 and arguments.format != "txt" and arguments.output_dir is None:
+        where = "stdout" if arguments.output in (None, STDOUT) else arguments.output
+        raise ValueError(f"Expected one file for {arguments.format} on {where}, got {len(files)}; name an --output-dir")
+    stems = [stem(path) for path in files]
+    twice = sorted({each for each in stems if stems.count(each) > 1})
+    if arguments.output_dir is not None and twice:
+        raise ValueError(f"Expected files of different names for one --output-dir, got two called {twice[0]!r}")
+
+
+def stem(path: str) -> str:
+    """What the text of a recording is called."""
+    return "stdin" if path == STDOUT else Path(path).stem
+
+
+def check_targets(arguments: argparse.Namespace) -> dict[str | None, list[str]]:
+    """Which recordings are written into which file; None is stdout. What is wrong with one is said now."""
+    files = list(dict.fromkeys(arguments.files))
     if arguments.output_dir is None:
-        return [None] * len(arguments.files)
+        if arguments.output not in (None, STDOUT):
+            check_output(Path(arguments.output), "--output", overwrite=arguments.overwrite, inputs=files)
+        return {arguments.output: arguments.files}
     with output_folder(arguments.output_dir, "--output-dir") as folder:
-        targets = [folder / f"{Path(path).stem}.{arguments.format}" for path in arguments.files]
-        for target in targets:
-            check_output(target, "--output-dir", overwrite=arguments.overwrite, inputs=arguments.files)
-    return [*targets]
+        targets = {path: folder / f"{stem(path)}.{arguments.format}" for path in files}
+        for target in targets.values():
+            check_output(target, "--output-dir", overwrite=arguments.overwrite, inputs=files)
+    return {str(target): [path] for path, target in targets.items()}
 
 
-def transcribed(samples: np.ndarray, transcriber: Transcriber, settings: Endpointing) -> Generator[Segment, None, None]:
-    """The segments of a recording."""
-    from mlx_gemma4.live.segments import transcribe
-
-    yield from transcribe([samples], transcriber, settings)
-
-
-def write_segments(
-    session: Session,
-    segments: Generator[Segment, None, None],
-    arguments: argparse.Namespace,
-    path: str,
-    target: Path | None,
-) -> None:
-    """Write a recording's text; where a signal or an error cuts it, what there is of it."""
-    found: list[Segment] = []
-
-    def write_found() -> None:
-        if found:
-            write_text(found, arguments, target)
-
-    session.last_words = write_found
-    try:
-        for segment in session.events(segments):
-            found.append(segment)
-    except BaseException:
-        write_found()
-        raise
-    warn_incomplete(found, path)
-    write_text(found, arguments, target)
-    if target is not None:
-        note(f"{path} → {target}")
-
-
-def write_text(segments: list[Segment], arguments: argparse.Namespace, target: Path | None) -> None:
-    from mlx_gemma4.subtitles import write
-
-    text = write(segments, arguments.format)
-    if target is None:
-        show(text, end="")
+def check_sound(path: str, arguments: argparse.Namespace, failed: Failed) -> None:
+    """Find out whether a file is a recording. A pipe is not touched: what is read of it is gone."""
+    if path == STDOUT or (Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir()):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with output_file(target, "--output-dir", overwrite=arguments.overwrite) as file:
-        file.append(text.encode())
+    try:
+        open_sound(path, arguments).close()
+    except (ValueError, OSError) as problem:
+        failed.add(path, problem)
+
+
+def open_sound(path: str, arguments: argparse.Namespace) -> AudioStream:
+    from mlx_gemma4.audio import stream_audio
+
+    return stream_audio(path, channel=channel(arguments), raw=raw_format(arguments))
+
+
+class Nothing(Exception):
+    """No recording of an output could be read."""
+
+
+class Work:
+    """Transcribes recordings, and writes each segment when it is known."""
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        session: Session,
+        transcriber: Transcriber,
+        settings: Endpointing,
+        failed: Failed,
+    ) -> None:
+        self._arguments, self._session, self._failed = arguments, session, failed
+        self._transcriber, self._settings = transcriber, settings
+
+    def write(self, paths: list[str], target: str | None) -> None:
+        """Recordings into one output. What a signal or an error cuts is written as far as it is known."""
+        with suppress(Nothing), self._output(target) as stream:
+            from mlx_gemma4.subtitles import SegmentWriter
+
+            writer = SegmentWriter(for_terminal(stream), self._arguments.format, text_style(self._arguments))
+            self._session.last_words = lambda: writer.finish(complete=False)
+            whole = False
+            try:
+                for path in paths:
+                    self._write_file(path, writer)
+                whole = not any(path in self._failed for path in paths)
+                if not writer.count and all(path in self._failed for path in paths):
+                    raise Nothing
+            finally:
+                writer.finish(complete=whole)
+                self._session.last_words = lambda: None
+            if self._arguments.output_dir is not None:
+                note(f"{', '.join(paths)} → {target}")
+
+    def _output(self, target: str | None) -> AbstractContextManager[TextIO]:
+        option = "--output" if self._arguments.output_dir is None else "--output-dir"
+        if self._arguments.output_dir is not None and target is not None:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+        return text_output(target, option, overwrite=self._arguments.overwrite, inputs=self._arguments.files)
+
+    def _write_file(self, path: str, writer: SegmentWriter) -> None:
+        began = time.perf_counter()
+        try:
+            stream = open_sound(path, self._arguments)
+        except (ValueError, OSError) as problem:
+            self._failed.add(path, problem)
+            return
+        with stream:
+            sound = Progress(stream, stream.name, duration(path))
+            endpointer = self._endpointer()
+            for segment in self._session.events(self._segments(sound, endpointer, path)):
+                sound.clear()
+                writer.write(segment)
+                warn_incomplete([segment], path)
+        if sound.problem is not None:
+            self._failed.add(path, sound.problem)
+        note_gated(endpointer, path)
+        if self._arguments.stats:
+            note(statistics(path, sound.seconds, endpointer, time.perf_counter() - began))
+
+    def _endpointer(self) -> Endpointer:
+        from mlx_gemma4.live.endpoint import Endpointer
+        from mlx_gemma4.live.voice import Voice
+
+        return Endpointer(Voice(), self._settings, frame_seconds=self._transcriber.frame_seconds)
+
+    def _segments(self, sound: Progress, endpointer: Endpointer, path: str) -> Generator[Segment, None, None]:
+        from mlx_gemma4.live.segments import TOGETHER, transcribe
+
+        # who speaks into a pipe waits for the text
+        together = TOGETHER if Path(path).is_file() else 1
+        try:
+            yield from transcribe(sound, self._transcriber, endpointer, together=together)
+        finally:
+            sound.clear()
+
+
+def statistics(path: str, seconds: float, endpointer: Endpointer, work: float) -> str:
+    """What was done with a recording, in a line."""
+    speech = endpointer.spoken * endpointer.frame_seconds
+    return (
+        f"{path}: {seconds:.2f} s of sound, {speech:.2f} s of it given to the model; "
+        f"transcribed in {work:.2f} s ({work / max(seconds, 0.001):.2f} of its length)"
+    )
 
 
 def warn_incomplete(segments: list[Segment], name: str) -> None:

@@ -5,11 +5,9 @@ LocalAgreement-2 (Liu et al. 2020, as in whisper_streaming). Committed text neve
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-UNIT = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\s\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+)")
-"""A word with the space before it; a character, in scripts that are written without spaces."""
+from mlx_gemma4.word_times import UNIT
 
 
 class Agreement:

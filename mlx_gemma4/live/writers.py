@@ -1,4 +1,4 @@
-"""Events as text for pipes and files, each written when it is known; a JSON document is written at the end."""
+"""Events as text for pipes and files: lines of text, JSON, SRT and VTT cues, each written when it is known."""
 
 from __future__ import annotations
 
@@ -7,50 +7,37 @@ from dataclasses import asdict
 from typing import TextIO
 
 from mlx_gemma4.live.events import Event, Final, Partial
-from mlx_gemma4.subtitles import FORMATS, CueWriter, write
-from mlx_gemma4.transcribe import Segment
-
-LAYOUTS = (*FORMATS, "jsonl")
+from mlx_gemma4.subtitles import PLAIN, SegmentWriter, Style, word_record
 
 
 class Writer:
-    """Writes events to a stream in one of LAYOUTS.
+    """Writes events to a stream in one of FORMATS. Finish it: a JSON document has an end.
 
-    txt, srt and vtt hold what stands: the words of each utterance when it has ended. jsonl has every event but
-    partials, one object a line, under "event" its name. json is one document, as ``transcribe`` writes it.
+    Text, subtitles and JSON hold what stands: the words of each utterance when it has ended, as ``transcribe`` writes
+    them. JSON lines have every event but partials, under "event" its name.
     """
 
-    def __init__(self, stream: TextIO, layout: str) -> None:
-        if layout not in LAYOUTS:
-            raise ValueError(f"Expected a format of {', '.join(LAYOUTS)}, got {layout!r}")
+    def __init__(self, stream: TextIO, layout: str, style: Style = PLAIN) -> None:
+        self._segments = SegmentWriter(stream, layout, style)
         self._stream = stream
         self._layout = layout
-        self._segments: list[Segment] = []
-        self._cues = CueWriter(stream, layout) if layout in ("srt", "vtt") else None
+        self._style = style
 
     def write(self, event: Event) -> None:
         """Write what the event adds, if it adds anything."""
         if self._layout == "jsonl":
             if not isinstance(event, Partial):
-                told = {"event": type(event).__name__.lower(), **asdict(event)}
-                self._write(json.dumps(told, ensure_ascii=False) + "\n")
-        elif isinstance(event, Final) and event.text:
-            if self._layout == "json":
-                self._segments.append(_segment(event))
-            elif self._cues is None:
-                self._write(event.text + "\n")
-            else:
-                self._cues.write(event.start, event.end, event.text)
+                self._write_line(event)
+        elif isinstance(event, Final):
+            self._segments.write(event)
 
-    def finish(self) -> None:
-        """The last event has been written: a document is written now."""
-        if self._layout == "json":
-            self._write(write(self._segments, "json"))
+    def finish(self, *, complete: bool = True) -> None:
+        """End the document. Where it is not ``complete``, json says so."""
+        self._segments.finish(complete=complete)
 
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
+    def _write_line(self, event: Event) -> None:
+        told = {"event": type(event).__name__.lower(), **asdict(event)}
+        if self._style.word_times and isinstance(event, Final):
+            told |= word_record(event)
+        self._stream.write(json.dumps(told, ensure_ascii=False) + "\n")
         self._stream.flush()
-
-
-def _segment(final: Final) -> Segment:
-    return Segment(final.start, final.end, final.text, final.tokens, final.forwards, final.complete)
