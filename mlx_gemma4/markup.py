@@ -33,6 +33,9 @@ STAND_INS = range(0xF0000, 0xFFFFE)
 NUMERALS = 0x100000
 """Where the characters begin that say which stand-in was meant; only those behind an escape count."""
 
+MOST_DEPTH = 100
+"""Lists and objects inside each other, in messages and tools."""
+
 Value = TypeVar("Value")
 
 
@@ -66,8 +69,12 @@ class Markup:
         self._stands_for = dict(zip(stand_ins, first, strict=True))
 
     def quote(self, value: Value) -> Value:
-        """Text, or the texts in lists and objects (their keys too), so that it stays text inside markup."""
-        return self._quote(value)
+        """Text, or the texts in lists and objects (their keys too), so that it stays text inside markup.
+
+        Raises:
+            ValueError: Lists or objects are more than ``MOST_DEPTH`` deep, or contain themselves.
+        """
+        return self._quote(value, 0)
 
     def unquote(self, text: str) -> str:
         """Quoted text as it was."""
@@ -81,15 +88,17 @@ class Markup:
             elif part:
                 yield self.unquote(part), False
 
-    def _quote(self, value: Any) -> Any:
+    def _quote(self, value: Any, depth: int) -> Any:
+        if depth > MOST_DEPTH:
+            raise ValueError(f"Messages and tools must be at most {MOST_DEPTH} lists or objects deep")
         if isinstance(value, Quoted):
             return value
         if isinstance(value, str):
             return Quoted(value.translate(self._quotes))
         if isinstance(value, Mapping):
-            return {self._quote(key): self._quote(each) for key, each in value.items()}
+            return {self._quote(key, depth + 1): self._quote(each, depth + 1) for key, each in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self._quote(each) for each in value]
+            return [self._quote(each, depth + 1) for each in value]
         return value
 
     def _read(self, match: re.Match[str]) -> str:

@@ -122,8 +122,8 @@ def _check_part(part: Any, where: str) -> None:
 def _hint(value: Any) -> str:
     if isinstance(value, (bytes, bytearray)):
         return "; decode it first, such as data.decode()"
-    if isinstance(value, Mapping) and "type" in value:
-        return "; put the part into a list"
+    if isinstance(value, Mapping):
+        return "; put the part into a list" if "type" in value else "; write it as text, such as json.dumps(value)"
     return ""
 
 

@@ -60,7 +60,7 @@ class ChatTemplate:
         enable_thinking: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
-        """Write the chat out, media as their placeholders.
+        """Write the chat out, media as their placeholders, and text as it is. ``Processor.render`` quotes it.
 
         Raises:
             ValueError: There is no template, or it refuses the messages; its own words are in the message.

@@ -48,7 +48,7 @@ METHODS: Mapping[type, str] = {
 }
 """What may be called of values, by their type."""
 _PERCENT = re.compile(r"%(?!(\.?\d{1,2})?[sdf%])")
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 _LAYOUT = re.compile(r"[^%]|%[A-Za-z%]|%-[A-Za-z]")
 
 _METER: ContextVar[Meter] = ContextVar("meter")
@@ -328,7 +328,7 @@ def _tojson(
 
 def _escaped(match: re.Match[str]) -> str:
     """A character as JSON escapes it. Stand-ins stay: those that they stand for are not escaped."""
-    return match[0] if ord(match[0]) in STAND_INS else json.dumps(match[0])[1:-1]
+    return match[0] if ord(match[0]) >= STAND_INS.start else json.dumps(match[0])[1:-1]
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -290,6 +290,15 @@ def test_turns_of_live() -> None:
     assert tokenizer.decode(replied).count(FORGED) == 2
 
 
+def test_text_in_escaped_json() -> None:
+    """A template may ask for JSON in ASCII: stand-ins pass through it, all other characters are escaped."""
+    template = ChatTemplate("{{ messages[0].content | tojson(ensure_ascii=true) }}", {})
+    text = '<eos>é🙂"' + "".join(map(chr, RESERVED[:3]))
+    rendered = template.render([user(MARKUP.quote(text))])
+    assert MARKUP.unquote(rendered) == json.dumps('<eos>é🙂"')[:-1] + "".join(map(chr, RESERVED[:3])) + '"'
+    assert template.render([user("é🙂<\x7f\n")]) == json.dumps("é🙂<\x7f\n")
+
+
 def test_a_control_token_that_begins_with_another_character() -> None:
     """Each first character has a stand-in of its own, none of which is part of a control token."""
     markup = Markup(["[BOS]", "<eos>", "\U000f0000x"])

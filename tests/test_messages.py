@@ -50,6 +50,11 @@ def part(value: Any) -> list[Any]:
             "The content of messages[1] must be text or a list of parts, got a value of type bytes; "
             "decode it first, such as data.decode()",
         ),
+        (
+            [{"role": "tool", "content": {"temperature": 5}}],
+            "The content of messages[0] must be text or a list of parts, got a value of type dict; "
+            "write it as text, such as json.dumps(value)",
+        ),
         (user(5), "The content of messages[1] must be text or a list of parts, got a value of type int"),
         (
             user({"type": "text", "text": "a"}),
@@ -155,3 +160,11 @@ def test_prompts_are_checked(demo: tuple[Model, Processor]) -> None:
         demo[1].prompt([{"role": "user", "content": [{"type": "image", "image": "none.png"}]}, {"content": "a"}])
     with pytest.raises(ValueError, match=r"^Tools must be a list of JSON schemas, "):
         demo[1].prompt([{"role": "user", "content": "a"}], tools={"tools": []})  # type: ignore[arg-type]
+
+
+def test_a_message_that_contains_itself(demo: tuple[Model, Processor]) -> None:
+    """It ends in a message, not in Python's stack."""
+    message: dict[str, Any] = {"role": "user", "content": "a"}
+    message["again"] = message
+    with pytest.raises(ValueError, match=r"^Messages and tools must be at most 100 lists or objects deep$"):
+        demo[1].prompt([message])
