@@ -176,11 +176,25 @@ def score(truth: str, heard: str, normalize: Normalizer) -> Score:
 
 
 def evaluate(
-    recordings: Iterable[Recording], transcribe: Callable[[np.ndarray], str], normalize: Normalizer
+    recordings: Iterable[Recording],
+    transcribe: Callable[[np.ndarray], str],
+    normalize: Normalizer,
+    *,
+    unreadable: Callable[[Recording, Exception], None] | None = None,
 ) -> Iterator[Result]:
-    """Transcribe recordings, samples [n] at 16 kHz each, and score what was heard; reading files is no work."""
+    """Transcribe recordings, samples [n] at 16 kHz each, and score what was heard; reading files is no work.
+
+    Args:
+        unreadable: Takes a recording that cannot be read, and why; it has no result. Without it, the error is raised.
+    """
     for recording in recordings:
-        samples = load_audio(recording.path)
+        try:
+            samples = load_audio(recording.path)
+        except (ValueError, OSError) as problem:
+            if unreadable is None:
+                raise
+            unreadable(recording, problem)
+            continue
         start = time.perf_counter()
         heard = transcribe(samples)
         work = time.perf_counter() - start

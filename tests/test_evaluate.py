@@ -389,3 +389,76 @@ def test_live_and_offline_stand_side_by_side(tmp_path: Path, capsys: pytest.Capt
     after_decision, after_speech = figures["delays"]["after_decision"], figures["delays"]["after_speech"]
     assert len(after_decision) == len(after_speech) == figures["utterances"] == count
     assert all(long > short for long, short in zip(after_speech, after_decision, strict=True))
+
+
+def two_of_three(folder: Path) -> Path:
+    """A manifest whose second recording holds no sound."""
+    soundfile.write(folder / "zero.wav", np.zeros(0), 16_000)
+    names = [str(media_file("pico-04.wav")), "zero.wav", str(media_file("hibari-03.wav"))]
+    truths = [said(Path(name).name, "short") if name != "zero.wav" else "never heard" for name in names]
+    return manifest(folder, *({"audio": name, "text": text} for name, text in zip(names, truths, strict=True)))
+
+
+@pytest.mark.parametrize("mode", [[], ["--live"]])
+def test_an_unreadable_recording_does_not_cost_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: list[str]
+) -> None:
+    """It is told, counted, and named in the figures; the exit code says so."""
+    written = tmp_path / "figures.json"
+    options = ["--model", "demo", "--dtype", "float32", "--prompt", SHORT, "--json", str(written), *mode]
+    assert main(["eval", "wer", str(two_of_three(tmp_path)), *options]) == 2
+    out, err = capsys.readouterr()
+    rows = [line.split()[:3] for line in out.splitlines() if line.startswith("all")]
+    assert rows == [["all", "2", "2"]] * (1 + len(mode))
+    lines = err.splitlines()
+    problem = f"{tmp_path / 'zero.wav'} holds no sound: 0 samples"
+    assert lines[1] == f"zero.wav: {problem}" and lines[2].startswith("3/3 ")
+    assert lines[-1] == (
+        "mlx_gemma4: error: 1 of 3 recordings could not be read (zero.wav): the rates are those of the others"
+    )
+    told = json.loads(written.read_text())
+    assert (told["unreadable"], told["complete"]) == ([{"audio": "zero.wav", "problem": problem}], True)
+
+
+def test_an_interruption_keeps_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlx_gemma4.live import segments
+
+    heard = []
+
+    def transcribe(*arguments: Any) -> Any:
+        heard.append(arguments)
+        if len(heard) > 1:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    whole = segments.transcribe
+    monkeypatch.setattr(segments, "transcribe", transcribe)
+    written = tmp_path / "figures.json"
+    options = ["--model", "demo", "--dtype", "float32", "--prompt", SHORT, "--json", str(written)]
+    assert main(["eval", "wer", str(two_of_three(tmp_path)), *options]) == 130
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].split()[:3] == ["all", "1", "1"]
+    assert err.splitlines()[-1] == "Stopped after 1 of 3 recordings: the rates are those of these."
+    told = json.loads(written.read_text())
+    assert (told["all"]["recordings"], told["complete"]) == (1, False)
+
+
+def test_endpointing_has_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Refused) -> None:
+    """A level of 0 dBFS leaves nothing to hear."""
+    path = manifest(tmp_path, {"audio": str(media_file("pico-04.wav")), "text": "go back"})
+    assert main(["eval", "wer", str(path), "--model", "demo", "--level", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:7] == ["all", "1", "0", "2", "0", "2", "0"]
+    message = "Expected silence in seconds, got -1"
+    assert refused(path, "--silence", "-1", "--model", "nowhere").startswith(message)
+
+
+def test_a_code_is_its_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For the instruction and for the normalizer: the same table."""
+    path = manifest(tmp_path, {"audio": str(media_file("pico-04.wav")), "text": said("pico-04.wav")})
+    tables = []
+    for language in ("English", "en", "EN-us"):
+        assert main(["eval", "wer", str(path), "--model", "demo", "--dtype", "float32", "--language", language]) == 0
+        tables.append(capsys.readouterr().out.splitlines()[1].split()[:9])
+    assert tables[0] == tables[1] == tables[2] and tables[0][2] == "1"

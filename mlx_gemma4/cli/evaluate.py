@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli import quality
-from mlx_gemma4.cli.options import add_model, add_speech, load_model, note, speech_instruction
+from mlx_gemma4.cli.messages import message
+from mlx_gemma4.cli.options import (
+    add_endpointing,
+    add_model,
+    add_speech,
+    endpointing,
+    load_model,
+    note,
+    speech_instruction,
+)
 from mlx_gemma4.cli.report import add_report, aligned, check_limit, report_file, save
+from mlx_gemma4.cli.signals import Terminated
 from mlx_gemma4.cli.transcribe import warn_incomplete
 
 if TYPE_CHECKING:
@@ -38,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     wer.add_argument("manifest", metavar="MANIFEST", help=MANIFEST)
     add_model(wer)
     add_speech(wer)
+    add_endpointing(wer)
     wer.set_defaults(translate_to=None)  # a translation has another truth
     wer.add_argument("--normalizer", choices=("whisper", "basic", "none"), default="whisper", help=NORMALIZER)
     wer.add_argument("--live", action="store_true", help="hear them live as well, and measure how long texts take")
@@ -56,69 +68,121 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def run_wer(arguments: argparse.Namespace) -> None:
-    from mlx_gemma4.evaluate import check_extra, check_files, evaluate, normalizer, read_manifest
+    from mlx_gemma4.evaluate import check_extra, check_files, normalizer, read_manifest
 
     # all that can be wrong is told before the model is read
     recordings = read_manifest(arguments.manifest)[: arguments.limit]
     check_files(recordings)
     check_extra()
     normalize = normalizer(arguments.normalizer, arguments.language)
-    instruction = speech_instruction(arguments)
+    instruction, settings = speech_instruction(arguments), endpointing(arguments)
     report = report_file(arguments)
     model, processor = load_model(arguments)
 
-    from mlx_gemma4.live.endpoint import Endpointing
-    from mlx_gemma4.live.segments import transcribe
     from mlx_gemma4.transcribe import Transcriber
 
     transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
-    settings = Endpointing(max_utterance=arguments.max_segment)
+    run = Run(recordings, transcriber, settings, normalize, report)
     if arguments.live:
-        run_live(recordings, transcriber, settings, normalize, report)
-        return
+        run_live(run)
+    else:
+        run_offline(run)
+    run.end()
+
+
+class Run:
+    """Recordings that are measured, one after the other. What is not measured does not cost the results of the others.
+
+    Args:
+        report: The file of ``--json``.
+    """
+
+    def __init__(
+        self,
+        recordings: list[Recording],
+        transcriber: Transcriber,
+        settings: Endpointing,
+        normalize: Normalizer,
+        report: Path | None,
+    ) -> None:
+        self.transcriber, self.settings, self.normalize = transcriber, settings, normalize
+        self._recordings, self._report = recordings, report
+        self._unreadable: dict[str, str] = {}
+        self._stopped: BaseException | None = None
+        self._done = 0
+
+    def results(self, hear: Callable[[np.ndarray], str]) -> Iterator[Result]:
+        """Measure, until the end or until a signal comes."""
+        from mlx_gemma4.evaluate import evaluate
+
+        try:
+            for result in evaluate(self._recordings, hear, self.normalize, unreadable=self._skip):
+                self._done += 1
+                note(progress(self._done + len(self._unreadable), len(self._recordings), result))
+                yield result
+        except (KeyboardInterrupt, Terminated) as stopped:
+            self._stopped = stopped
+
+    def save(self, told: dict[str, Any]) -> None:
+        """Write figures to the file, with what they lack."""
+        missing = [{"audio": name, "problem": problem} for name, problem in self._unreadable.items()]
+        save(self._report, {**told, "unreadable": missing, "complete": self._stopped is None})
+
+    def end(self) -> None:
+        """Raise what was in the way, after all else is told."""
+        if self._stopped is not None:
+            note(f"Stopped after {self._done} of {len(self._recordings)} recordings: the rates are those of these.")
+            raise self._stopped
+        if self._unreadable:
+            raise ValueError(
+                f"{len(self._unreadable)} of {len(self._recordings)} recordings could not be read "
+                f"({', '.join(self._unreadable)}): the rates are those of the others"
+            )
+
+    def _skip(self, recording: Recording, problem: Exception) -> None:
+        self._unreadable[recording.name] = message(problem)
+        note(f"{recording.name}: {message(problem)}")
+
+
+def run_offline(run: Run) -> None:
+    """A table of what is heard in whole recordings."""
+    from mlx_gemma4.live.segments import transcribe
+
     segments: list[Segment] = []
 
     def hear(samples: np.ndarray) -> str:
-        segments[:] = transcribe([samples], transcriber, settings)
+        segments[:] = transcribe([samples], run.transcriber, run.settings)
         return " ".join(segment.text for segment in segments if segment.text)
 
     results = []
-    for number, result in enumerate(evaluate(recordings, hear, normalize), 1):
+    for result in run.results(hear):
         results.append(result)
-        note(progress(number, len(recordings), result))
         warn_incomplete(segments, result.recording.name)
     print(table(results))
-    save(report, figures(results))
+    run.save(figures(results))
 
 
-def run_live(
-    recordings: list[Recording],
-    transcriber: Transcriber,
-    settings: Endpointing,
-    normalize: Normalizer,
-    report: Path | None,
-) -> None:
+def run_live(run: Run) -> None:
     """The same table for utterances heard live, and for the same utterances offline; and how long the texts took."""
-    from mlx_gemma4.evaluate import evaluate, score
+    from mlx_gemma4.evaluate import score
     from mlx_gemma4.live.evaluation import LiveEvaluation
 
-    live = LiveEvaluation(transcriber, settings)
+    live = LiveEvaluation(run.transcriber, run.settings)
     results, offline = [], []
-    for number, result in enumerate(evaluate(recordings, live.hear, normalize), 1):
-        results.append(result)
+    for result in run.results(live.hear):
         began = time.perf_counter()
         heard = live.again()
         work = time.perf_counter() - began
-        counted = score(result.recording.text, heard, normalize)
+        counted = score(result.recording.text, heard, run.normalize)
         counted = replace(counted, sound_seconds=result.score.sound_seconds, work_seconds=work)
+        results.append(result)
         offline.append(replace(result, heard=heard, score=counted))
-        note(progress(number, len(recordings), result))
     print(f"live\n{table(results)}\n\noffline, the same utterances\n{table(offline)}\n")
     print(f"{live.different} of {live.utterances} utterances differ between live and offline")
     print(live.delays.report(live.work))
     delays = {"after_decision": live.delays.seconds, "after_speech": live.delays.after_speech}
     told = {"utterances": live.utterances, "different": live.different, "work": asdict(live.work)}
-    save(report, {"live": figures(results), "offline": figures(offline), **told, "delays": delays})
+    run.save({"live": figures(results), "offline": figures(offline), **told, "delays": delays})
 
 
 def progress(number: int, count: int, result: Result) -> str:

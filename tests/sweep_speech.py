@@ -1,0 +1,107 @@
+"""Does the text of a recording depend on how it is heard? A sweep over all recordings of the demo:
+
+    python tests/sweep_speech.py
+
+Live and offline must have the same cues; up to 14 s of digital silence before and behind change nothing but times; and
+a recording that is 10, 20, 30 or 40 dB softer has the same text, as long as its speech is above -55 dBFS.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from itertools import pairwise
+
+os.environ["MLX_ENABLE_TF32"] = "0"  # before mlx is imported
+
+import numpy as np
+from reference_cases import RECORDINGS, media_file
+
+from mlx_gemma4 import Transcriber, load, load_audio
+from mlx_gemma4.live.endpoint import Endpointer, Endpointing
+from mlx_gemma4.live.events import Final
+from mlx_gemma4.live.listen import listen
+from mlx_gemma4.live.listener import Listener
+from mlx_gemma4.live.segments import Utterance, transcribe, utterances
+from mlx_gemma4.live.sources import FileSource
+from mlx_gemma4.live.voice import Voice
+
+SECONDS = range(15)
+SOFTER = (10, 20, 30, 40)
+FAINT = -55.0
+"""dBFS of speech below which a text may change: that is noise of most microphones."""
+FRAME = 640
+Cue = tuple[float, float, str]
+
+
+def found(samples: np.ndarray) -> list[Utterance]:
+    return list(utterances([samples], Endpointer(Voice()), FRAME))
+
+
+def offline(samples: np.ndarray, transcriber: Transcriber) -> list[Cue]:
+    segments = transcribe([samples], transcriber, Endpointing())
+    return [(round(each.start, 3), round(each.end, 3), each.text) for each in segments]
+
+
+def live(samples: np.ndarray, transcriber: Transcriber) -> list[Cue]:
+    events = listen(FileSource(samples, fast=True), Listener(transcriber, Endpointer(Voice())))
+    return [(round(each.start, 3), round(each.end, 3), each.text) for each in events if isinstance(each, Final)]
+
+
+def padded(samples: np.ndarray, before: int, behind: int) -> np.ndarray:
+    return np.concatenate([np.zeros(16_000 * before, np.float32), samples, np.zeros(16_000 * behind, np.float32)])
+
+
+def softer(samples: np.ndarray, decibels: int) -> np.ndarray:
+    return (samples * 10 ** (-decibels / 20)).astype(np.float32)
+
+
+def level(samples: np.ndarray) -> float:
+    """dBFS of the speech in a recording."""
+    speech = np.concatenate([each.frames[a:b].ravel() for each in found(samples) for a, b in each.speech])
+    return float(10 * np.log10(np.mean(np.square(speech, dtype=np.float64))))
+
+
+def same_utterances(samples: np.ndarray, before: int, behind: int) -> bool:
+    """Are they bit for bit those of the recording alone, later by the silence before it?"""
+    alone, among = found(samples), found(padded(samples, before, behind))
+    return len(alone) == len(among) and all(
+        late.start == early.start + 25 * before
+        and late.speech == early.speech
+        and np.array_equal(late.frames, early.frames)
+        for early, late in zip(alone, among, strict=True)
+    )
+
+
+def texts(cues: list[Cue]) -> list[str]:
+    return [text for _, _, text in cues]
+
+
+def main() -> int:
+    transcriber = Transcriber(*load("demo", dtype="float32"))
+    names = [told["audio"] for told in RECORDINGS]
+    pads = [*((a, a) for a in SECONDS), *((a, 0) for a in SECONDS), *((0, b) for b in SECONDS)]
+    faults, cues, silences, soft, faint = 0, 0, 0, 0, 0
+    for name in names:
+        samples = load_audio(media_file(name))
+        told = offline(samples, transcriber)
+        problems = [] if told == live(samples, transcriber) else ["live has other cues"]
+        problems += [f"other utterances with {pad} s of zeros" for pad in pads if not same_utterances(samples, *pad)]
+        loud = level(samples)
+        for decibels in SOFTER:
+            changed = texts(offline(softer(samples, decibels), transcriber)) != texts(told)
+            if loud - decibels >= FAINT:
+                soft += 1
+                problems += [f"another text {decibels} dB softer, at {loud - decibels:.1f} dBFS"] * changed
+            else:
+                faint += changed
+        assert all(end <= start for (_, end, _), (start, _, _) in pairwise(told))
+        cues, silences, faults = cues + len(told), silences + len(pads), faults + len(problems)
+        print(name, f"{len(told)} cues, {loud:.1f} dBFS", *problems, sep="; ", flush=True)
+    print(f"{len(names)} recordings, {cues} cues live and offline, {silences} times zeros around, {soft} times softer:")
+    print(f"{faults} faults; {faint} texts changed below {FAINT:g} dBFS")
+    return int(faults > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
