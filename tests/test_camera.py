@@ -21,7 +21,9 @@ import soundfile
 from video_writer import write_video
 
 from mlx_gemma4.live import camera as module
-from mlx_gemma4.live.camera import BROKEN_PACKETS, Camera, Shot
+from mlx_gemma4.live import run
+from mlx_gemma4.live.camera import Camera, Shot
+from mlx_gemma4.live.run import BROKEN_PACKETS
 
 
 class Clock:
@@ -45,7 +47,7 @@ class Clock:
         with self._changed:
             self.now = 1000.0 + now
             self._changed.notify_all()
-            while self.until <= self.now and not camera._ended:
+            while self.until <= self.now and not camera._run.ended:
                 self._changed.wait(0.01)
 
 
@@ -193,7 +195,7 @@ def test_a_graph_runs_in_real_time() -> None:
         shots = drain(camera)
     times = [shot.time for shot in shots]
     assert times == sorted(set(times)) and times[-1] == pytest.approx(0.29)
-    assert all(shot.arrived >= camera._started + shot.time for shot in shots)
+    assert all(shot.arrived >= camera._run._started + shot.time for shot in shots)
     assert len(shots) + camera.dropped == camera.seen == 30
 
 
@@ -221,6 +223,34 @@ def test_a_file_stopped_before_it_began(tmp_path: Path, fast: bool) -> None:
     assert camera.problem is None
 
 
+def test_a_gap_of_an_hour_is_not_waited_for(tmp_path: Path) -> None:
+    """At its own pace a film waits for ten seconds at most; times stay what they are, and what was cut is known."""
+    path = write_video(tmp_path / "a.mkv", frames(3), times=(0.0, 3600.0, 3601.0))
+    clock = Clock()
+    with Camera(path, clock=clock, sleep=clock.sleep) as camera:
+        shots = [camera.read()]
+        for seconds in (10.0, 11.0):
+            clock.pass_to(seconds, camera)
+            shots.append(camera.read())
+        assert camera.read() is None
+        assert camera.skipped_seconds == 3590
+    assert [(shot.time, shot.arrived - 1000) for shot in shots] == [(0, 0), (3600, 10), (3601, 11)]
+
+
+@pytest.mark.parametrize("jump", [3600, -3600])
+def test_a_broadcast_whose_clock_is_set_anew(tmp_path: Path, jump: int) -> None:
+    """Recordings of television that were joined: the second one follows the first."""
+    path = tmp_path / "joined.ts"
+    for start in (4000, 4000 + jump):
+        options = {"output_ts_offset": str(start)}
+        pixels = np.stack([np.full((48, 64, 3), value, np.uint8) for value in (0, 80, 160, 240)])
+        half = write_video(tmp_path / "a.ts", pixels, rate=25, codec="mpeg2video", container_options=options)
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + half.read_bytes())
+    with Camera(path, fast=True) as camera:
+        times = [shot.time for shot in drain(camera)]
+    assert times == sorted(times) and len(times) >= 6 and times[-1] < 1
+
+
 def test_a_signal_handler_may_stop_it(tmp_path: Path) -> None:
     """While the reader waits for a frame that is an hour away."""
     path = write_video(tmp_path / "a.mkv", frames(2), times=(0.0, 3600.0))
@@ -235,11 +265,11 @@ def test_a_signal_handler_may_stop_it(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_read_is_closed(plug: Plugged) -> None:
-    """And no thread was started."""
+    """And nothing was decoded."""
     device = plug((frames(1)[0], 0.0))
     with Camera("lavfi:color") as camera:
         assert not device.closed
-    assert device.closed and camera._thread is None
+    assert device.closed and camera.seen == 0
 
 
 # a device
@@ -255,6 +285,7 @@ class Device:
 
     def __init__(self, script: Sequence[Any]) -> None:
         self.streams = SimpleNamespace(video=[SimpleNamespace(guessed_rate=Fraction(30))])
+        self.format = SimpleNamespace(flags=0)
         self.closed = False
         self.calls: list[tuple[str, dict[str, Any]]] = []
         """How it was opened."""
@@ -516,6 +547,236 @@ def test_what_is_live_is_neither_fast_nor_a_loop(plug: Plugged, monkeypatch: pyt
         with pytest.raises(ValueError, match=message(expected)), Camera(0, **options):
             pass
         assert device.closed
+
+
+# what hangs
+
+
+def test_a_device_that_never_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg waits for ever for a first frame that is not allowed: the reader does not."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    over = threading.Event()
+    monkeypatch.setattr(av, "open", lambda url, **options: over.wait())
+    monkeypatch.setattr(run, "CLOSE_SECONDS", 0.0)
+    ticks = iter([0.0, 0.0, 15.0])
+    expected = "Expected camera /dev/video0 to open, it did not within 15 s; unplugged, or used by another program"
+    with pytest.raises(ValueError, match=message(expected)), Camera(0, clock=lambda: next(ticks, 15.0)):
+        pass
+    over.set()
+
+
+def test_macos_may_be_asking_whether_the_camera_is_allowed(plug: Plugged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for, and said once; when it is allowed, pictures come."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    device = plug((frames(1)[0], 0.0))
+    allowed = threading.Event()
+    opened = av.open
+    monkeypatch.setattr(av, "open", lambda url, **options: allowed.wait() and opened(url, **options))
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        allowed.set()
+
+    ticks = iter([0.0, 0.0, 0.0, 3.0])
+    with Camera(0, tell=tell, clock=lambda: next(ticks, 3.0)) as camera:
+        assert camera.read() is not None
+    assert device.closed
+    pane = "System Settings > Privacy & Security > Camera"
+    symptom = "No picture has come for 2 s from camera 0"
+    assert told == [f"{symptom}: it may be covered, or not allowed yet ({pane}). Waiting for it."]
+
+
+def test_a_device_that_never_opens_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a signal handler, while it is opened."""
+    over = threading.Event()
+    monkeypatch.setattr(av, "open", lambda url, **options: over.wait())
+    monkeypatch.setattr(run, "CLOSE_SECONDS", 0.0)
+    camera = Camera(0)
+    before = signal.signal(signal.SIGALRM, lambda number, frame: camera.stop())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with camera:
+            assert camera.read() is None
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        over.set()
+    assert camera.problem is None
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_graph_that_never_gives_a_frame(plug: Plugged, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg looks for one for ever, deep in C."""
+    monkeypatch.setattr(run, "CLOSE_SECONDS", 0.0)
+    over = threading.Event()
+    plug(over.wait)
+    expected = "Expected pictures from lavfi:color, none came for 0.1 s"
+    with Camera("lavfi:color", fast=fast, stall_seconds=0.1) as camera:
+        with pytest.raises(ValueError, match=message(expected)):
+            camera.read()
+        over.set()
+
+
+def test_the_first_picture_of_a_film_is_waited_for_from_the_first_read_on(plug: Plugged) -> None:
+    """However long the model took to load before."""
+    now = [1000.0]
+    plug((frames(1)[0], 0.0))
+    with Camera("lavfi:color", clock=lambda: now[0]) as camera:
+        now[0] += 3600
+        assert camera.read() is not None
+
+
+# black
+
+
+@pytest.mark.parametrize(
+    ("platform", "told"),
+    [
+        (
+            "darwin",
+            "Only black pictures have come for 2 s from camera 0: it may be covered, or not allowed yet "
+            "(System Settings > Privacy & Security > Camera). Waiting for it.",
+        ),
+        ("linux", "Only black pictures have come for 2 s from camera /dev/video0: it may be covered. Waiting for it."),
+    ],
+)
+def test_black_pictures_are_waited_out(
+    plug: Plugged, monkeypatch: pytest.MonkeyPatch, platform: str, told: str
+) -> None:
+    """They are not handed out; from the first light on, black is a picture like any other."""
+    monkeypatch.setattr(sys, "platform", platform)
+    black, lit = np.zeros((4, 6, 3), np.uint8), frames(1)[0]
+    now = [1000.0]
+    taken = threading.Semaphore(0)
+    notes: list[str] = []
+
+    def later(seconds: float) -> Callable[[], None]:
+        def step() -> None:
+            taken.acquire()
+            now[0] += seconds
+
+        return step
+
+    script = [(black, 0.0), later(1.9), (black, 1.9), later(0.1), (black, 2.0), later(1.0), (black, 3.0)]
+    plug(*script, later(1.0), (lit, 4.0), taken.acquire, (black, 5.0))
+    made = module.upright
+
+    def upright(picture: av.VideoFrame, *size: int) -> np.ndarray:
+        taken.release()
+        return made(picture, *size)
+
+    monkeypatch.setattr(module, "upright", upright)
+    with Camera(0, clock=lambda: now[0], tell=notes.append) as camera:
+        shots = drain(camera)
+    assert [shot.time for shot in shots] == [4.0, 5.0]
+    assert notes == [told]
+
+
+def test_a_black_film_is_a_film(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", np.zeros((2, 4, 6, 3), np.uint8))
+    with Camera(path, fast=True) as camera:
+        assert len(drain(camera)) == 2
+
+
+# again
+
+
+class Devices:
+    """Devices that are there one after the other; an error is one that does not open."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *runs: Sequence[Any] | Exception) -> None:
+        self.opened: list[Device] = []
+        self._runs = list(runs)
+        monkeypatch.setattr(av, "open", self._open)
+
+    def _open(self, url: str, **options: Any) -> Device:
+        run = self._runs.pop(0)
+        if isinstance(run, Exception):
+            raise run
+        self.opened.append(Device(run))
+        return self.opened[-1]
+
+
+GONE = av.error.OSError(19, "No such device")
+
+
+def test_a_device_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told; frames are counted on, and times go on by the clock."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    pictures = frames(2)
+    now = [1000.0]
+    notes: list[str] = []
+
+    def tell(text: str) -> None:
+        notes.append(text)
+        now[0] += 7
+
+    hold = threading.Event()
+    devices = Devices(monkeypatch, [(pictures[0], 500.0), GONE], GONE, [(pictures[1], 3.0), hold.wait])
+    with Camera(0, tries=(0.0, 0.0, 0.0), tell=tell, clock=lambda: now[0]) as camera:
+        shots = [camera.read(), camera.read()]
+        hold.set()
+    assert [shot.time for shot in shots] == [0.0, 14.0]
+    np.testing.assert_array_equal([shot.pixels for shot in shots], pictures)
+    assert (camera.seen, camera.dropped, camera.problem) == (2, 0, None)
+    assert notes == [
+        "The pictures from camera /dev/video0 broke off: No such device. Opening it again in 0 s.",
+        "Expected to open camera /dev/video0, got: No such device; unplugged, or used by another program. "
+        "Opening it again in 0 s.",
+    ]
+    assert all(device.closed for device in devices.opened)
+
+
+def test_a_device_that_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After all tries it has ended, with what it ended with first."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    notes: list[str] = []
+    Devices(monkeypatch, [(frames(1)[0], 0.0), GONE], GONE, GONE)
+    with Camera(0, tries=(0.0, 0.0), tell=notes.append) as camera:
+        assert len(drain(camera)) == 1
+    gone = "The pictures from camera /dev/video0 broke off: No such device."
+    assert camera.problem == f"{gone} Opening it again did not help (tries: 2)."
+    assert len(notes) == 2
+
+
+def test_a_device_that_stalls_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever hangs is left behind."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    pictures = frames(3)
+    unplugged, notes = threading.Event(), list[str]()
+    now = [1000.0]
+    Devices(monkeypatch, [(pictures[0], 0.0), unplugged.wait, (pictures[1], 9.0)], [(pictures[2], 0.0)])
+    with Camera(0, tries=(0.0,), tell=notes.append, clock=lambda: now[0]) as camera:
+        shots = [camera.read()]
+        now[0] += 10
+        shots.append(camera.read())
+        unplugged.set()
+        assert camera.read() is None
+    assert [shot.time for shot in shots] == [0.0, 10.0]
+    np.testing.assert_array_equal([shot.pixels for shot in shots], pictures[[0, 2]])
+    stalled = "The pictures from camera /dev/video0 stalled: none came for 10 s."
+    assert notes == [f"{stalled} Opening it again in 0 s."]
+    assert camera.problem == f"{stalled} Opening it again did not help (tries: 1)."
+
+
+def test_what_has_run_for_long_gets_its_tries_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera that breaks off once a minute goes on; times are by the clock."""
+    now = [1000.0]
+
+    def a_minute() -> None:
+        now[0] += 60
+
+    Devices(monkeypatch, *[[a_minute, (frames(1)[0], 0.0), GONE]] * 4, *[GONE] * 2)
+    with Camera(0, tries=(0.0,), clock=lambda: now[0], stall_seconds=99) as camera:
+        assert len(drain(camera)) == 4
+    assert (camera.problem or "").endswith("Opening it again did not help (tries: 1).")
+
+
+def test_a_camera_can_be_stopped_while_it_waits_to_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    Devices(monkeypatch, [(frames(1)[0], 0.0)])
+    with Camera(0, tries=(3600.0,), tell=lambda text: camera.stop()) as camera:
+        assert camera.read() is not None and camera.read() is None
+    assert camera.problem is None
 
 
 # an address

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
+from mlx_gemma4.cli.cameras import open_camera
 from mlx_gemma4.cli.listen import INPUT_HELP, end_code, open_source
 from mlx_gemma4.cli.options import (
     add_endpointing,
@@ -90,7 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.no_sound and arguments.no_camera:
         raise ValueError("Expected sound or a camera, got --no-sound and --no-camera; mlx_gemma4 chat needs neither")
-    from mlx_gemma4.live.camera import Camera
     from mlx_gemma4.live.converse import converse
     from mlx_gemma4.live.scene import Scene
 
@@ -101,7 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
             inputs = [each for each in (arguments.input, arguments.camera) if each is not None]
             stream = stack.enter_context(text_output(arguments.output, overwrite=arguments.overwrite, inputs=inputs))
             sound = None if arguments.no_sound else stack.enter_context(open_source(arguments))
-            camera = None if arguments.no_camera else stack.enter_context(Camera(arguments.camera, fast=arguments.fast))
+            camera = (
+                None if arguments.no_camera else stack.enter_context(open_camera(arguments.camera, fast=arguments.fast))
+            )
             assistant, transcript = make_assistant(arguments, tools)
         arrivals = stack.enter_context(open_arrivals(arguments, sound, camera))
         talk = Talk(assistant, arguments, tools, stream)

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlx_gemma4.cli.cameras import open_camera
 from mlx_gemma4.cli.listen import end_code
 from mlx_gemma4.cli.options import add_model, add_sensitivity, load_model, note, threshold
 from mlx_gemma4.cli.outputs import output_file, output_folder
@@ -51,14 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mlx_gemma4.live.camera import Camera
-
     if arguments.duration is not None and not arguments.duration > 0:
         raise ValueError(f"Expected a duration of more than 0 seconds, got {arguments.duration:g}")
     with ExitStack() as stack:
         with starting():
             save = None if arguments.save is None else stack.enter_context(snapshots(Path(arguments.save)))
-            camera = stack.enter_context(Camera(arguments.source, fast=arguments.fast, loop=arguments.loop))
+            camera = stack.enter_context(open_camera(arguments.source, fast=arguments.fast, loop=arguments.loop))
             watcher = make_watcher(arguments)
         if camera.is_live:
             note("Watching; Ctrl-C ends.")
@@ -66,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
             ages = show(camera, watcher, session, arguments.duration, save)
         if camera.broken:
             note(f"{camera.broken} packets did not decode and were passed over")
+        if camera.skipped_seconds:
+            note(f"{camera.skipped_seconds:.0f} s in which the film shows nothing new were not waited for")
         if arguments.stats:
             note(statistics(camera, watcher, ages))
         return end_code(session, camera.problem)

@@ -8,33 +8,26 @@ from __future__ import annotations
 
 import os
 import queue
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlx_gemma4.live.feed import feed, reason
+from mlx_gemma4.live.feed import feed
+from mlx_gemma4.live.run import Frame, Run, Settings
 from mlx_gemma4.video_file import upright
-
-if TYPE_CHECKING:
-    import av
 
 STALL_SECONDS = 10.0
 """Without a frame for this long, a device or a stream is given up."""
-BROKEN_PACKETS = 100
-"""So many in a row that do not decode, and none will."""
-RETRY_SECONDS = 0.005
-"""Between two looks at a device that has no frame yet."""
-NAP_SECONDS = 0.1
-"""The longest sleep that does not look whether the camera was stopped."""
-CLOSE_SECONDS = 1.0
-"""How long a device may take to let go."""
-USUAL_RATE = 25.0
-"""Frames per second of what names neither times nor a rate, as FFmpeg has it."""
+TRIES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds to wait before each try to open a device or a stream again, for a session that is to last."""
+STEADY_SECONDS = 30.0
+"""What has run for this long gets all its tries anew."""
+DARK_SECONDS = 2.0
+"""Exact black for this long, and nothing else so far, means covered or not yet allowed: every sensor has noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +47,23 @@ class Shot:
 class Camera:
     """A camera, until it is closed. Opened on entry; devices and streams run from then on, files from the first read.
 
+    A device that begins with black frames, exactly black, is waited for: the system may be asking whether the camera
+    is allowed. Those frames are not handed out.
+
     Args:
-        source: A device's number, a file, an ``rtsp://`` or ``http(s)://`` address, or ``lavfi:`` and a filter graph.
+        source: A device's number or part of its name, a file, an ``rtsp://`` or ``http(s)://`` address, or ``lavfi:``
+            and a filter graph.
         fast: Hand out every frame of a file or a graph, each when it is read, without waiting.
         loop: Start a file again when it ends; times go on.
-        stall_seconds: Without a frame for this long, a device or a stream has ended.
+        stall_seconds: Without a frame for this long, a device or a stream has ended, and what has not begun is given
+            up.
+        tries: When a device or a stream ends that has given pictures, open it again after so many seconds, and again;
+            by default it ends (``TRIES`` are good ones). Times go on.
+        tell: Called in the thread that reads, with a sentence: the camera is waited for, or is opened again.
 
     Raises:
-        ValueError: No such file. On entry: it cannot be opened or has no video, or ``fast`` or ``loop`` is asked of
-            what has no end.
+        ValueError: No such file or device. On entry: it cannot be opened or has no video, or ``fast`` or ``loop`` is
+            asked of what has no end.
     """
 
     def __init__(
@@ -72,59 +73,74 @@ class Camera:
         fast: bool = False,
         loop: bool = False,
         stall_seconds: float = STALL_SECONDS,
+        tries: Sequence[float] = (),
+        tell: Callable[[str], None] = lambda text: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.problem: str | None = None
         """Why the pictures ended, in a sentence, if they should not have."""
-        self.seen = 0
-        """Frames that have come."""
-        self.broken = 0
-        """Packets that did not decode and were passed over."""
-        self._feed = feed(source)
-        self._fast = fast
-        self._loop = loop
-        self._stall_seconds = stall_seconds
-        self._clock = clock
-        self._sleep = sleep
-        self._read = 0
-        self._last_read = 0
-        self._slot: _Frame | None = None
-        self._lock = threading.Lock()
-        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._settings = Settings(feed(source), fast, loop, stall_seconds, clock, sleep)
+        self._feed, self._clock, self._tell = self._settings.feed, clock, tell
+        self._tries = tries
+        self._tried = 0
+        self._read = self._last_read = 0
+        self._seen_before = self._broken_before = 0
+        self._arrived = self._opened_at = 0.0
+        self._first_problem = ""
+        self._dark_since: float | None = None
+        self._is_lit = not self._feed.is_device
+        self._is_told_of = False
         self._stopped = False
-        self._ended = False
-        self._failure: Exception | None = None
-        self._thread: threading.Thread | None = None
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._run: Run | None = None
 
     def __enter__(self) -> Camera:
-        self._container = self._feed.open(self._stall_seconds)
-        # an address that knows its length is a file's
-        self.is_live = self._feed.is_device or (self._feed.is_address and self._container.duration is None)
-        self._frames = self._decode()
-        if self.is_live and (self._fast or self._loop):
-            self._container.close()
-            raise ValueError(f"Expected a file to read fast or in a loop, got {self._feed.title}, which is live")
-        if self.is_live:
-            self._start()
+        run = self._run = Run(self._settings, self._wake)
+        try:
+            self._await_opening(run)
+            if run.is_live and (self._settings.fast or self._settings.loop):
+                raise ValueError(f"Expected a file to read fast or in a loop, got {self._feed.title}, which is live")
+        except BaseException:
+            run.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
-        if self._thread is not None:
-            self._thread.join(CLOSE_SECONDS)
-        if self._thread is None or not self._thread.is_alive():
-            self._frames.close()
-            self._container.close()
+        if self._run is not None:
+            self._run.close()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has no end of its own; known when it is open."""
+        return self._feed.is_device if self._run is None else self._run.is_live
+
+    @property
+    def seen(self) -> int:
+        """Frames that have come."""
+        return self._seen_before + (0 if self._run is None else self._run.seen)
+
+    @property
+    def broken(self) -> int:
+        """Packets that did not decode and were passed over."""
+        return self._broken_before + (0 if self._run is None else self._run.broken)
 
     @property
     def dropped(self) -> int:
         """Frames whose place newer ones took before they were read."""
         return self._last_read - self._read
 
+    @property
+    def skipped_seconds(self) -> float:
+        """Seconds in which a film shows nothing new that were not waited for."""
+        return 0.0 if self._run is None else self._run.skipped
+
     def stop(self) -> None:
         """Let the pictures end here. Safe to call from a signal handler."""
         self._stopped = True
+        if self._run is not None:
+            self._run.stop()
         self._wake.put(None)
 
     def read(self) -> Shot | None:
@@ -133,169 +149,118 @@ class Camera:
         Raises:
             ValueError: It ended without a single frame.
         """
-        frame = next(self._frames, None) if self._fast else self._next()
-        if frame is None or self._stopped:
-            return None
-        self._read += 1
-        self._last_read = frame.number
-        pixels = upright(frame.picture, frame.picture.width, frame.picture.height)
-        return Shot(pixels, frame.time, frame.arrived, self.dropped)
-
-    def _next(self) -> _Frame | None:
-        if self._thread is None:
-            self._start()
-        while not self._stopped:
-            ended = self._ended  # before the slot: what came last is still handed out
-            with self._lock:
-                frame, self._slot = self._slot, None
-            if frame is not None:
-                return frame
-            if ended:
-                if self._failure is not None:
-                    raise self._failure
-                return None
-            self._wait()
+        while (frame := self._next()) is not None and not self._stopped:
+            self._read += 1
+            self._last_read = self._seen_before + frame.number
+            self._arrived = frame.arrived
+            pixels = upright(frame.picture, frame.picture.width, frame.picture.height)
+            if self._is_lit or self._is_seen(pixels, frame.arrived):
+                return Shot(pixels, frame.time, frame.arrived, self.dropped)
         return None
 
-    def _wait(self) -> None:
-        """Until something happens, or for too long."""
-        deadline = self._came_at + self._stall_seconds
-        try:
-            self._wake.get(timeout=max(0.0, deadline - self._clock()) if self.is_live else None)
-        except queue.Empty:
-            if self._clock() - self._came_at >= self._stall_seconds:
-                self._stall()
+    def _await_opening(self, run: Run) -> None:
+        """Until it is open, or for too long: FFmpeg may wait for ever, for example for a first frame."""
+        begun = self._opened_at = self._clock()
+        deadline = self._feed.open_seconds
+        while not (run.opened or run.ended or self._stopped):
+            passed = self._clock() - begun
+            if passed >= deadline:
+                raise ValueError(
+                    f"Expected {self._feed.title} to open, it did not within {deadline:g} s; {self._feed.way_out()}"
+                )
+            if self._feed.asks and passed >= DARK_SECONDS:
+                self._say_once(self._feed.not_allowed(f"No picture has come for {DARK_SECONDS:g} s"))
+            self._sleep_until(begun + (deadline if self._is_told_of or not self._feed.asks else DARK_SECONDS))
+        if run.failure is not None and not run.opened:
+            raise run.failure
 
-    def _stall(self) -> None:
-        self.stop()
-        if self.seen == 0 and self._feed.is_device:
-            raise ValueError(
-                f"Expected pictures from {self._feed.title}, none came for {self._stall_seconds:g} s; "
-                f"{self._feed.way_out()}"
-            )
-        self.problem = f"The pictures from {self._feed.title} stalled: none came for {self._stall_seconds:g} s."
-
-    def _start(self) -> None:
-        self._came_at = self._clock()
-        self._thread = threading.Thread(target=self._drain, name="camera", daemon=True)
-        self._thread.start()
-
-    def _drain(self) -> None:
-        try:
-            for frame in self._frames:
-                self._came_at = frame.arrived
-                with self._lock:
-                    waiting, self._slot = self._slot, frame
-                if waiting is None:
-                    self._wake.put(None)
-        except Exception as error:  # for the reader's thread
-            self._failure = error
-        finally:
-            self._ended = True
-            self._wake.put(None)
-
-    def _decode(self) -> Generator[_Frame, None, None]:
-        """All frames, each when it has come or is due."""
-        from av.error import FFmpegError
-
-        times = _Times(float(self._container.streams.video[0].guessed_rate or USUAL_RATE))
-        failure = None
-        try:
-            for picture in self._pictures(times):
-                seconds = times.of(picture)
-                if not self.is_live and not self._fast:
-                    self._pace(seconds)
-                if self._stopped:
-                    break
-                self.seen += 1
-                yield _Frame(picture, self.seen, seconds, self._clock())
-        except FFmpegError as error:
-            failure = error
-        if not self._stopped:
-            self._explain(failure)
-
-    def _explain(self, failure: Exception | None) -> None:
-        """Say why the pictures ended, if they should not have."""
-        title = self._feed.title
-        if failure is not None:
-            self.problem = f"The pictures from {title} broke off: {reason(failure)}."
-        elif self.is_live:
-            self.problem = f"The pictures from {title} ended."
-        elif self.seen == 0:
-            raise ValueError(f"Expected pictures from {title}, it has 0 video frames")
-
-    def _pictures(self, times: _Times) -> Iterator[av.VideoFrame]:
-        """Every picture that decodes, of every round."""
-        while True:
-            before = self.seen
-            yield from self._round()
-            if not self._loop or self.seen == before or self._stopped:
-                return
-            self._container.close()
-            self._container = self._feed.open(self._stall_seconds)
-            times.restart()
-
-    def _round(self) -> Iterator[av.VideoFrame]:
-        from av.error import FFmpegError
-
-        in_a_row = 0
-        for packet in self._packets():
-            try:
-                pictures = packet.decode()
-            except FFmpegError:
-                self.broken += 1
-                in_a_row += 1
-                if in_a_row == BROKEN_PACKETS:
-                    raise
-                continue
-            in_a_row = 0
-            yield from pictures
-
-    def _packets(self) -> Iterator[av.Packet]:
+    def _next(self) -> Frame | None:
+        run = self._run
+        assert run is not None
+        run.want()
         while not self._stopped:
-            try:
-                yield from self._container.demux(self._container.streams.video[0])
-                return
-            except BlockingIOError:  # avfoundation does not wait for its next frame
-                self._sleep(RETRY_SECONDS)
+            ended = run.ended  # before the slot: what came last is still handed out
+            if (frame := run.take()) is not None:
+                return frame
+            if ended:
+                if (next_run := self._after(run)) is None:
+                    return None
+                run = next_run
+            else:
+                self._wait(run)
+        return None
 
-    def _pace(self, seconds: float) -> None:
-        """Wait until a frame of a file is due."""
-        if self.seen == 0:
-            self._started = self._clock() - seconds
-        while not self._stopped and (left := self._started + seconds - self._clock()) > 0:
-            self._sleep(min(left, NAP_SECONDS))
+    def _wait(self, run: Run) -> None:
+        """Until something happens, or for too long."""
+        limited = run.is_live or run.seen == 0
+        deadline = run.came_at + self._settings.stall_seconds
+        self._sleep_until(deadline if limited else None)
+        if limited and self._clock() - run.came_at >= self._settings.stall_seconds:
+            self._stall(run)
 
+    def _sleep_until(self, deadline: float | None) -> None:
+        """Until something happens."""
+        with suppress(queue.Empty):
+            self._wake.get(timeout=None if deadline is None else max(0.0, deadline - self._clock()))
 
-@dataclass(frozen=True, eq=False)
-class _Frame:
-    """As it came out of the decoder, and which one it is, from 1 on."""
+    def _stall(self, run: Run) -> None:
+        run.stop()
+        seconds = f"{self._settings.stall_seconds:g} s"
+        if self.seen == 0 and not self._feed.is_address:
+            self._stopped = True
+            way_out = f"; {self._feed.way_out()}" if self._feed.is_device else ""
+            raise ValueError(f"Expected pictures from {self._feed.title}, none came for {seconds}{way_out}")
+        run.problem = f"The pictures from {self._feed.title} stalled: none came for {seconds}."
+        run.ended = True
 
-    picture: av.VideoFrame
-    number: int
-    time: float
-    arrived: float
+    def _after(self, run: Run) -> Run | None:
+        """The run that follows one that has ended; None where it was the last."""
+        if run.failure is not None and (run.opened or not self.seen):
+            raise run.failure
+        problem = run.problem or str(run.failure or "") or None
+        if problem is None or not run.is_live or not self.seen:
+            self.problem = problem
+            return None
+        return self._again(run, problem)
 
+    def _again(self, run: Run, problem: str) -> Run | None:
+        if run.seen and self._arrived - self._opened_at >= STEADY_SECONDS:
+            self._tried = 0
+        if self._tried == 0:
+            self._first_problem = problem
+        if self._tried >= len(self._tries):
+            tried = f" Opening it again did not help (tries: {self._tried})." if self._tried else ""
+            self.problem = f"{self._first_problem}{tried}"
+            return None
+        seconds = self._tries[self._tried]
+        self._tried += 1
+        self._tell(f"{problem.rstrip('.')}. Opening it again in {seconds:g} s.")
+        return self._reopened(run, seconds)
 
-class _Times:
-    """Seconds since the first frame, from what each says of itself; by count where it says nothing. Never back."""
+    def _reopened(self, run: Run, seconds: float) -> Run | None:
+        until = self._clock() + seconds
+        while not self._stopped and self._clock() < until:
+            self._sleep_until(until)
+        if self._stopped:
+            return None
+        self._seen_before += run.seen
+        self._broken_before += run.broken
+        if run.times is not None:
+            run.times.restart(max(0.0, self._clock() - self._arrived))
+        self._opened_at = self._clock()
+        self._run = Run(self._settings, self._wake, before=run)
+        return self._run
 
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._count = 0
-        self._last = self._next = 0.0
-        self._shift: float | None = None
+    def _is_seen(self, pixels: np.ndarray, arrived: float) -> bool:
+        """Whether a device shows anything yet."""
+        self._is_lit = bool(pixels.any())
+        if self._dark_since is None:
+            self._dark_since = arrived
+        if not self._is_lit and arrived - self._dark_since >= DARK_SECONDS:
+            self._say_once(self._feed.not_allowed(f"Only black pictures have come for {DARK_SECONDS:g} s"))
+        return self._is_lit
 
-    def restart(self) -> None:
-        """The next frame follows the last one, whatever it says."""
-        self._shift = None
-
-    def of(self, picture: av.VideoFrame) -> float:
-        told = self._count / self._rate if picture.time is None else picture.time
-        self._count += 1
-        if self._shift is None or told + self._shift < self._last:
-            self._shift = self._next - told
-        self._last = told + self._shift
-        shown = picture.duration * picture.time_base if picture.duration else 1 / self._rate
-        self._next = self._last + float(shown)
-        return self._last
+    def _say_once(self, text: str) -> None:
+        if not self._is_told_of:
+            self._is_told_of = True
+            self._tell(text)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 OPEN_SECONDS = 10.0
 """How long an address may take to answer."""
+GIVE_UP_SECONDS = 15.0
+"""How long anything may take to open."""
+ALLOW_SECONDS = 60.0
+"""The same for a device of a system that may be asking whether the camera is allowed."""
 DEVICE, PATTERN = "/dev/video", "lavfi:"
 PRIVACY = "System Settings > Privacy & Security > Camera"
 
@@ -33,6 +37,22 @@ class Feed:
     @property
     def is_device(self) -> bool:
         return self.format in ("avfoundation", "v4l2")
+
+    @property
+    def asks(self) -> bool:
+        """Whether the system may be asking the user about it."""
+        return self.format == "avfoundation"
+
+    @property
+    def open_seconds(self) -> float:
+        """How long it may take to open."""
+        return ALLOW_SECONDS if self.asks else GIVE_UP_SECONDS
+
+    def not_allowed(self, symptom: str) -> str:
+        """What may be behind a device that opens and shows nothing."""
+        if self.asks:
+            return f"{symptom} from {self.title}: it may be covered, or not allowed yet ({PRIVACY}). Waiting for it."
+        return f"{symptom} from {self.title}: it may be covered. Waiting for it."
 
     def open(self, stall_seconds: float) -> av.container.InputContainer:
         """Open it.
@@ -57,7 +77,11 @@ class Feed:
         return container
 
     def way_out(self, error: Exception | None = None) -> str:
-        """What to do about a device that does not open, or that hands out nothing."""
+        """What to do about what does not open, or about a device that hands out nothing."""
+        if self.is_address:
+            return "check the address, and that the camera is on"
+        if not self.is_device:
+            return "name another file or graph"
         if sys.platform == "darwin":
             return f"unplugged, used by another program, or not allowed ({PRIVACY}; then start the terminal anew)"
         if isinstance(error, FileNotFoundError):
