@@ -36,6 +36,9 @@ NUMERALS = 0x100000
 MOST_DEPTH = 100
 """Lists and objects inside each other, in messages and tools."""
 
+_ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\U(000f[0-9a-f]{4}|0010[0-9a-f]{4})")
+"""How Python writes a stand-in or a numeral; an even number of backslashes before it is text."""
+
 Value = TypeVar("Value")
 
 
@@ -43,6 +46,10 @@ class Quoted(str):
     """Text that is quoted already."""
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        """As of other text, with the stand-ins as they are: templates write whole lists so."""
+        return _ESCAPED.sub(lambda match: match[1] + chr(int(match[2], 16)), super().__repr__())
 
 
 class Markup:

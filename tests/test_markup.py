@@ -299,6 +299,14 @@ def test_text_in_escaped_json() -> None:
     assert template.render([user("é🙂<\x7f\n")]) == json.dumps("é🙂<\x7f\n")
 
 
+@pytest.mark.parametrize("text", ["a <eos>", r"\<eos>\\<", "\\U000f0000<", "it's <\n"])
+def test_text_in_a_list_that_is_written_whole(text: str) -> None:
+    """Some templates write a system message in parts as Python writes the list."""
+    template = ChatTemplate("{{ messages[0].content | trim }}", {})
+    chat = [{"role": "system", "content": parts(text)}]
+    assert MARKUP.unquote(template.render(MARKUP.quote(chat))) == template.render(chat)
+
+
 def test_a_control_token_that_begins_with_another_character() -> None:
     """Each first character has a stand-in of its own, none of which is part of a control token."""
     markup = Markup(["[BOS]", "<eos>", "\U000f0000x"])
