@@ -10,7 +10,8 @@ A control token is
 - what is written as Gemma writes markers (``MARKER``), however the file marks it;
 - what the config and the tokenizer's settings name: beginnings and ends, turns, channels, tools and media.
 
-All other tokens that are looked for in text, such as ``<table>`` and runs of newlines, are text.
+All other tokens that are looked for in text, such as ``<table>``, are text; so are runs of spaces and newlines, even
+where a file marks them as special.
 
 Where text goes into markup it is quoted first: each character with which a control token begins becomes another
 character, a stand-in, so that no control token can be found in it or put together from parts. A template may trim,
@@ -40,6 +41,11 @@ _ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\U(000f[0-9a-f]{4}|0010[0-9a-f]{4})")
 """How Python writes a stand-in or a numeral; an even number of backslashes before it is text."""
 
 Value = TypeVar("Value")
+
+
+def is_blank(token: str) -> bool:
+    """Whether a token is nothing but spaces or newlines."""
+    return not token.strip("\u2581\t\n\r ")
 
 
 class Quoted(str):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from mlx_gemma4.checkpoint_file import has_file
-from mlx_gemma4.markup import MARKER, Markup
+from mlx_gemma4.markup import MARKER, Markup, is_blank
 from mlx_gemma4.tokenizer_file import as_control, read_sentencepiece, read_tokenizer_json
 
 REPLACEMENT = "\ufffd"
@@ -60,6 +61,7 @@ class JsonTokenizer:
         # fine-tuning tools leave these on, and texts would be cut or filled up
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._free_blanks()
         self._reserve(self._own_control())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,7 +76,7 @@ class JsonTokenizer:
         return self._markup
 
     def reserve(self, tokens: Iterable[str]) -> None:
-        tokens = set(tokens)
+        tokens = {token for token in tokens if not is_blank(token)}
         added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
         new = {
             token
@@ -93,6 +95,15 @@ class JsonTokenizer:
 
     def encode_markup(self, markup: str) -> list[int]:
         return _encode_markup(self, self._control, markup)
+
+    def _free_blanks(self) -> None:
+        """Let runs of spaces and newlines be text, where a file marks them as special like all its added tokens."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        if any(token.special and is_blank(token.content) for token in added):
+            raw = json.loads(self._tokenizer.to_str())
+            for token in raw["added_tokens"]:
+                token["special"] = token["special"] and not is_blank(token["content"])
+            self._tokenizer = self._tokenizer.from_str(json.dumps(raw))
 
     def _own_control(self) -> list[str]:
         added = self._tokenizer.get_added_tokens_decoder().values()
@@ -151,7 +162,9 @@ class SentencePieceTokenizer:
         return self._markup
 
     def reserve(self, tokens: Iterable[str]) -> None:
-        new = {token for token in tokens if self.token_id(token) is not None} - self._control.keys()
+        new = {
+            token for token in tokens if not is_blank(token) and self.token_id(token) is not None
+        } - self._control.keys()
         if new:
             # SentencePiece finds user-defined pieces in text by itself, but not control pieces
             self._data = as_control(self._data, new)

@@ -222,6 +222,20 @@ def test_markers_that_are_not_called_special(tmp_path: Path) -> None:
     assert "<nonsense>" not in tokenizer.markup.control
 
 
+def test_newlines_that_are_called_special(tmp_path: Path) -> None:
+    """They are text, with the id that the file gives them, and templates trim them."""
+
+    def change(raw: dict[str, Any]) -> None:
+        raw["added_tokens"].append({**raw["added_tokens"][0], "id": 371, "content": "\n\n"})
+
+    tokenizer = changed(tmp_path, change)
+    assert tokenizer.encode("\n\n") == tokenizer.encode_markup("\n\n") == [371]
+    assert tokenizer.markup.quote("a\n\n") == "a\n\n"
+    assert tokenizer.decode([4, 371]) == "\n\n"
+    tokenizer.reserve(["\n\n"])
+    assert tokenizer.encode("<eos>\n\n") == [*RELEASED.tokenizer.encode("<eos>"), 371]
+
+
 def test_a_control_token_made_of_merges(tmp_path: Path) -> None:
     """Where merges of plain characters lead to one, it is written as its characters."""
 
