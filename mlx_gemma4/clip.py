@@ -134,6 +134,7 @@ class _Cutter:
 
     def complete(self) -> Iterator[Stretch]:
         while not self.is_over and self._has_passed(self._end):
+            self._skip(self._passed)
             yield from self._next(math.inf)
 
     def rest(self) -> Iterator[Stretch]:
@@ -142,6 +143,7 @@ class _Cutter:
             self._track.finish()
         length = max(self._shown, 0.0 if self._track is None else self._track.seconds)
         while not self.is_over and self._start < length:
+            self._skip(length)
             yield from self._next(length)
 
     @property
@@ -153,10 +155,26 @@ class _Cutter:
         end = self._start + self._seconds
         return end if self._selection.end is None else min(end, self._selection.end)
 
-    def _has_passed(self, end: float) -> bool:
+    @property
+    def _passed(self) -> float:
+        """Up to where nothing more comes."""
         seen = self._reached + TOLERANCE
-        heard = math.inf if self._track is None else self._track.seconds
-        return min(seen, heard) >= end or (max(seen, heard) >= end + LAG and heard < math.inf)
+        if self._track is None:
+            return seen
+        return max(min(seen, self._track.seconds), max(seen, self._track.seconds) - LAG)
+
+    def _skip(self, passed: float) -> None:
+        """Leave out at once the stretches that have nothing in them, however many."""
+        waiting = [self._frames[0][0] + TOLERANCE] if self._frames else []
+        waiting += [] if self._track is None else self._track.waiting
+        index = math.floor((min([passed, *waiting]) - self._selection.start) / self._seconds)
+        if index > self._cut:
+            self._cut = index
+            if self._track is not None:
+                self._track.take(self._start)
+
+    def _has_passed(self, end: float) -> bool:
+        return self._passed >= end
 
     def _next(self, length: float) -> Iterator[Stretch]:
         start, end = self._start, self._end
@@ -184,6 +202,11 @@ class Track:
     def seconds(self) -> float:
         """How far it goes so far."""
         return self._next / SAMPLE_RATE
+
+    @property
+    def waiting(self) -> list[float]:
+        """When the next sound that was not taken begins, if any waits."""
+        return [self._pieces[0][0] / SAMPLE_RATE] if self._pieces else []
 
     def push(self, sound: Sound) -> None:
         """Put a piece in its place: behind the one before, unless its time says otherwise."""

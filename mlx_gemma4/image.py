@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlx_gemma4.resize import resize
-from mlx_gemma4.upright import upright
+from mlx_gemma4.upright import turn
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -164,7 +164,7 @@ def _decode(image: Image.Image, name: str) -> np.ndarray:
     image.load()
     check_size(image, name)  # an icon holds pictures of other sizes than it says
     pixels = _to_rgb(image, name)
-    return upright(pixels, image.getexif().get(ORIENTATION, 1))
+    return turn(pixels, image.getexif().get(ORIENTATION, 1))
 
 
 def check_size(image: Image.Image, name: str) -> None:

@@ -17,7 +17,7 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels [H, W, …] as they are to be seen: a view, nothing is copied.
 
     Args:

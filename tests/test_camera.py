@@ -24,6 +24,7 @@ from mlx_gemma4.live import camera as module
 from mlx_gemma4.live import run
 from mlx_gemma4.live.camera import Camera, Shot
 from mlx_gemma4.live.run import BROKEN_PACKETS
+from mlx_gemma4.video_container import address_options
 
 
 class Clock:
@@ -284,8 +285,11 @@ class Device:
     duration = None
 
     def __init__(self, script: Sequence[Any]) -> None:
-        self.streams = SimpleNamespace(video=[SimpleNamespace(guessed_rate=Fraction(30))])
-        self.format = SimpleNamespace(flags=0)
+        stream = SimpleNamespace(
+            guessed_rate=Fraction(30), disposition=0, sample_aspect_ratio=None, codec_context=None, width=6, height=4
+        )
+        self.streams = SimpleNamespace(video=[stream], best=lambda kind: stream)
+        self.format = SimpleNamespace(flags=0, name="device")
         self.closed = False
         self.calls: list[tuple[str, dict[str, Any]]] = []
         """How it was opened."""
@@ -355,11 +359,14 @@ def opened(format: str | None, **options: str) -> dict[str, Any]:
         ("linux", 0, ("/dev/video0", opened("v4l2"))),
         ("linux", "/dev/video3", ("/dev/video3", opened("v4l2"))),
         ("linux", "lavfi:testsrc2", ("testsrc2", opened("lavfi"))),
-        ("linux", "http://cam/a", ("http://cam/a", opened(None) | {"timeout": (10.0, 20.0)})),
+        ("linux", "http://cam/a", ("http://cam/a", opened(None, **address_options()) | {"timeout": (10.0, 20.0)})),
         (
             "linux",
             "rtsp://me:secret@cam/a",
-            ("rtsp://me:secret@cam/a", opened(None, rtsp_transport="tcp") | {"timeout": (10.0, 20.0)}),
+            (
+                "rtsp://me:secret@cam/a",
+                opened(None, rtsp_transport="tcp", **address_options()) | {"timeout": (10.0, 20.0)},
+            ),
         ),
     ],
 )

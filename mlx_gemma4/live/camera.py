@@ -13,12 +13,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlx_gemma4.image import load_image
 from mlx_gemma4.live.feed import feed
 from mlx_gemma4.live.run import Frame, Run, Settings
-from mlx_gemma4.video_file import upright
+from mlx_gemma4.video_file import shown_size, upright
+
+if TYPE_CHECKING:
+    import av
 
 STALL_SECONDS = 10.0
 """Without a frame for this long, a device or a stream is given up."""
@@ -153,10 +158,17 @@ class Camera:
             self._read += 1
             self._last_read = self._seen_before + frame.number
             self._arrived = frame.arrived
-            pixels = upright(frame.picture, frame.picture.width, frame.picture.height)
+            pixels = self._pixels(frame.picture)
             if self._is_lit or self._is_seen(pixels, frame.arrived):
                 return Shot(pixels, frame.time, frame.arrived, self.dropped)
         return None
+
+    def _pixels(self, picture: av.VideoFrame) -> np.ndarray:
+        """uint8 [H, W, 3], upright, in square pixels."""
+        assert self._run is not None
+        if self._run.is_still:
+            return load_image(self._feed.title)  # a picture is what --image makes of it
+        return upright(picture, *shown_size(picture.width, picture.height, self._run.pixel_ratio))
 
     def _await_opening(self, run: Run) -> None:
         """Until it is open, or for too long: FFmpeg may wait for ever, for example for a first frame."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlx_gemma4.video_container import address_options, check_size, file_options, file_url, pictures_of, refusal
+
 if TYPE_CHECKING:
     import av
 
@@ -19,6 +21,8 @@ GIVE_UP_SECONDS = 15.0
 ALLOW_SECONDS = 60.0
 """The same for a device of a system that may be asking whether the camera is allowed."""
 DEVICE, PATTERN = "/dev/video", "lavfi:"
+ADDRESS = "(https?|rtsps?)://"
+"""What is opened as an address; whatever else FFmpeg has is a file's name."""
 PRIVACY = "System Settings > Privacy & Security > Camera"
 
 
@@ -71,9 +75,12 @@ class Feed:
             container = av.open(self.url, format=self.format, options=self.options, timeout=timeout)
         except (av.error.FFmpegError, ValueError) as error:  # ValueError: this FFmpeg does not know the format
             raise ValueError(self._refusal(error)) from error
-        if not container.streams.video:
+        stream = pictures_of(container)
+        if stream is None:
+            what = "a cover picture alone" if container.streams.video else "no video stream"
             container.close()
-            raise ValueError(f"Expected pictures from {self.title}, it has no video stream")
+            raise ValueError(f"Expected pictures from {self.title}, it has {what}")
+        check_size(stream, self.title)
         return container
 
     def way_out(self, error: Exception | None = None) -> str:
@@ -94,6 +101,7 @@ class Feed:
         told = reason(error)
         if self.is_device:
             return f"Expected to open {self.title}, got: {told}; {self.way_out(error)}"
+        told = told if self.format is not None else refusal(error)
         return f"Expected a video that FFmpeg reads from {self.title}, got: {told}"
 
 
@@ -108,12 +116,13 @@ def feed(source: int | str | os.PathLike[str]) -> Feed:
         return _device(name)
     if name.startswith(PATTERN):
         return Feed(name.removeprefix(PATTERN), name, "lavfi")
-    if "://" in name:
+    if re.match(ADDRESS, name) and not Path(name).is_file():
         options = {"rtsp_transport": "tcp"} if name.startswith("rtsp") else {}
-        return Feed(name, re.sub("//[^/@]*@", "//", name), options=options, is_address=True)
+        title = re.sub("//[^/@]*@", "//", name)
+        return Feed(name, title, options={**options, **address_options()}, is_address=True)
     if not Path(name).is_file():
         raise ValueError(f"Expected a video file, found none at {name}")
-    return Feed(name, name)
+    return Feed(file_url(name), name, options=file_options())
 
 
 def reason(error: Exception) -> str:

@@ -10,10 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from mlx_gemma4.live.feed import Feed, reason
 from mlx_gemma4.live.frame_times import JUMP_SECONDS, FrameTimes
+from mlx_gemma4.timeline import LEAP
+from mlx_gemma4.video_container import has_clock_that_restarts, pictures_of
 
 if TYPE_CHECKING:
     import av
@@ -73,6 +76,10 @@ class Run:
         """Frames that have come."""
         self.broken = 0
         """Packets that did not decode and were passed over."""
+        self.pixel_ratio: Fraction | None = None
+        """Of the sides of a stored pixel, where they are not square."""
+        self.is_still = False
+        """A file that holds one picture."""
         self.skipped = 0.0
         """Seconds of a film without a new picture that were not waited for."""
         self.times: FrameTimes | None = None if before is None else before.times
@@ -131,6 +138,8 @@ class Run:
         self._container = feed.open(self._settings.stall_seconds)
         # an address that knows its length is a file's
         self.is_live = feed.is_device or (feed.is_address and self._container.duration is None)
+        self.pixel_ratio = self._stream().sample_aspect_ratio
+        self.is_still = not (feed.is_device or feed.is_address) and self._container.format.name.endswith("_pipe")
         self.opened = True
         return self._decode()
 
@@ -159,8 +168,8 @@ class Run:
 
     def _timed(self) -> Iterator[Frame]:
         if self.times is None:
-            rate = float(self._container.streams.video[0].guessed_rate or USUAL_RATE)
-            self.times = FrameTimes(rate, jump=JUMP_SECONDS if self._restarts() else None)
+            rate = float(self._stream().guessed_rate or USUAL_RATE)
+            self.times = FrameTimes(rate, jump=JUMP_SECONDS if has_clock_that_restarts(self._container) else LEAP)
         for picture in self._pictures(self.times):
             if self._stopped:
                 return
@@ -172,11 +181,10 @@ class Run:
             self.seen += 1
             yield Frame(picture, self.seen, seconds, self._settings.clock())
 
-    def _restarts(self) -> bool:
-        """Whether the format is one whose clock may be set anew anywhere."""
-        import av
-
-        return bool(self._container.format.flags & av.format.Flags.ts_discont.value)
+    def _stream(self) -> av.VideoStream:
+        stream = pictures_of(self._container)
+        assert stream is not None, "the feed has looked for it"
+        return stream
 
     def _explain(self, failure: Exception | None) -> None:
         """Say why the pictures ended, if they should not have."""
@@ -218,7 +226,7 @@ class Run:
     def _packets(self) -> Iterator[av.Packet]:
         while not self._stopped:
             try:
-                yield from self._container.demux(self._container.streams.video[0])
+                yield from self._container.demux(self._stream())
                 return
             except BlockingIOError:  # avfoundation does not wait for its next frame
                 self._settings.sleep(RETRY_SECONDS)
