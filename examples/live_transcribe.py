@@ -33,7 +33,7 @@ def show(event: object) -> None:
     if isinstance(event, Partial):
         print(f"\r\033[K{event.committed}\033[2m{event.draft}\033[0m", end="", flush=True)
     elif isinstance(event, Final):
-        print(f"\r\033[K{event.text}  \033[2m({1000 * event.delay:.0f} ms)\033[0m")
+        print(f"\r\033[K{event.text}  \033[2m({1000 * event.after_speech:.0f} ms after speech)\033[0m")
 
 
 if __name__ == "__main__":

@@ -67,4 +67,4 @@ def transcribe(model: Model, processor: Processor, recording: Path, *, fast: boo
             note(f"  {event.end:.2f} s  {event.committed}[{event.draft}]")
         elif isinstance(event, Final):
             show(event.text)
-            note(f"  {1000 * event.delay:.0f} ms after the end of speech, in {event.forwards} forwards")
+            note(f"  {1000 * event.delay:.0f} ms after the silence that ended it, in {event.forwards} forwards")
