@@ -283,7 +283,7 @@ def test_weights_cut_short(tmp_path: Path, refused: Refused) -> None:
     assert refused("generate", "-p", "Hi", "--model", folder) == expected
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "chat_template.jinja"])
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_checkpoint_without_a_file(tmp_path: Path, refused: Refused, name: str) -> None:
     """The message names what is missing, and where."""
     folder = checkpoint(tmp_path)

@@ -168,7 +168,10 @@ def test_weights_that_were_trained_for_it(tmp_path: Path, capsys: pytest.Capture
     """-q finds out, says so, and keeps them exactly."""
     record = made(tmp_path / "made", "-q", source=W4A16)
     assert record.recipe == "qat"
-    assert capsys.readouterr().err == "These weights were trained for 4 bits: recipe qat, which keeps them exactly\n"
+    assert capsys.readouterr().err == (
+        "These weights were trained for 4 bits: recipe qat, which keeps them exactly\n"
+        "Not part of a checkpoint, left out: 'expected.npz'\n"
+    )
     stored = plain(tmp_path / "made")
     with np.load(W4A16 / "expected.npz") as expected:
         assert len(expected.files) == 20
@@ -334,6 +337,7 @@ def test_verify_of_a_drafter(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     source = DATA / "formats" / "assistant-plain"
     assert main(["convert", "--hf-path", str(source), "--mlx-path", str(tmp_path / "made"), "--verify"]) == 2
     assert capsys.readouterr().err == (
+        "Not part of a checkpoint, left out: 'expected.npz'\n"
         f"mlx_gemma4: error: Expected a model of its own to measure, {source} is a drafter; leave out --verify\n"
     )
     assert list(tmp_path.iterdir()) == []

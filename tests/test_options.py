@@ -158,7 +158,7 @@ def test_closed_stdout(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out").read_text() == f"{said('hibari-03.wav')}\n"
     done = shell(f"$RUN transcribe {SPEECH} --model demo >&-")
-    assert (done.returncode, done.stderr) == (2, "mlx_gemma4: error: Standard output is closed\n")
+    assert (done.returncode, done.stderr) == (2, message)
 
 
 def test_closed_stderr() -> None:

@@ -50,7 +50,7 @@ def watch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_each_change_is_a_line(film: Path) -> None:
     """JSON on stdout, what was done on stderr."""
-    done = watch(film, "--fast", "--stats")
+    done = watch(film, "--fast", "--settle", "0", "--stats")
     told = lines(done.stdout)
     assert [list(each) for each in told] == [LINES] * 3
     assert [(each["time"], each["reason"], each["answer"], each["dropped"]) for each in told] == [
@@ -111,7 +111,7 @@ def test_options_and_the_environment(
 def test_pictures_with_an_answer_are_kept(film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By their times, pixel by pixel; a folder with anything in it is not written into."""
     folder = tmp_path / "new" / "pictures"
-    assert main(["watch", str(film), "--fast", "--save", str(folder), *DEMO]) == 0
+    assert main(["watch", str(film), "--fast", "--settle", "0", "--save", str(folder), *DEMO]) == 0
     assert sorted(path.name for path in folder.iterdir()) == [
         "00-00-00.000.png",
         "00-00-01.000.png",
@@ -155,7 +155,7 @@ def test_ctrl_c_ends_it() -> None:
         first = process.stdout.readline()
         process.send_signal(signal.SIGINT)
         rest, err = process.communicate()
-    assert process.returncode == 0
+    assert process.returncode == 0, err
     assert all(each["reason"] == "every" for each in lines(first + rest))
     assert "frames " in err and "Traceback" not in err
 

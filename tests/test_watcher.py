@@ -50,7 +50,7 @@ def forwards(names: Sequence[str]) -> list[int]:
 
 def test_each_change_is_told_once(demo: tuple[Model, Processor]) -> None:
     """Ten frames of each picture: ten times the text that the reference gives for it, for one question each."""
-    watcher = Watcher(*demo)
+    watcher = Watcher(*demo, settle=0)
     film = shots([name for name in NAMES for _ in range(10)], every=0.1)
     before = watcher.forwards
     answers = told(watcher, film)
@@ -67,7 +67,7 @@ def test_each_change_is_told_once(demo: tuple[Model, Processor]) -> None:
 
 def test_a_still_scene_costs_nothing(demo: tuple[Model, Processor]) -> None:
     """A hundred frames with a sensor's noise: one question, and not a single forward after it."""
-    watcher = Watcher(*demo)
+    watcher = Watcher(*demo, settle=0)
     film = shots([NAMES[0]] * 100, every=0.5, noise=8)
     assert watcher.see(film[0]) is not None
     before = watcher.forwards
@@ -94,7 +94,7 @@ def test_nothing_before_the_picture_is_computed_again(demo: tuple[Model, Process
 
 def test_a_heartbeat_asks_again(demo: tuple[Model, Processor]) -> None:
     """After a minute without a change, by the times of the shots; the last answer is read as a draft."""
-    watcher = Watcher(*demo)
+    watcher = Watcher(*demo, settle=0)
     answers = told(watcher, shots([NAMES[0]] * 14, every=10))
     assert [(answer.time, answer.reason) for answer in answers] == [
         (0, "change"),
@@ -107,19 +107,19 @@ def test_a_heartbeat_asks_again(demo: tuple[Model, Processor]) -> None:
 
 
 def test_a_change_puts_the_heartbeat_off(demo: tuple[Model, Processor]) -> None:
-    watcher = Watcher(*demo, heartbeat=30)
+    watcher = Watcher(*demo, settle=0, heartbeat=30)
     answers = told(watcher, shots([NAMES[0]] * 2 + [NAMES[1]] * 5, every=10))
     assert [(answer.time, answer.reason) for answer in answers] == [(0, "change"), (20, "change"), (50, "heartbeat")]
 
 
 def test_without_a_heartbeat_a_still_scene_is_never_asked_about(demo: tuple[Model, Processor]) -> None:
-    watcher = Watcher(*demo, heartbeat=0)
+    watcher = Watcher(*demo, settle=0, heartbeat=0)
     assert len(told(watcher, shots([NAMES[0]] * 5, every=1e6))) == 1
 
 
 def test_every_so_often_instead_of_on_changes(demo: tuple[Model, Processor]) -> None:
     """The picture of that moment, whatever came between."""
-    watcher = Watcher(*demo, every=0.3)
+    watcher = Watcher(*demo, settle=0, every=0.3)
     names = [NAMES[index % 3] for index in range(10)]
     answers = told(watcher, shots(names, every=0.1))
     assert [(answer.text, answer.reason) for answer in answers] == [
@@ -130,7 +130,7 @@ def test_every_so_often_instead_of_on_changes(demo: tuple[Model, Processor]) -> 
 
 def test_only_new_answers_are_told(demo: tuple[Model, Processor]) -> None:
     """Asked every second, told when something else is to be seen."""
-    watcher = Watcher(*demo, every=1, only_new=True)
+    watcher = Watcher(*demo, settle=0, every=1, only_new=True)
     names = [NAMES[0]] * 3 + [NAMES[1]] * 2 + [NAMES[0]]
     answers = told(watcher, shots(names))
     assert [(answer.time, answer.text) for answer in answers] == [
@@ -144,7 +144,7 @@ def test_only_new_answers_are_told(demo: tuple[Model, Processor]) -> None:
 def test_ages_are_from_the_arrival_of_the_shot(demo: tuple[Model, Processor]) -> None:
     """To the first forward, and to the whole answer."""
     ticks = count(1000.25, 0.5)
-    watcher = Watcher(*demo, clock=lambda: next(ticks))
+    watcher = Watcher(*demo, settle=0, clock=lambda: next(ticks))
     answer = watcher.see(shots(NAMES[:1])[0])
     assert answer is not None and (answer.begun, answer.age) == (0.25, 0.75)
 
@@ -152,7 +152,7 @@ def test_ages_are_from_the_arrival_of_the_shot(demo: tuple[Model, Processor]) ->
 def test_an_answer_that_is_cut(demo: tuple[Model, Processor]) -> None:
     """It says so."""
     for most in (1, 3):
-        watcher = Watcher(*demo, max_tokens=most)
+        watcher = Watcher(*demo, settle=0, max_tokens=most)
         answer = watcher.see(shots(NAMES[:1])[0])
         assert answer is not None and (answer.tokens, answer.forwards, answer.complete) == (most, most, False)
         assert answer.text == demo[1].decode(seen(NAMES[0]).tokens[:most]).strip()
@@ -170,9 +170,8 @@ def test_answers_are_those_of_a_fresh_prompt(
 ) -> None:
     """For any question, system message and budget, on a checkpoint that has learned nothing."""
     model, processor = released
-    watcher = Watcher(
-        model, processor, question="What is this?", system=system, image_tokens=image_tokens, max_tokens=12
-    )
+    options = {"system": system, "image_tokens": image_tokens, "max_tokens": 12, "settle": 0}
+    watcher = Watcher(model, processor, question="What is this?", **options)  # type: ignore[arg-type]
     for shot in shots(NAMES[:3]):
         small = shot.pixels[::2, ::4]
         prompt = processor.prompt(messages(system, "What is this?", "image", small), image_tokens=image_tokens)
@@ -184,7 +183,7 @@ def test_answers_are_those_of_a_fresh_prompt(
 def test_pictures_of_any_shape_after_each_other(demo: tuple[Model, Processor]) -> None:
     """From the fewest patches to the most: the room for rewinds is large enough."""
     model, processor = demo
-    watcher = Watcher(model, processor, max_tokens=5)
+    watcher = Watcher(model, processor, settle=0, max_tokens=5)
     random = np.random.default_rng(0)
     for index, (height, width) in enumerate([(1, 1), (2, 60), (60, 2), (480, 640), (1, 1)]):
         pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -272,9 +271,9 @@ def test_a_frame_is_computed_once(released: tuple[Model, Processor]) -> None:
 
 
 def test_a_watcher_with_a_memory(released: tuple[Model, Processor]) -> None:
-    """Changes enter; a heartbeat asks about what is known; the times are those of the changes."""
+    """Changes enter and stay; a heartbeat shows the picture of its own moment behind them, which leaves again."""
     model, processor = released
-    watcher = Watcher(model, processor, question="What happened?", memory=4, heartbeat=30, max_tokens=4)
+    watcher = Watcher(model, processor, settle=0, question="What happened?", memory=4, heartbeat=30, max_tokens=4)
     scenes = pictures(3)
     film = [Shot(scenes[index // 5], 10.0 * index, 0.0) for index in range(15)]
     answers = told(watcher, film)
@@ -289,16 +288,18 @@ def test_a_watcher_with_a_memory(released: tuple[Model, Processor]) -> None:
     frames = tuple(processor.patches(each, image_tokens=70) for each in scenes)
     for answer in answers:
         shown = 1 + int(answer.time // 50)
-        prompt = processor.prompt(
-            messages(None, "What happened?", "video", Film(frames[:shown], (0.0, 50.0, 100.0)[:shown]))
-        )
+        seen_at = [(frames[index], 50.0 * index) for index in range(shown)]
+        if answer.reason == "heartbeat":
+            seen_at.append((frames[shown - 1], answer.time))
+        pictures_seen, seconds = zip(*seen_at, strict=True)
+        prompt = processor.prompt(messages(None, "What happened?", "video", Film(pictures_seen, seconds)))
         assert answer.text == generate(model, processor, prompt, max_tokens=4).strip()
 
 
 def test_a_memory_that_is_asked_every_so_often(released: tuple[Model, Processor]) -> None:
     """What changed in between is remembered without a question."""
     model, processor = released
-    watcher = Watcher(model, processor, question="What happened?", memory=8, every=4, max_tokens=4)
+    watcher = Watcher(model, processor, settle=0, question="What happened?", memory=8, every=4, max_tokens=4)
     scenes = pictures(5)
     answers = told(watcher, [Shot(pixels, float(index), 0.0) for index, pixels in enumerate(scenes)])
     assert [(answer.time, answer.reason) for answer in answers] == [(0, "every"), (4, "every")]
@@ -306,6 +307,52 @@ def test_a_memory_that_is_asked_every_so_often(released: tuple[Model, Processor]
     prompt = processor.prompt(messages(None, "What happened?", "video", film))
     assert answers[1].text == generate(model, processor, prompt, max_tokens=4).strip()
     assert watcher.looks.changes == 5
+
+
+# a scene that goes on changing
+
+
+def fade(count: int, steps: int) -> list[Shot]:
+    """Ten frames a second: light, ``steps`` frames in which it goes out, and dark."""
+    levels = [200] * 10 + [200 - 180 * step // steps for step in range(1, steps + 1)] + [20] * (count - 10 - steps)
+    return [Shot(np.full((48, 48, 3), level, np.uint8), index / 10, 0.0) for index, level in enumerate(levels)]
+
+
+@pytest.mark.parametrize(
+    ("settle", "max_wait", "steps", "asked"),
+    [
+        (0.0, 5.0, 5, [0.0, 1.0, 1.1, 1.2, 1.3, 1.4]),
+        (0.3, 5.0, 5, [0.0, 1.7]),
+        (0.3, 5.0, 30, [0.0, 4.2]),
+        (0.3, 1.0, 30, [0.0, 2.2, 3.5, 4.2]),
+    ],
+    ids=["at once", "lights off", "slowly", "at the latest"],
+)
+def test_a_change_is_asked_about_when_it_is_over(
+    released: tuple[Model, Processor], settle: float, max_wait: float, steps: int, asked: list[float]
+) -> None:
+    """Or when it has gone on for long; by the times of the pictures."""
+    watcher = Watcher(*released, settle=settle, max_wait=max_wait, max_tokens=1, image_tokens=70)
+    answers = told(watcher, fade(60, steps))
+    assert [answer.time for answer in answers] == pytest.approx(asked)
+
+
+def test_a_flash_is_no_change(released: tuple[Model, Processor]) -> None:
+    """What is as it was before anybody asked."""
+    watcher = Watcher(*released, max_tokens=1, image_tokens=70)
+    levels = [200] * 10 + [20] * 2 + [200] * 20
+    film = [Shot(np.full((48, 48, 3), level, np.uint8), index / 10, 0.0) for index, level in enumerate(levels)]
+    assert [answer.time for answer in told(watcher, film)] == [0.0]
+
+
+def test_a_change_at_the_end_is_asked_about(released: tuple[Model, Processor]) -> None:
+    """The pictures end before it has settled."""
+    watcher = Watcher(*released, max_tokens=1, image_tokens=70)
+    film = fade(12, 1)
+    assert [answer.time for answer in told(watcher, film)] == [0.0]
+    answer = watcher.finish()
+    assert answer is not None and (answer.time, answer.reason) == (1.1, "change")
+    assert watcher.finish() is None
 
 
 # what is no question
@@ -319,6 +366,8 @@ def test_a_memory_that_is_asked_every_so_often(released: tuple[Model, Processor]
         ({"heartbeat": -1.0}, "Expected a heartbeat of 0 seconds [(]none[)] or more, got -1"),
         ({"memory": -1}, "Expected a memory of 1 picture or more, got -1"),
         ({"max_tokens": 0}, "Expected max_tokens of 1 or more, got 0"),
+        ({"settle": -1.0}, "Expected 0 seconds or more for a scene to settle, got -1"),
+        ({"max_wait": 0.1}, "Expected a longest wait of 0.3 seconds or more, the time to settle, got 0.1"),
         ({"threshold": 2.0}, "Expected a threshold from 0 to 1, got 2.0"),
         ({"image_tokens": 100}, "Expected an image budget of 70, 140, 280, 560, 1120 tokens, got 100"),
     ],

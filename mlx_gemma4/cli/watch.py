@@ -39,6 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_sensitivity(parser)
     parser.add_argument(
+        "--settle",
+        type=float,
+        default=0.3,
+        metavar="SECONDS",
+        help="ask about a change when nothing has moved for so long (default: 0.3; 0 asks at once)",
+    )
+    parser.add_argument(
+        "--max-wait",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="ask about a scene that goes on changing after so long, at the latest (default: 5)",
+    )
+    parser.add_argument(
         "--memory", type=int, default=0, metavar="K", help="let the model see the last K changes, as a video"
     )
     parser.add_argument("--only-new", action="store_true", help="do not repeat an answer that is the last one again")
@@ -91,6 +105,8 @@ def make_watcher(arguments: argparse.Namespace) -> Watcher:
         max_tokens=arguments.max_tokens,
         only_new=arguments.only_new,
         threshold=changes,
+        settle=arguments.settle,
+        max_wait=arguments.max_wait,
     )
 
 
@@ -104,7 +120,7 @@ def show(
     """Watch until the camera or the time ends; how old each shot was when its answer was begun, and there."""
     ages = []
     with display() as draw:
-        for shot, answer in session.events(sightings(camera, watcher, duration)):
+        for shot, answer in session.events(sightings(camera, watcher, duration, lambda: session.number is not None)):
             draw(shot, answer)
             if answer is None:
                 continue
@@ -117,11 +133,15 @@ def show(
 
 
 def sightings(
-    camera: Camera, watcher: Watcher, duration: float | None
+    camera: Camera, watcher: Watcher, duration: float | None, is_stopped: Callable[[], bool]
 ) -> Generator[tuple[Shot, Sighting | None], None, None]:
-    """Every shot, and what is said about it."""
+    """Every shot, and what is said about it; at the end of the pictures also about a change that has not settled."""
+    last = None
     while (shot := camera.read()) is not None and (duration is None or shot.time < duration):
         yield shot, watcher.see(shot)
+        last = shot
+    if last is not None and not is_stopped() and (answer := watcher.finish()) is not None:
+        yield last, answer
 
 
 @contextmanager

@@ -39,6 +39,17 @@ class Scene:
         self._seen: np.ndarray | None = None
         self._accepted: np.ndarray | None = None
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was accepted yet."""
+        return self._accepted is None
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Block means of the picture that was last asked about."""
+        assert self._seen is not None
+        return self._seen
+
     def changed(self, pixels: np.ndarray) -> bool:
         """Whether uint8 [H, W, 3] differs from what was last accepted. Before anything was, everything does."""
         self._seen = block_means(pixels, GRID, GRID)

@@ -21,6 +21,8 @@ from mlx_gemma4.sample import Sampler, Sampling
 from mlx_gemma4.session import Session
 
 NOTHING = Prompt.from_tokens([])
+MARKERS = 32
+"""Positions for the time of a picture and what stands around it."""
 
 
 class View(Protocol):
@@ -32,8 +34,12 @@ class View(Protocol):
     def tail(self) -> Prompt:
         """What stands behind the pictures: the question, and all around it."""
 
-    def take(self, pixels: np.ndarray, seconds: float) -> None:
-        """Take a picture, uint8 [H, W, 3], and its time. It is computed with the next question or picture."""
+    def take(self, pixels: np.ndarray, seconds: float, *, passing: bool = False) -> None:
+        """Take a picture, uint8 [H, W, 3], and its time. It is computed with the next question or picture.
+
+        Args:
+            passing: The next picture takes the place of this one.
+        """
 
     def ask(self, draft: Sequence[int] = ()) -> list[int]:
         """The tokens of the answer, the one that ended it included; ``draft`` is what they may well be."""
@@ -99,7 +105,7 @@ class Glance:
     def tail(self) -> Prompt:
         return self._tail
 
-    def take(self, pixels: np.ndarray, seconds: float) -> None:
+    def take(self, pixels: np.ndarray, seconds: float, *, passing: bool = False) -> None:
         processor = self._asking.processor
         placeholder = processor.config.token_ids.image
         assert placeholder is not None
@@ -115,7 +121,8 @@ class Glance:
 class Memory:
     """The last pictures as frames of one video, with their times. Each is computed once, when it is new.
 
-    When there are more than ``size``, the older half leaves, and the rest is computed anew: exactly a prompt of them.
+    A passing picture is there until the next one comes. When there are more than ``size``, the older half leaves, and
+    the rest is computed anew: exactly a prompt of them.
     """
 
     def __init__(self, asking: Asking, *, size: int, image_tokens: int | None = None) -> None:
@@ -126,10 +133,11 @@ class Memory:
         self._budget = image_tokens or asking.processor.limits.video_tokens
         self._frames: list[tuple[Patches, float]] = []
         self._new = NOTHING
+        self._passing = False
         blank = asking.processor.patches(_BLANK, image_tokens=self._budget)
         prompt = asking.prompt("video", Film((blank,), (0.0,)))
         self._tail = prompt[_ends(prompt)[1] :]
-        self.session = Session(asking.model, room=len(self._tail) + asking.max_tokens)
+        self.session = Session(asking.model, room=self._budget + MARKERS + len(self._tail) + asking.max_tokens)
 
     @property
     def tail(self) -> Prompt:
@@ -141,7 +149,9 @@ class Memory:
         frames, seconds = zip(*self._frames, strict=True)
         return Film(frames, seconds)
 
-    def take(self, pixels: np.ndarray, seconds: float) -> None:
+    def take(self, pixels: np.ndarray, seconds: float, *, passing: bool = False) -> None:
+        self._drop_passing()
+        self._passing = passing
         patches = self._asking.processor.patches(pixels, image_tokens=self._budget)
         self._frames.append((patches, seconds))
         if len(self._frames) > self._size:
@@ -161,6 +171,20 @@ class Memory:
         self.session.rewind(end)
         self._new = NOTHING
         return tokens
+
+    def _drop_passing(self) -> None:
+        """Take back a picture that was only passing."""
+        if not self._passing:
+            return
+        self._passing = False
+        self._frames.pop()
+        shown = self._shown(self._frames) if self._frames else NOTHING
+        held = min(self.session.position, len(shown))
+        if held < self.session.earliest:
+            self.session.reset()
+            held = 0
+        self.session.rewind(held)
+        self._new = shown[held:]
 
     def _shown(self, frames: Sequence[tuple[Patches, float]]) -> Prompt:
         """A prompt of these frames, up to the last one."""

@@ -1,7 +1,7 @@
 """The engine of live watching: shots in, answers out. No devices, no display; the clock only measures.
 
-A question is put when the scene has changed, when it has not for long, or every so often. What is not asked about costs
-no forward.
+A question is put when the scene has changed and is still for a moment, when it has gone on changing for long, when it
+has not changed for long, or every so often. What is not asked about costs no forward. All times are those of the shots.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Literal
 from mlx_gemma4.draft import text_of
 from mlx_gemma4.live.camera import Shot
 from mlx_gemma4.live.scene import THRESHOLD, Scene
+from mlx_gemma4.live.settling import MAX_WAIT, SETTLE, Settling
 from mlx_gemma4.live.views import Asking, Glance, Memory, View
 from mlx_gemma4.model import Model
 from mlx_gemma4.processor import Processor
@@ -58,6 +59,7 @@ class Looks:
 
     shots: int = 0
     changes: int = 0
+    """That were taken."""
     asked: int = 0
     told: int = 0
     """Answers that were reported: fewer with ``only_new``."""
@@ -70,11 +72,15 @@ class Watcher:
         every: Ask every so many seconds, instead of on changes. Seconds are those of the shots.
         heartbeat: Ask again after so many seconds without a change; 0 never does.
         memory: Show the model the last pictures that were changes, at most so many, as a video with their times: each
-            enters once. 0 shows the newest picture alone.
+            enters once. A question without a change shows the picture of that moment behind them. 0 shows the newest
+            picture alone.
         image_tokens: Budget of each picture: 70, 140, 280, 560 or 1120. By default the checkpoint's, and for a memory
             that of its video frames.
         only_new: Keep an answer that is the last one again to oneself.
         threshold: What counts as a change (``Scene``).
+        settle: Ask about a change when nothing has moved for so many seconds; 0 asks at once. What is as it was before
+            by then, is no change.
+        max_wait: Ask about a scene that goes on changing so many seconds after the change began, at the latest.
 
     Raises:
         ValueError: An argument is out of bounds, or the checkpoint takes no pictures, or no video.
@@ -94,6 +100,8 @@ class Watcher:
         max_tokens: int = MAX_TOKENS,
         only_new: bool = False,
         threshold: float = THRESHOLD,
+        settle: float = SETTLE,
+        max_wait: float = MAX_WAIT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if every is not None and not every > 0:
@@ -101,6 +109,7 @@ class Watcher:
         if not heartbeat >= 0:
             raise ValueError(f"Expected a heartbeat of 0 seconds (none) or more, got {heartbeat:g}")
         self._scene = Scene(threshold)
+        self._settling = Settling(settle=settle, max_wait=max_wait, threshold=threshold)
         self._processor = processor
         self._every = every
         self._heartbeat = heartbeat
@@ -114,6 +123,7 @@ class Watcher:
             else Glance(asking, image_tokens=image_tokens)
         )
         self._asked: float | None = None
+        self._last: Shot | None = None
         self._draft: list[int] = []
         self._text: str | None = None
         self.looks = Looks()
@@ -126,13 +136,35 @@ class Watcher:
     def see(self, shot: Shot) -> Sighting | None:
         """Look at a shot; what the model says about it, if it was asked and there is something to report."""
         self.looks.shots += 1
-        changed = (self._every is None or self._remembers) and self._scene.changed(shot.pixels)
-        self.looks.changes += changed
-        reason = self._reason(shot.time, changed)
-        if changed or (reason is not None and not self._remembers):
-            self._view.take(shot.pixels, shot.time)
-            self._scene.accept()
+        self._last = shot
+        changed, is_due = self._look(shot)
+        reason = self._reason(shot.time, is_due)
+        if is_due or reason is not None:
+            self._take(shot, changed)
         return None if reason is None else self._ask(shot, reason)
+
+    def finish(self) -> Sighting | None:
+        """The pictures have ended: what the model says about a change that has not settled."""
+        shot, self._last = self._last, None
+        if shot is None or self._every is not None or not self._settling.waits:
+            return None
+        self._take(shot, True)
+        return self._ask(shot, "change")
+
+    def _look(self, shot: Shot) -> tuple[bool, bool]:
+        """Whether the scene differs from what was last taken, and whether that is to be told now."""
+        if self._every is not None and not self._remembers:
+            return False, False
+        changed = self._scene.changed(shot.pixels)
+        settled = self._settling.is_due(self._scene.seen, changed, shot.time)
+        return changed, settled or self._scene.is_new
+
+    def _take(self, shot: Shot, changed: bool) -> None:
+        self.looks.changes += changed
+        self._view.take(shot.pixels, shot.time, passing=self._remembers and not changed)
+        if changed or not self._remembers:  # what is only passing is no measure of what comes
+            self._scene.accept()
+        self._settling.asked()
 
     def _reason(self, now: float, changed: bool) -> Reason | None:
         passed = float("inf") if self._asked is None else now - self._asked + SAME_MOMENT
