@@ -96,6 +96,8 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.
         with _reading("the image"):
             return _decode(source, "the image")
     path = Path(source)
+    if "://" in os.fspath(source) and not path.is_file():
+        raise ValueError(f"Expected an image file, got the address {os.fspath(source)}; download it first")
     check_file(path)
     with _reading(str(path)), open_image(path) as image:
         return _decode(image, str(path))

@@ -79,7 +79,8 @@ class VideoFile:
         self.path = Path(path)
         self.broken = 0
         if not self.path.is_file():
-            raise ValueError(f"Expected a video file, found none at {self.path}")
+            way_out = "; download it first" if "://" in os.fspath(path) else ""
+            raise ValueError(f"Expected a video file, found none at {os.fspath(path)}{way_out}")
         with self._open() as container:
             stream = self._pictures_of(container)
             if sound and not container.streams.audio:
@@ -169,6 +170,10 @@ class VideoFile:
             raise self._unreadable(refusal(error)) from error
 
     def _unreadable(self, problem: str) -> ValueError:
+        with self.path.open("rb") as file:
+            head = file.read(12)
+        if (head[:4], head[8:]) == (b"RIFF", b"WEBP"):
+            return ValueError(f"FFmpeg reads no animated WebP, as {self.path} may be; convert it to GIF or MP4")
         return ValueError(f"Expected a video that FFmpeg reads in {self.path}, got: {problem}")
 
 

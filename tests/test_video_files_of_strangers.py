@@ -16,7 +16,7 @@ from test_upright import MATRICES
 from video_writer import needs, write_video
 
 from mlx_gemma4.clip import stretches
-from mlx_gemma4.image import patchify
+from mlx_gemma4.image import load_image, patchify
 from mlx_gemma4.live.camera import Camera
 from mlx_gemma4.video import Selection, frames
 from mlx_gemma4.video_container import MAX_PIXELS, TAKEN
@@ -70,7 +70,7 @@ def test_protocols_that_no_user_names(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "a.mkv", noise(1))
     for name in ("concat:a.mkv|a.mkv", "file:a.mkv", "ftp://127.0.0.1/a.mkv", "data:video/mp4;base64,AAAA"):
-        with pytest.raises(ValueError, match=f"^Expected a video file, found none at {re.escape(str(Path(name)))}$"):
+        with pytest.raises(ValueError, match=f"^Expected a video file, found none at {re.escape(name)}(; download |$)"):
             VideoFile(name)
         with pytest.raises(ValueError, match=f"^Expected a video file, found none at {re.escape(name)}$"):
             Camera(name)
@@ -172,6 +172,27 @@ def test_joined_recordings(tmp_path: Path) -> None:
         list(frames(path, Selection(max_frames=5, fps=1.0)))
 
 
+@pytest.mark.parametrize("address", ["https://example.org/a.mp4", "http://127.0.0.1:9/a.mp4"])
+def test_addresses_are_no_files(address: str) -> None:
+    """They are not fetched; what to do is said."""
+    for read, message in (
+        (VideoFile, f"Expected a video file, found none at {address}; download it first"),
+        (load_image, f"Expected an image file, got the address {address}; download it first"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            read(address)
+
+
+def test_animated_webp_is_named(tmp_path: Path) -> None:
+    """FFmpeg does not read it."""
+    path = tmp_path / "a.webp"
+    first, second = (Image.new("RGB", (48, 48), color) for color in ("red", "blue"))
+    first.save(path, save_all=True, append_images=[second], duration=500)
+    message = f"FFmpeg reads no animated WebP, as {path} may be; convert it to GIF or MP4"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        VideoFile(path)
+
+
 # what is seen
 
 
@@ -195,8 +216,6 @@ def test_films_are_upright(tmp_path: Path, orientation: int) -> None:
 @pytest.mark.parametrize("orientation", [2, 4, 5, 7])
 def test_a_picture_before_a_camera_is_upright(tmp_path: Path, orientation: int) -> None:
     """EXIF's mirrored ones, as ``--image`` shows them."""
-    from mlx_gemma4.image import load_image
-
     path = tmp_path / "a.jpg"
     exif = Image.Exif()
     exif[0x0112] = orientation
