@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from terminal import ROOT, on_terminal, screen
 from test_cli import DEMO
 from video_writer import write_video
 
-from mlx_gemma4 import Shot, Sighting
+from mlx_gemma4 import Shot, Sighting, Watcher
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.watch import snapshots
 from mlx_gemma4.image import load_image
@@ -158,6 +159,26 @@ def test_ctrl_c_ends_it() -> None:
     assert process.returncode == 0, err
     assert all(each["reason"] == "every" for each in lines(first + rest))
     assert "frames " in err and "Traceback" not in err
+
+
+def test_a_session_that_has_no_time_left_still_ends(
+    film: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second Ctrl-C while the model computes: the statistics of what was said until then, and no traceback."""
+    see = Watcher.see
+
+    def interrupted(watcher: Watcher, shot: Shot) -> Sighting | None:
+        if shot.time == 0:
+            return see(watcher, shot)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        return None
+
+    monkeypatch.setattr(Watcher, "see", interrupted)
+    assert main(["watch", str(film), "--fast", "--stats", *DEMO]) == 130
+    out, err = capsys.readouterr()
+    assert [each["answer"] for each in lines(out)] == [named(NAMES[0])]
+    assert "age of a frame at the answer" in err
 
 
 def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

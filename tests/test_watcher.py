@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, pairwise
 
 import numpy as np
 import pytest
@@ -343,6 +343,27 @@ def test_a_flash_is_no_change(released: tuple[Model, Processor]) -> None:
     levels = [200] * 10 + [20] * 2 + [200] * 20
     film = [Shot(np.full((48, 48, 3), level, np.uint8), index / 10, 0.0) for index, level in enumerate(levels)]
     assert [answer.time for answer in told(watcher, film)] == [0.0]
+
+
+def test_a_scene_that_never_rests_is_asked_about_now_and_then(released: tuple[Model, Processor]) -> None:
+    """Also where it is for a moment as it was when it was last asked about; not when the pictures end there."""
+    watcher = Watcher(*released, max_wait=2, max_tokens=1, image_tokens=70)
+    levels = [20 + 50 * (index % 5) for index in range(100)]
+    film = [Shot(np.full((48, 48, 3), level, np.uint8), index / 10, 0.0) for index, level in enumerate(levels)]
+    times = [answer.time for answer in told(watcher, film)]
+    assert times[0] == 0 and all(2 <= later - earlier <= 2.3 for earlier, later in pairwise(times))
+    assert len(times) == 5
+    watcher = Watcher(*released, max_tokens=1, image_tokens=70)
+    assert len(told(watcher, film[:6])) == 1 and watcher.finish() is None
+
+
+def test_a_noisy_sensor_settles_too(released: tuple[Model, Processor]) -> None:
+    """Its pictures all differ a little."""
+    random = np.random.default_rng(0)
+    watcher = Watcher(*released, max_tokens=1, image_tokens=70)
+    noisy = [np.clip(level + random.normal(0, 8, (480, 640, 3)), 0, 255) for level in [120] * 5 + [40] * 10]
+    film = [Shot(pixels.astype(np.uint8), index / 10, 0.0) for index, pixels in enumerate(noisy)]
+    assert [answer.time for answer in told(watcher, film)] == pytest.approx([0.0, 0.8])
 
 
 def test_a_change_at_the_end_is_asked_about(released: tuple[Model, Processor]) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
-from mlx_gemma4.cli.cameras import open_camera
+from mlx_gemma4.cli.cameras import add_listing, open_camera, print_cameras
 from mlx_gemma4.cli.listen import INPUT_HELP, end_code, open_source
 from mlx_gemma4.cli.options import (
     add_endpointing,
@@ -54,8 +54,12 @@ REASONS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
-        "--camera", default="0", metavar="SOURCE", help="a number, a file, an address or lavfi:GRAPH (default: 0)"
+        "--camera",
+        default="0",
+        metavar="SOURCE",
+        help="a number, a name, a file, an address or lavfi:GRAPH (default: 0)",
     )
+    add_listing(parser)
     parser.add_argument("--no-camera", action="store_true", help="ears alone")
     parser.add_argument("--no-sound", action="store_true", help="eyes and the keyboard alone")
     parser.add_argument("--input", metavar="FILE", help=INPUT_HELP)
@@ -89,6 +93,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.list_cameras:
+        print_cameras()
+        return 0
     if arguments.no_sound and arguments.no_camera:
         raise ValueError("Expected sound or a camera, got --no-sound and --no-camera; mlx_gemma4 chat needs neither")
     from mlx_gemma4.live.converse import converse

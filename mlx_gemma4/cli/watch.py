@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_gemma4.cli.cameras import open_camera
+from mlx_gemma4.cli.cameras import add_listing, open_camera, print_cameras
 from mlx_gemma4.cli.listen import end_code
 from mlx_gemma4.cli.options import add_model, add_sensitivity, load_model, note, threshold
 from mlx_gemma4.cli.outputs import output_file, output_folder
@@ -28,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="?",
         default="0",
-        help="a camera's number (default: 0), a video or picture, an rtsp:// or http(s):// address, or lavfi:GRAPH",
+        help="a camera's number or name (default: 0), a video or picture, an rtsp or http(s) address, or lavfi:GRAPH",
     )
+    add_listing(parser)
     add_model(parser)
     parser.add_argument("--ask", default="Describe the image.", metavar="TEXT", help="default: Describe the image.")
     parser.add_argument("--system", help="a system message")
@@ -66,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.list_cameras:
+        print_cameras()
+        return 0
     if arguments.duration is not None and not arguments.duration > 0:
         raise ValueError(f"Expected a duration of more than 0 seconds, got {arguments.duration:g}")
     with ExitStack() as stack:
@@ -75,8 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
             watcher = make_watcher(arguments)
         if camera.is_live:
             note("Watching; Ctrl-C ends.")
+        ages: list[tuple[float, float]] = []
         with Session(camera.stop) as session:
-            ages = show(camera, watcher, session, arguments.duration, save)
+            show(camera, watcher, session, arguments.duration, save, ages)
         if camera.broken:
             note(f"{camera.broken} packets did not decode and were passed over")
         if camera.skipped_seconds:
@@ -116,9 +121,9 @@ def show(
     session: Session,
     duration: float | None,
     save: Callable[[Shot], None] | None,
-) -> list[tuple[float, float]]:
-    """Watch until the camera or the time ends; how old each shot was when its answer was begun, and there."""
-    ages = []
+    ages: list[tuple[float, float]],
+) -> None:
+    """Watch until the camera or the time ends; note how old each shot was when its answer was begun, and there."""
     with display() as draw:
         for shot, answer in session.events(sightings(camera, watcher, duration, lambda: session.number is not None)):
             draw(shot, answer)
@@ -129,7 +134,6 @@ def show(
                 save(shot)
             if not answer.complete:
                 note(f"The answer at {answer.time:.2f} s was cut at {answer.tokens} tokens")
-    return ages
 
 
 def sightings(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlx_gemma4.live.camera_names import find_camera
 from mlx_gemma4.video_container import address_options, check_size, file_options, file_url, pictures_of, refusal
 
 if TYPE_CHECKING:
@@ -106,10 +107,10 @@ class Feed:
 
 
 def feed(source: int | str | os.PathLike[str]) -> Feed:
-    """The feed that a source names: a camera's number or device, ``lavfi:GRAPH``, an address, or else a file.
+    """The feed that a source names: a camera's number, device or name, ``lavfi:GRAPH``, an address, or else a file.
 
     Raises:
-        ValueError: There is no such file.
+        ValueError: There is no such file or camera.
     """
     name = str(source) if isinstance(source, int) else os.fspath(source)
     if name.isdecimal() or name.startswith(DEVICE):
@@ -120,9 +121,16 @@ def feed(source: int | str | os.PathLike[str]) -> Feed:
         options = {"rtsp_transport": "tcp"} if name.startswith("rtsp") else {}
         title = re.sub("//[^/@]*@", "//", name)
         return Feed(name, title, options={**options, **address_options()}, is_address=True)
+    if not Path(name).is_file() and is_camera_name(name):
+        return _device(find_camera(name).number)
     if not Path(name).is_file():
         raise ValueError(f"Expected a video file, found none at {name}")
     return Feed(file_url(name), name, options=file_options())
+
+
+def is_camera_name(name: str) -> bool:
+    """Whether it is meant as a camera's name, for it does not look like a path."""
+    return bool(name.strip()) and not re.search(r"[/\\]|\.\w{1,5}$", name)
 
 
 def reason(error: Exception) -> str:

@@ -40,16 +40,17 @@ class Settling:
         self._began: float | None = None
         self._quiet: np.ndarray | None = None
         self._quiet_since = 0.0
+        self._is_changed = False
 
     @property
     def waits(self) -> bool:
         """Whether a change is still to be asked about."""
-        return self._began is not None
+        return self._began is not None and self._is_changed
 
     def is_due(self, means: np.ndarray, changed: bool, now: float) -> bool:
         """Whether the change is to be asked about now.
 
-        A change that is gone before it was due, such as a flash, is none.
+        A change that is gone when the scene is still again, such as a flash, is none.
 
         Args:
             means: Of the picture's blocks (``Scene.seen``).
@@ -58,12 +59,14 @@ class Settling:
         """
         if self._quiet is None or difference(means, self._quiet) > self._still:
             self._quiet, self._quiet_since = means, now
+        self._is_changed = changed
+        is_still = now - self._quiet_since >= self._settle - _MOMENT
         if not changed:
-            self._began = None
+            self._began = None if is_still else self._began
             return False
         if self._began is None:
             self._began = now
-        return now - self._quiet_since >= self._settle - _MOMENT or now - self._began >= self._max_wait - _MOMENT
+        return is_still or now - self._began >= self._max_wait - _MOMENT
 
     def asked(self) -> None:
         """A question was put: the change is over."""

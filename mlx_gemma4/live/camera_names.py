@@ -1,0 +1,76 @@
+"""The cameras of this machine by their names: from FFmpeg on macOS, from the kernel on Linux."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+SYSTEM = Path("/sys/class/video4linux")
+"""Where Linux lists its cameras."""
+LISTED = "mlx_gemma4 watch --list-cameras lists them"
+
+
+@dataclass(frozen=True)
+class NamedCamera:
+    """A camera that could be opened."""
+
+    number: str
+    """What ``Camera`` takes."""
+    name: str
+
+
+def list_cameras() -> list[NamedCamera]:
+    """The cameras of this machine.
+
+    Raises:
+        ValueError: The installed PyAV cannot list them.
+    """
+    return _from_ffmpeg() if sys.platform == "darwin" else _from_kernel()
+
+
+def find_camera(name: str) -> NamedCamera:
+    """The one camera that is called so, or whose name holds ``name``, whatever the case.
+
+    Raises:
+        ValueError: There is none, or there are several.
+    """
+    cameras = list_cameras()
+    wanted = name.casefold()
+    found = [each for each in cameras if wanted == each.name.casefold()]
+    found = found or [each for each in cameras if wanted in each.name.casefold()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"Expected one camera called {name!r}, found {_listed(found)}; name its number")
+    there = f"found {_listed(cameras)}" if cameras else "there is no camera"
+    raise ValueError(f"Expected a video file or a camera called {name!r}, {there} ({LISTED})")
+
+
+def _listed(cameras: list[NamedCamera]) -> str:
+    return ", ".join(f"{each.number} {each.name!r}" for each in cameras)
+
+
+def _from_ffmpeg() -> list[NamedCamera]:
+    try:
+        from av.device import enumerate_input_devices
+    except ImportError as error:
+        raise ValueError("Expected a PyAV that lists cameras, got an older one: pip install --upgrade av") from error
+    devices = enumerate_input_devices("avfoundation")
+    return [NamedCamera(each.name, each.description) for each in devices if "video" in each.media_types]
+
+
+def _from_kernel() -> list[NamedCamera]:
+    cameras = []
+    for folder in sorted(SYSTEM.glob("video*"), key=lambda path: (len(path.name), path.name)):
+        # a camera has more nodes behind its first one, which hand out no pictures
+        if _read(folder / "index") in ("", "0"):
+            cameras.append(NamedCamera(folder.name.removeprefix("video"), _read(folder / "name")))
+    return cameras
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:  # unplugged in between
+        return ""

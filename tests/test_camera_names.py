@@ -1,0 +1,86 @@
+"""Cameras by their names: which are listed, which one is meant, and what is said where none is."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mlx_gemma4.cli import main
+from mlx_gemma4.live import camera_names
+from mlx_gemma4.live.camera_names import NamedCamera, find_camera, list_cameras
+from mlx_gemma4.live.feed import feed
+
+
+def kernel(folder: Path, *nodes: tuple[int, int, str]) -> None:
+    """What Linux has for each node: its number, its index in the camera, the name."""
+    for number, index, name in nodes:
+        node = folder / f"video{number}"
+        node.mkdir()
+        (node / "index").write_text(f"{index}\n")
+        (node / "name").write_text(f"{name}\n")
+
+
+@pytest.fixture
+def linux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(camera_names, "SYSTEM", tmp_path)
+    return tmp_path
+
+
+def test_cameras_of_linux(linux: Path) -> None:
+    """By number; nodes that hand out no pictures are left out."""
+    kernel(linux, (10, 0, "Capture Card"), (2, 0, "HD Webcam C920"), (3, 1, "HD Webcam C920"))
+    assert list_cameras() == [NamedCamera("2", "HD Webcam C920"), NamedCamera("10", "Capture Card")]
+    assert feed("webcam").url == "/dev/video2"
+
+
+def test_cameras_of_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Microphones, which FFmpeg lists with them, are left out."""
+    told = [("0", "FaceTime HD Camera", ["video"]), ("1", "Capture screen 0", ["video"]), ("0", "Mic", ["audio"])]
+
+    def devices(kind: str) -> list[SimpleNamespace]:
+        assert kind == "avfoundation"
+        return [SimpleNamespace(name=name, description=text, media_types=types) for name, text, types in told]
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setitem(sys.modules, "av.device", SimpleNamespace(enumerate_input_devices=devices))
+    assert list_cameras() == [NamedCamera("0", "FaceTime HD Camera"), NamedCamera("1", "Capture screen 0")]
+    found = feed("FaceTime")
+    assert (found.url, found.format) == ("0", "avfoundation")
+    monkeypatch.setitem(sys.modules, "av.device", None)
+    message = "^Expected a PyAV that lists cameras, got an older one: pip install --upgrade av$"
+    with pytest.raises(ValueError, match=message):
+        list_cameras()
+
+
+def test_a_name_that_means_no_camera_or_several(linux: Path) -> None:
+    """What is there is listed; the whole name wins over a part of others."""
+    message = "Expected a video file or a camera called 'Cam', there is no camera (mlx_gemma4 watch --list-cameras"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        feed("Cam")
+    kernel(linux, (0, 0, "Cam"), (1, 0, "Cam 2"), (2, 0, "Webcam"))
+    assert find_camera("cam").number == "0"
+    with pytest.raises(ValueError, match=r"^Expected one camera called 'am', found 0 'Cam', 1 'Cam 2', 2 "):
+        find_camera("am")
+    with pytest.raises(ValueError, match=r"^Expected a video file or a camera called 'Eye', found 0 'Cam', 1 'Cam 2'"):
+        find_camera("Eye")
+
+
+@pytest.mark.parametrize("name", ["absent.mp4", "films/absent", ""])
+def test_what_looks_like_a_file_is_one(linux: Path, name: str) -> None:
+    kernel(linux, (0, 0, "films/absent.mp4"))
+    with pytest.raises(ValueError, match=f"^Expected a video file, found none at {re.escape(name)}$"):
+        feed(name)
+
+
+@pytest.mark.parametrize("command", ["watch", "live"])
+def test_cameras_are_listed(linux: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--list-cameras", "--model", "nowhere"]) == 0
+    assert capsys.readouterr() == ("", "There is no camera.\n")
+    kernel(linux, (0, 0, "HD Webcam"))
+    assert main([command, "--list-cameras", "--model", "nowhere"]) == 0
+    assert capsys.readouterr() == (" 0 HD Webcam\n", "")
