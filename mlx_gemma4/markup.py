@@ -15,7 +15,8 @@ where a file marks them as special.
 
 Where text goes into markup it is quoted first: each character with which a control token begins becomes another
 character, a stand-in, so that no control token can be found in it or put together from parts. A template may trim,
-split and join quoted text. The stand-ins are read back when the markup is encoded, between the control tokens that are
+split and join quoted text, and what it looks for is quoted, too: it can cut thoughts out of an earlier answer. The
+stand-ins are read back when the markup is encoded, between the control tokens that are
 left; text on both sides of a stand-in is encoded in one piece.
 """
 

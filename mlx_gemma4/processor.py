@@ -180,12 +180,13 @@ class Processor:
         """
         check_messages(messages)
         check_tools(tools)
-        quote = self.tokenizer.markup.quote
+        markup = self.tokenizer.markup
         return self.template.render(
-            quote(list(messages)),
+            markup.quote(list(messages)),
             add_generation_prompt=add_generation_prompt,
             enable_thinking=enable_thinking,
-            tools=quote(tools),
+            tools=markup.quote(tools),
+            markup=markup,
         )
 
     def expand(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlx_gemma4.markup import Markup
 from mlx_gemma4.messages import Message
 from mlx_gemma4.special_tokens import named_tokens
 from mlx_gemma4.template_files import DEFAULT, TOOL_USE, read_templates
@@ -36,7 +37,7 @@ class ChatTemplate:
         self._tool_source = tool_source
         self._variables = dict(variables)
         self._begin = begin
-        self._renderers: dict[str, Callable[[Mapping[str, Any]], str]] = {}
+        self._renderers: dict[str, Callable[[Mapping[str, Any], Markup | None], str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_renderers": {}}  # compiled templates cannot be pickled
@@ -59,8 +60,12 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         enable_thinking: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        markup: Markup | None = None,
     ) -> str:
         """Write the chat out, media as their placeholders, and text as it is. ``Processor.render`` quotes it.
+
+        Args:
+            markup: What the texts are quoted for: then the template finds in them what was there before.
 
         Raises:
             ValueError: There is no template, or it refuses the messages; its own words are in the message.
@@ -80,9 +85,10 @@ class ChatTemplate:
         try:
             if source not in self._renderers:
                 self._renderers[source] = Environment().renderer(source)
-            text = self._renderers[source](variables)
+            text = self._renderers[source](variables, markup)
         except Exception as error:  # a template is a program of its own, and raises what it likes
-            reason = " ".join(str(error).split())[:MOST_REASON]
+            told = str(error) if markup is None else markup.unquote(str(error))
+            reason = " ".join(told.split())[:MOST_REASON]
             raise ValueError(f"The checkpoint's chat template cannot render these messages: {reason}") from error
         return text if text.lstrip().startswith(self._begin) else self._begin + text
 

@@ -21,7 +21,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from mlx_gemma4.markup import STAND_INS
+from mlx_gemma4.markup import STAND_INS, Markup
 from mlx_gemma4.template_meter import CALL, ITEM, Meter, check_number
 from mlx_gemma4.template_tree import metered
 
@@ -51,7 +51,17 @@ _PERCENT = re.compile(r"%(?!(\.?\d{1,2})?[sdf%])")
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 _LAYOUT = re.compile(r"[^%]|%[A-Za-z%]|%-[A-Za-z]")
 
+SEARCHES = frozenset(
+    (
+        *("startswith", "endswith", "find", "rfind", "index", "rindex", "count", "replace"),
+        *("split", "rsplit", "partition", "rpartition", "removeprefix", "removesuffix"),
+    )
+)
+"""Methods of a string that look for another one in it."""
+
 _METER: ContextVar[Meter] = ContextVar("meter")
+_MARKUP: ContextVar[Markup] = ContextVar("markup")
+_NONE = Markup(())
 
 
 class Environment(ImmutableSandboxedEnvironment):
@@ -66,6 +76,7 @@ class Environment(ImmutableSandboxedEnvironment):
         filters: dict[str, Any] = {**self.filters}
         tests: dict[str, Any] = {**self.tests}
         self.filters = {name: _paid_for(filters[name], _GROWTH.get(name)) for name in FILTERS.split()}
+        self.filters["replace"] = _paid_for(_replace, _replace_growth)
         self.filters["tojson"] = _paid_for(_tojson, _tojson_growth)
         self.tests = {name: _paid_for(tests[name]) for name in tests}
         kept = ("range", "dict", "cycler", "joiner")
@@ -75,21 +86,25 @@ class Environment(ImmutableSandboxedEnvironment):
             "strftime_now": _strftime_now,
         }
 
-    def renderer(self, source: str) -> Callable[[Mapping[str, Any]], str]:
-        """Compile a template."""
+    def renderer(self, source: str) -> Callable[[Mapping[str, Any], Markup | None], str]:
+        """Compile a template into a function of its variables, and of the markup that the texts in them are quoted for.
+
+        What the template looks for in quoted text, it finds as in the text itself.
+        """
         if len(source) > MOST_SOURCE:
             raise ValueError(f"it has {len(source):,} characters, at most {MOST_SOURCE:,} are read")
         tree, units = metered(self.parse(source))
         template = jinja2.Template.from_code(self, self.compile(tree), self.make_globals(None))
 
-        def render(variables: Mapping[str, Any]) -> str:
+        def render(variables: Mapping[str, Any], markup: Markup | None = None) -> str:
             meter = Meter(variables)
-            token = _METER.set(meter)
+            token, quoting = _METER.set(meter), _MARKUP.set(markup or _NONE)
             try:
                 meter.spend(units)
                 return template.render(variables)
             finally:
                 _METER.reset(token)
+                _MARKUP.reset(quoting)
 
         return render
 
@@ -108,8 +123,21 @@ class Environment(ImmutableSandboxedEnvironment):
         return "".join(map(str, map(self.paid, values)))
 
     def paid(self, value: Any) -> Any:
-        """A value that is compared, or a list that was built."""
+        """A list that was built."""
         return _METER.get().taken(value)
+
+    def compared(self, value: Any) -> Any:
+        """A value that is compared: a text as it was before it was quoted."""
+        return _unquoted(self.paid(value))
+
+    def contains(self, whole: Any, part: Any) -> bool:
+        """``part in whole``."""
+        whole, part = self.paid(whole), self.paid(part)
+        if isinstance(whole, str):
+            return _unquoted(part) in _unquoted(whole)
+        if not isinstance(part, str):
+            return part in whole
+        return part in whole or _unquoted(part) in whole or _MARKUP.get().quote(part) in whole
 
     def sliced(self, value: Any, *ends: Any) -> Any:
         """``value[start:stop:step]``."""
@@ -145,6 +173,9 @@ class Environment(ImmutableSandboxedEnvironment):
             if __obj.__name__ not in METHODS[kind].split():
                 raise SecurityError(f"{kind.__name__}.{__obj.__name__} is not available to chat templates")
             meter.pay_for(owner)
+            if isinstance(owner, str) and __obj.__name__ in SEARCHES:
+                args = tuple(_sought(owner, each) if place == 0 else each for place, each in enumerate(args))
+                kwargs = {key: _sought(owner, each) if key == "sep" else each for key, each in kwargs.items()}
             growth = _METHOD_GROWTH.get(__obj.__name__) if kind is str else None
             if growth is not None:
                 growth(owner, *args, **{key: value for key, value in kwargs.items() if not key.startswith("_")})
@@ -185,6 +216,22 @@ class _Namespace(Namespace):
 
     def __repr__(self) -> str:
         return "<namespace>"
+
+
+def _unquoted(value: Any) -> Any:
+    return _MARKUP.get().unquote(value) if isinstance(value, str) else value
+
+
+def _sought(text: str, part: Any) -> Any:
+    """What a template looks for in a text, quoted if the text is."""
+    if isinstance(part, tuple):
+        return tuple(_sought(text, each) for each in part)
+    return part if not isinstance(part, str) or part in text else _MARKUP.get().quote(part)
+
+
+def _replace(text: Any, old: Any, new: Any, count: int = -1) -> str:
+    text = str(text)
+    return text.replace(_sought(text, str(old)), str(new), count)
 
 
 def _held(value: Any) -> Any:

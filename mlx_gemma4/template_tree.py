@@ -42,9 +42,13 @@ class Metered(NodeTransformer):
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
-        node.expr = _paid(node.expr)
+        operators = [operand.op for operand in node.ops]
+        if operators in (["in"], ["notin"]):
+            found = _call("contains", node.ops[0].expr, node.expr)
+            return found if operators == ["in"] else nodes.Not(found)
+        node.expr = _compared(node.expr)
         for operand in node.ops:
-            operand.expr = _paid(operand.expr)
+            operand.expr = _compared(operand.expr)
         return node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
@@ -93,8 +97,8 @@ def _nodes(node: nodes.Node) -> Iterator[nodes.Node]:
         waiting.extend(each.iter_child_nodes())
 
 
-def _paid(value: nodes.Expr) -> nodes.Expr:
-    return value if isinstance(value, nodes.Const) else _call("paid", value)
+def _compared(value: nodes.Expr) -> nodes.Expr:
+    return value if isinstance(value, nodes.Const) else _call("compared", value)
 
 
 def _call(function: str, *arguments: Any) -> nodes.Call:

@@ -31,8 +31,10 @@ RESERVED = [*MARKUP._quotes, *map(ord, MARKUP._numerals)]
 
 # what templates of the family do with text: trim, split, join, look inside, and write JSON
 TEMPLATE = """\
-{%- macro said(content) -%}
-    {%- if content is string -%}
+{%- macro said(content, role) -%}
+    {%- if content is string and role != 'assistant' -%}
+        {{ content | trim }}
+    {%- elif content is string -%}
         {%- for part in content.split('<channel|>') -%}{{ part.split('<|channel>')[0] }}{%- endfor -%}
     {%- else -%}
         {%- for part in content -%}
@@ -57,7 +59,7 @@ TEMPLATE = """\
     {%- for each in message.tool_responses or [] -%}
         <|tool_response>response:{{ each.name }}{value:<|"|>{{ each.response }}<|"|>}<tool_response|>
     {%- endfor -%}
-    {{- said(message.content or '') -}}<turn|>
+    {{- said(message.content or '', message.role) -}}<turn|>
 {% endfor -%}
 {%- if add_generation_prompt -%}<|turn>model
 {% endif -%}
@@ -130,6 +132,8 @@ def check(where: str, text: str) -> None:
     rendered = PROCESSOR.render(messages, tools=tools)
     assert RELEASED.tokenizer.decode(ids) == "".join(part for part, marked in MARKUP.split(rendered) if not marked)
     written = json.dumps(text, ensure_ascii=True)[1:-1] if where == "allowed value" else text.strip()
+    if where == "answer":  # without its thoughts
+        written = "".join(part.split("<|channel>")[0] for part in text.split("<channel|>"))
     assert written in RELEASED.tokenizer.decode(ids) or where in ("halves", "allowed value")
 
 
@@ -334,3 +338,50 @@ def test_an_escape_that_a_template_has_cut() -> None:
     half = MARKUP.quote(str(MARKUP.slot))[0]
     assert list(MARKUP.split(f"a{half}<eos>b")) == [("a", False), ("<eos>", True), ("b", False)]
     assert MARKUP.unquote(f"{half}b") == "b"
+
+
+# what templates look for in text; each expression as Jinja writes it and what it gives for the text itself
+SOUGHT = [
+    "text.split('<channel|>') | join('+')",
+    "text.rsplit('<channel|>', 1)[-1]",
+    "text.split('<channel|>', maxsplit=1)[0]",
+    "text.split(sep='<channel|>')[-1]",
+    "text.partition('<|channel>')[2]",
+    "text.removeprefix('<|channel>').removesuffix('<eos>')",
+    "text.startswith('<|channel>')",
+    "text.startswith(('<|turn>', '<|channel>'))",
+    "text.endswith('<eos>')",
+    "text.count('<')",
+    "text[text.find('<channel|>'):]",
+    "text.replace('<eos>', '!')",
+    "text | replace('<eos>', '!')",
+    "'<channel|>' in text",
+    "'<channel|>' not in text",
+    "'<eos>' in [text]",
+    "text == '<eos>'",
+    "text in ('<eos>', 'a')",
+    "'<eos>' ~ text in '<eos><eos>'",
+]
+
+
+@pytest.mark.parametrize("sought", SOUGHT)
+@pytest.mark.parametrize("text", ["<|channel>thought\nHm.<channel|> Yes <eos>", "<eos>", "a", "", "<\U000f0000<eos>"])
+def test_what_a_template_looks_for(sought: str, text: str) -> None:
+    """It finds in quoted text what is in the text itself."""
+    template = ChatTemplate("{% set text = messages[0].content %}{{ " + sought + " }}", {})
+    rendered = template.render([user(MARKUP.quote(text))], markup=MARKUP)
+    assert MARKUP.unquote(rendered) == template.render([user(text)])
+
+
+def test_a_template_cuts_thoughts() -> None:
+    """Those of an earlier answer; what stays of it is text."""
+    said = "<|channel>thought\nHm.<channel|>Yes <eos>"
+    rendered = PROCESSOR.render([user("a"), {"role": "assistant", "content": said}], add_generation_prompt=False)
+    assert rendered.endswith(f"<|turn>model\n{MARKUP.quote('Yes <eos>')}<turn|>\n")
+
+
+def test_what_a_template_says_of_text() -> None:
+    """It can be read in the error."""
+    template = ChatTemplate("{{ raise_exception('not ' ~ messages[0].content) }}", {})
+    with pytest.raises(ValueError, match=r"cannot render these messages: not <eos>$"):
+        Processor(RELEASED.config, RELEASED.tokenizer, template).prompt([user("<eos>")])
