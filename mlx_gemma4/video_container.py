@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_gemma4.timeline import LEAP, LEAP_OF_BROADCASTS
+
 if TYPE_CHECKING:
     import av
 
@@ -75,8 +77,9 @@ def check_size(stream: av.VideoStream, name: str) -> None:
         )
 
 
-def has_clock_that_restarts(container: Any) -> bool:
-    """Whether the format is one whose times may jump, as where recordings of television are joined."""
+def leap_of(container: Any) -> float:
+    """Seconds that times may leap ahead before the clock was set anew, as where recordings of television are joined."""
     import av
 
-    return bool(container.format.flags & av.format.Flags.ts_discont.value)
+    may_restart = bool(container.format.flags & av.format.Flags.ts_discont.value)
+    return LEAP_OF_BROADCASTS if may_restart else LEAP

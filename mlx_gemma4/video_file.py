@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlx_gemma4.audio_frame import samples_of
-from mlx_gemma4.timeline import BACK, LEAP, LEAP_OF_BROADCASTS, PICTURES, SOUND, Timeline
+from mlx_gemma4.timeline import BACK, LEAP, PICTURES, SOUND, Timeline
 from mlx_gemma4.upright import orientation_of, turn
-from mlx_gemma4.video_container import check_size, has_clock_that_restarts, open_file, pictures_of, refusal
+from mlx_gemma4.video_container import check_size, leap_of, open_file, pictures_of, refusal
 
 if TYPE_CHECKING:
     import av
@@ -114,7 +114,7 @@ class VideoFile:
         import av
 
         with self._open() as container:
-            leap = LEAP_OF_BROADCASTS if has_clock_that_restarts(container) else LEAP
+            leap = leap_of(container)
             timeline = Timeline(self._zero, leap)
             packets = container.demux([self._pictures_of(container), *container.streams.audio[: int(sound)]])
             if leap == LEAP:

@@ -251,12 +251,7 @@ class Talk:
 
     def _reply(self, *, allowed: bool) -> None:
         call = self._calls.pop(0)
-        result = self._result(call) if allowed else DECLINED
-        try:
-            self._assistant.reply(result, call.id or None)
-        except ValueError as error:  # of what the result holds
-            note(f"The result of {call.name} was not passed on: {error}")
-            self._assistant.reply("error: the result cannot be passed on", call.id or None)
+        self._assistant.reply(self._result(call) if allowed else DECLINED, call.id or None)
         if self._calls:
             self._ask()
 

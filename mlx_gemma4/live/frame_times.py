@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import av
 
-JUMP_SECONDS = 10.0
-"""In a format whose clock may restart, a jump further than this is a new clock, as FFmpeg has it."""
-
 
 class FrameTimes:
     """Seconds since the first frame; by count where a frame says nothing.
 
     Args:
         rate: Frames per second where they do not say how long they are shown.
-        jump: A frame further ahead than so many seconds follows the last one; None lets every frame be where it says.
+        jump: A frame further ahead than so many seconds follows the last one.
     """
 
-    def __init__(self, rate: float, *, jump: float | None = None) -> None:
+    def __init__(self, rate: float, *, jump: float) -> None:
         self._rate, self._jump = rate, jump
         self._count = 0
         self._last = self._next = 0.0
@@ -43,4 +40,4 @@ class FrameTimes:
         return self._last
 
     def _is_new_clock(self, seconds: float) -> bool:
-        return seconds < self._last or (self._jump is not None and seconds > self._last + self._jump)
+        return not self._last <= seconds <= self._last + self._jump

@@ -14,9 +14,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from mlx_gemma4.live.feed import Feed, reason
-from mlx_gemma4.live.frame_times import JUMP_SECONDS, FrameTimes
-from mlx_gemma4.timeline import LEAP
-from mlx_gemma4.video_container import has_clock_that_restarts, pictures_of
+from mlx_gemma4.live.frame_times import FrameTimes
+from mlx_gemma4.video_container import leap_of, pictures_of
 
 if TYPE_CHECKING:
     import av
@@ -169,7 +168,7 @@ class Run:
     def _timed(self) -> Iterator[Frame]:
         if self.times is None:
             rate = float(self._stream().guessed_rate or USUAL_RATE)
-            self.times = FrameTimes(rate, jump=JUMP_SECONDS if has_clock_that_restarts(self._container) else LEAP)
+            self.times = FrameTimes(rate, jump=leap_of(self._container))
         for picture in self._pictures(self.times):
             if self._stopped:
                 return
