@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from golden import named
+from light_tools import BATH, CALL, ran, written
 from reference_cases import media_file
 
 from mlx_gemma4 import Conversation, Model, Processor, Prompt, Session
@@ -26,32 +27,16 @@ WRITES_TOOLS = """{{ bos_token }}{% for tool in tools or [] %}<|tool>{{ tool.fun
 {%- if message.content or not message.tool_responses %}<turn|>
 {% endif %}{% endfor %}{% if add_generation_prompt and not messages[-1].tool_responses %}<|turn>model
 {% endif %}"""  # noqa: E501
-FILE = '''
-ran = []
-
-def lights(room: str) -> str:
-    """Turn on the lights."""
-    ran.append(room)
-    return f"{room} on"
-
+STOPS = '''
 def stops(x: int = 1) -> str:
     """Be interrupted."""
     raise SystemExit
 '''
-CALL: tuple[Kind, str] = ("tool_call", 'call:lights{room:<|"|>hall<|"|>}')
-BATH: tuple[Kind, str] = ("tool_call", 'call:lights{room:<|"|>bath<|"|>}')
 
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Tools:
-    path = tmp_path / "tools.py"
-    path.write_text(FILE)
-    return load_tools(path)
-
-
-def ran(tools: Tools) -> list[str]:
-    found: list[str] = tools._functions["lights"].__globals__["ran"]  # type: ignore[attr-defined]
-    return found
+    return written(tmp_path, STOPS)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from light_tools import BATH, CALL, ran, written
 from test_assistant import SPEECH, answered, assistant, fed, scripted
 
 from mlx_gemma4 import Model, Processor
@@ -21,17 +22,6 @@ from mlx_gemma4.live.assistant_events import Answered, Event
 from mlx_gemma4.live.converse import converse
 from mlx_gemma4.toolbox import Tools, load_tools
 
-FILE = '''
-ran = []
-
-def lights(room: str) -> str:
-    """Turn on the lights."""
-    ran.append(room)
-    return f"{room} on"
-'''
-CALL = ("tool_call", 'call:lights{room:<|"|>hall<|"|>}')
-BATH = ("tool_call", 'call:lights{room:<|"|>bath<|"|>}')
-
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,14 +30,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Tools:
-    path = tmp_path / "tools.py"
-    path.write_text(FILE)
-    return load_tools(path)
-
-
-def ran(tools: Tools) -> list[str]:
-    found: list[str] = tools._functions["lights"].__globals__["ran"]  # type: ignore[attr-defined]
-    return found
+    return written(tmp_path)
 
 
 def talking(engine: Assistant, tools: Tools, layout: str = "txt") -> Talk:
