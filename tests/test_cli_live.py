@@ -76,6 +76,21 @@ def test_a_typed_question_on_a_terminal(demo: tuple[Model, Processor]) -> None:
     assert json.loads(answered)["text"] == generate(*demo, demo[1].prompt([{"role": "user", "content": parts}]))
 
 
+def test_piped_questions_are_answered_one_after_the_other(demo: tuple[Model, Processor]) -> None:
+    """About the picture, though they stand in the pipe before it is seen; the end of the pipe is the end."""
+    command = [sys.executable, "-m", "mlx_gemma4", "live", *DEMO, "--camera", PICTURE, "--no-sound"]
+    questions = "Describe the image.\nWhat is it?\n"
+    done = subprocess.run(command, input=questions, capture_output=True, text=True, cwd=ROOT, check=True, timeout=300)
+    conversation: list[dict[str, object]] = []
+    answers = []
+    for question in questions.splitlines():
+        parts = [{"type": "image", "image": PICTURE}, {"type": "text", "text": question}]
+        conversation.append({"role": "user", "content": parts})
+        answers.append(generate(*demo, demo[1].prompt(conversation)))
+        conversation.append({"role": "assistant", "content": answers[-1]})
+    assert done.stdout.splitlines() == answers
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

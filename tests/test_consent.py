@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from light_tools import BATH, CALL, ran, written
+from scripted_lines import Lines
 from test_assistant import SPEECH, answered, assistant, fed, scripted
 
 from mlx_gemma4 import Model, Processor
@@ -194,7 +195,7 @@ def test_the_end_of_what_arrives_ends_an_answer_that_waits(
     scripted(monkeypatch, [("text", "Wait."), CALL])
     engine = assistant(released, tools=tools.schemas)
     talk = talking(engine, tools)
-    with Inbox(typed=iter(["Lights on!"])) as arrivals:
+    with Inbox(lines=Lines("Lights on!")) as arrivals:
         events = []
         for event in converse(engine, arrivals, read=talk.read):
             talk.show(event)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from reference_cases import media_file
+from scripted_lines import Lines
 
 from mlx_gemma4 import Endpointer, Endpointing, FileSource, Model, Processor, generate, load_audio
 from mlx_gemma4.image import load_image
@@ -18,6 +21,7 @@ from mlx_gemma4.live.assistant_events import Answered, Event, Heard, Looked, Sai
 from mlx_gemma4.live.camera import Shot
 from mlx_gemma4.live.converse import converse
 from mlx_gemma4.live.scene import Scene
+from mlx_gemma4.live.typed import TypedLines
 
 FRAME = 640
 PICTURE, OTHER = (load_image(media_file(name)) for name in ("picture-01.png", "picture-02.png"))
@@ -100,12 +104,8 @@ def test_sound_is_never_dropped_and_pictures_are_counted() -> None:
 def test_typed_lines_are_questions(demo: tuple[Model, Processor]) -> None:
     """Without sound, the conversation ends with the lines; the camera may go on."""
     gate = threading.Event()
-
-    def lines() -> Iterator[str]:
-        yield "Describe the image."
-
     engine = assistant(demo)
-    with Inbox(None, Pictures((PICTURE, 0.0), gate=gate), lines()) as inbox:
+    with Inbox(None, Pictures((PICTURE, 0.0), gate=gate), Lines("Describe the image.")) as inbox:
         events = list(converse(engine, inbox))
     assert [type(event) for event in events if isinstance(event, Answered)] == [Answered]
     assert gate.is_set(), "the camera was stopped"
@@ -113,11 +113,137 @@ def test_typed_lines_are_questions(demo: tuple[Model, Processor]) -> None:
 
 def test_the_camera_may_end_after_the_lines() -> None:
     gate = threading.Event()
-    with Inbox(None, Pictures(gate=gate), iter(["What is this?"])) as inbox:
-        batch = inbox.take(wait=True)
-        assert batch is not None and batch.typed == ["What is this?"]
+    with Inbox(None, Pictures((PICTURE, 0.0), gate=gate), Lines("What is this?")) as inbox:
+        typed: list[str] = []
+        while not typed:
+            batch = inbox.take(wait=True)
+            assert batch is not None
+            typed += batch.typed
         gate.set()
-        assert inbox.take(wait=True) is None
+        assert typed == ["What is this?"] and inbox.take(wait=True) is None
+
+
+def test_piped_questions_wait_for_the_answer_before_them(demo: tuple[Model, Processor]) -> None:
+    """As if they were asked by somebody who reads the answers."""
+    questions = ["Describe the image.", "What is it?", "And now?"]
+    engine = assistant(demo)
+    with Inbox(None, Pictures((PICTURE, 0.0)), Lines(*questions, can_wait=True)) as inbox:
+        events = [event for event in converse(engine, inbox) if not isinstance(event, Said)]
+    messages: list[dict[str, object]] = []
+    answers = []
+    for question in questions:
+        content = [{"type": "image", "image": PICTURE}, {"type": "text", "text": question}]
+        messages.append({"role": "user", "content": content})
+        answers.append(generate(*demo, demo[1].prompt(messages), max_tokens=8))
+        messages.append({"role": "assistant", "content": answers[-1]})
+    assert [type(event) for event in events] == [Looked, Answered, Answered, Answered]
+    assert [event.text for event in events if isinstance(event, Answered)] == answers
+    assert {event.reason for event in events if isinstance(event, Answered)} <= {"stop", "length"}
+
+
+def test_a_line_from_a_pipe_comes_alone_when_nobody_speaks_or_is_answered() -> None:
+    """One typed at a terminal interrupts. Nothing of a pipe is read ahead but the next line."""
+    lines = Lines(*(f"Question {number}?" for number in range(5)), can_wait=True, stays_open=True)
+    with Inbox(Dead(), None, lines) as inbox:
+        for number in range(3):
+            batch = inbox.take(wait=True)
+            assert batch is not None and batch.piped == f"Question {number}?"
+            batch = inbox.take(wait=False, ready=False)
+            assert batch is not None and not batch
+        assert lines._lines
+    with Inbox(Dead(), None, Lines("Stop.", stays_open=True)) as inbox:
+        batch = inbox.take(wait=True, ready=False)
+        assert batch is not None and batch.typed == ["Stop."]
+
+
+@pytest.mark.parametrize("can_wait", [False, True])
+def test_a_question_waits_for_the_first_picture(can_wait: bool) -> None:
+    """Or until none comes, which is told before it is answered."""
+    shown = threading.Event()
+
+    class Slow(Pictures):
+        def read(self) -> Shot | None:
+            shown.wait(10)
+            return super().read()
+
+    with Inbox(Dead(), Slow((PICTURE, 0.0)), Lines("What is this?", can_wait=can_wait)) as inbox:
+        assert not inbox.take(wait=False) and not inbox.take(wait=False)
+        shown.set()
+        batch = inbox.take(wait=True)
+        assert batch is not None and batch.shot is not None
+        batch = batch if batch.typed or batch.piped else inbox.take(wait=True)
+        assert batch is not None and [*batch.typed, *filter(None, [batch.piped])] == ["What is this?"]
+    with Inbox(None, Camera(gate=threading.Event()), Lines("And this?"), stale_seconds=0.1) as inbox:
+        batches = list(iter(lambda: inbox.take(wait=True), None))
+    assert [(batch.lost, batch.typed) for batch in batches] == [
+        ("No picture has come for 0.1 s.", []),
+        (None, ["And this?"]),
+    ]
+
+
+def test_piped_questions_are_answered_behind_the_sound(demo: tuple[Model, Processor]) -> None:
+    """All that stand in the pipe, which need not end."""
+    silent = threading.Event()
+
+    class Speech(Sounds):
+        def read(self) -> np.ndarray | None:
+            block = super().read()
+            if block is None:
+                silent.set()
+            return block
+
+    lines = Lines("Describe the image.", "What is it?", can_wait=True, after=silent, stays_open=True)
+    with Inbox(Speech(SOUND), None, lines) as inbox:
+        answers = [event for event in converse(assistant(demo), inbox) if isinstance(event, Answered)]
+    assert len(answers) == 3 and {answer.reason for answer in answers} <= {"stop", "length"}
+
+
+# lines from a file descriptor
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        with suppress(OSError):
+            os.close(end)
+
+
+def test_lines_of_a_pipe(pipe: tuple[int, int]) -> None:
+    """Of any ends, the last without one; bytes that are no text are marked."""
+    os.write(pipe[1], "one\r\nzwölf\n\n\xff".encode("latin-1"))
+    os.close(pipe[1])
+    lines = TypedLines(pipe[0])
+    assert lines.can_wait
+    assert list(iter(lines.read, None)) == ["one", "zw\ufffdlf", "", "\ufffd"]
+
+
+def test_a_terminal_cannot_wait() -> None:
+    terminal, end = os.openpty()
+    assert not TypedLines(end).can_wait
+    os.close(end)
+    os.close(terminal)
+
+
+def test_lines_finish_behind_what_has_come(pipe: tuple[int, int]) -> None:
+    """Though the pipe stays open."""
+    lines = TypedLines(pipe[0])
+    os.write(pipe[1], b"one\ntwo\nthr")
+    lines.finish()
+    assert list(iter(lines.read, None)) == ["one", "two", "thr"]
+
+
+def test_lines_stop_where_they_are(pipe: tuple[int, int]) -> None:
+    lines = TypedLines(pipe[0])
+    os.write(pipe[1], b"one\ntwo\n")
+    assert lines.read() == "one"
+    lines.finish()
+    lines.stop()
+    assert lines.read() == "two" and lines.read() is None
+    waiting = TypedLines(pipe[0])
+    threading.Timer(0.1, waiting.stop).start()
+    assert waiting.read() is None
 
 
 def test_sound_that_can_wait_is_read_when_there_is_room() -> None:
@@ -272,14 +398,9 @@ def told(events: list[Event]) -> list[str]:
 def test_a_question_behind_a_dead_camera_is_not_about_its_last_picture(demo: tuple[Model, Processor]) -> None:
     """It is told once, the picture leaves the open turn, and the answer is that of the prompt without it."""
     seen = threading.Event()
-
-    def lines() -> Iterator[str]:
-        seen.wait(10)
-        yield "Describe the image."
-
     engine = assistant(demo)
     events: list[Event] = []
-    with Inbox(None, Camera((PICTURE, 0.0)), lines()) as inbox:
+    with Inbox(None, Camera((PICTURE, 0.0)), Lines("Describe the image.", after=seen)) as inbox:
         for event in converse(engine, inbox, scene=Scene()):
             events.append(event)
             if isinstance(event, SightLost):
@@ -291,7 +412,7 @@ def test_a_question_behind_a_dead_camera_is_not_about_its_last_picture(demo: tup
 
 
 def test_a_film_that_has_ended_still_shows_its_last_picture() -> None:
-    with Inbox(None, Pictures((PICTURE, 0.0)), iter(["What is this?"])) as inbox:
+    with Inbox(None, Pictures((PICTURE, 0.0)), Lines("What is this?")) as inbox:
         while (batch := inbox.take(wait=True)) is not None:
             assert batch.lost is None
 
@@ -341,6 +462,6 @@ def test_a_camera_that_is_stopped_is_not_lost() -> None:
 def test_the_same_picture_is_looked_at_again_after_sight_was_lost(demo: tuple[Model, Processor]) -> None:
     """The scene is forgotten with the picture."""
     batches = [Batch(shot=Shot(PICTURE, 0.0, 0.0)), Batch(lost="It stalls."), Batch(shot=Shot(PICTURE, 9.0, 0.0)), None]
-    arrivals = SimpleNamespace(take=lambda *, wait: batches.pop(0), stop=lambda: None)
+    arrivals = SimpleNamespace(take=lambda *, wait, ready: batches.pop(0), stop=lambda: None)
     events = list(converse(assistant(demo), arrivals, scene=Scene()))
     assert [type(event) for event in events] == [Looked, SightLost, Looked]

@@ -64,7 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-sound", action="store_true", help="eyes and the keyboard alone")
     parser.add_argument("--input", metavar="FILE", help=INPUT_HELP)
     parser.add_argument("--device", help="a microphone's number or part of its name (default: the system's)")
-    parser.add_argument("--fast", action="store_true", help="do not wait for the pace of a recording and a clip")
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="do not wait for the pace of a recording and a clip; questions on stdin are not read",
+    )
     parser.add_argument("--system", help="a system message")
     add_tools(parser, runs=True)
     parser.add_argument(
@@ -114,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
             assistant, transcript = make_assistant(arguments, tools)
         arrivals = stack.enter_context(open_arrivals(arguments, sound, camera))
         talk = Talk(assistant, arguments, tools, stream)
-        note("Speak, or type a question; Ctrl-C ends." if reads_lines(arguments) else "Ctrl-C ends.")
+        note("Speak, or type a question; Ctrl-C ends." if is_typed(arguments) else "Ctrl-C ends.")
         with Session(arrivals.stop) as session:
             events = converse(assistant, arrivals, scene=scene, read=talk.read, transcript=transcript)
             for event in session.events(events):
@@ -161,7 +165,7 @@ class Talk:
     ) -> None:
         self._assistant, self._tools, self._stream = assistant, tools, stream
         self._is_json = arguments.format == "jsonl"
-        self._is_asked = reads_lines(arguments) and sys.stdin.isatty()
+        self._is_asked = is_typed(arguments)
         self._calls: list[Called] = []
         """Calls that wait for consent; the first one is asked about."""
         self._shown = math.inf
@@ -262,8 +266,13 @@ class Talk:
 
 
 def reads_lines(arguments: argparse.Namespace) -> bool:
-    """Whether questions can be typed."""
-    return sys.stdin.isatty() and not arguments.fast and arguments.input != "-"
+    """Whether questions are taken from stdin."""
+    return sys.stdin is not None and not arguments.fast and arguments.input != "-"
+
+
+def is_typed(arguments: argparse.Namespace) -> bool:
+    """Whether questions can be typed, and consent be given."""
+    return reads_lines(arguments) and sys.stdin.isatty()
 
 
 @contextmanager

@@ -107,6 +107,11 @@ class Assistant:
         """Is there anything to do for ``step``? Not while results of calls are awaited."""
         return self._answer is not None and not self._answer.waits
 
+    @property
+    def ready(self) -> bool:
+        """Nobody speaks, and all questions are answered: another one interrupts nothing."""
+        return self._answer is None and not self._asked and not self.endpointer.speaking
+
     def look(self, shot: Shot) -> list[Event]:
         """Take a picture; while nobody speaks or is answered, it is in the cache when this returns."""
         self._seen = self._turns.picture(self._processor.patches(shot.pixels, image_tokens=self._image_tokens))

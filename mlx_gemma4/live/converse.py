@@ -32,8 +32,11 @@ def converse(
         transcript: Writes down what was said: behind the answer to it; at the end of the sound, before it.
     """
     try:
-        yield from _follow(assistant, arrivals, scene, read or assistant.ask, transcript)
+        piped = yield from _follow(assistant, arrivals, scene, read or assistant.ask, transcript)
         yield from _finish(assistant, transcript)
+        if piped is not None:
+            yield from (read or assistant.ask)(piped)
+            yield from _finish(assistant, transcript)
     except Exception:
         yield from _last_events(assistant, transcript)
         raise
@@ -48,21 +51,30 @@ def _follow(
     scene: Scene | None,
     read: Callable[[str], Sequence[Event]],
     transcript: Transcript | None,
-) -> Iterator[Event]:
-    while (batch := arrivals.take(wait=not assistant.answering and not _waits(transcript))) is not None:
+) -> Generator[Event, None, str | None]:
+    """Returns a piped line that nobody has read yet."""
+    piped: str | None = None
+    while (batch := _take(assistant, arrivals, transcript, piped)) is not None:
         if transcript is not None and batch.sound:
             transcript.hear(np.concatenate(batch.sound))
         for event in _take_in(assistant, batch, scene, read):
             yield event
             if transcript is not None:
                 transcript.add(event)
+        piped = batch.piped if piped is None else piped
+        if piped is not None and assistant.ready:
+            yield from read(piped)
+            piped = None
         yield from assistant.step()
         if transcript is not None and not assistant.answering:
             yield from transcript.step()
+    return piped
 
 
-def _waits(transcript: Transcript | None) -> bool:
-    return transcript is not None and transcript.waits
+def _take(assistant: Assistant, arrivals: Arrivals, transcript: Transcript | None, piped: str | None) -> Batch | None:
+    is_busy = assistant.answering or (transcript is not None and transcript.waits)
+    is_asked = piped is not None and assistant.ready
+    return arrivals.take(wait=not is_busy and not is_asked, ready=piped is None and assistant.ready)
 
 
 def _finish(assistant: Assistant, transcript: Transcript | None) -> Iterator[Event]:
@@ -89,6 +101,8 @@ def _take_in(
 ) -> Iterator[Event]:
     if batch.sound:
         yield from assistant.hear(np.concatenate(batch.sound))
+    if batch.is_last_sound:
+        yield from assistant.finish()
     if batch.shot is not None and (scene is None or scene.changed(batch.shot.pixels)):
         if scene is not None:
             scene.accept()

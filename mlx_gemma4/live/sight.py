@@ -39,16 +39,22 @@ class Sight:
     ) -> None:
         self._camera, self._seconds, self._clock = camera, seconds, clock
         self._came_at = clock()
+        self._has_come = False
         self._ended = False
         self._is_told = False
 
     def came(self) -> None:
         """A picture has come."""
-        self._came_at, self._is_told = self._clock(), False
+        self._came_at, self._has_come, self._is_told = self._clock(), True, False
 
     def ended(self) -> None:
         """No more pictures come."""
         self._ended = True
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether there is nothing to see yet, but will be."""
+        return self._camera is not None and not (self._has_come or self._ended or self._is_told)
 
     @property
     def left(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Typed lines from a file descriptor. Unlike ``sys.stdin``, it can be stopped, and holds no lock while it waits.
+"""Typed or piped lines from a file descriptor. Unlike ``sys.stdin``, it can be stopped, and waits without a lock.
 
 A thread that waits inside of ``sys.stdin`` when Python ends is a fatal error.
 """
@@ -8,45 +8,61 @@ from __future__ import annotations
 import codecs
 import os
 import select
-from collections.abc import Iterator
 
 READ = 65536
 """Bytes taken at once."""
 LONGEST = 1_000_000
 """Characters of a line; what is longer is handed over in parts."""
+FINISH, STOP = b"\1", b"\0"
+"""What wakes a thread that waits, and tells it how to end."""
 
 
 class TypedLines:
-    """The lines of a terminal or a pipe, without their ends, until it ends or is stopped."""
+    """The lines of a terminal or a pipe, without their ends."""
 
     def __init__(self, fd: int) -> None:
+        self.can_wait = not os.isatty(fd)
+        """Whether a line may be read late: in a pipe it stands, at a terminal somebody expects to be read at once."""
         self._fd = fd
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._text = ""
         self._ended = False
+        self._timeout: float | None = None
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
 
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
+    def read(self) -> str | None:
+        """Wait for a line; None when there are no more."""
         while "\n" not in self._text and len(self._text) < LONGEST and not self._ended:
             self._read()
         if not self._text:
-            raise StopIteration
+            return None
         line, _, self._text = self._text.partition("\n")
         return line.removesuffix("\r")
 
+    def finish(self) -> None:
+        """Let the lines end behind those that have come already."""
+        os.write(self._waker, FINISH)
+
     def stop(self) -> None:
         """Let the lines end here. Safe to call from a signal handler."""
-        os.write(self._waker, b"\0")
+        os.write(self._waker, STOP)
 
     def _read(self) -> None:
-        ready, _, _ = select.select([self._fd, self._wake], [], [])
+        ready, _, _ = select.select([self._fd, self._wake], [], [], self._timeout)
         if self._wake in ready:
+            self._end(os.read(self._wake, 1))
+        elif not ready:
+            self._ended = True
+        else:
+            self._take()
+
+    def _end(self, how: bytes) -> None:
+        self._timeout = 0.0
+        if how == STOP:
             self._ended, self._text = True, ""
-            return
+
+    def _take(self) -> None:
         try:
             data = os.read(self._fd, READ)
         except OSError:  # what Linux says when the terminal is gone
