@@ -91,6 +91,14 @@ def test_piped_questions_are_answered_one_after_the_other(demo: tuple[Model, Pro
     assert done.stdout.splitlines() == answers
 
 
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_an_empty_pipe_asks_nothing_and_is_told(text: str) -> None:
+    command = [sys.executable, "-m", "mlx_gemma4", "live", *DEMO, "--camera", PICTURE, "--no-sound"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, cwd=ROOT, check=True, timeout=300)
+    told = "No question was asked: with --no-sound, questions come from stdin, which was empty."
+    assert (done.stdout, done.stderr.splitlines()[-1]) == ("", told)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

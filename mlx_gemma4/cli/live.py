@@ -123,6 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
             events = converse(assistant, arrivals, scene=scene, read=talk.read, transcript=transcript)
             for event in session.events(events):
                 talk.show(event)
+        if arguments.no_sound and not talk.questions and not is_typed(arguments):
+            note("No question was asked: with --no-sound, questions come from stdin, which was empty.")
         if arguments.stats:
             note(talk.statistics())
         return end_code(session, *(source.problem for source in (sound, camera) if source is not None))
@@ -166,6 +168,8 @@ class Talk:
         self._assistant, self._tools, self._stream = assistant, tools, stream
         self._is_json = arguments.format == "jsonl"
         self._is_asked = is_typed(arguments)
+        self.questions = 0
+        """How many lines were questions."""
         self._calls: list[Called] = []
         """Calls that wait for consent; the first one is asked about."""
         self._shown = math.inf
@@ -182,7 +186,10 @@ class Talk:
         if self._calls and answer in YES + NO and getattr(line, "arrived", math.inf) >= self._shown:
             self._reply(allowed=answer in YES)
             return []
-        return self._assistant.ask(line) if answer else []
+        if not answer:
+            return []
+        self.questions += 1
+        return self._assistant.ask(line)
 
     def show(self, event: Event) -> None:
         from mlx_gemma4.live.assistant_events import (
