@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from reference_cases import media_file
 from small_files import DEMO, demo_copy
+from video_writer import write_video
 
 from mlx_gemma4 import Model, Processor, Transcriber, generate, load, load_audio
+from mlx_gemma4.cli import main
 from mlx_gemma4.finite import are_finite, check_finite
 from mlx_gemma4.live.views import Asking, Glance
 
@@ -89,6 +91,19 @@ def test_every_program_ends(large: Path, damaged: Path, program: Callable[[Model
 def test_on_the_command_line(large: Path, refused: Callable[..., str], command: list[str]) -> None:
     """One line and exit 2."""
     assert refused(*command, "--model", large, "--dtype", "float16").startswith(OVERFLOW)
+
+
+def test_a_video(large: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    video = write_video(tmp_path / "a.mkv", [np.zeros((48, 48, 3), np.uint8)] * 2)
+    assert refused("describe", video, "--model", large, "--dtype", "float16").startswith(OVERFLOW)
+
+
+def test_a_conversation(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The answer that failed did not end by itself."""
+    command = ["live", "--fast", "--input", str(SPEECH), "--no-camera", "--model", str(large), "--dtype", "float16"]
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    assert out == " [interrupted]\n" and err.splitlines()[-1].removeprefix("mlx_gemma4: error: ").startswith(OVERFLOW)
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32])

@@ -31,7 +31,7 @@ class OpenAnswer:
         clock: Callable[[], float],
         read: Callable[[str], list[ToolCall]],
     ) -> None:
-        self.reason = "stop"
+        self.reason = "interrupted"  # until it ends by itself
         self.tokens: list[int] = []
         self.calls: list[ToolCall] = []
         self.replies: dict[str, Prompt] = {}
@@ -74,6 +74,7 @@ class OpenAnswer:
         """Go on behind the replies, which ``responses`` begins with."""
         self.tokens += self.replied().token_ids.tolist()
         self._responses, self.calls, self.replies, self.waits = responses, [], {}, False
+        self.reason = "interrupted"
         self.rounds += 1
 
     def close(self) -> None:
