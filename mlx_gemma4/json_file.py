@@ -20,6 +20,8 @@ MOST_INT = 2**31 - 1
 """MLX counts in 32 bits."""
 MOST_IDS = 4096
 """Token ids in one list."""
+LONGEST_SHOWN = 180
+"""Characters of a value in a message."""
 
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
@@ -28,7 +30,8 @@ _REPR.maxlist = _REPR.maxdict = 8
 
 def shown(value: object) -> str:
     """A value from a file for a message: ``repr``, in one line and cut to a bounded length."""
-    return _REPR.repr(value)
+    written = _REPR.repr(value)  # bounds each part, not all of them together
+    return written if len(written) <= LONGEST_SHOWN else f"{written[: LONGEST_SHOWN - 3]}..."
 
 
 @contextmanager

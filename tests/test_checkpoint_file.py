@@ -136,7 +136,8 @@ def test_values_in_messages_are_short() -> None:
     deep: list[object] = []
     for _ in range(10_000):
         deep = [deep]
-    for value in ("a\n" * 10_000, list(range(10_000)), deep, json.loads("9" * 4000)):
+    wide = [{f"{key}" * 40: ["value" * 20] * 8 for key in range(8)}] * 8
+    for value in ("a\n" * 10_000, list(range(10_000)), deep, wide, json.loads("9" * 4000)):
         assert len(shown(value)) < 200 and "\n" not in shown(value)
 
 
