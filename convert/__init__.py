@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .making import convert
     from .publish import upload
+    from .run import convert
 
 __all__ = ["convert", "upload"]
 
 # No public name may be that of a module: importing the module would put it in the name's place.
-_HOMES = {"convert": "making", "upload": "publish"}
+_HOMES = {"convert": "run", "upload": "publish"}
 
 
 def __getattr__(name: str) -> Any:

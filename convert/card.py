@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mlx_gemma4.hub import DEFAULT_MODEL
+from mlx_gemma4.checkpoint.hub import DEFAULT_MODEL
 
 from .record import DRAFTER, Record
 

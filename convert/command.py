@@ -80,9 +80,9 @@ def run(arguments: argparse.Namespace) -> None:
         check_token(arguments.upload_repo)
 
     from .files import left_out_text
-    from .making import make
+    from .folder import check_target
     from .prepare import prepare
-    from .unfinished import check_target
+    from .run import make
 
     target = Path(arguments.mlx_path)
     if not arguments.dry_run:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx_gemma4.checkpoint_file import SMALL_FILES, has_file
-from mlx_gemma4.config import FULL, Config
-from mlx_gemma4.per_layer import per_layer_sizes
-from mlx_gemma4.template_files import ADDITIONAL
-from mlx_gemma4.weight_files import INDEX
+from mlx_gemma4.checkpoint.files import SMALL_FILES, has_file
+from mlx_gemma4.checkpoint.template_files import ADDITIONAL
+from mlx_gemma4.checkpoint.weight_files import INDEX
+from mlx_gemma4.decoder.config import FULL, Config
+from mlx_gemma4.decoder.per_layer import per_layer_sizes
 
 from .plan import Step
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from mlx_gemma4.tensor_header import read_header
-from mlx_gemma4.weight_files import weight_files
+from mlx_gemma4.checkpoint.tensor_header import read_header
+from mlx_gemma4.checkpoint.weight_files import weight_files
 
 _SAMPLE = 64
 """Bytes from the middle of each tensor. Training changes nearly all of them, and names and shapes stay."""

@@ -9,15 +9,15 @@ from fnmatch import fnmatchcase
 
 import mlx.core as mx
 
-from mlx_gemma4.checkpoint import DTYPES
-from mlx_gemma4.hub import checkpoint_folder
+from mlx_gemma4.checkpoint.hub import checkpoint_folder
+from mlx_gemma4.loading import DTYPES
 
 from .blocks import row_bytes
 from .detect import decoder_on_grid, with_grid
 from .plan import Plan, is_module, make_plan, module_of
 from .progress import shown
+from .read import Source, open_source
 from .recipes import AUTO, DECODER, EMBEDDING, Recipe, Rule, find_recipe, with_rules
-from .source import Source, open_source
 from .tensor_file import type_name
 from .tensors import PackedInt4
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mlx_gemma4 import __version__
-from mlx_gemma4.checkpoint_file import has_file, read_bytes
+from mlx_gemma4.checkpoint.files import has_file, read_bytes
 
 from .prepare import Job, Note
 from .record import NAME, Record

@@ -11,8 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_gemma4.checkpoint_file import has_file
-from mlx_gemma4.weight_files import INDEX
+from mlx_gemma4.checkpoint.files import has_file
+from mlx_gemma4.checkpoint.weight_files import INDEX
 
 from .card import NAME as CARD
 from .card import write_card
@@ -86,7 +86,7 @@ def _send(folder: Path, repo: str, there: list[str], private: bool) -> str:
 
 def check_folder(folder: Path) -> None:
     """Raise a ValueError unless the folder holds a complete conversion."""
-    from mlx_gemma4.weights import check_complete
+    from mlx_gemma4.decoder.weights import check_complete
 
     if not folder.is_dir():
         raise ValueError(f"Expected the folder of a converted checkpoint, there is none at {folder}")
@@ -137,7 +137,7 @@ def _check_rights(user: dict[str, Any], repo: str) -> None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    from mlx_gemma4.weight_files import weight_files
+    from mlx_gemma4.checkpoint.weight_files import weight_files
 
     return weight_files(folder)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from mlx_gemma4.checkpoint_file import has_file
-from mlx_gemma4.json_file import read_json, real, shown, table, text, whole
+from mlx_gemma4.checkpoint.files import has_file
+from mlx_gemma4.checkpoint.json_file import read_json, real, shown, table, text, whole
 
 from .identity import weights_hash
 

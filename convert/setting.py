@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_gemma4.json_file import shown
+from mlx_gemma4.checkpoint.json_file import shown
 
 MODES = {
     "affine": ((2, 3, 4, 5, 6, 8), (32, 64, 128)),

@@ -7,8 +7,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_gemma4.config import Config
-from mlx_gemma4.weights import parameter_shapes
+from mlx_gemma4.decoder.config import Config
+from mlx_gemma4.decoder.weights import parameter_shapes
 
 from . import grid
 from .plan import Plan, is_module, make_plan, module_of

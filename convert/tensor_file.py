@@ -13,7 +13,7 @@ from types import TracebackType
 import mlx.core as mx
 import numpy as np
 
-from mlx_gemma4.tensor_header import read_header
+from mlx_gemma4.checkpoint.tensor_header import read_header
 
 DTYPES: Mapping[str, mx.Dtype] = {
     "BF16": mx.bfloat16,

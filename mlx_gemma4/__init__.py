@@ -10,36 +10,36 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mlx_gemma4.audio import AudioStream, load_audio, split_audio, stream_audio
-    from mlx_gemma4.chat import Conversation
-    from mlx_gemma4.checkpoint import load
-    from mlx_gemma4.description import Description, describe_video
-    from mlx_gemma4.generation import GenerationResponse, generate, stream_generate
-    from mlx_gemma4.hub import demo_folder
-    from mlx_gemma4.image import Patches
-    from mlx_gemma4.live.arrivals import Inbox, Together
-    from mlx_gemma4.live.assistant import Assistant
-    from mlx_gemma4.live.assistant_events import Answered, Called, Forgot, Heard, Looked, Refused, Said, SightLost
-    from mlx_gemma4.live.camera import Camera, Shot
-    from mlx_gemma4.live.converse import converse
-    from mlx_gemma4.live.endpoint import Endpointer, Endpointing
-    from mlx_gemma4.live.events import Committed, Final, Lost, Partial, Silence
-    from mlx_gemma4.live.listen import listen
-    from mlx_gemma4.live.listener import Listener
-    from mlx_gemma4.live.microphone import Microphone
-    from mlx_gemma4.live.scene import Scene
-    from mlx_gemma4.live.sources import FileSource, PipeSource
-    from mlx_gemma4.live.voice import Voice
-    from mlx_gemma4.live.watcher import Sighting, Watcher
-    from mlx_gemma4.model import Model
-    from mlx_gemma4.pcm import RawFormat
-    from mlx_gemma4.processor import Processor
-    from mlx_gemma4.prompt import Prompt
-    from mlx_gemma4.sample import Sampling
+    from mlx_gemma4.checkpoint.hub import demo_folder
+    from mlx_gemma4.decoder.model import Model
+    from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
+    from mlx_gemma4.inputs.audio.pcm import RawFormat
+    from mlx_gemma4.inputs.audio.recording import AudioStream, load_audio, split_audio, stream_audio
+    from mlx_gemma4.inputs.audio.voice import Voice
+    from mlx_gemma4.inputs.processor import Processor
+    from mlx_gemma4.inputs.prompt import Prompt
+    from mlx_gemma4.inputs.vision.image import Patches
+    from mlx_gemma4.inputs.vision.video import Selection
+    from mlx_gemma4.live.hear.events import Committed, Final, Lost, Partial, Silence
+    from mlx_gemma4.live.hear.listener import Listener
+    from mlx_gemma4.live.hear.loop import listen
+    from mlx_gemma4.live.hear.microphone import Microphone
+    from mlx_gemma4.live.hear.sources import FileSource, PipeSource
+    from mlx_gemma4.live.see.camera import Camera, Shot
+    from mlx_gemma4.live.see.scene import Scene
+    from mlx_gemma4.live.see.watcher import Sighting, Watcher
+    from mlx_gemma4.live.talk.arrivals import Inbox, Together
+    from mlx_gemma4.live.talk.assistant import Assistant
+    from mlx_gemma4.live.talk.events import Answered, Called, Forgot, Heard, Looked, Refused, Said, SightLost
+    from mlx_gemma4.live.talk.loop import converse
+    from mlx_gemma4.loading import load
+    from mlx_gemma4.outputs.generate import GenerationResponse, generate, stream_generate
+    from mlx_gemma4.outputs.sample import Sampling
+    from mlx_gemma4.outputs.tools.calls import parse_tool_calls
+    from mlx_gemma4.programs.chat import Conversation
+    from mlx_gemma4.programs.describe import Description, describe_video
+    from mlx_gemma4.programs.transcribe import Guess, Segment, Transcriber
     from mlx_gemma4.session import Mark, Session
-    from mlx_gemma4.tools import parse_tool_calls
-    from mlx_gemma4.transcribe import Guess, Segment, Transcriber
-    from mlx_gemma4.video import Selection
 
 __all__ = [
     "Answered",
@@ -101,61 +101,61 @@ __all__ = [
 
 # No public name may be that of a module: importing the module would put it in the name's place.
 _HOMES = {
-    "Answered": "live.assistant_events",
-    "Assistant": "live.assistant",
-    "AudioStream": "audio",
-    "Called": "live.assistant_events",
-    "Camera": "live.camera",
-    "Committed": "live.events",
-    "Conversation": "chat",
-    "Description": "description",
-    "Endpointer": "live.endpoint",
-    "Endpointing": "live.endpoint",
-    "FileSource": "live.sources",
-    "Final": "live.events",
-    "Forgot": "live.assistant_events",
-    "GenerationResponse": "generation",
-    "Guess": "transcribe",
-    "Heard": "live.assistant_events",
-    "Inbox": "live.arrivals",
-    "Listener": "live.listener",
-    "Looked": "live.assistant_events",
-    "Lost": "live.events",
+    "Answered": "live.talk.events",
+    "Assistant": "live.talk.assistant",
+    "AudioStream": "inputs.audio.recording",
+    "Called": "live.talk.events",
+    "Camera": "live.see.camera",
+    "Committed": "live.hear.events",
+    "Conversation": "programs.chat",
+    "Description": "programs.describe",
+    "Endpointer": "inputs.audio.endpoint",
+    "Endpointing": "inputs.audio.endpoint",
+    "FileSource": "live.hear.sources",
+    "Final": "live.hear.events",
+    "Forgot": "live.talk.events",
+    "GenerationResponse": "outputs.generate",
+    "Guess": "programs.transcribe",
+    "Heard": "live.talk.events",
+    "Inbox": "live.talk.arrivals",
+    "Listener": "live.hear.listener",
+    "Looked": "live.talk.events",
+    "Lost": "live.hear.events",
     "Mark": "session",
-    "Microphone": "live.microphone",
-    "Model": "model",
-    "Partial": "live.events",
-    "Patches": "image",
-    "PipeSource": "live.sources",
-    "Processor": "processor",
-    "Prompt": "prompt",
-    "RawFormat": "pcm",
-    "Refused": "live.assistant_events",
-    "Said": "live.assistant_events",
-    "Sampling": "sample",
-    "Scene": "live.scene",
-    "Segment": "transcribe",
-    "Selection": "video",
+    "Microphone": "live.hear.microphone",
+    "Model": "decoder.model",
+    "Partial": "live.hear.events",
+    "Patches": "inputs.vision.image",
+    "PipeSource": "live.hear.sources",
+    "Processor": "inputs.processor",
+    "Prompt": "inputs.prompt",
+    "RawFormat": "inputs.audio.pcm",
+    "Refused": "live.talk.events",
+    "Said": "live.talk.events",
+    "Sampling": "outputs.sample",
+    "Scene": "live.see.scene",
+    "Segment": "programs.transcribe",
+    "Selection": "inputs.vision.video",
     "Session": "session",
-    "Shot": "live.camera",
-    "SightLost": "live.assistant_events",
-    "Sighting": "live.watcher",
-    "Silence": "live.events",
-    "Together": "live.arrivals",
-    "Transcriber": "transcribe",
-    "Voice": "live.voice",
-    "Watcher": "live.watcher",
-    "converse": "live.converse",
-    "demo_folder": "hub",
-    "describe_video": "description",
-    "generate": "generation",
-    "listen": "live.listen",
-    "load": "checkpoint",
-    "load_audio": "audio",
-    "parse_tool_calls": "tools",
-    "split_audio": "audio",
-    "stream_audio": "audio",
-    "stream_generate": "generation",
+    "Shot": "live.see.camera",
+    "SightLost": "live.talk.events",
+    "Sighting": "live.see.watcher",
+    "Silence": "live.hear.events",
+    "Together": "live.talk.arrivals",
+    "Transcriber": "programs.transcribe",
+    "Voice": "inputs.audio.voice",
+    "Watcher": "live.see.watcher",
+    "converse": "live.talk.loop",
+    "demo_folder": "checkpoint.hub",
+    "describe_video": "programs.describe",
+    "generate": "outputs.generate",
+    "listen": "live.hear.loop",
+    "load": "loading",
+    "load_audio": "inputs.audio.recording",
+    "parse_tool_calls": "outputs.tools.calls",
+    "split_audio": "inputs.audio.recording",
+    "stream_audio": "inputs.audio.recording",
+    "stream_generate": "outputs.generate",
 }
 
 

@@ -12,11 +12,11 @@ from weakref import WeakSet
 import mlx.core as mx
 import numpy as np
 
-from mlx_gemma4.cache import DEFAULT_ROOM, Held
-from mlx_gemma4.image import Patches
-from mlx_gemma4.masks import image_runs
-from mlx_gemma4.model import Model
-from mlx_gemma4.prompt import AUDIO, IMAGE, TEXT, Prompt
+from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Held
+from mlx_gemma4.decoder.masks import image_runs
+from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, Prompt
+from mlx_gemma4.inputs.vision.image import Patches
 
 PREFILL_STEP = 512
 """Positions computed in one forward, at most (an image longer than this goes in one)."""

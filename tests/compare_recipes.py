@@ -14,8 +14,8 @@ from mlx_gemma4 import demo_folder
 from mlx_gemma4.convert import convert
 from mlx_gemma4.convert.recipes import RECIPES
 from mlx_gemma4.convert.record import Record
-from mlx_gemma4.evaluate import Recording, read_manifest
-from mlx_gemma4.quality.measure import Quality, measure
+from mlx_gemma4.measure.quality import Quality, measure
+from mlx_gemma4.measure.wer import Recording, read_manifest
 
 TESTS = Path(__file__).parent / "data" / "demo"
 NO_TEXT = "."

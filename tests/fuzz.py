@@ -88,7 +88,7 @@ def _answer(folder: Path) -> object:
     import numpy as np
 
     from mlx_gemma4 import Processor, Sampling, generate
-    from mlx_gemma4.weights import load_model
+    from mlx_gemma4.decoder.weights import load_model
 
     processor = Processor.from_folder(folder)
     processor.tokenizer.decode(
@@ -127,32 +127,32 @@ def _read_record(folder: Path) -> object:
 
 
 def _patches(path: Path) -> object:
-    from mlx_gemma4.image import load_image, to_patches
+    from mlx_gemma4.inputs.vision.image import load_image, to_patches
 
     return to_patches(load_image(path), 70, 48)
 
 
 def _load_sound(path: Path) -> object:
-    from mlx_gemma4.audio import load_audio
+    from mlx_gemma4.inputs.audio.recording import load_audio
 
     return load_audio(path)
 
 
 def _stream_sound(path: Path) -> object:
-    from mlx_gemma4.audio import stream_audio
+    from mlx_gemma4.inputs.audio.recording import stream_audio
 
     with path.open("rb") as file, stream_audio(file) as stream:
         return sum(len(block) for block in stream)
 
 
 def _film(path: Path) -> object:
-    from mlx_gemma4.video import Selection, frames
+    from mlx_gemma4.inputs.vision.video import Selection, frames
 
     return [pixels.shape for _, pixels in frames(path, Selection(4))]
 
 
 def _decode_video(path: Path) -> object:
-    from mlx_gemma4.video_file import Picture, VideoFile
+    from mlx_gemma4.inputs.vision.video_file import Picture, VideoFile
 
     return [each.pixels().shape for each in VideoFile(path).decode(sound=True) if isinstance(each, Picture)]
 

@@ -435,7 +435,7 @@ def ask(endpoint: str, home: Path, program: str, *arguments: str, token: str | N
 
 FETCH = """
 import sys
-from mlx_gemma4.hub import checkpoint_folder
+from mlx_gemma4.checkpoint.hub import checkpoint_folder
 try: print(checkpoint_folder(sys.argv[1], revision=sys.argv[2] or None))
 except ValueError as error: print(error)
 """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlx_gemma4.channels import Kind
-from mlx_gemma4.toolbox import Tools, load_tools
+from mlx_gemma4.outputs.channels import Kind
+from mlx_gemma4.outputs.tools.toolbox import Tools, load_tools
 
 LIGHTS = '''
 ran = []

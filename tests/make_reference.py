@@ -52,10 +52,10 @@ from reference_cases import (
     utterances,
 )
 
-from mlx_gemma4.audio import load_audio
-from mlx_gemma4.hub import demo_folder
-from mlx_gemma4.processor import Processor
-from mlx_gemma4.prompt import AUDIO, Prompt
+from mlx_gemma4.checkpoint.hub import demo_folder
+from mlx_gemma4.inputs.audio.recording import load_audio
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.inputs.prompt import AUDIO, Prompt
 
 DEMO = demo_folder() / "checkpoint"
 

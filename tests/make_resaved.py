@@ -20,7 +20,7 @@ from make_reference import load, logits, wide
 from transformers.models.gemma4_unified.configuration_gemma4_unified import Gemma4UnifiedConfig
 from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4UnifiedForConditionalGeneration
 
-from mlx_gemma4.prompt import AUDIO, IMAGE, TEXT, Prompt
+from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, Prompt
 
 DATA = Path(__file__).parent / "data"
 RELEASED = DATA / "reference" / "released" / "checkpoint"

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mlx_gemma4.audio import frames
-from mlx_gemma4.hub import demo_folder
-from mlx_gemma4.image import load_image
-from mlx_gemma4.live.endpoint import Begin, End, Endpointer
-from mlx_gemma4.live.voice import Voice
-from mlx_gemma4.processor import Processor
-from mlx_gemma4.prompt import Prompt
+from mlx_gemma4.checkpoint.hub import demo_folder
+from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer
+from mlx_gemma4.inputs.audio.recording import frames
+from mlx_gemma4.inputs.audio.voice import Voice
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.inputs.prompt import Prompt
+from mlx_gemma4.inputs.vision.image import load_image
 
 DATA = Path(__file__).parent / "data"
 REFERENCE = DATA / "reference"

@@ -18,13 +18,13 @@ import numpy as np
 from reference_cases import RECORDINGS, media_file
 
 from mlx_gemma4 import Transcriber, load, load_audio
-from mlx_gemma4.live.endpoint import Endpointer, Endpointing
-from mlx_gemma4.live.events import Final
-from mlx_gemma4.live.listen import listen
-from mlx_gemma4.live.listener import Listener
-from mlx_gemma4.live.segments import Utterance, transcribe, utterances
-from mlx_gemma4.live.sources import FileSource
-from mlx_gemma4.live.voice import Voice
+from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
+from mlx_gemma4.inputs.audio.voice import Voice
+from mlx_gemma4.live.hear.events import Final
+from mlx_gemma4.live.hear.listener import Listener
+from mlx_gemma4.live.hear.loop import listen
+from mlx_gemma4.live.hear.sources import FileSource
+from mlx_gemma4.programs.segments import Utterance, transcribe, utterances
 
 SECONDS = range(15)
 SOFTER = (10, 20, 30, 40)

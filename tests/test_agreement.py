@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_gemma4.live.agreement import Agreement, align
+from mlx_gemma4.live.hear.agreement import Agreement, align
 
 
 def test_two_guesses_agree_on_a_prefix() -> None:

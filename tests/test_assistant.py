@@ -11,11 +11,10 @@ import pytest
 from reference_cases import media_file
 
 from mlx_gemma4 import Endpointer, Endpointing, Model, Processor, Prompt, Session, load_audio
-from mlx_gemma4.channels import Kind
-from mlx_gemma4.generation import GenerationResponse
-from mlx_gemma4.image import load_image
-from mlx_gemma4.live.assistant import Assistant
-from mlx_gemma4.live.assistant_events import (
+from mlx_gemma4.inputs.vision.image import load_image
+from mlx_gemma4.live.see.camera import Shot
+from mlx_gemma4.live.talk.assistant import Assistant
+from mlx_gemma4.live.talk.events import (
     Answered,
     Called,
     Event,
@@ -26,8 +25,9 @@ from mlx_gemma4.live.assistant_events import (
     Said,
     SightLost,
 )
-from mlx_gemma4.live.camera import Shot
-from mlx_gemma4.sample import Sampler
+from mlx_gemma4.outputs.channels import Kind
+from mlx_gemma4.outputs.generate import GenerationResponse
+from mlx_gemma4.outputs.sample import Sampler
 
 FRAME = 640
 PICTURE, OTHER = (load_image(media_file(name)) for name in ("picture-01.png", "picture-02.png"))
@@ -242,7 +242,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *turns: Sequence[tuple[Kind, str]]
             ended = (1,) if reason else ()
             yield GenerationResponse(text, kind, (*tokens, *ended), len(prompt), 1.0, 1, 1.0, 1.0, 1.0, reason)
 
-    monkeypatch.setattr("mlx_gemma4.live.assistant.stream_generate", respond)
+    monkeypatch.setattr("mlx_gemma4.live.talk.assistant.stream_generate", respond)
 
 
 CALL = 'call:lights{room:<|"|>hall<|"|>}'

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_cases import media_file
 
-from mlx_gemma4.audio import Framer, cut_point, frames, load_audio, split_audio
+from mlx_gemma4.inputs.audio.recording import Framer, cut_point, frames, load_audio, split_audio
 
 
 def sine(count: int, rate: int = 16_000, amplitude: float = 0.5) -> np.ndarray:

@@ -18,9 +18,9 @@ import pytest
 import soundfile
 from reference_cases import media_file
 
-from mlx_gemma4.audio import load_audio, stream_audio
-from mlx_gemma4.live.sources import FileSource
-from mlx_gemma4.pcm import ENCODINGS, RawFormat
+from mlx_gemma4.inputs.audio.pcm import ENCODINGS, RawFormat
+from mlx_gemma4.inputs.audio.recording import load_audio, stream_audio
+from mlx_gemma4.live.hear.sources import FileSource
 
 SPEECH = load_audio(media_file("hibari-03.wav"))[8_000:32_000]
 
@@ -296,7 +296,7 @@ def test_stdin_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pipe_that_is_too_large_to_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A format that must be whole: the copy of a pipe is bounded."""
-    monkeypatch.setattr("mlx_gemma4.audio_input.MOST_SPOOLED", 1 << 10)
+    monkeypatch.setattr("mlx_gemma4.inputs.audio.byte_input.MOST_SPOOLED", 1 << 10)
     path = by_ffmpeg(tmp_path / "a.m4a", "aac")
     assert load_audio(path).size
     message = "the stream must be whole before it can be read, and is larger than 0 GB; save it as a file first"

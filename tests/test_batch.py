@@ -11,11 +11,11 @@ from reference_cases import SHORT, media_file, reference_case, speech_prompt
 from test_reference import ROUNDING
 
 from mlx_gemma4 import Model, Processor, Sampling, Session, Transcriber, load_audio
-from mlx_gemma4.batch import Batch, answers
-from mlx_gemma4.draft import answer
-from mlx_gemma4.live.endpoint import Endpointing
-from mlx_gemma4.live.segments import transcribe
-from mlx_gemma4.sample import Sampler
+from mlx_gemma4.inputs.audio.endpoint import Endpointing
+from mlx_gemma4.outputs.batch import Batch, answers
+from mlx_gemma4.outputs.draft import answer
+from mlx_gemma4.outputs.sample import Sampler
+from mlx_gemma4.programs.segments import transcribe
 
 NAMES = ("hibari-03.wav", "hibari-01.wav", "pico-00.wav", "long-3.wav", "flite-04.wav", "espeak-00.wav")
 

@@ -6,8 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gemma4.cache import STEP, Cache, FullCache, SlidingCache
-from mlx_gemma4.config import FULL, SLIDING, LayerConfig
+from mlx_gemma4.decoder.cache import STEP, Cache, FullCache, SlidingCache
+from mlx_gemma4.decoder.config import FULL, SLIDING, LayerConfig
 
 WINDOW, ROOM = 40, 30
 

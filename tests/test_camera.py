@@ -20,11 +20,11 @@ import pytest
 import soundfile
 from video_writer import write_video
 
-from mlx_gemma4.live import camera as module
-from mlx_gemma4.live import run
-from mlx_gemma4.live.camera import Camera, Shot
-from mlx_gemma4.live.run import BROKEN_PACKETS
-from mlx_gemma4.video_container import address_options
+from mlx_gemma4.inputs.vision.video_container import address_options
+from mlx_gemma4.live.see import camera as module
+from mlx_gemma4.live.see import opening as run
+from mlx_gemma4.live.see.camera import Camera, Shot
+from mlx_gemma4.live.see.opening import BROKEN_PACKETS
 
 
 class Clock:

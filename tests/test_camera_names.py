@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from mlx_gemma4.cli import main
-from mlx_gemma4.live import camera_names
-from mlx_gemma4.live.camera_names import NamedCamera, find_camera, list_cameras
-from mlx_gemma4.live.feed import feed
+from mlx_gemma4.live.see import camera_names
+from mlx_gemma4.live.see.address import feed
+from mlx_gemma4.live.see.camera_names import NamedCamera, find_camera, list_cameras
 
 
 def kernel(folder: Path, *nodes: tuple[int, int, str]) -> None:

@@ -6,8 +6,8 @@ import pytest
 from reference_cases import REFERENCE
 
 from mlx_gemma4 import demo_folder
-from mlx_gemma4.channels import Channels, Kind, Thoughts
-from mlx_gemma4.tokenizer import Tokenizer, load_tokenizer
+from mlx_gemma4.inputs.text.tokenizer import Tokenizer, load_tokenizer
+from mlx_gemma4.outputs.channels import Channels, Kind, Thoughts
 
 RELEASED = load_tokenizer(REFERENCE / "released" / "checkpoint")
 

@@ -12,12 +12,12 @@ from light_tools import BATH, CALL, ran, written
 from reference_cases import media_file
 
 from mlx_gemma4 import Conversation, Model, Processor, Prompt, Session
-from mlx_gemma4.channels import Kind
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.chat import Chat
-from mlx_gemma4.generation import GenerationResponse
-from mlx_gemma4.template import ChatTemplate
-from mlx_gemma4.toolbox import Tools, load_tools
+from mlx_gemma4.inputs.text.template import ChatTemplate
+from mlx_gemma4.outputs.channels import Kind
+from mlx_gemma4.outputs.generate import GenerationResponse
+from mlx_gemma4.outputs.tools.toolbox import Tools, load_tools
 
 WRITES_TOOLS = """{{ bos_token }}{% for tool in tools or [] %}<|tool>{{ tool.function.name }}<tool|>{% endfor %}
 {%- for message in messages %}<|turn>{{ message.role }}
@@ -70,7 +70,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, asked: list[str], *turns: Sequence
             reason = "stop" if number + 1 == len(turn) else None
             yield GenerationResponse(text, kind, tuple(tokens), len(prompt), 1.0, 1, 1.0, 1.0, 1.0, reason)
 
-    monkeypatch.setattr("mlx_gemma4.chat.stream_generate", respond)
+    monkeypatch.setattr("mlx_gemma4.programs.chat.stream_generate", respond)
 
 
 def said(responses: Iterator[GenerationResponse]) -> str:

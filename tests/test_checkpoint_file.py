@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gemma4.checkpoint_file import check_file, has_file, is_plain_name
-from mlx_gemma4.json_file import MOST_BYTES, read_json, shown
+from mlx_gemma4.checkpoint.files import check_file, has_file, is_plain_name
+from mlx_gemma4.checkpoint.json_file import MOST_BYTES, read_json, shown
 
 
 def complaint(path: Path) -> str:

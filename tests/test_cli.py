@@ -268,7 +268,7 @@ def test_wired_limit(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights are wired on a Metal GPU; a CPU chosen beside one has no such limit, and is not asked for it."""
     import mlx.core as mx
 
-    from mlx_gemma4.cli.options import load_model
+    from mlx_gemma4.cli.shared.options import load_model
 
     limits: list[int] = []
     known = {"gpu": {"max_recommended_working_set_size": 11}, "cpu": {}}

@@ -17,7 +17,7 @@ from reference_cases import media_file, utterances
 from mlx_gemma4 import Model, Processor, Transcriber, generate, load_audio
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.live import Talk
-from mlx_gemma4.live.assistant_events import Looked, SightLost
+from mlx_gemma4.live.talk.events import Looked, SightLost
 
 ROOT = Path(__file__).parent.parent
 PICTURE, RECORDING = str(media_file("picture-02.png")), str(media_file("hibari-03.wav"))

@@ -14,8 +14,8 @@ from reference_cases import media_file
 
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.quality import layers, scores, worst
-from mlx_gemma4.quality.measure import Module, Quality
-from mlx_gemma4.quality.tokens import Scores
+from mlx_gemma4.measure.quality import Module, Quality
+from mlx_gemma4.measure.tokens import Scores
 
 Refused = Callable[..., str]
 

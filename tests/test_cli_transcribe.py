@@ -19,7 +19,7 @@ from golden import said, utterances
 from reference_cases import media_file
 
 from mlx_gemma4.cli import main
-from mlx_gemma4.cli.progress import Progress, duration
+from mlx_gemma4.cli.shared.progress import Progress, duration
 
 SPEECH, OTHER, DIALOGUE = (str(media_file(name)) for name in ("hibari-03.wav", "pico-04.wav", "dialogue.wav"))
 DEMO = ["--model", "demo", "--dtype", "float32"]

@@ -14,9 +14,9 @@ import soundfile
 from video_writer import needs, write_video
 
 from mlx_gemma4 import Model, Patches, Processor, load_audio
-from mlx_gemma4.clip import Stretch, Track, stretches
-from mlx_gemma4.video import Selection
-from mlx_gemma4.video_file import Sound, VideoFile
+from mlx_gemma4.inputs.vision.clip import Stretch, Track, stretches
+from mlx_gemma4.inputs.vision.video import Selection
+from mlx_gemma4.inputs.vision.video_file import Sound, VideoFile
 
 RATE = 16_000
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from reference_cases import REFERENCE
 
-from mlx_gemma4.config import (
+from mlx_gemma4.decoder.config import (
     FULL,
     SLIDING,
     AudioConfig,
@@ -22,7 +22,7 @@ from mlx_gemma4.config import (
     VisionConfig,
     read_json,
 )
-from mlx_gemma4.processor import Limits, Processor
+from mlx_gemma4.inputs.processor import Limits, Processor
 
 REMOVED = object()
 DIALECTS = ("released", "resaved")

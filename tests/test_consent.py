@@ -16,12 +16,12 @@ from test_assistant import SPEECH, answered, assistant, fed, scripted
 
 from mlx_gemma4 import Model, Processor
 from mlx_gemma4.cli.live import Talk
-from mlx_gemma4.cli.tools import described
-from mlx_gemma4.live.arrivals import Inbox, Line
-from mlx_gemma4.live.assistant import Assistant
-from mlx_gemma4.live.assistant_events import Answered, Event
-from mlx_gemma4.live.converse import converse
-from mlx_gemma4.toolbox import Tools, load_tools
+from mlx_gemma4.cli.shared.tools import described
+from mlx_gemma4.live.talk.arrivals import Inbox, Line
+from mlx_gemma4.live.talk.assistant import Assistant
+from mlx_gemma4.live.talk.events import Answered, Event
+from mlx_gemma4.live.talk.loop import converse
+from mlx_gemma4.outputs.tools.toolbox import Tools, load_tools
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from reference_cases import media_file
 from scripted_lines import Lines
 
 from mlx_gemma4 import Endpointer, Endpointing, FileSource, Model, Processor, generate, load_audio
-from mlx_gemma4.image import load_image
-from mlx_gemma4.live.arrivals import Batch, Inbox, Together
-from mlx_gemma4.live.assistant import Assistant
-from mlx_gemma4.live.assistant_events import Answered, Event, Heard, Looked, Said, SightLost
-from mlx_gemma4.live.camera import Shot
-from mlx_gemma4.live.converse import converse
-from mlx_gemma4.live.scene import Scene
-from mlx_gemma4.live.typed import TypedLines
+from mlx_gemma4.inputs.vision.image import load_image
+from mlx_gemma4.live.see.camera import Shot
+from mlx_gemma4.live.see.scene import Scene
+from mlx_gemma4.live.talk.arrivals import Batch, Inbox, Together
+from mlx_gemma4.live.talk.assistant import Assistant
+from mlx_gemma4.live.talk.events import Answered, Event, Heard, Looked, Said, SightLost
+from mlx_gemma4.live.talk.loop import converse
+from mlx_gemma4.live.talk.typed import TypedLines
 
 FRAME = 640
 PICTURE, OTHER = (load_image(media_file(name)) for name in ("picture-01.png", "picture-02.png"))
@@ -330,7 +330,7 @@ def test_a_fast_camera_does_not_go_on_behind_the_sound() -> None:
 @pytest.mark.parametrize("sound", [Dead(), None])
 def test_stopping_ends_what_does_not_end_by_itself(sound: Sounds | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dead sources, without sound or with it."""
-    monkeypatch.setattr("mlx_gemma4.live.arrivals.STOP_SECONDS", 0.01)
+    monkeypatch.setattr("mlx_gemma4.live.talk.arrivals.STOP_SECONDS", 0.01)
     with Inbox(sound, Pictures(gate=threading.Event())) as inbox:
         inbox.stop()
         drain(inbox)

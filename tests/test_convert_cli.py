@@ -35,8 +35,8 @@ from mlx_gemma4.cli import main
 from mlx_gemma4.convert import convert, making
 from mlx_gemma4.convert.recipes import RECIPES
 from mlx_gemma4.convert.record import Record
-from mlx_gemma4.quality import measure
-from mlx_gemma4.weights import load_model, model_name, read_weights
+from mlx_gemma4.decoder.weights import load_model, model_name, read_weights
+from mlx_gemma4.measure import quality as measure
 
 ROOT = Path(__file__).parent.parent
 W4A16 = DATA / "formats" / "compressed-tensors"
@@ -417,7 +417,7 @@ def peak():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-from mlx_gemma4.convert.making import convert
+from mlx_gemma4.convert.run import convert
 before = peak()
 convert(sys.argv[1], sys.argv[2], recipe="4bit")
 print(before, peak())

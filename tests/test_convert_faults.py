@@ -25,9 +25,9 @@ from make_random_checkpoint import RELEASED, make, tensor_shapes
 
 from mlx_gemma4.cli import main
 from mlx_gemma4.convert import blocks, conversion, convert, making, unfinished
+from mlx_gemma4.convert.folder import Unfinished, check_target
 from mlx_gemma4.convert.plan import Plan
 from mlx_gemma4.convert.tensor_file import read_entries
-from mlx_gemma4.convert.unfinished import Unfinished, check_target
 
 SMALL = sum(path.stat().st_size for path in DEMO.iterdir() if path.name not in ("config.json", "model.safetensors"))
 """Bytes of the files that are copied."""

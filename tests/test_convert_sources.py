@@ -37,19 +37,19 @@ from quantized_checkpoints import (
 from reference_cases import DATA, REFERENCE, reference_case
 
 from mlx_gemma4 import Processor, Session, load
+from mlx_gemma4.checkpoint.weight_files import weight_files
 from mlx_gemma4.cli import main
-from mlx_gemma4.config import Config
 from mlx_gemma4.convert import blocks
 from mlx_gemma4.convert.card import write_card
 from mlx_gemma4.convert.files import copied_files, write_config
-from mlx_gemma4.convert.making import convert
 from mlx_gemma4.convert.plan import Plan
 from mlx_gemma4.convert.prepare import prepare
 from mlx_gemma4.convert.provenance import make_record
 from mlx_gemma4.convert.publish import check_folder
 from mlx_gemma4.convert.record import Record
-from mlx_gemma4.weight_files import weight_files
-from mlx_gemma4.weights import load_model, read_weights
+from mlx_gemma4.convert.run import convert
+from mlx_gemma4.decoder.config import Config
+from mlx_gemma4.decoder.weights import load_model, read_weights
 
 FORMATS = DATA / "formats"
 RELEASED, RESAVED = (REFERENCE / name / "checkpoint" for name in ("released", "resaved"))

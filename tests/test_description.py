@@ -16,9 +16,9 @@ from video_writer import write_video
 
 from mlx_gemma4 import Model, Processor, Selection, describe_video, generate
 from mlx_gemma4.cli import main
-from mlx_gemma4.description import DESCRIBE
-from mlx_gemma4.film import Film
-from mlx_gemma4.image import load_image
+from mlx_gemma4.inputs.vision.film import Film
+from mlx_gemma4.inputs.vision.image import load_image
+from mlx_gemma4.programs.describe import DESCRIBE
 
 RELEASED = ["--model", str(REFERENCE / "released" / "checkpoint"), "--dtype", "float32", "--temp", "0"]
 SCENES = [load_image(media_file(name)) for name in ("picture-01.png", "picture-02.png")]
@@ -183,7 +183,7 @@ def test_describe_takes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         given.update(options, path=file.path)
         return iter(())
 
-    monkeypatch.setattr("mlx_gemma4.description.describe_video", record)
+    monkeypatch.setattr("mlx_gemma4.programs.describe.describe_video", record)
     path = two_scenes(tmp_path, sound=True)
     options = ["--fps", "2", "--max-frames", "9", "--start", "0:01", "--end", "0:04.5", "--with-audio", "-p", "Who?"]
     assert main(command(path, *options, "--image-tokens", "140")) == 0

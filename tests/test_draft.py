@@ -8,8 +8,8 @@ from golden import heard
 from reference_cases import demo_prompts, reference_case
 
 from mlx_gemma4 import Model, Processor, Prompt, Sampling, Session
-from mlx_gemma4.draft import answer, text_of
-from mlx_gemma4.sample import Sampler
+from mlx_gemma4.outputs.draft import answer, text_of
+from mlx_gemma4.outputs.sample import Sampler
 
 END = 5
 """``<turn|>`` in all checkpoints here."""

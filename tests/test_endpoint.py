@@ -20,10 +20,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from reference_cases import media_file
 
-from mlx_gemma4.audio import frames as to_frames
-from mlx_gemma4.audio import load_audio
-from mlx_gemma4.live.endpoint import Begin, End, Endpointer, Endpointing, Event, Speech
-from mlx_gemma4.live.voice import Voice
+from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Endpointing, Event, Speech
+from mlx_gemma4.inputs.audio.recording import frames as to_frames
+from mlx_gemma4.inputs.audio.recording import load_audio
+from mlx_gemma4.inputs.audio.voice import Voice
 
 FRAME = 0.04
 SOUNDS = {

@@ -17,7 +17,7 @@ from reference_cases import SHORT, media_file
 
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.evaluate import figures, progress, table
-from mlx_gemma4.evaluate import Recording, Result, Score, evaluate, normalizer, read_manifest, score, totals
+from mlx_gemma4.measure.wer import Recording, Result, Score, evaluate, normalizer, read_manifest, score, totals
 
 EXTRA = "Error rates need two packages: pip install jiwer whisper-normalizer"
 ENGLISH, BASIC, NONE = normalizer(), normalizer("basic"), normalizer("none")
@@ -423,7 +423,7 @@ def test_an_unreadable_recording_does_not_cost_the_others(
 def test_an_interruption_keeps_what_was_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlx_gemma4.live import segments
+    from mlx_gemma4.programs import segments
 
     heard = []
 

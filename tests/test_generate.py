@@ -10,10 +10,10 @@ from golden import heard, said
 from reference_cases import demo_prompts, reference_case
 
 from mlx_gemma4 import Model, Processor, Prompt, Sampling, Session, generate, parse_tool_calls, stream_generate
-from mlx_gemma4.channels import Thoughts
-from mlx_gemma4.config import GenerationConfig
-from mlx_gemma4.generation import generate_step
-from mlx_gemma4.sample import Sampler
+from mlx_gemma4.decoder.config import GenerationConfig
+from mlx_gemma4.outputs.channels import Thoughts
+from mlx_gemma4.outputs.generate import generate_step
+from mlx_gemma4.outputs.sample import Sampler
 
 
 def argmax_loop(model: Model, prompt: Prompt, count: int) -> list[int]:

@@ -24,14 +24,14 @@ from quantized_checkpoints import (
     write,
 )
 
-from mlx_gemma4.config import Config
 from mlx_gemma4.convert import blocks, grid
 from mlx_gemma4.convert.detect import decoder_on_grid, looks_on_grid, with_grid
-from mlx_gemma4.convert.making import convert
 from mlx_gemma4.convert.progress import silent
-from mlx_gemma4.convert.source import open_source
+from mlx_gemma4.convert.read import open_source
+from mlx_gemma4.convert.run import convert
 from mlx_gemma4.convert.tensor_file import read_entries
 from mlx_gemma4.convert.tensors import OnGrid, Plain, Tensor
+from mlx_gemma4.decoder.config import Config
 
 FOUND = "These weights were trained for 4 bits: recipe qat, which keeps them exactly"
 LAYER = "language_model.model.layers.0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_gemma4.guards import is_remark, loop_start, most_tokens
+from mlx_gemma4.outputs.guards import is_remark, loop_start, most_tokens
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hub_server import FETCH, NOWHERE, Cut, Hub, Refusal, Repo, ask, contents, r
 from hub_server import fetch as fetch_repo
 
 from mlx_gemma4 import demo_folder
-from mlx_gemma4.hub import DEFAULT_MODEL, DEFAULT_REVISION, checkpoint_folder, default_model
+from mlx_gemma4.checkpoint.hub import DEFAULT_MODEL, DEFAULT_REVISION, checkpoint_folder, default_model
 
 REPO = "owner/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from reference_cases import media_file
 
-from mlx_gemma4.image import load_image, patchify, target_size, to_patches
+from mlx_gemma4.inputs.vision.image import load_image, patchify, target_size, to_patches
 
 DATA = Path(__file__).parent / "data" / "pictures"
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -237,7 +237,7 @@ def test_rows_are_converted_some_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     picture = np.random.default_rng(0).integers(0, 256, (23, 7, 4), dtype=np.uint8)
     path = save(tmp_path / "a.png", Image.fromarray(picture))
     whole = load_image(path)
-    monkeypatch.setattr("mlx_gemma4.image.STRIP", 15)
+    monkeypatch.setattr("mlx_gemma4.inputs.vision.image.STRIP", 15)
     np.testing.assert_array_equal(load_image(path), whole)
 
 
@@ -363,7 +363,7 @@ def test_too_large_for_its_kind(tmp_path: Path, sealed: None, name: str, size: t
 
 
 def test_an_image_object_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlx_gemma4.image.MAX_PIXELS", 11)
+    monkeypatch.setattr("mlx_gemma4.inputs.vision.image.MAX_PIXELS", 11)
     message = "Expected at most 11 pixels and sides of at most 1000000 in the image, got 4 × 3; scale it down first"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_image(Image.new("RGB", (4, 3)))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from reference_cases import media_file
 
-from mlx_gemma4.evaluate import normalizer
-from mlx_gemma4.languages import LANGUAGES, find_language, language_name
-from mlx_gemma4.transcribe import instruction
+from mlx_gemma4.measure.wer import normalizer
+from mlx_gemma4.programs.languages import LANGUAGES, find_language, language_name
+from mlx_gemma4.programs.transcribe import instruction
 
 SPEECH = str(media_file("hibari-03.wav"))
 

@@ -13,12 +13,12 @@ from golden import spans
 from reference_cases import RECORDINGS, SHORT, media_file
 
 from mlx_gemma4 import Model, Processor, Transcriber, load_audio
-from mlx_gemma4.live.endpoint import Endpointer, Endpointing
-from mlx_gemma4.live.events import Committed, Event, Final, Lost, Partial, Silence
-from mlx_gemma4.live.listen import listen
-from mlx_gemma4.live.listener import Listener
-from mlx_gemma4.live.sources import FileSource
-from mlx_gemma4.live.voice import Voice
+from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
+from mlx_gemma4.inputs.audio.voice import Voice
+from mlx_gemma4.live.hear.events import Committed, Event, Final, Lost, Partial, Silence
+from mlx_gemma4.live.hear.listener import Listener
+from mlx_gemma4.live.hear.loop import listen
+from mlx_gemma4.live.hear.sources import FileSource
 
 NAMES = [told["audio"] for told in RECORDINGS]
 PAUSE = np.zeros(16_000, np.float32)

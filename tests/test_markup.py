@@ -17,10 +17,10 @@ from reference_cases import REFERENCE
 from test_tokenizer import piece_model
 
 from mlx_gemma4 import Processor, demo_folder
-from mlx_gemma4.live.turns import Turns
-from mlx_gemma4.markup import Markup
-from mlx_gemma4.template import ChatTemplate
-from mlx_gemma4.tokenizer import JsonTokenizer, SentencePieceTokenizer
+from mlx_gemma4.inputs.text.markup import Markup
+from mlx_gemma4.inputs.text.template import ChatTemplate
+from mlx_gemma4.inputs.text.tokenizer import JsonTokenizer, SentencePieceTokenizer
+from mlx_gemma4.live.talk.turns import Turns
 
 __all__ = ["piece_model"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlx_gemma4.masks import full_mask, image_runs, sliding_mask
+from mlx_gemma4.decoder.masks import full_mask, image_runs, sliding_mask
 
 
 def matrix(mask: object) -> list[list[int]]:

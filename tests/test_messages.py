@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlx_gemma4 import Model, Processor
-from mlx_gemma4.messages import check_messages, check_tools
+from mlx_gemma4.inputs.messages import check_messages, check_tools
 
 ROLES = "system, developer, user, assistant, model, tool"
 

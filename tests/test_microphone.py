@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from reference_cases import SHORT, media_file
 from virtual_microphone import VirtualMicrophone, missing, virtual_microphone
 
-from mlx_gemma4.live.microphone import Device, Loss, Microphone, describe, list_devices
-from mlx_gemma4.live.sources import BLOCK
+from mlx_gemma4.live.hear.microphone import Device, Loss, Microphone, describe, list_devices
+from mlx_gemma4.live.hear.sources import BLOCK
 
 ROOT = Path(__file__).parent.parent
 

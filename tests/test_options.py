@@ -14,8 +14,8 @@ from golden import said
 from reference_cases import media_file
 
 from mlx_gemma4.cli import main, parse
-from mlx_gemma4.cli.messages import LONGEST, message
-from mlx_gemma4.cli.parsing import Parser
+from mlx_gemma4.cli.shared.messages import LONGEST, message
+from mlx_gemma4.cli.shared.parsing import Parser
 
 ROOT = Path(__file__).parent.parent
 SPEECH = str(media_file("hibari-03.wav"))

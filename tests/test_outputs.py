@@ -15,7 +15,7 @@ import soundfile
 from reference_cases import media_file
 
 from mlx_gemma4.cli import main
-from mlx_gemma4.cli.outputs import OutputFile, output_folder, text_output, wav_output
+from mlx_gemma4.cli.shared.outputs import OutputFile, output_folder, text_output, wav_output
 
 ROOT = Path(__file__).parent.parent
 SPEECH = str(media_file("hibari-03.wav"))

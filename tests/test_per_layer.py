@@ -15,11 +15,11 @@ from quantized_checkpoints import stored
 from reference_cases import DATA
 
 from mlx_gemma4 import Prompt, Session, load
-from mlx_gemma4.config import FULL, SLIDING, Config, LayerConfig
 from mlx_gemma4.convert.files import write_config
-from mlx_gemma4.convert.making import convert
-from mlx_gemma4.convert.source import open_source
-from mlx_gemma4.per_layer import per_layer_sizes
+from mlx_gemma4.convert.read import open_source
+from mlx_gemma4.convert.run import convert
+from mlx_gemma4.decoder.config import FULL, SLIDING, Config, LayerConfig
+from mlx_gemma4.decoder.per_layer import per_layer_sizes
 
 SAVED = DATA / "transformers-5.24"
 ASSISTANT = DATA / "formats" / "assistant-plain"

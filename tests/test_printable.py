@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from mlx_gemma4.cli import main
-from mlx_gemma4.cli.options import note
-from mlx_gemma4.live.display import Display
-from mlx_gemma4.live.events import Final, Partial
+from mlx_gemma4.cli.shared.display import Display
+from mlx_gemma4.cli.shared.notes import note
+from mlx_gemma4.live.hear.events import Final, Partial
 from mlx_gemma4.printable import for_terminal, printable, show
 
 UNSAFE = "a\x1b[2Jb\x07c\r\x9b1md\u202ee\x7f\x00\ud800"

@@ -12,8 +12,8 @@ from PIL import Image
 from reference_cases import Case, media_file, reference_case
 
 from mlx_gemma4 import Model, Processor, Prompt
-from mlx_gemma4.prompt import join
-from mlx_gemma4.template import ChatTemplate
+from mlx_gemma4.inputs.prompt import join
+from mlx_gemma4.inputs.text.template import ChatTemplate
 
 
 def messages(case: Case) -> list[dict[str, Any]]:

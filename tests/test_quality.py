@@ -18,13 +18,13 @@ from mlx.utils import tree_flatten
 from reference_cases import CASES, REFERENCE, demo_prompts, media_file, reference_case
 
 from mlx_gemma4 import Model, Processor, Prompt, Session, load_audio
-from mlx_gemma4.evaluate import Recording
-from mlx_gemma4.quality.measure import Quality, measure
-from mlx_gemma4.quality.probes import CHUNK, SHOWN, audio_probes, image_probes, page_probes, text_probes
-from mlx_gemma4.quality.stream import Pair, embed, run_layers
-from mlx_gemma4.quality.tokens import Scores, Tokens, compare
-from mlx_gemma4.quality.twins import Gap, Twin, write_out
-from mlx_gemma4.weights import MEDIA_PREFIXES, load_model, read_weights
+from mlx_gemma4.decoder.weights import MEDIA_PREFIXES, load_model, read_weights
+from mlx_gemma4.measure.probes import CHUNK, SHOWN, audio_probes, image_probes, page_probes, text_probes
+from mlx_gemma4.measure.quality import Quality, measure
+from mlx_gemma4.measure.stream import Pair, embed, run_layers
+from mlx_gemma4.measure.tokens import Scores, Tokens, compare
+from mlx_gemma4.measure.twins import Gap, Twin, write_out
+from mlx_gemma4.measure.wer import Recording
 
 RELEASED = REFERENCE / "released" / "checkpoint"
 TEXT = "Go back seven meters, und zwar sofort: 12.5 + 3 = 15.5"
@@ -303,7 +303,7 @@ def test_text_only_conversions(tmp_path: Path) -> None:
 
 
 def test_without_the_extra_nothing_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlx_gemma4.quality.measure.check_extra", lambda: (_ for _ in ()).throw(ImportError("extra")))
+    monkeypatch.setattr("mlx_gemma4.measure.quality.check_extra", lambda: (_ for _ in ()).throw(ImportError("extra")))
     with pytest.raises(ImportError, match="extra"):
         measure(DEMO, DEMO, text=TEXT, recordings=[SPOKEN])
     assert measure(DEMO, DEMO, text=TEXT, recordings=[SPOKEN], hear=False).kl == 0

@@ -13,7 +13,7 @@ from make_random_checkpoint import RELEASED, config_12b, make, tensor_shapes
 from reference_cases import reference_case
 
 from mlx_gemma4 import Session
-from mlx_gemma4.weights import load_model, read_weights
+from mlx_gemma4.decoder.weights import load_model, read_weights
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlx_gemma4.resize import resize
+from mlx_gemma4.inputs.vision.resize import resize
 
 RAMP = (np.arange(7 * 9 * 3) * 37 % 256).astype(np.uint8).reshape(7, 9, 3)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mlx_gemma4 import Sampling
-from mlx_gemma4.config import GenerationConfig
-from mlx_gemma4.sample import Sampler
+from mlx_gemma4.decoder.config import GenerationConfig
+from mlx_gemma4.outputs.sample import Sampler
 
 LOGITS = [1.0, 3.0, -2.0, 2.5, 0.0, 2.0]
 EVEN = [0.0] * 6
@@ -146,7 +146,7 @@ def test_from_generation_config() -> None:
 def test_greedy_needs_no_mlx_lm() -> None:
     """mlx-lm and transformers, slow to import, stay out of greedy decoding."""
     program = (
-        "import sys, mlx.core as mx; from mlx_gemma4.sample import Sampler, Sampling; "
+        "import sys, mlx.core as mx; from mlx_gemma4.outputs.sample import Sampler, Sampling; "
         "token = Sampler(Sampling(), 3, suppress=[2])(mx.array([0.0, 1.0, 2.0])).item(); "
         "print(token, [name for name in ('mlx_lm', 'transformers') if name in sys.modules])"
     )

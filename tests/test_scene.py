@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from reference_cases import PICTURES, media_file
 
-from mlx_gemma4.image import load_image
-from mlx_gemma4.live.scene import GRID, SAMPLES, THRESHOLD, Scene, block_means, difference
+from mlx_gemma4.inputs.vision.image import load_image
+from mlx_gemma4.live.see.scene import GRID, SAMPLES, THRESHOLD, Scene, block_means, difference
 
 
 def noise(pixels: np.ndarray, seed: int, sigma: float) -> np.ndarray:

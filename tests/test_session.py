@@ -12,8 +12,8 @@ from reference_cases import Case, reference_case
 from test_reference import ROUNDING
 
 from mlx_gemma4 import Model, Patches, Processor, Prompt, Session
-from mlx_gemma4.model import MLP
-from mlx_gemma4.prompt import join
+from mlx_gemma4.decoder.model import MLP
+from mlx_gemma4.inputs.prompt import join
 
 CUTTINGS = 50
 

@@ -13,8 +13,8 @@ import pytest
 from reference_cases import media_file
 
 from mlx_gemma4.cli import main, signals
-from mlx_gemma4.cli.signals import Interrupted, Session, Terminated, owner
-from mlx_gemma4.transcribe import Segment
+from mlx_gemma4.cli.shared.signals import Interrupted, Session, Terminated, owner
+from mlx_gemma4.programs.transcribe import Segment
 
 
 def told(session: Session, number: int | None, at: int, log: list[str]) -> Generator[str, None, None]:
@@ -142,7 +142,7 @@ def test_an_interrupted_transcription_writes_what_it_has(
         signal.raise_signal(signal.SIGTERM)
         yield Segment(1.0, 2.0, "never", 2, 1, True)
 
-    monkeypatch.setattr("mlx_gemma4.live.segments.transcribe", segments)
+    monkeypatch.setattr("mlx_gemma4.programs.segments.transcribe", segments)
     recording = str(media_file("hibari-03.wav"))
     command = ["transcribe", recording, "--model", "demo", "--format", "json", "--output-dir", str(tmp_path)]
     assert main(command) == 143

@@ -18,9 +18,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gemma4.audio import load_audio
-from mlx_gemma4.live.sources import FileSource, PipeSource, Source, open_recording
-from mlx_gemma4.pcm import RawFormat
+from mlx_gemma4.inputs.audio.pcm import RawFormat
+from mlx_gemma4.inputs.audio.recording import load_audio
+from mlx_gemma4.live.hear.sources import FileSource, PipeSource, Source, open_recording
 
 
 class Clock:

@@ -14,8 +14,8 @@ from reference_cases import media_file
 from small_files import DEMO, demo_copy, edit, write
 
 from mlx_gemma4 import Model, Processor, Sampling, Transcriber, load_audio, stream_generate
-from mlx_gemma4.live.views import Asking, Glance
-from mlx_gemma4.sample import Sampler
+from mlx_gemma4.live.see.views import Asking, Glance
+from mlx_gemma4.outputs.sample import Sampler
 
 HELLO = [{"role": "user", "content": "hello"}]
 DEMO_MEDIA = {6, 7, 8, 9, 10, 11, 12}

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mlx_gemma4.subtitles import FORMATS, write
-from mlx_gemma4.transcribe import Segment
+from mlx_gemma4.programs.subtitles import FORMATS, write
+from mlx_gemma4.programs.transcribe import Segment
 
 
 def segment(start: float, end: float, text: str, *, complete: bool = True) -> Segment:

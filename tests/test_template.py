@@ -17,7 +17,7 @@ from small_files import demo_copy
 
 from mlx_gemma4 import Processor, Session, demo_folder, load, stream_generate
 from mlx_gemma4.cli import main
-from mlx_gemma4.template import ChatTemplate, Message
+from mlx_gemma4.inputs.text.template import ChatTemplate, Message
 
 CHAT: list[Message] = [*TURNS, {"role": "user", "content": "unseen"}]
 TOOL = {

@@ -11,8 +11,8 @@ import pytest
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from mlx_gemma4.template import ChatTemplate
-from mlx_gemma4.template_meter import MOST_DEPTH, Meter, weigh
+from mlx_gemma4.inputs.text.template import ChatTemplate
+from mlx_gemma4.inputs.text.template_meter import MOST_DEPTH, Meter, weigh
 
 CHAT = [{"role": "user", "content": "Hello"}]
 TOO_MUCH = "it takes too long, or makes too much text"

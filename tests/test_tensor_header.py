@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_gemma4.tensor_header import MOST_HEADER, StoredTensor, read_header
+from mlx_gemma4.checkpoint.tensor_header import MOST_HEADER, StoredTensor, read_header
 
 
 def write(path: Path, header: object, values: int = 12) -> Path:

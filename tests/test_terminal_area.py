@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from mlx_gemma4.live.terminal_area import TerminalArea
+from mlx_gemma4.cli.shared.terminal_area import TerminalArea
 
 
 @pytest.mark.parametrize(("width", "rows"), [(40, 2), (60, 2), (20, 3), (10, 5)])

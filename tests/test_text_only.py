@@ -18,9 +18,9 @@ from reference_cases import DATA, reference_case
 from small_files import DEMO, demo_copy
 
 from mlx_gemma4 import Session, load
-from mlx_gemma4.config import Config
-from mlx_gemma4.convert.making import convert
-from mlx_gemma4.weights import compute_type, load_model
+from mlx_gemma4.convert.run import convert
+from mlx_gemma4.decoder.config import Config
+from mlx_gemma4.decoder.weights import compute_type, load_model
 
 SAVED = DATA / "transformers-5.24" / "twelve-layers"
 TEXT = reference_case("released", "text").prompt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_gemma4.timeline import LEAP, LEAP_OF_BROADCASTS, PICTURES, SOUND, Timeline
+from mlx_gemma4.inputs.vision.timeline import LEAP, LEAP_OF_BROADCASTS, PICTURES, SOUND, Timeline
 
 
 def pictures(timeline: Timeline, told: list[float | None]) -> list[float]:

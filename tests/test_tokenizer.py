@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reference_cases import TEXTS
 
 from mlx_gemma4 import demo_folder
-from mlx_gemma4.tokenizer import (
+from mlx_gemma4.inputs.text.tokenizer import (
     Detokenizer,
     JsonTokenizer,
     SentencePieceTokenizer,

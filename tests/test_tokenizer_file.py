@@ -14,8 +14,8 @@ import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers, processors
 
 from mlx_gemma4 import demo_folder
-from mlx_gemma4.tokenizer import JsonTokenizer, SentencePieceTokenizer
-from mlx_gemma4.tokenizer_file import read_sentencepiece, read_tokenizer_json
+from mlx_gemma4.inputs.text.tokenizer import JsonTokenizer, SentencePieceTokenizer
+from mlx_gemma4.inputs.text.tokenizer_file import read_sentencepiece, read_tokenizer_json
 
 DEMO = json.loads((demo_folder() / "checkpoint" / "tokenizer.json").read_text())
 ADDED = DEMO["added_tokens"][0]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mlx_gemma4.call_syntax import read_block
-from mlx_gemma4.tool_schema import fit_arguments
+from mlx_gemma4.outputs.tools.schema import fit_arguments
+from mlx_gemma4.outputs.tools.syntax import read_block
 
 
 def fitted(arguments: str, schema: dict[str, Any]) -> dict[str, Any]:

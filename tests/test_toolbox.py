@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gemma4.toolbox import Toolbox, load_tools
+from mlx_gemma4.outputs.tools.toolbox import Toolbox, load_tools
 
 FILE = '''
 from pathlib import Path

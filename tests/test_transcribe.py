@@ -18,8 +18,8 @@ from reference_cases import (
 )
 
 from mlx_gemma4 import Model, Processor, Segment, Transcriber, generate, load_audio
-from mlx_gemma4.audio import Framer, cut_point
-from mlx_gemma4.transcribe import instruction
+from mlx_gemma4.inputs.audio.recording import Framer, cut_point
+from mlx_gemma4.programs.transcribe import instruction
 
 WHOLE = [told["audio"] for told in RECORDINGS if isinstance(told["text"], str)]
 """Recordings of one utterance."""

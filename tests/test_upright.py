@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mlx_gemma4.upright import orientation_of, turn
+from mlx_gemma4.inputs.vision.upright import orientation_of, turn
 
 MATRICES = {
     1: (1, 0, 0, 1),

@@ -18,9 +18,9 @@ from test_reference import ROUNDING
 from video_writer import needs, write_video
 
 from mlx_gemma4 import Model, Processor, Session
-from mlx_gemma4.processor import Limits
-from mlx_gemma4.video import Selection, frames, sample_indices, timestamp
-from mlx_gemma4.video_file import Picture, VideoFile
+from mlx_gemma4.inputs.processor import Limits
+from mlx_gemma4.inputs.vision.video import Selection, frames, sample_indices, timestamp
+from mlx_gemma4.inputs.vision.video_file import Picture, VideoFile
 
 COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200)]
 
@@ -298,7 +298,7 @@ def test_frames_from_a_moment_on(
         later, shown = taken(path, max_frames=100, start=times[index])
         assert later == times[index:]
         np.testing.assert_array_equal(shown, pixels[index:])
-    monkeypatch.setattr("mlx_gemma4.video_file.HELD", 7)
+    monkeypatch.setattr("mlx_gemma4.inputs.vision.video_file.HELD", 7)
     np.testing.assert_array_equal(taken(path, max_frames=100, start=times[90])[1], pixels[90:])
 
 

@@ -17,8 +17,8 @@ from video_writer import write_video
 
 from mlx_gemma4 import Model, Processor, Prompt, generate
 from mlx_gemma4.cli import main
-from mlx_gemma4.cli.options import moment
-from mlx_gemma4.video import Selection
+from mlx_gemma4.cli.shared.options import moment
+from mlx_gemma4.inputs.vision.video import Selection
 
 RELEASED = ["--model", str(REFERENCE / "released" / "checkpoint"), "--dtype", "float32"]
 TEXT = {"type": "text", "text": "What?"}
@@ -69,7 +69,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prompt]:
         prompts.append(prompt)
         return []
 
-    monkeypatch.setattr("mlx_gemma4.generation.stream_generate", stream_generate)
+    monkeypatch.setattr("mlx_gemma4.outputs.generate.stream_generate", stream_generate)
 
     def run(*arguments: str | Path) -> Prompt:
         assert main(["generate", "-p", TEXT["text"], *RELEASED, *map(str, arguments)]) == 0

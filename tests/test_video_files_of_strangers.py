@@ -15,12 +15,12 @@ from PIL import Image
 from test_upright import MATRICES
 from video_writer import needs, write_video
 
-from mlx_gemma4.clip import stretches
-from mlx_gemma4.image import load_image, patchify
-from mlx_gemma4.live.camera import Camera
-from mlx_gemma4.video import Selection, frames
-from mlx_gemma4.video_container import MAX_PIXELS, TAKEN
-from mlx_gemma4.video_file import Picture, VideoFile
+from mlx_gemma4.inputs.vision.clip import stretches
+from mlx_gemma4.inputs.vision.image import load_image, patchify
+from mlx_gemma4.inputs.vision.video import Selection, frames
+from mlx_gemma4.inputs.vision.video_container import MAX_PIXELS, TAKEN
+from mlx_gemma4.inputs.vision.video_file import Picture, VideoFile
+from mlx_gemma4.live.see.camera import Camera
 
 
 def noise(count: int, height: int = 4, width: int = 6) -> np.ndarray:

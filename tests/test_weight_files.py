@@ -12,9 +12,9 @@ import pytest
 from small_files import demo_copy
 
 from mlx_gemma4 import load
-from mlx_gemma4.convert.making import convert
+from mlx_gemma4.checkpoint.weight_files import INDEX, downloaded_names, weight_files, weight_names
 from mlx_gemma4.convert.publish import _names as uploaded_names
-from mlx_gemma4.weight_files import INDEX, downloaded_names, weight_files, weight_names
+from mlx_gemma4.convert.run import convert
 
 APPLE_DOUBLE = b"\0\5\x16\7" + b"\0" * 60
 """What macOS keeps beside each file on disks that know no extended attributes."""

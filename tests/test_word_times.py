@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_gemma4.subtitles import SegmentWriter, Style, write
-from mlx_gemma4.transcribe import Segment
-from mlx_gemma4.word_times import lines, words
+from mlx_gemma4.outputs.word_times import lines, words
+from mlx_gemma4.programs.subtitles import SegmentWriter, Style, write
+from mlx_gemma4.programs.transcribe import Segment
 
 
 def segment(text: str, *speech: tuple[float, float], start: float = 0.0, end: float = 10.0) -> Segment:

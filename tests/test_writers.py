@@ -8,13 +8,13 @@ import json
 import pytest
 from rich.console import Console
 
-from mlx_gemma4.live.display import Display
-from mlx_gemma4.live.events import Committed, Event, Final, Lost, Partial, Silence
-from mlx_gemma4.live.listener import Work
-from mlx_gemma4.live.stats import Delays
-from mlx_gemma4.live.writers import Writer
-from mlx_gemma4.subtitles import Style, write
-from mlx_gemma4.transcribe import Segment
+from mlx_gemma4.cli.shared.display import Display
+from mlx_gemma4.cli.shared.writers import Writer
+from mlx_gemma4.live.hear.delays import Delays
+from mlx_gemma4.live.hear.events import Committed, Event, Final, Lost, Partial, Silence
+from mlx_gemma4.live.hear.listener import Work
+from mlx_gemma4.programs.subtitles import Style, write
+from mlx_gemma4.programs.transcribe import Segment
 
 
 def final(number: int, start: float, end: float, text: str, *, revised: int = 0, delay: float = 0.05) -> Final:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from mlx_gemma4 import Model, Processor, generate, load
-from mlx_gemma4.evaluate import Score, normalizer, score
+from mlx_gemma4.measure.wer import Score, normalizer, score
 
 from . import texts
 from .reference import LONGEST, Reference

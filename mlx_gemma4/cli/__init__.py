@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from mlx_gemma4.cli.signals import Terminated, exit_code, owner
+from mlx_gemma4.cli.shared.signals import Terminated, exit_code, owner
 
 if TYPE_CHECKING:
     import argparse
@@ -73,7 +73,7 @@ def _find_converter() -> None:
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     from mlx_gemma4 import __version__
-    from mlx_gemma4.cli.parsing import ENVIRONMENT, Parser
+    from mlx_gemma4.cli.shared.parsing import ENVIRONMENT, Parser
 
     top = Parser(
         prog="mlx_gemma4",
@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Options that were typed, or stand in the environment; says which variables there mean nothing."""
-    from mlx_gemma4.cli.parsing import unknown_variables
+    from mlx_gemma4.cli.shared.parsing import unknown_variables
 
     top = parser()
     arguments = top.parse_args(argv)
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    from mlx_gemma4.cli.streams import close_stdout, open_streams
+    from mlx_gemma4.cli.shared.streams import close_stdout, open_streams
 
     open_streams()
     try:
@@ -136,7 +136,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except (ValueError, ImportError, OSError) as error:
         if os.environ.get("MLX_GEMMA4_TRACEBACK"):
             raise
-        from mlx_gemma4.cli.messages import message
+        from mlx_gemma4.cli.shared.messages import message
 
         print(f"mlx_gemma4: error: {message(error)}", file=sys.stderr)
         return USAGE_ERROR

@@ -8,19 +8,19 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mlx_gemma4.cli.attachments import MEDIA, attachment, files, kind_of, leading_file
-from mlx_gemma4.cli.generate import statistics
-from mlx_gemma4.cli.messages import message
-from mlx_gemma4.cli.options import add_model, add_sampling, load_model, note, sampling
-from mlx_gemma4.cli.tools import DECLINED, add_tools, described, note_unwritten, open_tools
+from mlx_gemma4.cli.shared.attachments import MEDIA, attachment, files, kind_of, leading_file
+from mlx_gemma4.cli.shared.messages import message
+from mlx_gemma4.cli.shared.notes import note, statistics
+from mlx_gemma4.cli.shared.options import add_model, add_sampling, load_model, sampling
+from mlx_gemma4.cli.shared.tools import DECLINED, add_tools, described, note_unwritten, open_tools
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
-    from mlx_gemma4.chat import Conversation
-    from mlx_gemma4.generation import GenerationResponse
-    from mlx_gemma4.processor import Processor
-    from mlx_gemma4.toolbox import Tools
-    from mlx_gemma4.tools import ToolCall
+    from mlx_gemma4.inputs.processor import Processor
+    from mlx_gemma4.outputs.generate import GenerationResponse
+    from mlx_gemma4.outputs.tools.calls import ToolCall
+    from mlx_gemma4.outputs.tools.toolbox import Tools
+    from mlx_gemma4.programs.chat import Conversation
 
 HELP = """\
 /image FILE   add a picture to the next message      /reset   forget the conversation
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     if tools is not None:
         note_unwritten(processor, tools.schemas)
 
-    from mlx_gemma4.chat import Conversation
+    from mlx_gemma4.programs.chat import Conversation
 
     conversation = Conversation(
         model,

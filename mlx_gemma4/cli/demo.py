@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_gemma4.cli.options import note
-from mlx_gemma4.hub import DEMO, demo_folder
+from mlx_gemma4.checkpoint.hub import DEMO, demo_folder
+from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
-    from mlx_gemma4.model import Model
-    from mlx_gemma4.processor import Processor
+    from mlx_gemma4.decoder.model import Model
+    from mlx_gemma4.inputs.processor import Processor
 
 RECORDING = "pico-04.wav"
 PICTURES = ("picture-01.png", "picture-02.png")
@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    from mlx_gemma4.checkpoint import load
-    from mlx_gemma4.generation import generate
-    from mlx_gemma4.image import load_image
+    from mlx_gemma4.inputs.vision.image import load_image
+    from mlx_gemma4.loading import load
+    from mlx_gemma4.outputs.generate import generate
 
     media = demo_folder() / "media"
     model, processor = load(DEMO)
@@ -53,13 +53,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def transcribe(model: Model, processor: Processor, recording: Path, *, fast: bool) -> None:
     """Write down a recording while it is played."""
-    from mlx_gemma4.live.endpoint import Endpointer
-    from mlx_gemma4.live.events import Final, Partial
-    from mlx_gemma4.live.listen import listen
-    from mlx_gemma4.live.listener import Listener
-    from mlx_gemma4.live.sources import FileSource
-    from mlx_gemma4.live.voice import Voice
-    from mlx_gemma4.transcribe import Transcriber
+    from mlx_gemma4.inputs.audio.endpoint import Endpointer
+    from mlx_gemma4.inputs.audio.voice import Voice
+    from mlx_gemma4.live.hear.events import Final, Partial
+    from mlx_gemma4.live.hear.listener import Listener
+    from mlx_gemma4.live.hear.loop import listen
+    from mlx_gemma4.live.hear.sources import FileSource
+    from mlx_gemma4.programs.transcribe import Transcriber
 
     listener = Listener(Transcriber(model, processor), Endpointer(Voice()))
     for event in listen(FileSource(recording, fast=fast), listener):

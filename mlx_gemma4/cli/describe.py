@@ -9,23 +9,15 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
-from mlx_gemma4.cli.options import (
-    add_model,
-    add_sampling,
-    add_selection,
-    load_model,
-    note,
-    note_broken,
-    sampling,
-    selection,
-)
-from mlx_gemma4.cli.outputs import add_overwrite, text_output
-from mlx_gemma4.cli.signals import Session, starting
+from mlx_gemma4.cli.shared.notes import note, note_broken
+from mlx_gemma4.cli.shared.options import add_model, add_sampling, add_selection, load_model, sampling, selection
+from mlx_gemma4.cli.shared.outputs import add_overwrite, text_output
+from mlx_gemma4.cli.shared.signals import Session, starting
 from mlx_gemma4.printable import for_terminal
 
 if TYPE_CHECKING:
-    from mlx_gemma4.description import Description
-    from mlx_gemma4.video_file import VideoFile
+    from mlx_gemma4.inputs.vision.video_file import VideoFile
+    from mlx_gemma4.programs.describe import Description
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mlx_gemma4.video_file import VideoFile
+    from mlx_gemma4.inputs.vision.video_file import VideoFile
 
     file = VideoFile(arguments.file, sound=arguments.with_audio)
     with ExitStack() as stack:
@@ -69,7 +61,7 @@ def describe(arguments: argparse.Namespace, file: VideoFile) -> Generator[Descri
     """The model's descriptions, as the options say."""
     model, processor = load_model(arguments)
 
-    from mlx_gemma4.description import DESCRIBE, describe_video
+    from mlx_gemma4.programs.describe import DESCRIBE, describe_video
 
     return describe_video(
         model,
@@ -86,7 +78,7 @@ def describe(arguments: argparse.Namespace, file: VideoFile) -> Generator[Descri
 
 
 def progress(each: Description, length: float | None) -> str:
-    from mlx_gemma4.video import timestamp
+    from mlx_gemma4.inputs.vision.video import timestamp
 
     told = timestamp(each.end) if length is None else f"{timestamp(each.end)} of {timestamp(length)}"
     return f"{told} described" if each.complete else f"{told} described, in an answer cut at {each.tokens} tokens"
@@ -94,8 +86,8 @@ def progress(each: Description, length: float | None) -> str:
 
 def writer(stream: TextIO, layout: str) -> Callable[[Description], None]:
     """What writes each description when it is there: a line of text or JSON, or a subtitle."""
-    from mlx_gemma4.subtitles import CueWriter
-    from mlx_gemma4.video import timestamp
+    from mlx_gemma4.inputs.vision.video import timestamp
+    from mlx_gemma4.programs.subtitles import CueWriter
 
     def line(each: Description) -> None:
         if layout == "jsonl":

@@ -9,28 +9,27 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli import quality
-from mlx_gemma4.cli.messages import message
-from mlx_gemma4.cli.options import (
+from mlx_gemma4.cli.shared.messages import message
+from mlx_gemma4.cli.shared.notes import note, warn_incomplete
+from mlx_gemma4.cli.shared.options import (
     add_endpointing,
     add_model,
     add_speech,
     endpointing,
     load_model,
-    note,
     speech_instruction,
 )
-from mlx_gemma4.cli.report import add_report, aligned, check_limit, report_file, save
-from mlx_gemma4.cli.signals import Terminated
-from mlx_gemma4.cli.transcribe import warn_incomplete
+from mlx_gemma4.cli.shared.report import add_report, aligned, check_limit, report_file, save
+from mlx_gemma4.cli.shared.signals import Terminated
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
 
-    from mlx_gemma4.evaluate import Normalizer, Recording, Result, Score
-    from mlx_gemma4.live.endpoint import Endpointing
-    from mlx_gemma4.transcribe import Segment, Transcriber
+    from mlx_gemma4.inputs.audio.endpoint import Endpointing
+    from mlx_gemma4.measure.wer import Normalizer, Recording, Result, Score
+    from mlx_gemma4.programs.transcribe import Segment, Transcriber
 
 WER = "Word and character error rates of transcripts, over a manifest of recordings and what is said in them."
 MANIFEST = 'JSON lines {"audio": path beside the manifest, "text": what is said, "set": a name to group by, if any}'
@@ -68,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def run_wer(arguments: argparse.Namespace) -> None:
-    from mlx_gemma4.evaluate import check_extra, check_files, normalizer, read_manifest
+    from mlx_gemma4.measure.wer import check_extra, check_files, normalizer, read_manifest
 
     # all that can be wrong is told before the model is read
     recordings = read_manifest(arguments.manifest)[: arguments.limit]
@@ -79,7 +78,7 @@ def run_wer(arguments: argparse.Namespace) -> None:
     report = report_file(arguments)
     model, processor = load_model(arguments)
 
-    from mlx_gemma4.transcribe import Transcriber
+    from mlx_gemma4.programs.transcribe import Transcriber
 
     transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
     run = Run(recordings, transcriber, settings, normalize, report)
@@ -113,7 +112,7 @@ class Run:
 
     def results(self, hear: Callable[[np.ndarray], str]) -> Iterator[Result]:
         """Measure, until the end or until a signal comes."""
-        from mlx_gemma4.evaluate import evaluate
+        from mlx_gemma4.measure.wer import evaluate
 
         try:
             for result in evaluate(self._recordings, hear, self.normalize, unreadable=self._skip):
@@ -146,7 +145,7 @@ class Run:
 
 def run_offline(run: Run) -> None:
     """A table of what is heard in whole recordings."""
-    from mlx_gemma4.live.segments import transcribe
+    from mlx_gemma4.programs.segments import transcribe
 
     segments: list[Segment] = []
 
@@ -164,8 +163,8 @@ def run_offline(run: Run) -> None:
 
 def run_live(run: Run) -> None:
     """The same table for utterances heard live, and for the same utterances offline; and how long the texts took."""
-    from mlx_gemma4.evaluate import score
-    from mlx_gemma4.live.evaluation import LiveEvaluation
+    from mlx_gemma4.measure.live_wer import LiveEvaluation
+    from mlx_gemma4.measure.wer import score
 
     live = LiveEvaluation(run.transcriber, run.settings)
     results, offline = [], []
@@ -193,7 +192,7 @@ def progress(number: int, count: int, result: Result) -> str:
 
 def table(results: list[Result]) -> str:
     """A row for each set, and for all of them where there are several."""
-    from mlx_gemma4.evaluate import Score, totals
+    from mlx_gemma4.measure.wer import Score, totals
 
     groups = totals(results)
     several = len(groups) > 1
@@ -205,7 +204,7 @@ def table(results: list[Result]) -> str:
 
 def figures(results: list[Result]) -> dict[str, Any]:
     """What the table shows, unrounded, and the same of each recording with its texts; rates are fractions of 1."""
-    from mlx_gemma4.evaluate import Score, totals
+    from mlx_gemma4.measure.wer import Score, totals
 
     return {
         "all": _figures(sum((result.score for result in results), Score())),

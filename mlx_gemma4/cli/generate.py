@@ -6,25 +6,16 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mlx_gemma4.cli.options import (
-    add_model,
-    add_sampling,
-    add_selection,
-    load_model,
-    note,
-    note_broken,
-    sampling,
-    selection,
-)
-from mlx_gemma4.cli.tools import add_tools, note_unwritten, open_tools
+from mlx_gemma4.cli.shared.notes import note, note_broken, statistics
+from mlx_gemma4.cli.shared.options import add_model, add_sampling, add_selection, load_model, sampling, selection
+from mlx_gemma4.cli.shared.tools import add_tools, note_unwritten, open_tools
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
-    from mlx_gemma4.generation import GenerationResponse
-    from mlx_gemma4.processor import Processor
-    from mlx_gemma4.prompt import Prompt
-    from mlx_gemma4.toolbox import Tools
-    from mlx_gemma4.video import Selection
+    from mlx_gemma4.inputs.processor import Processor
+    from mlx_gemma4.inputs.prompt import Prompt
+    from mlx_gemma4.inputs.vision.video import Selection
+    from mlx_gemma4.outputs.tools.toolbox import Tools
 
 STRETCH = 10.0
 """Seconds of video that are seen before their sound is heard."""
@@ -68,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         prompt = chat_prompt(arguments, processor, text, tools)
 
-    from mlx_gemma4.generation import marked, stream_generate
+    from mlx_gemma4.outputs.generate import marked, stream_generate
 
     response = None
     for response in stream_generate(
@@ -121,7 +112,7 @@ def video_parts(
     paths: list[str], processor: Processor, selected: Selection, *, with_audio: bool
 ) -> list[dict[str, Any]]:
     """The parts of a message that show videos: a film each, or with their sound, stretch after stretch."""
-    from mlx_gemma4.video_file import VideoFile
+    from mlx_gemma4.inputs.vision.video_file import VideoFile
 
     parts: list[dict[str, Any]] = []
     for path in paths:
@@ -147,12 +138,3 @@ def user_content(text: str, images: list[str], videos: list[dict[str, Any]], aud
         {"type": "text", "text": text},
         *({"type": "audio", "audio": path} for path in audios),
     ]
-
-
-def statistics(response: GenerationResponse) -> str:
-    """Speed and memory of an answer, in a line."""
-    return (
-        f"prompt {response.prompt_tokens} tokens, {response.prompt_tps:.1f} tokens/s · "
-        f"answer {response.generation_tokens} tokens, {response.generation_tps:.1f} tokens/s · "
-        f"first token after {response.time_to_first_token:.3f} s · peak memory {response.peak_memory:.2f} GB"
-    )

@@ -8,35 +8,30 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from mlx_gemma4.cli.options import (
+from mlx_gemma4.cli.shared.notes import end_code, note, note_gated
+from mlx_gemma4.cli.shared.options import (
     add_endpointing,
     add_format,
     add_model,
     add_sound,
     add_speech,
     add_translation,
-    channel,
     endpointing,
     load_model,
-    note,
-    note_gated,
-    raw_format,
     speech_instruction,
     text_style,
 )
-from mlx_gemma4.cli.outputs import add_overwrite, text_output, wav_output
-from mlx_gemma4.cli.signals import PROBLEM, Session, starting
+from mlx_gemma4.cli.shared.outputs import add_overwrite, text_output, wav_output
+from mlx_gemma4.cli.shared.signals import Session, starting
+from mlx_gemma4.cli.shared.sound import INPUT_HELP, open_source
 from mlx_gemma4.printable import for_terminal
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from mlx_gemma4.live.events import Event
-    from mlx_gemma4.live.listener import Listener
-    from mlx_gemma4.live.sources import Source
-
-
-INPUT_HELP = "a recording, played at its own pace; a pipe, or - for stdin, is heard as it arrives"
+    from mlx_gemma4.live.hear.events import Event
+    from mlx_gemma4.live.hear.listener import Listener
+    from mlx_gemma4.live.hear.sources import Source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.list_devices:
-        from mlx_gemma4.live.microphone import describe, list_devices
+        from mlx_gemma4.live.hear.microphone import describe, list_devices
 
         devices = list_devices()
         for device in devices:
@@ -81,14 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
         return end_code(session, source.problem)
 
 
-def end_code(session: Session, *problems: str | None) -> int:
-    """Say why sources ended that should not have; the exit code."""
-    told = [problem for problem in problems if problem is not None]
-    for problem in told:
-        note(problem)
-    return session.code or (PROBLEM if told else 0)
-
-
 @contextmanager
 def open_outputs(arguments: argparse.Namespace) -> Iterator[tuple[TextIO, Callable[[np.ndarray], None] | None]]:
     """Where the text and the sound go."""
@@ -105,10 +92,10 @@ def make_listener(arguments: argparse.Namespace) -> Listener:
     instruction, settings = speech_instruction(arguments), endpointing(arguments)
     model, processor = load_model(arguments)
 
-    from mlx_gemma4.live.endpoint import Endpointer
-    from mlx_gemma4.live.listener import Listener
-    from mlx_gemma4.live.voice import Voice
-    from mlx_gemma4.transcribe import Transcriber
+    from mlx_gemma4.inputs.audio.endpoint import Endpointer
+    from mlx_gemma4.inputs.audio.voice import Voice
+    from mlx_gemma4.live.hear.listener import Listener
+    from mlx_gemma4.programs.transcribe import Transcriber
 
     transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
     endpointer = Endpointer(Voice(), settings, frame_seconds=transcriber.frame_seconds)
@@ -123,9 +110,9 @@ def show(
     hear: Callable[[np.ndarray], None] | None,
 ) -> Session:
     """Run the loop: on a terminal as a display, elsewhere as lines; statistics at the end."""
-    from mlx_gemma4.live.listen import listen
-    from mlx_gemma4.live.stats import Delays
-    from mlx_gemma4.live.writers import Writer
+    from mlx_gemma4.cli.shared.writers import Writer
+    from mlx_gemma4.live.hear.delays import Delays
+    from mlx_gemma4.live.hear.loop import listen
 
     writer = Writer(for_terminal(stream), arguments.format, text_style(arguments))
     delays = Delays()
@@ -157,7 +144,7 @@ def show(
 
 def tell(event: Event, *, shown: bool) -> None:
     """What went wrong, on stderr; a display that has ``shown`` the event tells of lost sound by itself."""
-    from mlx_gemma4.live.events import Final, Lost
+    from mlx_gemma4.live.hear.events import Final, Lost
 
     if isinstance(event, Lost) and not shown:
         note(f"{event.seconds:.2f} s of sound were lost")
@@ -173,7 +160,7 @@ def display(stream: TextIO, arguments: argparse.Namespace) -> Iterator[Callable[
         return
     from rich.console import Console
 
-    from mlx_gemma4.live.display import Display
+    from mlx_gemma4.cli.shared.display import Display
 
     with Display(Console()) as picture:
 
@@ -184,22 +171,3 @@ def display(stream: TextIO, arguments: argparse.Namespace) -> Iterator[Callable[
             )
 
         yield draw
-
-
-@contextmanager
-def open_source(arguments: argparse.Namespace) -> Iterator[Source]:
-    """The recording, the pipe or the microphone that the options name."""
-    if arguments.input is not None and arguments.device is not None:
-        raise ValueError(f"Expected --input or --device, got both ({arguments.input}, {arguments.device})")
-    raw = raw_format(arguments)
-    if arguments.input is not None:
-        from mlx_gemma4.live.sources import open_recording
-
-        yield open_recording(arguments.input, fast=arguments.fast, channel=channel(arguments), raw=raw)
-    elif raw is not None:
-        raise ValueError(f"--raw {raw.encoding} is for a recording: name one with --input, or - for stdin")
-    else:
-        from mlx_gemma4.live.microphone import Microphone
-
-        with Microphone(arguments.device, channel=channel(arguments), tell=note) as microphone:
-            yield microphone

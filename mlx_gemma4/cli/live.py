@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
-from mlx_gemma4.cli.cameras import add_listing, open_camera, print_cameras
-from mlx_gemma4.cli.listen import INPUT_HELP, end_code, open_source
-from mlx_gemma4.cli.options import (
+from mlx_gemma4.cli.shared.cameras import add_listing, open_camera, print_cameras
+from mlx_gemma4.cli.shared.notes import end_code, note
+from mlx_gemma4.cli.shared.options import (
     add_endpointing,
     add_model,
     add_sampling,
@@ -22,23 +22,23 @@ from mlx_gemma4.cli.options import (
     add_sound,
     endpointing,
     load_model,
-    note,
     sampling,
     threshold,
 )
-from mlx_gemma4.cli.outputs import add_overwrite, text_output
-from mlx_gemma4.cli.signals import Session, starting
-from mlx_gemma4.cli.tools import DECLINED, add_tools, described, note_unwritten, open_tools
+from mlx_gemma4.cli.shared.outputs import add_overwrite, text_output
+from mlx_gemma4.cli.shared.signals import Session, starting
+from mlx_gemma4.cli.shared.sound import INPUT_HELP, open_source
+from mlx_gemma4.cli.shared.tools import DECLINED, add_tools, described, note_unwritten, open_tools
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
-    from mlx_gemma4.live.arrivals import Arrivals
-    from mlx_gemma4.live.assistant import Assistant
-    from mlx_gemma4.live.assistant_events import Called, Event
-    from mlx_gemma4.live.camera import Camera
-    from mlx_gemma4.live.sources import Source
-    from mlx_gemma4.live.transcript import Transcript
-    from mlx_gemma4.toolbox import Tools
+    from mlx_gemma4.live.hear.sources import Source
+    from mlx_gemma4.live.see.camera import Camera
+    from mlx_gemma4.live.talk.arrivals import Arrivals
+    from mlx_gemma4.live.talk.assistant import Assistant
+    from mlx_gemma4.live.talk.events import Called, Event
+    from mlx_gemma4.live.talk.transcript import Transcript
+    from mlx_gemma4.outputs.tools.toolbox import Tools
 
 
 YES, NO = ("y", "yes"), ("", "n", "no")
@@ -102,8 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.no_sound and arguments.no_camera:
         raise ValueError("Expected sound or a camera, got --no-sound and --no-camera; mlx_gemma4 chat needs neither")
-    from mlx_gemma4.live.converse import converse
-    from mlx_gemma4.live.scene import Scene
+    from mlx_gemma4.live.see.scene import Scene
+    from mlx_gemma4.live.talk.loop import converse
 
     tools = open_tools(arguments)
     scene = Scene(threshold(arguments))
@@ -136,11 +136,11 @@ def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[
     if tools is not None:
         note_unwritten(processor, tools.schemas)
 
-    from mlx_gemma4.live.assistant import Assistant
-    from mlx_gemma4.live.endpoint import Endpointer
-    from mlx_gemma4.live.transcript import Transcript
-    from mlx_gemma4.live.voice import Voice
-    from mlx_gemma4.transcribe import Transcriber
+    from mlx_gemma4.inputs.audio.endpoint import Endpointer
+    from mlx_gemma4.inputs.audio.voice import Voice
+    from mlx_gemma4.live.talk.assistant import Assistant
+    from mlx_gemma4.live.talk.transcript import Transcript
+    from mlx_gemma4.programs.transcribe import Transcriber
 
     assistant = Assistant(
         model,
@@ -192,7 +192,7 @@ class Talk:
         return self._assistant.ask(line)
 
     def show(self, event: Event) -> None:
-        from mlx_gemma4.live.assistant_events import (
+        from mlx_gemma4.live.talk.events import (
             Answered,
             Called,
             Forgot,
@@ -285,8 +285,8 @@ def is_typed(arguments: argparse.Namespace) -> bool:
 @contextmanager
 def open_arrivals(arguments: argparse.Namespace, sound: Source | None, camera: Camera | None) -> Iterator[Arrivals]:
     """What arrives: as it comes, or with ``--fast`` in the order of its times."""
-    from mlx_gemma4.live.arrivals import Inbox, Together
-    from mlx_gemma4.live.typed import TypedLines
+    from mlx_gemma4.live.talk.arrivals import Inbox, Together
+    from mlx_gemma4.live.talk.typed import TypedLines
 
     if arguments.fast:
         if sound is None:
@@ -301,7 +301,7 @@ def open_arrivals(arguments: argparse.Namespace, sound: Source | None, camera: C
 
 def _middle(seconds: list[float]) -> str:
     """The median and the highest."""
-    from mlx_gemma4.live.stats import quantile
+    from mlx_gemma4.live.hear.delays import quantile
 
     if not seconds:
         return "–"

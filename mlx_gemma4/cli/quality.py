@@ -7,13 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_gemma4.cli.options import add_model, note
-from mlx_gemma4.cli.report import add_report, aligned, report_file, save
-from mlx_gemma4.hub import checkpoint_folder, default_model
+from mlx_gemma4.checkpoint.hub import checkpoint_folder, default_model
+from mlx_gemma4.cli.shared.notes import note
+from mlx_gemma4.cli.shared.options import add_model
+from mlx_gemma4.cli.shared.report import add_report, aligned, report_file, save
 
 if TYPE_CHECKING:
-    from mlx_gemma4.quality.measure import Quality
-    from mlx_gemma4.quality.tokens import Scores
+    from mlx_gemma4.measure.quality import Quality
+    from mlx_gemma4.measure.tokens import Scores
 
 QUALITY = "What a conversion lost: how far its tokens are from the reference's, and which modules are to blame."
 TEXT = "plain text to score (default: a packaged page of prose in five languages, code and numbers)"
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from mlx_gemma4.evaluate import check_extra, check_files, read_manifest
-    from mlx_gemma4.languages import language_name
+    from mlx_gemma4.measure.wer import check_extra, check_files, read_manifest
+    from mlx_gemma4.programs.languages import language_name
 
     # all that can be wrong is told before a model is read
     text = None if arguments.text is None else read_text(Path(arguments.text))
@@ -59,8 +60,8 @@ def run(arguments: argparse.Namespace) -> None:
     reference = checkpoint_folder(arguments.reference)
     model = checkpoint_folder(arguments.model or default_model(), revision=arguments.revision)
 
-    from mlx_gemma4.checkpoint import DTYPES
-    from mlx_gemma4.quality.measure import measure
+    from mlx_gemma4.loading import DTYPES
+    from mlx_gemma4.measure.quality import measure
 
     quality = measure(
         reference,

@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from mlx_gemma4.cli.failed import Failed
-from mlx_gemma4.cli.options import (
+from mlx_gemma4.cli.shared.failed import Failed
+from mlx_gemma4.cli.shared.notes import note, note_gated, warn_incomplete
+from mlx_gemma4.cli.shared.options import (
     add_endpointing,
     add_format,
     add_model,
@@ -20,22 +21,20 @@ from mlx_gemma4.cli.options import (
     channel,
     endpointing,
     load_model,
-    note,
-    note_gated,
     raw_format,
     speech_instruction,
     text_style,
 )
-from mlx_gemma4.cli.outputs import STDOUT, add_overwrite, check_output, output_folder, text_output
-from mlx_gemma4.cli.progress import Progress, duration
-from mlx_gemma4.cli.signals import Session
+from mlx_gemma4.cli.shared.outputs import STDOUT, add_overwrite, check_output, output_folder, text_output
+from mlx_gemma4.cli.shared.progress import Progress, duration
+from mlx_gemma4.cli.shared.signals import Session
 from mlx_gemma4.printable import for_terminal
 
 if TYPE_CHECKING:
-    from mlx_gemma4.audio import AudioStream
-    from mlx_gemma4.live.endpoint import Endpointer, Endpointing
-    from mlx_gemma4.subtitles import SegmentWriter
-    from mlx_gemma4.transcribe import Segment, Transcriber
+    from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
+    from mlx_gemma4.inputs.audio.recording import AudioStream
+    from mlx_gemma4.programs.subtitles import SegmentWriter
+    from mlx_gemma4.programs.transcribe import Segment, Transcriber
 
 FILE_HELP = "a recording (WAV, FLAC, OGG, MP3, M4A, …) or a pipe; - is stdin"
 
@@ -67,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         failed.raise_all()
     model, processor = load_model(arguments)
 
-    from mlx_gemma4.transcribe import Transcriber
+    from mlx_gemma4.programs.transcribe import Transcriber
 
     transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
     with Session(patience=0.0) as session:
@@ -125,7 +124,7 @@ def check_sound(path: str, arguments: argparse.Namespace, failed: Failed) -> Non
 
 
 def open_sound(path: str, arguments: argparse.Namespace) -> AudioStream:
-    from mlx_gemma4.audio import stream_audio
+    from mlx_gemma4.inputs.audio.recording import stream_audio
 
     return stream_audio(path, channel=channel(arguments), raw=raw_format(arguments))
 
@@ -151,7 +150,7 @@ class Work:
     def write(self, paths: list[str], target: str | None) -> None:
         """Recordings into one output. What a signal or an error cuts is written as far as it is known."""
         with suppress(Nothing), self._output(target) as stream:
-            from mlx_gemma4.subtitles import SegmentWriter
+            from mlx_gemma4.programs.subtitles import SegmentWriter
 
             writer = SegmentWriter(for_terminal(stream), self._arguments.format, text_style(self._arguments))
             self._session.last_words = lambda: writer.finish(complete=False)
@@ -195,13 +194,13 @@ class Work:
             note(statistics(path, sound.seconds, endpointer, time.perf_counter() - began))
 
     def _endpointer(self) -> Endpointer:
-        from mlx_gemma4.live.endpoint import Endpointer
-        from mlx_gemma4.live.voice import Voice
+        from mlx_gemma4.inputs.audio.endpoint import Endpointer
+        from mlx_gemma4.inputs.audio.voice import Voice
 
         return Endpointer(Voice(), self._settings, frame_seconds=self._transcriber.frame_seconds)
 
     def _segments(self, sound: Progress, endpointer: Endpointer, path: str) -> Generator[Segment, None, None]:
-        from mlx_gemma4.live.segments import TOGETHER, transcribe
+        from mlx_gemma4.programs.segments import TOGETHER, transcribe
 
         # who speaks into a pipe waits for the text
         together = TOGETHER if Path(path).is_file() else 1
@@ -218,10 +217,3 @@ def statistics(path: str, seconds: float, endpointer: Endpointer, work: float) -
         f"{path}: {seconds:.2f} s of sound, {speech:.2f} s of it given to the model; "
         f"transcribed in {work:.2f} s ({work / max(seconds, 0.001):.2f} of its length)"
     )
-
-
-def warn_incomplete(segments: list[Segment], name: str) -> None:
-    """Say which answers ran into their limit: their text may lack its end."""
-    for segment in segments:
-        if not segment.complete:
-            note(f"{name}: the text of {segment.start:.2f}–{segment.end:.2f} s was stopped at {segment.tokens} tokens")

@@ -12,15 +12,15 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_gemma4.cli.cameras import add_listing, open_camera, print_cameras
-from mlx_gemma4.cli.listen import end_code
-from mlx_gemma4.cli.options import add_model, add_sensitivity, load_model, note, threshold
-from mlx_gemma4.cli.outputs import output_file, output_folder
-from mlx_gemma4.cli.signals import Session, starting
+from mlx_gemma4.cli.shared.cameras import add_listing, open_camera, print_cameras
+from mlx_gemma4.cli.shared.notes import end_code, note
+from mlx_gemma4.cli.shared.options import add_model, add_sensitivity, load_model, threshold
+from mlx_gemma4.cli.shared.outputs import output_file, output_folder
+from mlx_gemma4.cli.shared.signals import Session, starting
 
 if TYPE_CHECKING:
-    from mlx_gemma4.live.camera import Camera, Shot
-    from mlx_gemma4.live.watcher import Sighting, Watcher
+    from mlx_gemma4.live.see.camera import Camera, Shot
+    from mlx_gemma4.live.see.watcher import Sighting, Watcher
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +96,7 @@ def make_watcher(arguments: argparse.Namespace) -> Watcher:
     changes = threshold(arguments)
     model, processor = load_model(arguments)
 
-    from mlx_gemma4.live.watcher import Watcher
+    from mlx_gemma4.live.see.watcher import Watcher
 
     return Watcher(
         model,
@@ -158,7 +158,7 @@ def display() -> Iterator[Callable[[Shot, Sighting | None], None]]:
 
     from rich.console import Console
 
-    from mlx_gemma4.live.preview import Preview
+    from mlx_gemma4.cli.shared.preview import Preview
 
     with Preview(Console()) as preview:
         yield lambda shot, answer: preview.show(shot, answer, time.monotonic() - shot.arrived)
@@ -212,7 +212,7 @@ def clock_time(seconds: float) -> str:
 
 def statistics(camera: Camera, watcher: Watcher, ages: list[tuple[float, float]]) -> str:
     """Frames, work, and how old pictures were."""
-    from mlx_gemma4.live.stats import quantile
+    from mlx_gemma4.live.hear.delays import quantile
 
     looks = watcher.looks
     lines = [

@@ -1,1 +1,1 @@
-"""What has a clock: sources of sound and pictures, and the loops that listen, watch and converse."""
+"""What has a clock."""

@@ -1,0 +1,193 @@
+"""A folder that appears complete or not at all, and whose making can be gone on with after it was cut off.
+
+It grows beside its place in ``NAME.partial``, with a file that says how far it is, and is moved when it is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from mlx_gemma4.checkpoint.json_file import read_json
+
+from .exchange import exchange
+
+_CHECKPOINT, _PROGRESS, _LOCK, _REPLACED = "checkpoint", "progress.json", "lock", "replaced"
+"""What lies in ``NAME.partial``."""
+_NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
+"""What network disks answer that have no locks."""
+
+
+class Unfinished:
+    """The growing folder of ``target``, locked against a second writer as long as the block lasts.
+
+    Args:
+        plan: What is being written, as a text that is the same when, and only when, the result is.
+
+    Attributes:
+        is_locked: False on a disk without file locks, as some network disks are.
+
+    Raises:
+        ValueError: The target exists and may not be replaced, cannot be written, or another process is writing it.
+    """
+
+    def __init__(self, target: Path, plan: str, *, overwrite: bool = False) -> None:
+        self.target = target
+        self._plan = plan
+        check_target(target, overwrite)
+        self._place = target.resolve()
+        self._root = partial_of(target)
+        self.folder = self._root / _CHECKPOINT
+        self._lock, self.is_locked = _locked(self._root, target)
+        try:
+            _check_free(target, overwrite)  # another process may have put it there since
+        except ValueError:
+            self.discard()
+            raise
+        self.done = self._steps_done()
+        self.folder.mkdir(exist_ok=True)
+
+    def __enter__(self) -> Unfinished:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def _steps_done(self) -> int:
+        """How many steps an earlier run of the same plan has finished; what another plan has left is removed."""
+        path = self._root / _PROGRESS
+        told = {}
+        with suppress(FileNotFoundError, ValueError):  # none, or not whole after a power failure
+            told = read_json(path)
+        if told.get("plan") == self._plan:
+            return int(told["done"])
+        shutil.rmtree(self.folder, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        return 0
+
+    def record(self, done: int) -> None:
+        """Note that so many steps are finished, and on the disk."""
+        path = self._root / f"{_PROGRESS}.new"
+        path.write_text(json.dumps({"plan": self._plan, "done": done}), encoding="utf-8")
+        path.replace(self._root / _PROGRESS)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What fails in here leaves nothing behind.
+
+        Raises:
+            ValueError: For an OSError, too: the disk is full, for example.
+        """
+        try:
+            yield
+        except OSError as error:
+            self.discard()
+            raise ValueError(f"Writing {self.target} failed, what was written is removed: {error}") from error
+        except ValueError:
+            self.discard()
+            raise
+
+    def complete(self) -> None:
+        """Put the folder in its place."""
+        for path in (*self.folder.iterdir(), self.folder):
+            _sync(path)
+        if self._place.exists():
+            # from here on, the folder may be the old one, which is not to be gone on with
+            (self._root / _PROGRESS).unlink(missing_ok=True)
+            if not exchange(self.folder, self._place):
+                self._place.rename(self._root / _REPLACED)
+                self.folder.rename(self._place)
+        else:
+            self.folder.rename(self._place)
+        with suppress(OSError):  # it is in its place, whatever happens
+            _sync(self._place.parent)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove what was written and is not in its place."""
+        _remove(self._root)
+        self._lock.close()
+
+
+def partial_of(target: Path) -> Path:
+    """Where a folder grows: on the disk of its place, wherever links lead."""
+    place = target.resolve()
+    return place.with_name(f"{place.name}.partial")
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raise a ValueError if a folder may not be put there; what a run that was cut off had left to do is done."""
+    place = target.resolve()
+    if Path.cwd().is_relative_to(place):
+        raise ValueError(f"Expected a folder to make, got {target}, in which you are; name another --mlx-path")
+    ground = next(folder for folder in place.parents if folder.exists())
+    if not (ground.is_dir() and os.access(ground, os.W_OK | os.X_OK)):
+        raise ValueError(
+            f"Expected a folder that can be written to for {target}, got {ground}; name another --mlx-path"
+        )
+    _mend(target)
+    _check_free(target, overwrite)
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    place = target.resolve()
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return
+    if not overwrite:
+        raise ValueError(f"Expected a folder to make, {target} exists already; --overwrite replaces it")
+    if not ((place / "config.json").is_file() and any(place.glob("*.safetensors"))):
+        raise ValueError(f"Expected a checkpoint to replace at {target}, got something else: remove it yourself")
+
+
+def _mend(target: Path) -> None:
+    """A run may have been cut off while it changed the folders, or before there was anything to go on with."""
+    root, place = partial_of(target), target.resolve()
+    if not root.is_dir():
+        return
+    with _locked(root, target)[0]:
+        if (root / _REPLACED).exists() and not place.exists():
+            (root / _CHECKPOINT).rename(place)
+        if not ((root / _PROGRESS).is_file() and (root / _CHECKPOINT).is_dir()):
+            _remove(root)
+
+
+def _locked(root: Path, target: Path) -> tuple[TextIO, bool]:
+    """The lock of a growing folder, held until it is closed; and whether the disk has locks."""
+    path = root / _LOCK
+    while True:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise ValueError(f"Another conversion is writing {target}; wait for it or name another folder") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return lock, False
+        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            return lock, True
+        lock.close()  # its owner has ended, and removed it, since it was opened
+
+
+def _remove(root: Path) -> None:
+    """Remove a growing folder, its lock last: until then, no other process begins there."""
+    for name in (_CHECKPOINT, _REPLACED):
+        shutil.rmtree(root / name, ignore_errors=True)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

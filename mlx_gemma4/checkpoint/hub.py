@@ -1,0 +1,186 @@
+"""A model's name to a folder: the embedded demo, a folder on disk, or a repo on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+from mlx_gemma4.checkpoint.files import SMALL_FILES
+from mlx_gemma4.checkpoint.template_files import ADDITIONAL
+from mlx_gemma4.checkpoint.weight_files import downloaded_names, weight_files
+
+DEMO = "demo"
+DEFAULT_MODEL = "mlx-community/gemma-4-12B-it-4bit"
+"""What runs when nothing is named."""
+DEFAULT_REVISION = "73bcf09092aa277861d5a191b989b666f7f32e8f"
+"""The commit of DEFAULT_MODEL that runs unless another revision is named: 6.74 GB, where earlier ones had 11 GB."""
+MODEL_VARIABLE = "MLX_GEMMA4_MODEL"
+
+ELSEWHERE = "set HF_HOME to a folder on another disk"
+
+TEMPLATES = f"{ADDITIONAL}/*.jinja"
+RECORD = "conversion.json"
+"""What the converter says of itself."""
+SMALL = (*SMALL_FILES, "config.json", RECORD, TEMPLATES)
+"""What a checkpoint is made of beside its weights; a repo may hold more, which is not downloaded."""
+
+
+def demo_folder() -> Path:
+    """The folder of the embedded demo: ``checkpoint/`` and ``media/``."""
+    return Path(__file__).resolve().parents[1] / "demo"  # installers may make each file a link
+
+
+def default_model() -> str:
+    """The model to run when none is named: ``$MLX_GEMMA4_MODEL``, or else DEFAULT_MODEL."""
+    return os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL
+
+
+def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = None) -> Path:
+    """The folder of a checkpoint, downloaded if need be.
+
+    Args:
+        name: ``"demo"``, a folder, or a Hub repo id (``owner/name``). ``"demo"`` is always the embedded one: a folder
+            of that name is ``"./demo"``.
+        revision: Branch, tag or commit of the repo; None takes DEFAULT_REVISION of DEFAULT_MODEL, and ``main`` of any
+            other repo.
+
+    Raises:
+        ValueError: There is no such folder or repo, or it cannot be reached.
+    """
+    if str(name) == DEMO:
+        return demo_folder() / "checkpoint"
+    folder = Path(name)
+    if str(name) and folder.is_dir():
+        return folder
+    parts = str(name).split("/")
+    if len(parts) != 2 or not all(parts) or str(name).startswith((".", "~")):
+        raise ValueError(
+            f"Expected a checkpoint folder, a Hugging Face repo id (owner/name) or 'demo', got {str(name)!r}: "
+            "there is no such folder"
+        )
+    if str(name) == DEFAULT_MODEL and revision is None:
+        revision = DEFAULT_REVISION
+    return _download(str(name), revision)
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+
+    try:
+        # complete in the cache: no request is made, and starting does not wait for one
+        cached = snapshot_download(repo, revision=revision, allow_patterns=list(SMALL), local_files_only=True)
+        if _is_complete(Path(cached)):
+            return Path(cached)
+    except LocalEntryNotFoundError:
+        pass
+    names, size = _missing(repo, revision)
+    _check_room(repo, size, Path(HF_HUB_CACHE))
+    print(f"Downloading {repo} ({_size_text(size)}) to the Hugging Face cache at {HF_HUB_CACHE}", file=sys.stderr)
+    try:
+        # the client keeps no part of a file: with one after the other, a break costs a part of one, not of all
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=names, max_workers=1))
+    except GatedRepoError as error:  # anyone may see what such a repo holds, but not download it
+        raise _gated(repo) from error
+    except Exception as error:  # whatever the HTTP client of the installed version raises, or the disk
+        raise _broken_off(repo, size, error) from error
+
+
+def _broken_off(repo: str, size: int, error: Exception) -> ValueError:
+    """What stopped a download, and what to do about it."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):  # hf_xet has no errno
+        return ValueError(
+            f"The disk is full: {repo} needs {_size_text(size)} in the Hugging Face cache at {HF_HUB_CACHE}. Free some "
+            f"space or {ELSEWHERE}, then run this again: complete files are kept"
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return ValueError(
+            f"The Hugging Face cache at {HF_HUB_CACHE} cannot be written to: {_line(error)}. Please {ELSEWHERE}"
+        )
+    return ValueError(
+        f"The download of {repo} broke off: {_line(error)}. Run this again, files that are complete are kept"
+    )
+
+
+def _line(error: Exception) -> str:
+    """An error of the Hub's client in one line."""
+    return " ".join(str(error).split())
+
+
+def _gated(repo: str) -> ValueError:
+    return ValueError(f"The repo {repo} asks for its terms to be accepted: huggingface.co/{repo}")
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a cached repo is a checkpoint; downloads break off, and others fetch a config.json alone."""
+    try:
+        weight_files(folder)
+    except ValueError:
+        return False
+    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    return tokenizer and (folder / "config.json").is_file()
+
+
+def _wanted(names: list[str], repo: str) -> list[str]:
+    """Of the files of a repo, those of its checkpoint."""
+    small = [name for name in names if any(fnmatch(name, pattern) for pattern in SMALL)]
+    if "config.json" not in small:
+        raise ValueError(f"Expected a checkpoint in the repo {repo}, it has no config.json")
+    return [*small, *downloaded_names([name for name in names if "/" not in name], f"the repo {repo}")]
+
+
+def _check_room(repo: str, size: int, cache: Path) -> None:
+    """Refuse a download that does not fit on the cache's disk, before its first byte."""
+    disk = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(disk).free
+    if size > free:
+        raise ValueError(
+            f"{repo} needs {_size_text(size)}, and the disk of the Hugging Face cache at {cache} has "
+            f"{_size_text(free)} free. Free some space or {ELSEWHERE}"
+        )
+
+
+def _size_text(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _missing(repo: str, revision: str | None) -> tuple[list[str], int]:
+    """The files of a checkpoint, and how many of their bytes are not in the cache yet.
+
+    The first request, so it also finds out what can go wrong.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+    except GatedRepoError as error:
+        raise _gated(repo) from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"Expected a Hugging Face repo, there is none called {repo!r} (or it is private: hf auth login)"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ValueError(f"Expected a revision of {repo}, it has none called {revision!r}") from error
+    except Exception as error:  # whatever the HTTP client of the installed version raises
+        raise ValueError(
+            f"The Hugging Face Hub cannot be reached for {repo}, and it is not in the cache: {_line(error)}. "
+            "Without a network, --model demo runs the embedded checkpoint, --model FOLDER one on disk"
+            f"{_older(revision)}"
+        ) from error
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    names = _wanted(list(sizes), repo)
+    missing = (name for name in names if not isinstance(try_to_load_from_cache(repo, name, revision=info.sha), str))
+    return names, sum(sizes[name] for name in missing)
+
+
+def _older(revision: str | None) -> str:
+    """What else may be in the cache of somebody who has used the default model before its revision was set."""
+    return ", --revision main an older download" if revision == DEFAULT_REVISION else ""

@@ -1,0 +1,110 @@
+"""The header of a safetensors file: which tensors lie where. Checked whole, so that no reader has to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+
+from mlx_gemma4.checkpoint.files import check_file
+from mlx_gemma4.checkpoint.json_file import array, parse_object, shown, table, whole
+
+MOST_HEADER = 16 * 2**20
+"""Bytes of a header. The 12B's has 0.1 MB; a parsed one takes ten times its size in memory."""
+MOST_DIMENSIONS, MOST_NAME = 8, 256
+
+BITS: Mapping[str, int] = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
+"""Of one value of each type that the format has."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file: its bytes are ``[start, stop)`` of the file."""
+
+    dtype: str
+    """As safetensors names it: ``BF16``."""
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file by name, in the order of their bytes.
+
+    They follow each other without a gap, their bytes are those of their shapes and types, and all of them are there.
+
+    Raises:
+        ValueError: The file is cut short, is no safetensors file, or must not be read (``check_file``).
+    """
+    check_file(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise ValueError(f"Expected a safetensors file at {path}, its {size} bytes end inside the header")
+        if length > MOST_HEADER:
+            raise ValueError(
+                f"Expected a safetensors file at {path}, its header has {length:,} bytes, "
+                f"at most {MOST_HEADER:,} are read"
+            )
+        data = file.read(length)
+    try:
+        tensors = _tensors(data, path)
+    except ValueError as error:
+        raise ValueError(f"Expected a safetensors file at {path}, its header cannot be read: {error}") from error
+    begin = 8 + length
+    expected = begin + max((tensor.stop for tensor in tensors.values()), default=0)
+    if size < expected:
+        raise ValueError(f"Expected {expected} bytes in {path}, got {size}: the file is cut short, fetch it again")
+    return {
+        name: StoredTensor(tensor.dtype, tensor.shape, begin + tensor.start, begin + tensor.stop)
+        for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop))
+    }
+
+
+def _tensors(data: bytes, path: Path) -> dict[str, StoredTensor]:
+    """The entries of a header, their offsets counted from its end."""
+    header = parse_object(data, path)
+    table(header.pop("__metadata__", None) or {}, "__metadata__")  # MLX writes null
+    for name in header:
+        if len(name) > MOST_NAME or not name.isprintable():
+            raise ValueError(f"Expected names of one line, of at most {MOST_NAME} characters, got {shown(name)}")
+    tensors = {name: _tensor(entry, shown(name)) for name, entry in header.items()}
+    order = sorted(tensors, key=lambda name: (tensors[name].start, tensors[name].stop))
+    for before, after in pairwise(order):
+        if tensors[before].stop != tensors[after].start:
+            what = "overlap" if tensors[before].stop > tensors[after].start else "leave a gap"
+            raise ValueError(f"the bytes of {shown(before)} and {shown(after)} {what}")
+    if order and tensors[order[0]].start != 0:
+        raise ValueError(f"the bytes of {shown(order[0])} do not begin behind it")
+    return tensors
+
+
+def _tensor(entry: object, name: str) -> StoredTensor:
+    told = table(entry, name)
+    dtype = told.get("dtype")
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise ValueError(f"unknown type {shown(dtype)} of {name}")
+    sizes = array(told.get("shape"), f"the shape of {name}")
+    if len(sizes) > MOST_DIMENSIONS:
+        raise ValueError(f"{name} has {len(sizes)} dimensions, at most {MOST_DIMENSIONS} are read")
+    shape = tuple(whole(size, f"the shape of {name}", least=0) for size in sizes)
+    offsets = array(told.get("data_offsets"), f"the data_offsets of {name}")
+    if len(offsets) != 2:
+        raise ValueError(f"Expected two data_offsets of {name}, got {shown(offsets)}")
+    start, stop = (whole(offset, f"the data_offsets of {name}", least=0, most=2**63) for offset in offsets)
+    bits = prod(shape) * BITS[dtype]
+    if bits != 8 * (stop - start):
+        raise ValueError(
+            f"{name} is {dtype} of {list(shape)}, {(bits + 7) // 8} bytes, its data_offsets hold {stop - start}"
+        )
+    return StoredTensor(dtype, shape, start, stop)

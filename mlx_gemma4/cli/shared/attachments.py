@@ -1,0 +1,112 @@
+"""Files that go with a message of a chat: their names as they are typed, pasted or dropped on a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mlx_gemma4.inputs.processor import Processor
+
+KINDS = {
+    "image": "avif bmp gif heic jpeg jpg png tif tiff webp",
+    "audio": "aac aif aiff au caf flac m4a mp3 oga ogg opus wav wma",
+    "video": "avi m4v mkv mov mp4 mpeg mpg ts webm wmv",
+}
+MEDIA = tuple(KINDS)
+_KIND_OF = {f".{suffix}": kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
+_BEGINNINGS = ("/", "~", "./", "../", "file://", "'", '"')
+"""Of a line that may begin with a file's name."""
+_SPACES = 64
+"""Spaces in a name that nobody has escaped, at most."""
+
+
+def kind_of(path: str) -> str | None:
+    """ "image", "audio" or "video", by a file's suffix."""
+    return _KIND_OF.get(Path(path).suffix.lower())
+
+
+def files(text: str) -> list[str]:
+    r"""The files that are named: bare, in quotes, with ``\ `` for spaces, with ``~``, or as ``file://`` addresses.
+
+    Raises:
+        ValueError: There is no such file.
+    """
+    text = text.strip()
+    if whole := _file(text):
+        return [whole]
+    try:
+        words = shlex.split(text)
+    except ValueError:  # an apostrophe that is part of a name
+        words = text.split()
+    found = [_file(word) for word in words]
+    for word, path in zip(words, found, strict=True):
+        if path is None:
+            raise ValueError(f"Expected a file to add, found none at {text if len(words) == 1 else word!r}")
+    if not found:
+        raise ValueError("Expected a file to add, found none: type its name behind the command")
+    return [path for path in found if path is not None]
+
+
+def leading_file(line: str) -> tuple[str, str] | None:
+    """The file that a line begins with, and the rest of the line; None if it begins with none."""
+    if line.startswith(_BEGINNINGS):
+        for name, rest in _leading_names(line):
+            if (path := _file(name)) is not None and kind_of(path) is not None:
+                return path, rest.strip()
+    return None
+
+
+def _leading_names(line: str) -> Iterator[tuple[str, str]]:
+    """A word as a shell reads it; then the line up to its first space, its second, and so on."""
+    stream = io.StringIO(line)
+    lexer = shlex.shlex(stream, posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    with suppress(ValueError):  # of an apostrophe that is part of a name
+        yield lexer.get_token() or "", stream.read()
+    words = line.split(" ")
+    for count in range(1, min(len(words), _SPACES) + 1):
+        yield " ".join(words[:count]), " ".join(words[count:])
+
+
+def _file(name: str) -> str | None:
+    if name.startswith("file://"):
+        name = unquote(urlsplit(name).path)
+    try:
+        path = os.path.expanduser(name)
+        return path if name and Path(path).is_file() else None
+    except (OSError, ValueError):  # too long, or with a NUL
+        return None
+
+
+def attachment(processor: Processor, kind: str, path: str) -> dict[str, Any]:
+    """Read a file and make sure that it fits into a prompt.
+
+    Raises:
+        ValueError: It does not, or cannot be read.
+    """
+    part = {"type": kind, kind: _prepared(processor, kind, path)}
+    processor.prompt([{"role": "user", "content": [part, {"type": "text", "text": "?"}]}])
+    return part | ({kind: _loaded(path)} if kind == "audio" else {})
+
+
+def _prepared(processor: Processor, kind: str, path: str) -> Any:
+    """Pictures and frames as the model takes them; sound is first checked as a file, whose length can be told."""
+    if kind == "audio":
+        return path
+    return processor.patches(path) if kind == "image" else processor.film(path)
+
+
+def _loaded(path: str) -> np.ndarray:
+    """Once read, a recording may be moved or changed."""
+    from mlx_gemma4.inputs.audio.recording import load_audio
+
+    return load_audio(path)

@@ -1,0 +1,57 @@
+"""What commands say on stderr: anything that is not a result."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from mlx_gemma4.cli.shared.signals import PROBLEM, Session
+from mlx_gemma4.printable import show
+
+if TYPE_CHECKING:
+    from mlx_gemma4.inputs.audio.endpoint import Endpointer
+    from mlx_gemma4.inputs.vision.video_file import VideoFile
+    from mlx_gemma4.outputs.generate import GenerationResponse
+    from mlx_gemma4.programs.transcribe import Segment
+
+
+def note(text: str) -> None:
+    """Say something that is no result."""
+    show(text, sys.stderr)
+
+
+def note_gated(endpointer: Endpointer, name: str) -> None:
+    """Say how much speech the option --level has dropped, if it has."""
+    if endpointer.gated:
+        seconds = endpointer.gated * endpointer.frame_seconds
+        note(f"{name}: {seconds:.2f} s of speech were below --level {endpointer.settings.level:g} and left out")
+
+
+def note_broken(file: VideoFile) -> None:
+    """Say what of a video did not decode, if anything."""
+    if file.broken:
+        note(f"{file.path}: {file.broken} packets did not decode and were passed over")
+
+
+def warn_incomplete(segments: list[Segment], name: str) -> None:
+    """Say which answers ran into their limit: their text may lack its end."""
+    for segment in segments:
+        if not segment.complete:
+            note(f"{name}: the text of {segment.start:.2f}–{segment.end:.2f} s was stopped at {segment.tokens} tokens")
+
+
+def statistics(response: GenerationResponse) -> str:
+    """Speed and memory of an answer, in a line."""
+    return (
+        f"prompt {response.prompt_tokens} tokens, {response.prompt_tps:.1f} tokens/s · "
+        f"answer {response.generation_tokens} tokens, {response.generation_tps:.1f} tokens/s · "
+        f"first token after {response.time_to_first_token:.3f} s · peak memory {response.peak_memory:.2f} GB"
+    )
+
+
+def end_code(session: Session, *problems: str | None) -> int:
+    """Say why sources ended that should not have; the exit code."""
+    told = [problem for problem in problems if problem is not None]
+    for problem in told:
+        note(problem)
+    return session.code or (PROBLEM if told else 0)

@@ -1,0 +1,276 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING
+
+from mlx_gemma4.checkpoint.hub import DEFAULT_MODEL, MODEL_VARIABLE, default_model
+from mlx_gemma4.cli.shared.signals import starting
+
+if TYPE_CHECKING:
+    from mlx_gemma4.decoder.config import GenerationConfig
+    from mlx_gemma4.decoder.model import Model
+    from mlx_gemma4.inputs.audio.endpoint import Endpointing
+    from mlx_gemma4.inputs.audio.pcm import RawFormat
+    from mlx_gemma4.inputs.processor import Limits, Processor
+    from mlx_gemma4.inputs.vision.video import Selection
+    from mlx_gemma4.outputs.sample import Sampling
+    from mlx_gemma4.programs.subtitles import Style
+
+
+SHORTEST = 0.04
+"""Seconds of a frame."""
+
+
+def add_model(parser: argparse.ArgumentParser, dtype: str | None = None) -> None:
+    """Which checkpoint, and the type to compute in; None is the checkpoint's own."""
+    parser.add_argument(
+        "--model",
+        help=f"checkpoint folder, Hugging Face repo id, or 'demo' (default: ${MODEL_VARIABLE}, or {DEFAULT_MODEL})",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of the repo")
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        default=dtype,
+        help="compute in this type (default: the checkpoint's)"
+        if dtype is None
+        else f"compare in this type (default: {dtype})",
+    )
+
+
+def load_model(arguments: argparse.Namespace) -> tuple[Model, Processor]:
+    """Load what ``add_model``'s options name."""
+    with starting():
+        return _load(arguments)
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Model, Processor]:
+    import mlx.core as mx
+
+    from mlx_gemma4.loading import load
+
+    if mx.metal.is_available() and mx.default_device() == mx.Device(mx.gpu):
+        # macOS is not to page the weights out between answers; mlx-lm sets the same limit
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+    return load(arguments.model or default_model(), revision=arguments.revision, dtype=arguments.dtype)
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How tokens are chosen."""
+    group = parser.add_argument_group("sampling", "Defaults come from the checkpoint's generation_config.json.")
+    group.add_argument("--temp", type=float, help="temperature; 0 always takes the likeliest token")
+    group.add_argument("--top-k", type=int, help="only among the k likeliest tokens")
+    group.add_argument("--top-p", type=float, help="only among the likeliest tokens that together reach p")
+    group.add_argument("--min-p", type=float, default=0.0, help="only among tokens this likely beside the likeliest")
+    group.add_argument("--repetition-penalty", type=float, help="make recent tokens less likely (1.1 is mild)")
+    group.add_argument("--seed", type=int, help="seed of the random numbers")
+
+
+def sampling(arguments: argparse.Namespace, config: GenerationConfig) -> Sampling:
+    """The Sampling that ``add_sampling``'s options ask for."""
+    from mlx_gemma4.outputs.sample import Sampling
+
+    return Sampling(
+        temperature=config.temperature if arguments.temp is None else arguments.temp,
+        top_k=config.top_k if arguments.top_k is None else arguments.top_k,
+        top_p=config.top_p if arguments.top_p is None else arguments.top_p,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        seed=arguments.seed,
+    )
+
+
+def add_selection(parser: argparse.ArgumentParser, fps: float | None = None) -> argparse._ArgumentGroup:
+    """Which frames are taken from a video; with a default ``fps``, from each of its stretches."""
+    where = "" if fps is None else " of a stretch"
+    group = parser.add_argument_group("video", "Times are seconds, mm:ss or hh:mm:ss from the video's first frame on.")
+    group.add_argument(
+        "--fps",
+        type=float,
+        default=fps,
+        help="frames taken of each second (default: --max-frames of them, evenly)"
+        if fps is None
+        else f"frames taken of each second (default: {fps:g})",
+    )
+    group.add_argument(
+        "--max-frames", type=int, metavar="N", help=f"frames{where}, at most (default: the checkpoint's)"
+    )
+    group.add_argument("--start", type=moment, metavar="TIME", help="leave out what comes before")
+    group.add_argument("--end", type=moment, metavar="TIME", help="leave out this moment and what comes after")
+    return group
+
+
+def selection(arguments: argparse.Namespace, limits: Limits) -> Selection:
+    """The Selection that ``add_selection``'s options ask for."""
+    from mlx_gemma4.inputs.vision.video import Selection
+
+    return Selection(
+        max_frames=limits.video_frames if arguments.max_frames is None else arguments.max_frames,
+        fps=arguments.fps,
+        start=arguments.start or 0.0,
+        end=arguments.end,
+    )
+
+
+def moment(text: str) -> float:
+    """Seconds, mm:ss or hh:mm:ss → seconds."""
+    *larger, seconds = text.split(":")
+    try:
+        minutes = [int(each) for each in larger]
+        total = float(seconds) + sum(each * 60**power for power, each in enumerate(reversed(minutes), 1))
+        if len(larger) > 2 or (larger and not 0 <= float(seconds) < 60) or any(each > 59 for each in minutes[1:]):
+            raise ValueError
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected seconds, mm:ss or hh:mm:ss, got {text!r}") from error
+    return total
+
+
+def add_speech(parser: argparse.ArgumentParser) -> None:
+    """How speech is written down."""
+    parser.add_argument(
+        "--language", default="English", help="language spoken, its English name or code (default: English)"
+    )
+    parser.add_argument("--prompt", help="instruction to use instead of Google's transcription prompt")
+    parser.add_argument("--terms", metavar="A,B,…", help="names and words that may come up, told to the model")
+    parser.add_argument(
+        "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest segment (default: 15, at most 30)"
+    )
+
+
+def add_sound(parser: argparse.ArgumentParser) -> None:
+    """What of a recording is heard, and what it is if it has no header."""
+    group = parser.add_argument_group("sound")
+    group.add_argument(
+        "--channel",
+        type=_channel,
+        default="mix",
+        metavar="N",
+        help="a channel's number from 1 on, left, right, or mix for the mean of all (default: mix)",
+    )
+    group.add_argument(
+        "--raw",
+        metavar="ENCODING",
+        help="the recording has no header, only samples: s16le, s24le, s32le, f32le, u8, alaw or mulaw, as in FFmpeg",
+    )
+    group.add_argument("--raw-rate", type=int, metavar="HZ", help="with --raw: samples a second (default: 16000)")
+    group.add_argument("--raw-channels", type=int, metavar="N", help="with --raw: interleaved channels (default: 1)")
+
+
+def _channel(text: str) -> int:
+    """The number of a channel from 1 on; 0 is the mean of all."""
+    names = {"mix": 0, "left": 1, "right": 2}
+    if text not in names and not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, left, right or mix, got {text!r}")
+    return names[text] if text in names else int(text)
+
+
+def channel(arguments: argparse.Namespace) -> int | None:
+    """The channel that ``add_sound``'s options name, from 1 on; None is the mean of all."""
+    return arguments.channel or None
+
+
+def raw_format(arguments: argparse.Namespace) -> RawFormat | None:
+    """What ``add_sound``'s options say of samples without a header; None if there is one."""
+    from mlx_gemma4.inputs.audio.pcm import RawFormat
+
+    if arguments.raw is None:
+        if arguments.raw_rate is not None or arguments.raw_channels is not None:
+            raise ValueError("--raw-rate and --raw-channels need --raw and an encoding, for example --raw s16le")
+        return None
+    rate, channels = arguments.raw_rate, arguments.raw_channels
+    return RawFormat(arguments.raw, 16_000 if rate is None else rate, 1 if channels is None else channels)
+
+
+def add_format(parser: argparse.ArgumentParser, jsonl: str) -> None:
+    """How transcripts are written; ``jsonl`` says what a line is."""
+    parser.add_argument(
+        "--format",
+        choices=("txt", "json", "jsonl", "srt", "vtt"),
+        default="txt",
+        help=f"json: one document; jsonl: a JSON line for each {jsonl} (default: txt)",
+    )
+    parser.add_argument(
+        "--word-times", action="store_true", help="times of words in json and jsonl, interpolated from the speech found"
+    )
+    parser.add_argument(
+        "--max-line",
+        type=int,
+        metavar="N",
+        help="at most N characters a line; in srt and vtt, a longer text becomes several cues with interpolated times",
+    )
+
+
+def text_style(arguments: argparse.Namespace) -> Style:
+    """The Style that ``add_format``'s options ask for.
+
+    Raises:
+        ValueError: The format has no place for it; or the text is a translation, whose words have no times.
+    """
+    from mlx_gemma4.programs.subtitles import Style
+
+    style = Style(word_times=arguments.word_times, max_line=arguments.max_line)
+    style.check(arguments.format)
+    for option, given in (("--word-times", arguments.word_times), ("--max-line", arguments.max_line is not None)):
+        if given and arguments.translate_to is not None:
+            raise ValueError(f"{option} does not work with --translate-to: words of a translation have no times")
+    return style
+
+
+def add_translation(parser: argparse.ArgumentParser) -> None:
+    """What to do with speech beyond writing it down."""
+    parser.add_argument("--translate-to", metavar="LANGUAGE", help="translate as well; a name or a code")
+
+
+def speech_instruction(arguments: argparse.Namespace) -> str:
+    """The instruction that the options of ``add_speech`` and ``add_translation`` ask for."""
+    from mlx_gemma4.programs.transcribe import instruction, with_terms
+
+    text = arguments.prompt
+    if text is None:
+        text = instruction(arguments.language, arguments.translate_to)
+    return text if arguments.terms is None else with_terms(text, arguments.terms.split(","))
+
+
+def add_endpointing(parser: argparse.ArgumentParser) -> None:
+    """What counts as speech, and when it has ended."""
+    group = parser.add_argument_group("endpointing")
+    group.add_argument("--silence", type=float, default=0.5, help="seconds that end an utterance (default: 0.5)")
+    group.add_argument("--pre-roll", type=float, default=0.5, help="seconds kept from before speech (default: 0.5)")
+    group.add_argument("--threshold", type=float, default=0.5, help="probability that is speech (default: 0.5)")
+    group.add_argument(
+        "--level", type=float, default=-math.inf, help="dBFS below which all is silence (default: the detector decides)"
+    )
+
+
+def endpointing(arguments: argparse.Namespace) -> Endpointing:
+    """The Endpointing that ``add_endpointing``'s options ask for."""
+    from mlx_gemma4.inputs.audio.endpoint import LONGEST, Endpointing
+
+    if not SHORTEST <= arguments.max_segment <= LONGEST:
+        raise ValueError(f"Expected a longest segment of {SHORTEST:g} to {LONGEST:g} s, got {arguments.max_segment:g}")
+    return Endpointing(
+        threshold=arguments.threshold,
+        release=min(arguments.threshold, Endpointing.release),
+        level=arguments.level,
+        silence=arguments.silence,
+        pre_roll=arguments.pre_roll,
+        tail=min(arguments.silence, Endpointing.tail),
+        max_utterance=arguments.max_segment,
+    )
+
+
+def add_sensitivity(parser: argparse.ArgumentParser) -> None:
+    """Which changes of a scene count."""
+    parser.add_argument(
+        "--sensitivity", type=float, default=0.5, help="how small a change counts, from 0 to 1 (default: 0.5)"
+    )
+
+
+def threshold(arguments: argparse.Namespace) -> float:
+    """The threshold of a Scene that ``--sensitivity`` asks for."""
+    if not 0 <= arguments.sensitivity <= 1:
+        raise ValueError(f"Expected a sensitivity from 0 to 1, got {arguments.sensitivity:g}")
+    return 2 ** (-8 * float(arguments.sensitivity))

@@ -1,0 +1,1 @@
+"""What the checkpoint computes, in MLX."""

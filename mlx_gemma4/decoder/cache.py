@@ -1,0 +1,223 @@
+"""Keys and values of the layers: grow, mark, rewind.
+
+Full layers keep everything and grow in steps. Sliding layers keep the window and, behind it, a *room*: rewinding
+by up to ``room`` positions finds every key that the window then needs, so it is exact; further back it raises.
+The arrays are written in place, so a cache is never copied: going back is a rewind, not a fork.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gemma4.decoder.config import LayerConfig
+from mlx_gemma4.decoder.masks import Mask, full_mask, sliding_mask
+
+STEP = 256
+"""Positions by which a buffer grows."""
+
+DEFAULT_ROOM = 512
+"""Positions that can be rewound on sliding layers: 20 s of audio, whatever came before."""
+
+
+class LayerCache(Protocol):
+    """What an attention layer asks of its cache."""
+
+    @property
+    def offset(self) -> int | mx.array:
+        """Position of the next row; [B] where the sequences of a batch differ in length."""
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append ``[B, K, L, head_dim]`` and return what the L queries may see."""
+
+
+class ModelCache(Protocol):
+    """What the decoder asks of the caches of all its layers."""
+
+    @property
+    def layers(self) -> Sequence[LayerCache]: ...
+
+    def masks(self, queries: int, runs: np.ndarray | None) -> tuple[Mask, Mask]:
+        """Masks of full and of sliding layers for ``queries`` more positions; ``runs`` as in ``sliding_mask``."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The keys and values of a sequence, taken out of its cache: ``[1, K, S, head_dim]`` for each layer."""
+
+    position: int
+    layers: list[tuple[mx.array, mx.array]]
+
+
+class FullCache:
+    """Every key and value, ``[B, K, capacity, head_dim]``, of which the first ``position`` are valid."""
+
+    def __init__(self) -> None:
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+        self.position = 0
+
+    @property
+    def offset(self) -> int:
+        return self.position
+
+    @property
+    def earliest(self) -> int:
+        """The furthest position to which a rewind is exact."""
+        return 0
+
+    def held(self) -> tuple[mx.array, mx.array]:
+        """All keys and values."""
+        assert self.keys is not None and self.values is not None
+        return self.keys[..., : self.position, :], self.values[..., : self.position, :]
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append ``[B, K, L, head_dim]`` and return all keys and values up to the new end."""
+        end = self.position + keys.shape[2]
+        if self.keys is None or self.values is None:
+            self.keys, self.values = _spare(keys, _steps(end)), _spare(values, _steps(end))
+        elif end > self.keys.shape[2]:
+            # a quarter at least, so that the copies stay linear in the length
+            extra = _steps(max(end - self.keys.shape[2], self.keys.shape[2] // 4))
+            self.keys = mx.concatenate([self.keys, _spare(keys, extra)], axis=2)
+            self.values = mx.concatenate([self.values, _spare(values, extra)], axis=2)
+        self.keys[..., self.position : end, :] = keys
+        self.values[..., self.position : end, :] = values
+        self.position = end
+        return self.keys[..., :end, :], self.values[..., :end, :]
+
+
+class SlidingCache:
+    """The last ``window - 1 + room`` keys and values, in a buffer with at most one STEP to spare.
+
+    Positions ``[start, position)`` are held; the buffer's index 0 is position ``origin <= start``.
+    """
+
+    def __init__(self, window: int, room: int) -> None:
+        self.window = window
+        self.kept = window - 1 + room
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+        self.position = 0
+        self.start = 0
+        self.origin = 0
+
+    @property
+    def offset(self) -> int:
+        return self.position
+
+    def held(self) -> tuple[mx.array, mx.array]:
+        """The keys and values that the next position may see."""
+        assert self.keys is not None and self.values is not None
+        seen = slice(self._first_seen() - self.origin, self.position - self.origin)
+        return self.keys[..., seen, :], self.values[..., seen, :]
+
+    @property
+    def earliest(self) -> int:
+        """The furthest position to which a rewind is exact: its whole window is still held."""
+        return self.start + self.window - 1 if self.start else 0
+
+    def visible(self, length: int) -> int:
+        """How many keys ``update_and_fetch`` returns for ``length`` more positions."""
+        return self.position - self._first_seen() + length
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append ``[B, K, L, head_dim]``; return what the L queries may see: them and ``window - 1`` before."""
+        end = self.position + keys.shape[2]
+        start = max(self.start, end - self.kept)
+        seen_from = self._first_seen()
+        if self.keys is not None and self.values is not None and end - self.origin <= self.keys.shape[2]:
+            new = slice(self.position - self.origin, end - self.origin)
+            self.keys[..., new, :] = keys
+            self.values[..., new, :] = values
+            seen = slice(seen_from - self.origin, end - self.origin)
+            fetched = self.keys[..., seen, :], self.values[..., seen, :]
+        else:
+            spare = _steps(end - start + STEP) - (end - start) if end - start < self.kept else STEP
+            all_keys, all_values = self._held(self.keys, keys), self._held(self.values, values)
+            seen, held = slice(seen_from - self.start, None), slice(start - self.start, None)
+            fetched = all_keys[..., seen, :], all_values[..., seen, :]
+            self.keys = mx.concatenate([all_keys[..., held, :], _spare(keys, spare)], axis=2)
+            self.values = mx.concatenate([all_values[..., held, :], _spare(values, spare)], axis=2)
+            self.origin = start
+        self.position, self.start = end, start
+        return fetched
+
+    def _first_seen(self) -> int:
+        return max(self.start, self.position - self.window + 1)
+
+    def _held(self, buffer: mx.array | None, new: mx.array) -> mx.array:
+        if buffer is None:
+            return new
+        return mx.concatenate([buffer[..., self.start - self.origin : self.position - self.origin, :], new], axis=2)
+
+
+class Cache:
+    """One cache per layer, all at the same position."""
+
+    def __init__(self, layers: Sequence[LayerConfig], *, window: int, room: int = DEFAULT_ROOM) -> None:
+        self.layers = [SlidingCache(window, room) if layer.is_sliding else FullCache() for layer in layers]
+        self.room = room
+
+    @property
+    def position(self) -> int:
+        """Positions written so far."""
+        return self.layers[0].position
+
+    @property
+    def earliest(self) -> int:
+        """The furthest position to which ``rewind`` can go."""
+        return max(layer.earliest for layer in self.layers)
+
+    def masks(self, queries: int, runs: np.ndarray | None) -> tuple[Mask, Mask]:
+        """Masks of full and of sliding layers for ``queries`` more positions."""
+        first = next((layer for layer in self.layers if isinstance(layer, SlidingCache)), None)
+        if first is None:
+            return full_mask(queries), None
+        return full_mask(queries), sliding_mask(queries, first.visible(queries), first.window, runs)
+
+    def held(self) -> Held:
+        """A copy of what the next position may see, which stays when this cache is rewound and goes on."""
+        layers = [layer.held() for layer in self.layers]
+        copies = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in layers]
+        mx.eval(copies)
+        return Held(self.position, copies)
+
+    def rewind(self, position: int) -> None:
+        """Forget everything from ``position`` on.
+
+        Raises:
+            ValueError: ``position`` lies ahead, or so far back that sliding layers no longer hold its window.
+        """
+        if not 0 <= position <= self.position:
+            raise ValueError(f"Expected a position from 0 to {self.position} to rewind to, got {position}")
+        if position < self.earliest:
+            raise ValueError(
+                f"Expected a position within the last {self.position - self.earliest} to rewind to, got {position} "
+                f"at {self.position}: sliding layers keep room for {self.room} beyond their window; "
+                "make the session with a larger room, or start it again"
+            )
+        for layer in self.layers:
+            layer.position = position
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """All buffers, for ``mx.eval``."""
+        return [array for layer in self.layers for array in (layer.keys, layer.values) if array is not None]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+
+def _steps(length: int) -> int:
+    return -(-length // STEP) * STEP
+
+
+def _spare(like: mx.array, length: int) -> mx.array:
+    batch, heads, _, head_dim = like.shape
+    return mx.zeros((batch, heads, length, head_dim), dtype=like.dtype)

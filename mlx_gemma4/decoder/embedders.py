@@ -1,0 +1,99 @@
+"""Pixel patches and audio frames into the decoder: all there is between the input and the first layer.
+
+Module attributes carry the checkpoint's names. Positions and sizes are checked by the caller, on the numpy side.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from math import gcd
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_gemma4.decoder.config import VisionConfig
+
+PROJECTION_BLOCKS = 8
+"""Of the 640 samples of a frame, 80 are summed at a time."""
+
+
+class PatchNorm(nn.LayerNorm):
+    """LayerNorm over the values of a patch, summed pixel row by pixel row.
+
+    6912 numbers in one running float32 sum lose two digits, and the layers behind multiply what is lost; sums of
+    row sums do not. Computed in float32 whatever the input, as the fused kernel does.
+    """
+
+    def __init__(self, side: int) -> None:
+        # torch's LayerNorm default, not rms_norm_eps
+        super().__init__(side * side * 3, eps=1e-5)
+        self.side = side
+
+    def __call__(self, x: mx.array) -> mx.array:
+        rows = x.astype(mx.float32).reshape(*x.shape[:-1], self.side, -1)
+        rows = rows - _mean(rows)
+        rows = rows - _mean(rows)  # what rounding left of it
+        normed = rows * mx.rsqrt(_mean(mx.square(rows)) + self.eps)
+        return normed.reshape(x.shape).astype(x.dtype) * self.weight + self.bias
+
+
+def _mean(rows: mx.array) -> mx.array:
+    return rows.mean(axis=-1, keepdims=True).mean(axis=-2, keepdims=True)
+
+
+class BlockLinear(nn.Linear):
+    """Linear over many raw values; in float32 a sum over blocks of them, for the same reason as PatchNorm's.
+
+    In half precision the plain product is the better one: it accumulates in float32 and rounds once.
+    """
+
+    def __init__(self, input_dims: int, output_dims: int, *, blocks: int, bias: bool) -> None:
+        super().__init__(input_dims, output_dims, bias=bias)
+        self.blocks = blocks
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if x.dtype != mx.float32:
+            return super().__call__(x)
+        parts = zip(x.split(self.blocks, axis=-1), self.weight.split(self.blocks, axis=-1), strict=True)
+        products = [values @ weight.T for values, weight in parts]
+        return reduce(mx.add, products, self.bias) if "bias" in self else reduce(mx.add, products)
+
+
+class VisionEmbedder(nn.Module):
+    """patch → LayerNorm → Linear → LayerNorm → + x-table[x] + y-table[y] → LayerNorm.
+
+    transformers ``Gemma4UnifiedVisionEmbedder``, without its projection (``embed_vision``).
+    """
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.patch_ln1 = PatchNorm(config.model_patch_size)
+        side = config.model_patch_size  # a block is a row of pixels
+        self.patch_dense = BlockLinear(config.patch_values, config.mm_embed_dim, blocks=side, bias=True)
+        self.patch_ln2 = nn.LayerNorm(config.mm_embed_dim, eps=1e-5)
+        self.pos_embedding = mx.zeros((config.mm_posemb_size, 2, config.mm_embed_dim))
+        self.pos_norm = nn.LayerNorm(config.mm_embed_dim, eps=1e-5)
+
+    def __call__(self, patches: mx.array, positions: mx.array) -> mx.array:
+        # patches [B, P, patch_values] in [0, 1]; positions [B, P, 2] as (x, y)
+        h = self.patch_ln1(patches.astype(self.pos_embedding.dtype))
+        h = self.patch_ln2(self.patch_dense(h))
+        h = h + (self.pos_embedding[positions[..., 0], 0] + self.pos_embedding[positions[..., 1], 1])
+        return self.pos_norm(h)
+
+
+class MultimodalEmbedder(nn.Module):
+    """RMSNorm without weight → Linear, into the decoder's width.
+
+    transformers ``Gemma4UnifiedMultimodalEmbedder``. For audio this is the whole story: a frame of raw samples
+    goes in, a row of the sequence comes out.
+    """
+
+    def __init__(self, input_dims: int, hidden_size: int, eps: float) -> None:
+        super().__init__()
+        blocks = gcd(input_dims, PROJECTION_BLOCKS)
+        self.embedding_projection = BlockLinear(input_dims, hidden_size, blocks=blocks, bias=False)
+        self._eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.embedding_projection(mx.fast.rms_norm(x, None, self._eps))

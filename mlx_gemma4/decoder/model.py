@@ -1,0 +1,209 @@
+"""The decoder of Gemma 4 12B.
+
+Notable: two kinds of layers with two head sizes (sliding window, and full attention whose values are its keys),
+an attention scale of 1, four norms and a scalar per layer, tied embeddings, capped logits. Media are rows of the
+sequence like any other; this file knows neither tokens' meaning nor how rows are made.
+
+Shape letters: ``B`` batch, ``L`` sequence, ``D`` model width, ``H`` query heads, ``K`` KV heads, ``P`` patches,
+``F`` audio frames, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Cache, LayerCache, ModelCache
+from mlx_gemma4.decoder.config import Config, LayerConfig, RopeConfig, TextConfig
+from mlx_gemma4.decoder.embedders import MultimodalEmbedder, VisionEmbedder
+from mlx_gemma4.decoder.masks import Mask
+
+
+def _fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """Compile to one kernel on Metal. On CPU mlx would call a C++ compiler: a second of start-up for nothing."""
+    return mx.compile(function, shapeless=True) if mx.metal.is_available() else function
+
+
+@_fused
+def geglu(gate: mx.array, x: mx.array) -> mx.array:
+    """gelu(gate) · x, by the tanh approximation (``gelu_pytorch_tanh``)."""
+    inner = 0.7978845608028654 * (gate + 0.044715 * gate * gate * gate)  # sqrt(2 / pi)
+    return 0.5 * gate * (1 + mx.tanh(inner)) * x
+
+
+@_fused
+def softcap(logits: mx.array, cap: float) -> mx.array:
+    return mx.tanh(logits / cap) * cap
+
+
+class Rope:
+    """Rotary embedding with halves paired (dim i with i + head_dim / 2).
+
+    Of the ``head_dim / 2`` pairs the first ``partial_rotary_factor`` rotate, at theta^(-2i / head_dim): the
+    exponent runs over the whole head. The others stand still ("proportional" RoPE).
+    """
+
+    def __init__(self, config: RopeConfig, head_dim: int) -> None:
+        pairs = head_dim // 2
+        rotating = int(config.partial_rotary_factor * pairs)
+        self.head_dim = head_dim
+        # mx.fast.rope takes periods: an infinite one is a frequency of 0
+        periods = np.full(pairs, np.inf, dtype=np.float32)
+        periods[:rotating] = config.rope_theta ** (np.arange(0, 2 * rotating, 2, dtype=np.float32) / head_dim)
+        self.periods = mx.array(periods)
+
+    def __call__(self, x: mx.array, offset: int | mx.array) -> mx.array:
+        return mx.fast.rope(
+            x, self.head_dim, traditional=False, base=None, scale=1.0, offset=offset, freqs=self.periods
+        )
+
+
+class Attention(nn.Module):
+    """softmax(rope(norm(q)) · rope(norm(k))) · norm(v), with a scale of 1."""
+
+    def __init__(self, config: TextConfig, layer: LayerConfig) -> None:
+        super().__init__()
+        self.n_heads = config.num_attention_heads
+        self.n_kv_heads = layer.num_key_value_heads
+        self.head_dim = layer.head_dim
+        self.k_eq_v = layer.k_eq_v
+        self.eps = config.rms_norm_eps
+        self.q_proj = nn.Linear(config.hidden_size, self.n_heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, self.n_kv_heads * self.head_dim, bias=False)
+        if not self.k_eq_v:
+            self.v_proj = nn.Linear(config.hidden_size, self.n_kv_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(self.n_heads * self.head_dim, config.hidden_size, bias=False)
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=self.eps)
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=self.eps)
+        self._rope = Rope(config.rope[layer.layer_type], self.head_dim)
+
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache) -> mx.array:
+        B, L, _ = x.shape
+        queries = self.q_proj(x).reshape(B, L, self.n_heads, -1)
+        keys = self.k_proj(x).reshape(B, L, self.n_kv_heads, -1)
+        # values are the keys before norm and RoPE on full layers: k_eq_v
+        values = keys if self.k_eq_v else self.v_proj(x).reshape(B, L, self.n_kv_heads, -1)
+
+        queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), cache.offset)
+        keys = self._rope(self.k_norm(keys).transpose(0, 2, 1, 3), cache.offset)
+        values = mx.fast.rms_norm(values, None, self.eps).transpose(0, 2, 1, 3)
+
+        keys, values = cache.update_and_fetch(keys, values)
+        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
+        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
+
+
+class MLP(nn.Module):
+    """down(gelu(gate(x)) · up(x))."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(geglu(self.gate_proj(x), self.up_proj(x)))
+
+
+class DecoderLayer(nn.Module):
+    """h = x + norm(attention(norm(x))); (h + norm(mlp(norm(h)))) · layer_scalar."""
+
+    def __init__(self, config: TextConfig, layer: LayerConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config, layer)
+        self.mlp = MLP(config)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.pre_feedforward_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_feedforward_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.layer_scalar = mx.ones((1,))
+
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache) -> mx.array:
+        r = self.self_attn(self.input_layernorm(x), mask, cache)
+        h = x + self.post_attention_layernorm(r)
+        r = self.mlp(self.pre_feedforward_layernorm(h))
+        return (h + self.post_feedforward_layernorm(r)) * self.layer_scalar
+
+
+class TextModel(nn.Module):
+    """Embeddings, layers and the final norm."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = [DecoderLayer(config, layer) for layer in config.layers]
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self._is_sliding = [layer.is_sliding for layer in config.layers]
+
+    def __call__(self, h: mx.array, cache: ModelCache, runs: np.ndarray | None) -> mx.array:
+        full, sliding = cache.masks(h.shape[1], runs)
+        for layer, is_sliding, layer_cache in zip(self.layers, self._is_sliding, cache.layers, strict=True):
+            h = layer(h, sliding if is_sliding else full, layer_cache)
+        return self.norm(h)
+
+
+class LanguageModel(nn.Module):
+    """Holds the text model under the name that MLX checkpoints give it: ``language_model.model``."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.model = TextModel(config)
+
+
+class Model(nn.Module):
+    """Rows of the sequence in, hidden states out; and the four ways to make a row or read one.
+
+    ``embed_tokens``, ``embed_image`` and ``embed_audio_frames`` make rows, ``logits`` reads hidden states.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        text, vision, audio = config.text_config, config.vision_config, config.audio_config
+        self.config = config
+        self.language_model = LanguageModel(text)
+        if vision is not None:
+            self.vision_embedder = VisionEmbedder(vision)
+            self.embed_vision = MultimodalEmbedder(vision.mm_embed_dim, text.hidden_size, vision.rms_norm_eps)
+        if audio is not None:
+            self.embed_audio = MultimodalEmbedder(audio.audio_embed_dim, text.hidden_size, audio.rms_norm_eps)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type that the model computes in."""
+        return self.language_model.model.norm.weight.dtype
+
+    def make_cache(self, room: int = DEFAULT_ROOM) -> Cache:
+        """An empty cache, with room to rewind by ``room`` positions on sliding layers."""
+        text = self.config.text_config
+        return Cache(text.layers, window=text.sliding_window, room=room)
+
+    def embed_tokens(self, token_ids: mx.array) -> mx.array:
+        """[B, L] ids → [B, L, D]."""
+        # a Python float: as in the reference, the scale takes the weights' precision (62.0 for the 12B in bf16)
+        return self.language_model.model.embed_tokens(token_ids) * self.config.text_config.hidden_size**0.5
+
+    def embed_image(self, patches: mx.array, positions: mx.array) -> mx.array:
+        """[B, P, patch_values] in [0, 1] and [B, P, 2] as (x, y) → [B, P, D]."""
+        return self.embed_vision(self.vision_embedder(patches, positions))
+
+    def embed_frames(self, frames: mx.array) -> mx.array:
+        """[B, F, frame_samples] in [-1, 1] → [B, F, D]."""
+        return self.embed_audio(frames.astype(self.dtype))
+
+    def __call__(self, h: mx.array, cache: ModelCache, runs: np.ndarray | None = None) -> mx.array:
+        """[B, L, D] rows → [B, L, D] hidden states, after the final norm.
+
+        Args:
+            runs: [L], the image that each row belongs to, -1 for none; None where there is no image.
+        """
+        return self.language_model.model(h, cache, runs if self.config.text_config.image_blocks else None)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """[B, L, D] hidden states → [B, L, V]."""
+        logits = self.language_model.model.embed_tokens.as_linear(hidden)
+        cap = self.config.text_config.final_logit_softcapping
+        return logits if cap is None else softcap(logits, cap)

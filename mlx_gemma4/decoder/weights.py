@@ -1,0 +1,148 @@
+"""Tensors on disk into the model's modules: names, shards, stored quantization. Strict: nothing missing, nothing extra.
+
+Read are the released layout and transformers' own (``model.language_model.…``), MLX conversions
+(``language_model.model.…``, possibly quantized) and text-only ones (``model.layers.…``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from mlx_gemma4.checkpoint.tensor_header import read_header
+from mlx_gemma4.checkpoint.weight_files import weight_files
+from mlx_gemma4.decoder.config import Config
+from mlx_gemma4.decoder.model import Model
+
+TYPES = ("BF16", "F16", "F32", "U32", "U8")
+"""Of plain tensors, and of quantized ones and their scales."""
+MEDIA_PREFIXES = ("vision_embedder.", "embed_vision.", "embed_audio.")
+
+
+def load_model(folder: Path, *, dtype: mx.Dtype | None = None, lazy: bool = False) -> Model:
+    """Build the model of a checkpoint folder and load its weights, evaluated.
+
+    Args:
+        dtype: Compute in this type; None takes the checkpoint's own (``compute_type``).
+        lazy: Do not evaluate them: each is read when it is first used.
+
+    Raises:
+        ValueError: The folder is no checkpoint, or its tensors do not fit its config; the message names them.
+    """
+    config = Config.from_file(folder / "config.json")
+    weights = read_weights(folder)
+    model = Model(config_of(config, weights))
+    _apply_quantization(model, config.quantization, weights)
+    try:
+        model.load_weights(list(weights.items()), strict=True)
+    except ValueError as error:
+        reason = "".join(each if each.isprintable() else " " for each in " ".join(str(error).split()))
+        raise ValueError(f"The tensors in {folder} do not fit its config.json: {reason[:300]}") from error
+    stored = ((tensor.dtype, tensor.shape) for tensor in weights.values())
+    model.set_dtype(compute_type(stored) if dtype is None else dtype)
+    if not lazy:
+        mx.eval(model.parameters())
+    return model
+
+
+def read_weights(folder: Path) -> dict[str, mx.array]:
+    """All tensors of a checkpoint folder under the model's names, lazily."""
+    weights: dict[str, mx.array] = {}
+    for path in weight_files(folder):
+        wanted = _wanted(path)
+        try:
+            tensors = mx.load(str(path))
+        except RuntimeError as error:
+            raise ValueError(f"Expected tensors that MLX reads in {path}, got: {error}") from error
+        assert isinstance(tensors, dict)
+        for name, renamed in wanted.items():
+            if renamed in weights:
+                raise ValueError(f"Expected each tensor once in {folder}, {name} is in {path} and elsewhere")
+            weights[renamed] = tensors[name]
+    return weights
+
+
+def _wanted(path: Path) -> dict[str, str]:
+    """The model's names for those tensors of a file that it stores, by their names in the file."""
+    wanted = {}
+    for name, tensor in read_header(path).items():
+        renamed = model_name(name)
+        if renamed is None:
+            continue
+        if tensor.dtype not in TYPES:
+            raise ValueError(f"Expected a type of {', '.join(TYPES)} for {name} in {path}, got {tensor.dtype}")
+        wanted[name] = renamed
+    return wanted
+
+
+def compute_type(tensors: Iterable[tuple[mx.Dtype, tuple[int, ...]]]) -> mx.Dtype:
+    """The type to compute in: that of the matrices, by most of their bytes.
+
+    Of quantized ones it is their scales' type. Norms are often kept in float32 beside them: they do not decide, or they
+    would double the memory of everything.
+
+    Args:
+        tensors: Type and shape of each tensor.
+    """
+    sizes: dict[tuple[bool, mx.Dtype], int] = {}
+    for dtype, shape in tensors:
+        if mx.issubdtype(dtype, mx.floating):
+            key = len(shape) > 1, dtype
+            sizes[key] = sizes.get(key, 0) + prod(shape) * dtype.size
+    # where no matrix is left in floating point (scales of mxfp4 are bytes), what is not a matrix decides
+    return max(sizes, key=lambda key: (key[0], sizes[key]), default=(False, mx.bfloat16))[1]
+
+
+def check_complete(path: Path) -> None:
+    """Raise a ValueError if a safetensors file is cut short, or is none."""
+    read_header(path)
+
+
+def model_name(name: str) -> str | None:
+    """The model's name for a tensor (or module path) of any layout; None for what the model does not store."""
+    name = name.removeprefix("model.")
+    if name.removeprefix("language_model.").startswith("lm_head.") or "rotary_emb" in name:
+        return None  # the head is tied to the embedding, frequencies follow from the config
+    if name.startswith(MEDIA_PREFIXES):
+        return name
+    return "language_model.model." + name.removeprefix("language_model.").removeprefix("model.")
+
+
+def config_of(config: Config, weights: Collection[str]) -> Config:
+    """The config of the tensors that are there: text-only conversions keep vision and audio in it and drop theirs."""
+    absent: dict[str, Any] = {}
+    if not any(name.startswith(MEDIA_PREFIXES[:2]) for name in weights):
+        absent["vision_config"] = None
+    if not any(name.startswith(MEDIA_PREFIXES[2]) for name in weights):
+        absent["audio_config"] = None
+    return replace(config, **absent)
+
+
+def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that a config asks for, not quantized; nothing is computed."""
+    parameters = dict[str, mx.array](tree_flatten(Model(config).parameters()))
+    return {name: parameter.shape for name, parameter in parameters.items()}
+
+
+def _apply_quantization(model: Model, block: Mapping[str, Any] | None, weights: Mapping[str, mx.array]) -> None:
+    """Turn the modules that have stored scales into quantized ones, each with its own settings."""
+    quantized = {name.removesuffix(".scales") for name in weights if name.endswith(".scales")}
+    if not quantized:
+        return
+    if block is None:
+        raise ValueError(f"Expected a quantization block in config.json: {len(quantized)} modules have scales")
+    defaults = {key: block[key] for key in ("group_size", "bits", "mode") if key in block}
+    # as in mlx-lm, a module's own entry stands alone: what it leaves out is MLX's default, not the block's
+    overrides = {model_name(path): dict(value) for path, value in block.items() if isinstance(value, dict)}
+
+    def settings(path: str, module: nn.Module) -> bool | dict[str, Any]:
+        return overrides.get(path, defaults) if path in quantized else False
+
+    nn.quantize(model, class_predicate=settings)

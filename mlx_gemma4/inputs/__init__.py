@@ -1,0 +1,1 @@
+"""Text, sound and pictures into prompts, in numpy."""

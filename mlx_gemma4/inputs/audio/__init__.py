@@ -1,0 +1,1 @@
+"""Recordings to frames of raw samples, and which of them are speech."""

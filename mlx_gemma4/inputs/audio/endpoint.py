@@ -1,0 +1,294 @@
+"""Which frames are an utterance: where it begins, when it ends, what of it is worth a forward pass.
+
+No clock, no model: the same frames give the same utterances, however they are grouped. numpy only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from mlx_gemma4.inputs.audio.recording import cut_point
+
+LONGEST = 30.0
+"""Seconds of sound that the model takes at once."""
+
+
+@dataclass(frozen=True)
+class Endpointing:
+    """What counts as speech, and what ends it. Times are rounded to whole frames."""
+
+    threshold: float = 0.5
+    """Speech begins at this probability,"""
+    release: float = 0.35
+    """and goes on at this one."""
+    level: float = -math.inf
+    """dBFS, RMS of a frame; a quieter one is silence, however probable speech is. By default the detector decides."""
+    silence: float = 0.5
+    """Seconds of silence that end an utterance."""
+    pre_roll: float = 0.5
+    """Seconds from before its first speech that an utterance begins with."""
+    tail: float = 0.2
+    """Seconds of a silence that are given out at once; also what may interrupt ``min_speech``."""
+    min_speech: float = 0.08
+    """Seconds of speech, found within ``min_speech + tail``, that make an utterance; less is a click: silence."""
+    max_utterance: float = 15.0
+    """Seconds after which an utterance is cut."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.release <= self.threshold <= 1:
+            raise ValueError(
+                f"Expected 0 ≤ release ≤ threshold ≤ 1, got a release of {self.release:g} "
+                f"and a threshold of {self.threshold:g}"
+            )
+        if not self.level <= 0:
+            raise ValueError(f"Expected a level of at most 0 dBFS, got {self.level:g}")
+        for name in ("silence", "pre_roll", "tail", "min_speech", "max_utterance"):
+            seconds = getattr(self, name)
+            if not (math.isfinite(seconds) and seconds >= 0):
+                raise ValueError(f"Expected {name} in seconds, got {seconds:g}")
+        if not 0 < self.max_utterance <= LONGEST:
+            raise ValueError(f"Expected max_utterance above 0 and at most {LONGEST:g} s, got {self.max_utterance:g}")
+        if self.silence == 0:
+            raise ValueError("Expected silence above 0 s, got 0")
+        if self.tail > self.silence:
+            raise ValueError(f"Expected a tail of at most the silence, {self.silence:g} s, got {self.tail:g}")
+        beginning = self.pre_roll + self.min_speech + self.tail
+        if beginning > self.max_utterance + 1e-9:  # a sum of decimals
+            raise ValueError(
+                f"Expected pre_roll + min_speech + tail to fit into max_utterance, {self.max_utterance:g} s, "
+                f"got {beginning:g}"
+            )
+
+
+DEFAULT = Endpointing()
+
+
+@dataclass(frozen=True)
+class Begin:
+    """An utterance begins."""
+
+    start: int
+    """Its first frame, pre-roll included, counted from the beginning of the sound."""
+
+
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """It goes on."""
+
+    frames: np.ndarray
+    """[F, frame_samples], to be fed to the model now."""
+
+
+@dataclass(frozen=True)
+class End:
+    """It is over: its first ``length`` frames are the utterance. At "length" more were given out: the next has them."""
+
+    length: int
+    reason: Literal["silence", "length", "end of sound"]
+    speech: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    """Where in these frames the detector heard speech: first frames, and those after the last."""
+
+
+Event = Begin | Speech | End
+
+
+class _Frame(NamedTuple):
+    samples: np.ndarray
+    speech: bool
+    digital: bool
+    """Digital silence: exact zeros, as files are padded with, and gated or muted sources deliver."""
+
+
+class Endpointer:
+    """Frames in, utterances out, as they come: ``Begin``, ``Speech``, …, ``End``, and nothing while nobody speaks.
+
+    Frames are judged once, in order. Before an utterance they wait, for as long as they may become its pre-roll. Within
+    one, speech is given out at once, and so is the tail of a silence; what is silent beyond it is held back until
+    speech goes on, so that the frames of an utterance are contiguous, or until the silence has ended it. Digital
+    silence is at no beginning of a pre-roll and in no tail: an utterance is the same with zeros around it.
+
+        sound    0000~~~~SSSSS~~SSSSS~~~~~~~~~0000     S speech, ~ noise, 0 digital silence
+        given        ^^^^^^^^^^^^^^^^^^                pre-roll, speech with its pauses, tail
+                         Begin                End      when enough is speech; when the silence is long enough
+
+    One that becomes too long is cut at a pause (``cut_point``) after the place where its speech was confirmed, so that
+    no part is empty. The frames after the cut are taken up again as if they came anew: they begin the next utterance,
+    at the cut if the pre-roll reaches back to it, and only if they, or what follows them, are speech.
+
+    Args:
+        voice: Frame [frame_samples] → probability of speech (``Voice``). Called once per frame, in order.
+        frame_seconds: How long a frame is.
+    """
+
+    def __init__(
+        self,
+        voice: Callable[[np.ndarray], float],
+        settings: Endpointing = DEFAULT,
+        *,
+        frame_seconds: float = 0.04,
+    ) -> None:
+        self.speaking = False
+        """Is an utterance open?"""
+        self.level = -math.inf
+        """dBFS of the last frame."""
+        self.probability = 0.0
+        """Of speech, in the last frame."""
+        self.silent = 0
+        """Frames that were passed over. Those that may yet become a pre-roll are not counted before ``finish``."""
+        self.gated = 0
+        """Frames that were speech to the detector, and too soft for ``level``."""
+        self.spoken = 0
+        """Frames given out; one that two utterances have, because of a cut, counts once."""
+        self.settings = settings
+        self.frame_seconds = frame_seconds
+        self._voice = voice
+
+        def count(seconds: float, least: int) -> int:
+            return max(least, round(seconds / frame_seconds))
+
+        self._silence = count(settings.silence, 1)
+        self._tail = count(settings.tail, 0)
+        self._min_speech = count(settings.min_speech, 1)
+        self._max_frames = count(settings.max_utterance, 1)
+        # rounded up, they could exceed the longest utterance by a frame
+        self._window = min(self._min_speech + self._tail, self._max_frames)
+        self._pre_roll = min(count(settings.pre_roll, 0), self._max_frames - self._window)
+
+        self._was_speech = False
+        self._todo: deque[_Frame] = deque()  # judged, not yet taken (again)
+        self._position = 0  # of the next frame to be taken
+        self._given = 0  # the position after the last frame given out
+        self._waiting: list[_Frame] = []  # up to the position, of no utterance yet
+        self._utterance: list[_Frame] = []  # given out, from _start on
+        self._start = 0
+        self._confirmed = 0  # how many of them there were when speech was confirmed
+        self._held: list[_Frame] = []  # silent, after the utterance's
+        self._quiet = 0  # silent frames since the last speech
+        self._events: list[Event] = []
+        self._speech: list[np.ndarray] = []  # the last event, while it grows
+
+    def push(self, frames: np.ndarray) -> list[Event]:
+        """Take the next frames [F, frame_samples], any number; return what happened."""
+        if frames.ndim != 2:
+            raise ValueError(f"Expected frames [F, frame_samples], got {list(frames.shape)}")
+        for samples in np.array(frames, dtype=np.float32):
+            self._todo.append(self._judge(samples))
+            while self._todo:
+                self._take(self._todo.popleft())
+        return self._happened()
+
+    def finish(self) -> list[Event]:
+        """The sound has ended: end the open utterance, pass over what waits. A sound pushed later counts on."""
+        if self.speaking:
+            self._end("end of sound")
+        self._pass_over(len(self._waiting))
+        self._was_speech = False
+        return self._happened()
+
+    def _judge(self, samples: np.ndarray) -> _Frame:
+        power = float(np.mean(np.square(samples, dtype=np.float64)))
+        self.level = 10 * math.log10(power) if power > 0 else -math.inf
+        self.probability = self._voice(samples)
+        digital = power == 0
+        needed = self.settings.release if self._was_speech else self.settings.threshold
+        probable = self.probability >= needed and not digital
+        self._was_speech = probable and self.level >= self.settings.level
+        self.gated += probable and not self._was_speech
+        return _Frame(samples, self._was_speech, digital)
+
+    def _take(self, frame: _Frame) -> None:
+        self._position += 1
+        if not self.speaking:
+            self._wait(frame)
+        elif frame.speech:
+            held, self._held = self._held, []
+            self._quiet = 0
+            self._give([*held, frame])
+        else:
+            self._quiet += 1
+            is_tail = self._quiet <= self._tail and not frame.digital and not self._held
+            if is_tail and len(self._utterance) < self._max_frames:
+                self._give([frame])
+            else:
+                self._held.append(frame)
+            if self._quiet == self._silence:
+                self._end("silence")
+
+    def _wait(self, frame: _Frame) -> None:
+        self._waiting.append(frame)
+        recent = [frame.speech for frame in self._waiting[-self._window :]]
+        if frame.speech and sum(recent) >= self._min_speech:
+            self._begin(before=len(self._waiting) - len(recent) + recent.index(True))
+        else:
+            self._pass_over(len(self._waiting) - self._window - self._pre_roll)
+
+    def _begin(self, before: int) -> None:
+        """With the frames that wait; the first ``before`` of them came before its speech."""
+        self._pass_over(before - self._pre_roll)
+        self._pass_over(next(number for number, frame in enumerate(self._waiting) if not frame.digital))
+        frames, self._waiting = self._waiting, []
+        self.speaking = True
+        self._start = self._position - len(frames)
+        self._confirmed = len(frames)
+        self._quiet = 0
+        self._emit(Begin(self._start))
+        self._give(frames)
+
+    def _give(self, frames: list[_Frame]) -> None:
+        fitting = frames[: self._max_frames - len(self._utterance)]
+        self._utterance += fitting
+        self._speech += [frame.samples for frame in fitting]
+        end = self._start + len(self._utterance)
+        self.spoken += max(0, end - max(self._given, end - len(fitting)))
+        self._given = max(self._given, end)
+        if len(fitting) < len(frames):
+            self._cut(frames[len(fitting) :])
+
+    def _cut(self, more: list[_Frame]) -> None:
+        speech = np.stack([frame.samples for frame in self._utterance])
+        length = self._confirmed + cut_point(speech[self._confirmed :])
+        again = self._utterance[length:] + more
+        self._close(length, "length")
+        self._position = self._start + length
+        self._todo.extendleft(reversed(again))
+
+    def _end(self, reason: Literal["silence", "end of sound"]) -> None:
+        self._close(len(self._utterance), reason)
+        self._waiting, self._held = self._held, []
+
+    def _close(self, length: int, reason: Literal["silence", "length", "end of sound"]) -> None:
+        self._emit(End(length, reason, _runs(frame.speech for frame in self._utterance[:length])))
+        self._utterance = []
+        self.speaking = False
+
+    def _pass_over(self, count: int) -> None:
+        """The first ``count`` frames that wait come into no utterance any more; after a cut, one may have had them."""
+        count = max(0, count)
+        first = self._position - len(self._waiting)
+        self.silent += max(0, first + count - max(self._given, first))
+        del self._waiting[:count]
+
+    def _emit(self, event: Event) -> None:
+        self._events = [*self._happened(), event]
+
+    def _happened(self) -> list[Event]:
+        events, self._events = self._events, []
+        if self._speech:
+            events.append(Speech(np.stack(self._speech)))
+            self._speech = []
+        return events
+
+
+def _runs(flags: Iterable[bool]) -> tuple[tuple[int, int], ...]:
+    """Where they are true: first positions, and those after the last."""
+    edges: list[int] = []
+    for position, flag in enumerate([*flags, False]):
+        if flag != bool(len(edges) % 2):
+            edges.append(position)
+    return tuple(zip(edges[::2], edges[1::2], strict=True))

@@ -1,0 +1,319 @@
+"""Text to token ids and back, for both kinds of files that checkpoints ship. Knows nothing of chats or media."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlx_gemma4.checkpoint.files import has_file
+from mlx_gemma4.inputs.text.markup import MARKER, Markup, is_blank
+from mlx_gemma4.inputs.text.tokenizer_file import as_control, read_sentencepiece, read_tokenizer_json
+
+REPLACEMENT = "\ufffd"
+"""What decoding shows for bytes that are not (yet) a character."""
+
+MOST_BYTES = 4
+"""Of a character: when as many tokens wait for it to become whole, the first of them are no part of it."""
+
+
+class Tokenizer(Protocol):
+    """The little that this package asks of a tokenizer."""
+
+    @property
+    def markup(self) -> Markup:
+        """What is markup, with the control tokens of this tokenizer."""
+
+    def reserve(self, tokens: Iterable[str]) -> None:
+        """Take these for control tokens too, where the tokenizer has them."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``. No control token is found in it: ``<eos>`` is five characters."""
+
+    def encode_markup(self, markup: str) -> list[int]:
+        """Ids of ``markup``: control tokens written out become their ids, quoted text is text; none are added."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of ``token_ids``, without special tokens unless asked for."""
+
+    def token_id(self, token: str) -> int | None:
+        """Id of one token written out, or None."""
+
+    def token(self, token_id: int) -> str | None:
+        """A token written out, or None where there is no such id."""
+
+    def first_id(self) -> int | None:
+        """The token that the tokenizer's own settings put before every text, or None."""
+
+
+class JsonTokenizer:
+    """A ``tokenizer.json``, by the ``tokenizers`` library."""
+
+    def __init__(self, path: Path) -> None:
+        import tokenizers
+
+        data = read_tokenizer_json(path)
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
+        except Exception as error:  # the library raises bare Exception
+            raise ValueError(f"Expected a tokenizer in {path}, got: {_line(error)}") from error
+        # fine-tuning tools leave these on, and texts would be cut or filled up
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._free_blanks()
+        self._reserve(self._own_control())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tokenizer": self._tokenizer, "control": list(self._control)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._tokenizer = state["tokenizer"]
+        self._reserve(state["control"])
+
+    @property
+    def markup(self) -> Markup:
+        return self._markup
+
+    def reserve(self, tokens: Iterable[str]) -> None:
+        tokens = {token for token in tokens if not is_blank(token)}
+        added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
+        new = {
+            token
+            for token in tokens
+            if token in added or (MARKER.fullmatch(token) and self.token_id(token) is not None)
+        }
+        if not new <= self._control.keys():
+            self._reserve([*self._control, *new])
+
+    def encode(self, text: str) -> list[int]:
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError as error:  # half a surrogate pair, as from arguments that are not UTF-8
+            raise ValueError(f"Expected text that can be written as UTF-8, got {_surrogate(text)!r}") from error
+        return ids if self._never_text.isdisjoint(ids) else [each for token_id in ids for each in self._spelt(token_id)]
+
+    def encode_markup(self, markup: str) -> list[int]:
+        return _encode_markup(self, self._control, markup)
+
+    def _free_blanks(self) -> None:
+        """Let runs of spaces and newlines be text, where a file marks them as special like all its added tokens."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        if any(token.special and is_blank(token.content) for token in added):
+            raw = json.loads(self._tokenizer.to_str())
+            for token in raw["added_tokens"]:
+                token["special"] = token["special"] and not is_blank(token["content"])
+            self._tokenizer = self._tokenizer.from_str(json.dumps(raw))
+
+    def _own_control(self) -> list[str]:
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        return [token.content for token in added if token.special or MARKER.fullmatch(token.content)]
+
+    def _reserve(self, control: Iterable[str]) -> None:
+        found = {token: self.token_id(token) for token in control}
+        self._control = {token: token_id for token, token_id in found.items() if token_id is not None}
+        self._markup = Markup(self._control)
+        added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
+        self._tokenizer.add_special_tokens([token for token in self._control if token in added])
+        self._tokenizer.encode_special_tokens = True  # as the characters that they are
+        # a character that the vocabulary does not have is a control token in text, too
+        self._never_text = {token_id for token, token_id in self._control.items() if len(token) > 1}
+        self._never_text.discard(self._tokenizer.token_to_id(self._tokenizer.model.unk_token or ""))
+
+    def _spelt(self, token_id: int) -> list[int]:
+        """A control token that merges of plain characters have made, as single characters."""
+        if token_id not in self._never_text:
+            return [token_id]
+        characters = self._tokenizer.id_to_token(token_id) or ""
+        return [
+            each for character in characters for each in self._tokenizer.encode(character, add_special_tokens=False).ids
+        ]
+
+    def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special)
+
+    def token_id(self, token: str) -> int | None:
+        return self._tokenizer.token_to_id(token)
+
+    def token(self, token_id: int) -> str | None:
+        return self._tokenizer.id_to_token(token_id)
+
+    def first_id(self) -> int | None:
+        alone, whole = (self._tokenizer.encode("a", add_special_tokens=added).ids for added in (False, True))
+        return None if whole[: len(alone)] == alone else whole[0]
+
+
+class SentencePieceTokenizer:
+    """A ``tokenizer.model``, by the ``sentencepiece`` library, with special tokens found in the text."""
+
+    def __init__(self, path: Path) -> None:
+        import sentencepiece
+
+        self._pieces = sentencepiece.SentencePieceProcessor()
+        self._data = read_sentencepiece(path)
+        try:
+            self._load()
+            self.reserve(piece for piece in self._written if MARKER.fullmatch(piece))
+        except (OSError, RuntimeError, UnicodeDecodeError) as error:
+            raise ValueError(f"Expected a SentencePiece model in {path}, got: {_line(error)}") from error
+
+    @property
+    def markup(self) -> Markup:
+        return self._markup
+
+    def reserve(self, tokens: Iterable[str]) -> None:
+        new = {
+            token for token in tokens if not is_blank(token) and self.token_id(token) is not None
+        } - self._control.keys()
+        if new:
+            # SentencePiece finds user-defined pieces in text by itself, but not control pieces
+            self._data = as_control(self._data, new)
+            self._load()
+
+    def _load(self) -> None:
+        self._pieces.LoadFromSerializedProto(self._data)
+        self._written = [self._pieces.IdToPiece(index) for index in range(self._pieces.GetPieceSize())]
+        self._control = {
+            piece: index
+            for index, piece in enumerate(self._written)
+            if self._pieces.IsControl(index) or self._pieces.IsUnknown(index)
+        }
+        self._special = set(self._control.values())
+        self._markup = Markup(self._control)
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._pieces.EncodeAsIds(text)
+        return ids
+
+    def encode_markup(self, markup: str) -> list[int]:
+        return _encode_markup(self, self._control, markup)
+
+    def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
+        text, plain = "", list[int]()
+        for token_id in token_ids:
+            if token_id >= self._pieces.GetPieceSize():
+                continue  # models have more rows than there are pieces
+            if token_id not in self._special:
+                plain.append(token_id)
+            elif not skip_special:
+                text += self._pieces.DecodeIds(plain) + self._pieces.IdToPiece(token_id)
+                plain = []
+        text += self._pieces.DecodeIds(plain)
+        return text
+
+    def token_id(self, token: str) -> int | None:
+        found: int = self._pieces.PieceToId(token)
+        return None if found == self._pieces.unk_id() and token != self._pieces.IdToPiece(found) else found
+
+    def token(self, token_id: int) -> str | None:
+        if not 0 <= token_id < self._pieces.GetPieceSize():
+            return None
+        return self._pieces.IdToPiece(token_id)
+
+    def first_id(self) -> int | None:
+        found: int = self._pieces.bos_id()
+        return None if found < 0 else found
+
+
+def _encode_markup(tokenizer: Tokenizer, control: Mapping[str, int], markup: str) -> list[int]:
+    ids: list[int] = []
+    for part, is_control in tokenizer.markup.split(markup):
+        if is_control:
+            ids.append(control[part])
+        else:
+            ids.extend(tokenizer.encode(part))
+    return ids
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint folder: its ``tokenizer.json``, or else its ``tokenizer.model``."""
+    if has_file(folder / "tokenizer.json"):
+        return JsonTokenizer(folder / "tokenizer.json")
+    if has_file(folder / "tokenizer.model"):
+        return SentencePieceTokenizer(folder / "tokenizer.model")
+    raise ValueError(f"Expected a tokenizer.json or tokenizer.model in {folder}, found neither")
+
+
+def _surrogate(text: str) -> str:
+    """The first half of a surrogate pair, and what stands around it."""
+    place = next(index for index, character in enumerate(text) if "\ud800" <= character <= "\udfff")
+    return text[max(0, place - 20) : place + 20]
+
+
+def _line(error: Exception) -> str:
+    """A library's error in one line."""
+    text = "".join(each if each.isprintable() else " " for each in str(error))
+    return " ".join(text.split())[:300]
+
+
+def decode(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
+    """Text of token ids without special tokens, exactly as it is streamed."""
+    text = tokenizer.decode(token_ids)
+    if REPLACEMENT not in text:
+        return text
+    stream = Detokenizer(tokenizer)
+    return "".join(map(stream.push, token_ids)) + stream.flush()
+
+
+class Detokenizer:
+    """Token ids in, text out as soon as its characters are whole; the pieces joined are the text of all ids."""
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        # ids [context:shown] are already shown and give those after them their spacing
+        self._ids: list[int] = []
+        self._shown = 0
+
+    def push(self, token_id: int) -> str:
+        """Take a token, return the text that is complete with it, possibly empty."""
+        self._ids.append(token_id)
+        text = self._new_text()
+        if not text.endswith(REPLACEMENT):
+            return self._show(text)
+        return self._give_up()
+
+    def flush(self) -> str:
+        """Return what is left: bytes that never became a character show as U+FFFD."""
+        given_up = self._give_up()
+        return given_up + self._show(self._new_text())
+
+    def _give_up(self) -> str:
+        """Show the bytes that no others will make whole."""
+        text = ""
+        while count := self._broken():
+            self._ids, self._shown = self._ids[self._shown :], count
+            text += self._decode(self._ids[:count])
+            rest = self._decode(self._ids[count:])
+            if not rest.endswith(REPLACEMENT):
+                return text + self._show(rest)
+        return text
+
+    def _broken(self) -> int:
+        """How many of the ids that wait are no part of what is still to become whole."""
+        waiting = self._ids[self._shown :]
+        whole = self._decode(waiting)
+        splits = [
+            (count, self._decode(waiting[:count]) + self._decode(waiting[count:])) for count in range(1, len(waiting))
+        ]
+        # byte-fallback decoders give up a whole run of bytes where a part of it is no character
+        better = (count for count, text in splits if text.count(REPLACEMENT) < whole.count(REPLACEMENT))
+        closed = (count for count, text in splits if len(waiting) >= MOST_BYTES and text == whole)
+        return next(better, 0) or next(closed, 0)
+
+    def _new_text(self) -> str:
+        waiting = self._ids[self._shown :]
+        shown, text = self._decode(self._ids[: self._shown]), self._decode(self._ids)
+        if not text.startswith(shown):
+            return self._decode(waiting)
+        new = text[len(shown) :]
+        alone = self._decode(waiting) if REPLACEMENT in new else new
+        return alone if alone.count(REPLACEMENT) < new.count(REPLACEMENT) else new
+
+    def _show(self, text: str) -> str:
+        if text:
+            self._ids, self._shown = self._ids[self._shown :], len(self._ids) - self._shown
+        return text
+
+    def _decode(self, token_ids: list[int]) -> str:
+        return self._tokenizer.decode(token_ids, skip_special=self._skip_special)

@@ -1,0 +1,1 @@
+"""Images and videos to patches of raw pixels."""

@@ -1,0 +1,249 @@
+"""Pictures in: files of the usual formats to 48-pixel patches and their positions. numpy only.
+
+The sizes are those of transformers ``get_aspect_ratio_preserving_size``; the patch side comes from the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlx_gemma4.inputs.vision.resize import resize
+from mlx_gemma4.inputs.vision.upright import turn
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BUDGETS = (70, 140, 280, 560, 1120)
+"""Soft tokens that an image may take, at most."""
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "HEIF",
+    "ICO",
+    "JPEG",
+    "MPO",
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "QOI",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)
+"""Pillow's names of the formats that are taken; HEIF is there where a plugin has registered it."""
+TAKEN = "AVIF, BMP, GIF, ICO, JPEG, JPEG 2000, PNG, PPM, QOI, TGA, TIFF or WebP"
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit. More takes over 1 GB."""
+HELD_TWICE = ("AVIF", "ICO", "JPEG2000", "WEBP")
+"""Formats whose decoders hold a picture several times over."""
+MAX_PIXELS_HELD_TWICE = 50_000_000
+MAX_SIDE = 1_000_000
+MAX_BYTES = 600_000_000
+"""Of a file: the largest picture with 16 bits a channel."""
+MAX_SCANS = 100
+"""Of a JPEG; encoders write about ten."""
+JPEG_SCAN = b"\xff\xda"
+STRIP = 1_000_000
+"""Pixels that are converted at once, about."""
+ORIENTATION = 0x0112
+"""EXIF's tag."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """An image as the model takes it."""
+
+    pixels: np.ndarray
+    """[P, side·side·3] float32 in [0, 1]: inside a patch height, width, channel."""
+    positions: np.ndarray
+    """[P, 2] int32: (x, y) of each patch, row by row."""
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.ndarray:
+    """Read a picture as uint8 [H, W, 3].
+
+    Upright as its EXIF data says; the first frame of an animation; what is transparent lies on white, as in
+    transformers 5.24.
+
+    Args:
+        source: A path, a PIL image, or uint8 [H, W, 3].
+
+    Raises:
+        ValueError: No such file, no picture in it, one in a format that is not taken, cut short, or too large.
+    """
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
+            raise ValueError(f"Expected an image as uint8 [H, W, 3], got {source.dtype} {list(source.shape)}")
+        return source
+    from PIL import Image
+
+    if isinstance(source, Image.Image):
+        with _reading("the image"):
+            return _decode(source, "the image")
+    path = Path(source)
+    if "://" in os.fspath(source) and not path.is_file():
+        raise ValueError(f"Expected an image file, got the address {os.fspath(source)}; download it first")
+    check_file(path)
+    with _reading(str(path)), open_image(path) as image:
+        return _decode(image, str(path))
+
+
+def check_file(path: Path) -> None:
+    """Raise a ValueError if a file is missing, or costs more than it can be worth before a pixel is decoded."""
+    if not path.is_file():
+        raise ValueError(f"Expected an image file, found none at {path}")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(
+            f"Expected an image file of at most {MAX_BYTES} bytes, got {path.stat().st_size} in {path}; "
+            "save it compressed, or scale it down"
+        )
+    # each scan of a progressive JPEG goes over the whole picture, and may be written in a few bytes
+    if (scans := path.read_bytes().count(JPEG_SCAN) if _head(path).startswith(b"\xff\xd8") else 0) > MAX_SCANS:
+        raise ValueError(f"Expected a JPEG of at most {MAX_SCANS} scans, got {scans} in {path}; save it anew")
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open a picture in one of the ``FORMATS``: Pillow knows more, and runs other programs for some.
+
+    Raises:
+        ValueError: It is in none of them.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()
+    try:
+        return Image.open(path, formats=[each for each in FORMATS if each in Image.OPEN])
+    except UnidentifiedImageError as error:
+        told = "HEIC" if _head(path)[8:12] in HEIC_BRANDS else "something else, or one that is damaged"
+        raise _Refused(f"Expected an image as {TAKEN} in {path}, got {told}; export it as JPEG or PNG") from error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(12)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn whatever Pillow and its decoders raise into a ValueError that says where."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of broken metadata beside whole pixels
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"Expected at most {MAX_PIXELS} pixels in {name}, it has more; scale it down first") from error
+    except _Refused:
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, RuntimeError, struct.error and more
+        raise ValueError(f"Expected an image that Pillow reads in {name}, got: {error}") from error
+
+
+class _Refused(ValueError):
+    """What is said of a picture here, in words of our own."""
+
+
+def _decode(image: Image.Image, name: str) -> np.ndarray:
+    """The pixels, upright: uint8 [H, W, 3]."""
+    check_size(image, name)
+    image.load()
+    check_size(image, name)  # an icon holds pictures of other sizes than it says
+    pixels = _to_rgb(image, name)
+    return turn(pixels, image.getexif().get(ORIENTATION, 1))
+
+
+def check_size(image: Image.Image, name: str) -> None:
+    """Raise a ValueError if a picture, which need not have been decoded, has too many pixels, or none."""
+    width, height = image.size
+    if width * height == 0:
+        raise _Refused(f"Expected pixels in {name}, it has none")
+    most = MAX_PIXELS_HELD_TWICE if image.format in HELD_TWICE else MAX_PIXELS
+    if width * height > most or max(width, height) > MAX_SIDE:
+        raise _Refused(
+            f"Expected at most {most} pixels and sides of at most {MAX_SIDE} in {name}, got {width} × {height}; "
+            "scale it down first"
+        )
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    """uint8 [H, W, 3], made some rows at a time: Pillow holds each pixel in four bytes, and copies freely."""
+    width, height = image.size
+    convert = _deep_to_rgb if image.mode.startswith("I") or image.mode == "F" else _on_white
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, STRIP // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = convert(strip, name)
+    return pixels
+
+
+def _on_white(image: Image.Image, name: str) -> np.ndarray:
+    """transformers ``convert_to_rgb``."""
+    from PIL import Image
+
+    if not (image.mode.lower().endswith("a") or image.info.get("transparency") is not None):
+        return np.asarray(image.convert("RGB"))
+    if image.mode == "La":
+        image = image.convert("LA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
+
+
+def _deep_to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    """16-bit greys to 8 bits: Pillow's own conversion would clip them to white."""
+    values = np.asarray(image)
+    if values.dtype == np.float32 or values.max() > 65535 or values.min() < 0:
+        raise _Refused(f"Expected an image of 8 or 16 bits a channel in {name}, got {values.dtype}; convert it first")
+    grey = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey[values == clear] = 255
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def target_size(height: int, width: int, max_soft_tokens: int, side: int) -> tuple[int, int]:
+    """The size (height, width) to which a picture is scaled: at most ``max_soft_tokens`` patches of ``side``.
+
+    The aspect ratio is kept and both sides are floored to whole patches; a side that would vanish gets one.
+    """
+    factor = math.sqrt(max_soft_tokens * side**2 / (height * width))
+    rows = math.floor(factor * height / side)
+    columns = math.floor(factor * width / side)
+    if rows == 0:
+        rows, columns = 1, min(width // height, max_soft_tokens)
+    elif columns == 0:
+        rows, columns = min(height // width, max_soft_tokens), 1
+    return rows * side, columns * side
+
+
+def to_patches(pixels: np.ndarray, max_soft_tokens: int, side: int) -> Patches:
+    """uint8 [H, W, 3] → patches: scaled (bicubic, antialiased), cut row by row, divided by 255."""
+    if max_soft_tokens not in BUDGETS:
+        raise ValueError(f"Expected an image budget of {', '.join(map(str, BUDGETS))} tokens, got {max_soft_tokens}")
+    height, width = target_size(pixels.shape[0], pixels.shape[1], max_soft_tokens, side)
+    return patchify(resize(pixels, height, width), side)
+
+
+def patchify(pixels: np.ndarray, side: int) -> Patches:
+    """uint8 [rows·side, columns·side, 3] → patches, without scaling."""
+    rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
+    blocks = pixels.reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4)
+    values = blocks.reshape(rows * columns, side * side * 3).astype(np.float32) * np.float32(1 / 255)
+    y, x = np.divmod(np.arange(rows * columns, dtype=np.int32), columns)
+    return Patches(values, np.stack([x, y], axis=1))

@@ -1,0 +1,1 @@
+"""Live transcription: sources of sound, and the loop that listens."""

@@ -1,0 +1,264 @@
+"""The engine of live transcription: sound in, events out. No devices, no display; the clock only measures.
+
+Three verbs, as in other live engines: ``feed`` takes sound and computes nothing, ``step`` works off all that was fed,
+``finish`` ends. An utterance's frames go into the session when they come; guesses are made while nothing waits.
+``feed`` may be called from any thread; all else from one, which owns the model.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Speech
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, Framer, check_samples
+from mlx_gemma4.live.hear.agreement import Agreement
+from mlx_gemma4.live.hear.events import Committed, Event, Final, Partial, Silence
+from mlx_gemma4.programs.transcribe import Guess, Transcriber
+
+GUESS_EVERY = 0.5
+"""Seconds of new speech between two guesses."""
+BEHIND = 1.0
+"""A pass that brings more seconds of sound than this is late: it makes no guess."""
+
+
+@dataclass
+class Work:
+    """What a listener has done."""
+
+    speech_frames: int = 0
+    """Frames given to the model, each counted once."""
+    silent_frames: int = 0
+    gated_frames: int = 0
+    """Frames that were speech to the detector, and too soft for the endpointer's level."""
+    audio_computed: int = 0
+    """Audio positions computed: more than ``speech_frames`` only where a long utterance was cut."""
+    forwards: int = 0
+    guesses: int = 0
+    utterances: int = 0
+    revised: int = 0
+    """Committed words that a final text had otherwise."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
+class Listener:
+    """Live transcription on a transcriber.
+
+    Args:
+        guess_every: Seconds of new speech between two guesses; 0 guesses after every pass.
+    """
+
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        endpointer: Endpointer,
+        *,
+        guess_every: float = GUESS_EVERY,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._transcriber = transcriber
+        self.endpointer = endpointer
+        self._guess_every = guess_every
+        self._clock = clock
+        self._framer = Framer(transcriber.frame_samples)
+        self._waiting: list[np.ndarray] = []
+        self._received = 0
+        """Samples of all passes so far,"""
+        self._pass_began = 0.0
+        """and when the last of them began."""
+        self._lock = threading.Lock()
+        """Guards what waits: sound may be fed from the thread of a device."""
+        self._happened: list[Event] = []
+        """What was not handed out yet: an error or a signal may cut a pass short."""
+        self._guess: Guess | None = None
+        self._agreement = Agreement()
+        self._utterance = 0
+        self._begin: int | None = None
+        self._guessed = 0
+        self._seen = 0
+        self._silent_since: int | None = 0
+        self._forwards_before = transcriber.session.forwards
+        self.behind = 0.0
+        """Seconds of sound that had piled up when the last pass began."""
+        self.work = Work()
+        longest = endpointer.settings.max_utterance
+        if round(longest / transcriber.frame_seconds) > transcriber.max_frames:
+            raise ValueError(
+                f"Expected utterances no longer than the transcriber's segments "
+                f"({transcriber.max_frames * transcriber.frame_seconds:g} s), got {longest:g} s"
+            )
+
+    @property
+    def backlog(self) -> float:
+        """Seconds of sound that was fed and not yet worked off."""
+        with self._lock:
+            return sum(len(block) for block in self._waiting) / SAMPLE_RATE
+
+    def feed(self, samples: np.ndarray) -> None:
+        """Take sound, float32 [n] at 16 kHz. It is copied: the caller may use its buffer again. Returns at once.
+
+        Raises:
+            ValueError: Not all samples are finite numbers; none of them is taken.
+        """
+        if len(samples):
+            block = check_samples(samples, "what was fed").copy()
+            with self._lock:
+                self._waiting.append(block)
+
+    def step(self) -> list[Event]:
+        """Work off what was fed; return what happened."""
+        self.behind = self.backlog
+        self._collect(self._pass(self._framer.push(self._take()), late=self.behind > BEHIND))
+        return self._hand_out()
+
+    def finish(self) -> list[Event]:
+        """Work off what is left and end the utterance that is open, if there is one."""
+        frames = np.concatenate([self._framer.push(self._take()), self._framer.flush()])
+        self._collect(self._pass(frames, late=True))
+        for action in self.endpointer.finish():
+            self._collect(self._act(action))
+        self._collect(self._silence())
+        return self._hand_out()
+
+    def abandon(self) -> list[Event]:
+        """End at once, without computing, for example after an error in ``step``.
+
+        The open utterance has the text of its last guess; sound that was not worked off is dropped.
+        """
+        if self._begin is not None and self._guess is not None:
+            guess = self._guess
+            self._collect(iter([self._final(guess.text, guess.frames, "interrupted", complete=False)]))
+        self._begin = None
+        return self._hand_out()
+
+    def _collect(self, events: Iterator[Event]) -> None:
+        for event in events:
+            self._happened.append(event)
+
+    def _hand_out(self) -> list[Event]:
+        self.work.forwards = self._transcriber.session.forwards - self._forwards_before
+        self.work.gated_frames = self.endpointer.gated
+        events, self._happened = self._happened, []
+        return events
+
+    def _take(self) -> np.ndarray:
+        with self._lock:
+            blocks, self._waiting = self._waiting, []
+        self._received += sum(map(len, blocks))
+        self._pass_began = self._clock()
+        return np.concatenate([np.zeros(0, np.float32), *blocks])
+
+    def _pass(self, frames: np.ndarray, *, late: bool) -> Iterator[Event]:
+        heard = self._transcriber.heard
+        for action in self.endpointer.push(frames):
+            yield from self._act(action)
+        self._seen += len(frames)
+        if self._begin is not None and not late and self._is_time(paused=self._transcriber.heard == heard):
+            yield from self._make_guess()
+
+    def _is_time(self, *, paused: bool) -> bool:
+        """Enough new speech since the last guess; or a pause, in which the guess that may be the last one is made."""
+        new = self._transcriber.heard - self._guessed
+        return new > 0 and (paused or new * self._transcriber.frame_seconds >= self._guess_every)
+
+    def _act(self, action: Begin | Speech | End) -> Iterator[Event]:
+        if isinstance(action, Begin):
+            yield from self._silence(until=action.start)
+            self._begin = action.start
+            self._agreement = Agreement()
+            self._guess = None
+            self._guessed = 0
+        elif isinstance(action, Speech):
+            self._hear(action.frames)
+        else:
+            yield from self._make_final(action)
+
+    def _hear(self, frames: np.ndarray) -> None:
+        cut = list(self._transcriber.feed(frames))
+        assert not cut, "the endpointer cuts before the transcriber has to"
+        self.work.audio_computed += len(frames)
+
+    def _make_guess(self) -> Iterator[Event]:
+        assert self._begin is not None
+        guess = self._guess = self._transcriber.guess()
+        self._guessed = guess.frames
+        self.work.guesses += 1
+        fresh = self._agreement.add(guess.text)
+        start, end = self._seconds(self._begin), self._seconds(self._begin + guess.frames)
+        if fresh:
+            yield Committed(self._utterance, end, fresh)
+        yield Partial(self._utterance, start, end, self._agreement.committed, self._agreement.draft)
+
+    def _make_final(self, end: End) -> Iterator[Event]:
+        assert self._begin is not None
+        decided = self._clock()
+        segment = self._transcriber.finish(end.length)
+        assert segment is not None
+        yield self._final(
+            segment.text,
+            end.length,
+            end.reason,
+            speech=tuple((self._seconds(self._begin + a), self._seconds(self._begin + b)) for a, b in end.speech),
+            delay=self._clock() - decided,
+            forwards=segment.forwards,
+            tokens=segment.tokens,
+            complete=segment.complete,
+        )
+
+    def _final(
+        self,
+        text: str,
+        length: int,
+        reason: str,
+        *,
+        complete: bool,
+        speech: tuple[tuple[float, float], ...] = (),
+        delay: float = 0.0,
+        forwards: int = 0,
+        tokens: int = 0,
+    ) -> Final:
+        """End the open utterance after ``length`` frames."""
+        assert self._begin is not None
+        rest, revised = self._agreement.finish(text)
+        self.work.utterances += 1
+        self.work.revised += revised
+        self.work.speech_frames += length
+        final = Final(
+            utterance=self._utterance,
+            start=self._seconds(self._begin),
+            end=self._seconds(self._begin + length),
+            text=text,
+            rest=rest,
+            revised=revised,
+            reason=reason,
+            delay=delay,
+            forwards=forwards,
+            tokens=tokens,
+            complete=complete,
+            speech=speech,
+            after_speech=self._since(speech[-1][1]) if speech else 0.0,
+        )
+        self._utterance += 1
+        self._silent_since = self._begin + length
+        self._begin = self._guess = None
+        return final
+
+    def _silence(self, until: int | None = None) -> Iterator[Event]:
+        since, until = self._silent_since, self._seen if until is None else until
+        self._silent_since = None
+        if since is not None and until > since:
+            self.work.silent_frames += until - since
+            yield Silence(self._seconds(since), self._seconds(until))
+
+    def _since(self, moment: float) -> float:
+        """Seconds from a moment of the sound until now."""
+        return max(0.0, self._received / SAMPLE_RATE - moment) + self._clock() - self._pass_began
+
+    def _seconds(self, frames: int) -> float:
+        return frames * self._transcriber.frame_seconds

@@ -1,0 +1,1 @@
+"""Live watching: cameras, and the loop that describes what changes."""

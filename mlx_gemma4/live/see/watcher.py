@@ -1,0 +1,197 @@
+"""The engine of live watching: shots in, answers out. No devices, no display; the clock only measures.
+
+A question is put when the scene has changed and is still for a moment, when it has gone on changing for long, when it
+has not changed for long, or every so often. What is not asked about costs no forward. All times are those of the shots.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.live.see.camera import Shot
+from mlx_gemma4.live.see.scene import THRESHOLD, Scene
+from mlx_gemma4.live.see.settling import MAX_WAIT, SETTLE, Settling
+from mlx_gemma4.live.see.views import Asking, Glance, Memory, View
+from mlx_gemma4.outputs.draft import text_of
+
+QUESTION = "Describe the image."
+HEARTBEAT = 60.0
+"""Seconds after which a still scene is asked about again."""
+MAX_TOKENS = 100
+SAME_MOMENT = 1e-6
+"""Seconds within which times are the same: they are sums of others."""
+
+Reason = Literal["change", "heartbeat", "every"]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What the model says about a shot."""
+
+    time: float
+    """Of the shot, in seconds since the camera's first."""
+    reason: Reason
+    """Why it was asked."""
+    text: str
+    begun: float
+    """Seconds between the shot's arrival and the first forward."""
+    age: float
+    """Seconds between the shot's arrival and the whole answer."""
+    tokens: int
+    """The one that ended it included."""
+    forwards: int
+    """One for what is new and the question, then one for each further token; fewer where the last answer still holds,
+    more where a memory was computed anew."""
+    dropped: int
+    """Frames so far that were never looked at."""
+    complete: bool
+    """False where the answer was cut: at ``max_tokens``, or in a loop."""
+
+
+@dataclass
+class Looks:
+    """What a watcher has done."""
+
+    shots: int = 0
+    changes: int = 0
+    """That were taken."""
+    asked: int = 0
+    told: int = 0
+    """Answers that were reported: fewer with ``only_new``."""
+
+
+class Watcher:
+    """A standing question about what a camera sees.
+
+    Args:
+        every: Ask every so many seconds, instead of on changes. Seconds are those of the shots.
+        heartbeat: Ask again after so many seconds without a change; 0 never does.
+        memory: Show the model the last pictures that were changes, at most so many, as a video with their times: each
+            enters once. A question without a change shows the picture of that moment behind them. 0 shows the newest
+            picture alone.
+        image_tokens: Budget of each picture: 70, 140, 280, 560 or 1120. By default the checkpoint's, and for a memory
+            that of its video frames.
+        only_new: Keep an answer that is the last one again to oneself.
+        threshold: What counts as a change (``Scene``).
+        settle: Ask about a change when nothing has moved for so many seconds; 0 asks at once. What is as it was before
+            by then, is no change.
+        max_wait: Ask about a scene that goes on changing so many seconds after the change began, at the latest.
+
+    Raises:
+        ValueError: An argument is out of bounds, or the checkpoint takes no pictures, or no video.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        processor: Processor,
+        *,
+        question: str = QUESTION,
+        system: str | None = None,
+        every: float | None = None,
+        heartbeat: float = HEARTBEAT,
+        memory: int = 0,
+        image_tokens: int | None = None,
+        max_tokens: int = MAX_TOKENS,
+        only_new: bool = False,
+        threshold: float = THRESHOLD,
+        settle: float = SETTLE,
+        max_wait: float = MAX_WAIT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if every is not None and not every > 0:
+            raise ValueError(f"Expected more than 0 seconds between two questions, got {every:g}")
+        if not heartbeat >= 0:
+            raise ValueError(f"Expected a heartbeat of 0 seconds (none) or more, got {heartbeat:g}")
+        self._scene = Scene(threshold)
+        self._settling = Settling(settle=settle, max_wait=max_wait, threshold=threshold)
+        self._processor = processor
+        self._every = every
+        self._heartbeat = heartbeat
+        self._remembers = memory != 0
+        self._only_new = only_new
+        self._clock = clock
+        asking = Asking(model, processor, question=question, system=system, max_tokens=max_tokens)
+        self._view: View = (
+            Memory(asking, size=memory, image_tokens=image_tokens)
+            if self._remembers
+            else Glance(asking, image_tokens=image_tokens)
+        )
+        self._asked: float | None = None
+        self._last: Shot | None = None
+        self._draft: list[int] = []
+        self._text: str | None = None
+        self.looks = Looks()
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes so far."""
+        return self._view.session.forwards
+
+    def see(self, shot: Shot) -> Sighting | None:
+        """Look at a shot; what the model says about it, if it was asked and there is something to report."""
+        self.looks.shots += 1
+        self._last = shot
+        changed, is_due = self._look(shot)
+        reason = self._reason(shot.time, is_due)
+        if is_due or reason is not None:
+            self._take(shot, changed)
+        return None if reason is None else self._ask(shot, reason)
+
+    def finish(self) -> Sighting | None:
+        """The pictures have ended: what the model says about a change that has not settled."""
+        shot, self._last = self._last, None
+        if shot is None or self._every is not None or not self._settling.waits:
+            return None
+        self._take(shot, True)
+        return self._ask(shot, "change")
+
+    def _look(self, shot: Shot) -> tuple[bool, bool]:
+        """Whether the scene differs from what was last taken, and whether that is to be told now."""
+        if self._every is not None and not self._remembers:
+            return False, False
+        changed = self._scene.changed(shot.pixels)
+        settled = self._settling.is_due(self._scene.seen, changed, shot.time)
+        return changed, settled or self._scene.is_new
+
+    def _take(self, shot: Shot, changed: bool) -> None:
+        self.looks.changes += changed
+        self._view.take(shot.pixels, shot.time, passing=self._remembers and not changed)
+        if changed or not self._remembers:  # what is only passing is no measure of what comes
+            self._scene.accept()
+        self._settling.asked()
+
+    def _reason(self, now: float, changed: bool) -> Reason | None:
+        passed = float("inf") if self._asked is None else now - self._asked + SAME_MOMENT
+        if self._every is not None:
+            return "every" if passed >= self._every else None
+        if changed:
+            return "change"
+        return "heartbeat" if 0 < self._heartbeat <= passed else None
+
+    def _ask(self, shot: Shot, reason: Reason) -> Sighting | None:
+        before, begun = self.forwards, self._clock()
+        tokens = self._view.ask(self._draft)
+        self._asked, self._draft = shot.time, tokens
+        self.looks.asked += 1
+        text, known = text_of(tokens, self._processor, self._view.tail), self._text
+        self._text = text
+        if self._only_new and text == known:
+            return None
+        self.looks.told += 1
+        return Sighting(
+            time=shot.time,
+            reason=reason,
+            text=text,
+            begun=begun - shot.arrived,
+            age=self._clock() - shot.arrived,
+            tokens=len(tokens),
+            forwards=self.forwards - before,
+            dropped=shot.dropped,
+            complete=tokens[-1] in self._processor.stop_ids,
+        )

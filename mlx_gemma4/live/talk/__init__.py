@@ -1,0 +1,1 @@
+"""Live conversation: sound, pictures and typed lines, and the loop that answers."""

@@ -1,0 +1,277 @@
+"""What a conversation gets, as it comes: sound, pictures and typed lines. They know neither model nor tokenizer.
+
+Live, a thread reads each source and only the newest picture waits: older ones are dropped and counted, sound never is.
+Sound that can wait, in a pipe or a file, is read when there is room for it; lines that can wait, in a pipe, when what
+was asked before is answered. A question waits for the first picture.
+A recording and a clip that are played together, ``Together``, come in the order of their times and wait for the answer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, check_samples
+from mlx_gemma4.live.hear.sources import WAITING_SECONDS, Source
+from mlx_gemma4.live.see.camera import Shot
+from mlx_gemma4.live.see.sight import STALE_SECONDS, Sight, Watched
+
+STOP_SECONDS = 0.3
+"""How long sources may take to hand over what they have when they are stopped; a dead one hands over nothing."""
+
+
+class Pictures(Watched, Protocol):
+    """A camera."""
+
+    def read(self) -> Shot | None:
+        """Wait for a picture; None when there are no more."""
+
+    def stop(self) -> None: ...
+
+
+class Lines(Protocol):
+    """What is typed, or comes out of a pipe."""
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether a line may be read late."""
+
+    def read(self) -> str | None:
+        """Wait for a line; None when there are no more."""
+
+    def finish(self) -> None:
+        """Let them end behind those that have come already."""
+
+    def stop(self) -> None: ...
+
+
+class Line(str):
+    """A typed line."""
+
+    arrived: float
+    """When, by time.monotonic."""
+
+
+@dataclass
+class Batch:
+    """All that has come since the last one; what is seen is newer than what is heard."""
+
+    sound: list[np.ndarray] = field(default_factory=list)
+    """float32 [n] at 16 kHz each."""
+    shot: Shot | None = None
+    typed: list[str] = field(default_factory=list)
+    piped: str | None = None
+    """A line that waits until nobody speaks or is answered."""
+    is_last_sound: bool = False
+    """The sound has ended, and lines follow."""
+    lost: str | None = None
+    """Why the last picture is no longer what there is to see, in a sentence, when that has just shown."""
+
+    def __bool__(self) -> bool:
+        has_come = bool(self.sound or self.typed or self.is_last_sound)
+        return has_come or not (self.piped is None and self.shot is None and self.lost is None)
+
+
+class Arrivals(Protocol):
+    """Where batches come from."""
+
+    def take(self, *, wait: bool, ready: bool = True) -> Batch | None:
+        """What has come, perhaps nothing; with ``wait``, something. None when nothing more comes.
+
+        Args:
+            ready: The next line that can wait may come.
+        """
+
+    def stop(self) -> None:
+        """Let everything end here. Safe to call from a signal handler."""
+
+
+class Inbox:
+    """Sources that are read in threads of their own. It ends when the sound has; without sound, when the lines have.
+
+    Lines that can wait are read to their end, or after the sound until none stands there. What a source has raised is
+    raised by ``take``, behind what came before.
+
+    Args:
+        stale_seconds: Without a picture for this long, the last one of a live camera is lost (``Batch.lost``).
+    """
+
+    def __init__(
+        self,
+        sound: Source | None = None,
+        pictures: Pictures | None = None,
+        lines: Lines | None = None,
+        *,
+        stale_seconds: float = STALE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.dropped = 0
+        """Pictures that a newer one replaced before they were taken."""
+        self._sound, self._pictures, self._lines = sound, pictures, lines
+        self._sight = Sight(pictures, seconds=stale_seconds, clock=clock)
+        self._condition = threading.Condition()
+        self._batch = Batch()
+        self._typed: deque[str] = deque()
+        self._failure: BaseException | None = None
+        self._open: list[Source | Pictures | Lines] = []
+        """Sources whose end is waited for."""
+        self._stopped = False
+        self._is_over = False
+
+    def __enter__(self) -> Inbox:
+        pumps: list[tuple[Any, Callable[[Any], None]]] = [
+            (self._sound, self._hear),
+            (self._lines, self._read),
+            (self._pictures, self._look),
+        ]
+        pumps = [(source, put) for source, put in pumps if source is not None]
+        self._open = [source for source, _ in pumps]
+        for source, put in pumps:
+            threading.Thread(target=self._pump, args=(source, put), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Let everything end here, with what the sources hand over at once. Safe to call from a signal handler."""
+        self._stopped = True
+        for source in (self._sound, self._pictures, self._lines):
+            if source is not None:
+                source.stop()
+        with self._condition:
+            self._condition.notify_all()
+
+    def take(self, *, wait: bool, ready: bool = True) -> Batch | None:
+        with self._condition:
+            if wait:
+                self._wait(ready)
+            if self._stopped:
+                self._condition.wait_for(lambda: not self._open, STOP_SECONDS)
+                self._open = []
+                if self._lines_wait:
+                    self._typed.clear()
+            batch, self._batch = self._batch, Batch()
+            if self._has_line(ready):
+                self._take_lines(batch)
+            self._condition.notify_all()  # there is room for more sound, and for a line
+            if self._is_over:  # what a camera goes on to see would keep it going
+                return None
+            if self._failure is not None and not batch:
+                raise self._failure
+            batch.lost = None if self._stopped else self._sight.lost()
+            self._is_over = self._is_done and self._failure is None
+            return batch if batch or not self._is_done else None
+
+    @property
+    def _is_done(self) -> bool:
+        return not self._open and not self._typed
+
+    def _wait(self, ready: bool) -> None:
+        """Until something has come, or sight is lost."""
+        self._condition.wait_for(
+            lambda: (
+                self._batch
+                or self._has_line(ready)
+                or self._is_done
+                or self._failure
+                or self._stopped
+                or self._sight.is_lost
+            ),
+            self._sight.left,
+        )
+
+    def _has_line(self, ready: bool) -> bool:
+        """Whether a line may be handed over: a question is about what there is to see."""
+        can_be_asked = not self._sight.is_awaited and (ready or not self._lines_wait)
+        return bool(self._typed) and (can_be_asked or self._stopped)
+
+    def _take_lines(self, batch: Batch) -> None:
+        if self._lines_wait:
+            batch.piped = self._typed.popleft()
+        else:
+            batch.typed = [*self._typed]
+            self._typed.clear()
+
+    @property
+    def _lines_wait(self) -> bool:
+        return self._lines is not None and self._lines.can_wait
+
+    def _pump(self, source: Any, put: Callable[[Any], None]) -> None:
+        try:
+            while (item := source.read()) is not None:
+                with self._condition:
+                    put(item)
+                    self._condition.notify_all()
+        except Exception as error:  # of a device or its library; raised again where batches are taken
+            with self._condition:
+                self._failure = error
+        finally:
+            with self._condition:
+                self._end(source)
+                self._condition.notify_all()
+
+    def _end(self, source: Any) -> None:
+        self._open = [each for each in self._open if each is not source]
+        if source is self._pictures:
+            self._sight.ended()
+        elif source is self._sound and self._lines is not None and self._lines_wait:
+            self._open = [each for each in self._open if each is self._lines]
+            self._batch.is_last_sound = True
+            self._lines.finish()
+        elif source is self._sound or self._sound is None:
+            self._open = []
+
+    def _hear(self, block: np.ndarray) -> None:
+        # checked here, so that it spoils no other block; copied, since a source may use its buffer again
+        block = check_samples(block, "what was heard").copy()
+        if self._sound is not None and self._sound.can_wait:
+            self._condition.wait_for(lambda: self._stopped or self._seconds_waiting() < WAITING_SECONDS)
+        self._batch.sound.append(block)
+
+    def _seconds_waiting(self) -> float:
+        return sum(map(len, self._batch.sound)) / SAMPLE_RATE
+
+    def _look(self, shot: Shot) -> None:
+        self.dropped += self._batch.shot is not None
+        self._batch.shot = shot
+        self._sight.came()
+
+    def _read(self, text: str) -> None:
+        line = Line(text)
+        line.arrived = time.monotonic()
+        if self._lines_wait:
+            self._condition.wait_for(lambda: self._stopped or not self._typed)
+        self._typed.append(line)
+
+
+class Together:
+    """A recording and pictures, faster than they were: in the order of their times, never while an answer is given."""
+
+    def __init__(self, sound: Source, pictures: Pictures | None = None) -> None:
+        self._sound, self._pictures = sound, pictures
+        self._heard = 0
+        self._shot = pictures.read() if pictures is not None else None
+
+    def take(self, *, wait: bool, ready: bool = True) -> Batch | None:
+        if not wait:
+            return Batch()
+        if self._pictures is not None and self._shot is not None and self._shot.time <= self._heard / SAMPLE_RATE:
+            shot, self._shot = self._shot, self._pictures.read()
+            return Batch(shot=shot)
+        block = self._sound.read()
+        if block is None:
+            return None
+        self._heard += len(block)
+        return Batch(sound=[block])
+
+    def stop(self) -> None:
+        self._sound.stop()
+        if self._pictures is not None:
+            self._pictures.stop()

@@ -1,0 +1,302 @@
+"""The engine of a conversation with eyes and ears: sound, pictures and typed text in, events out. No devices.
+
+What is seen now is always in the cache, at the beginning of the user's turn, and is replaced by a rewind when it
+changes; frames of speech go in behind it as they come. When the speaker stops, only the end of the turn and the answer
+are left. Speech is never cut by a picture: of those that come while somebody speaks, the newest goes in behind it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Speech
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, Framer, check_samples
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.inputs.prompt import Prompt
+from mlx_gemma4.live.see.camera import Shot
+from mlx_gemma4.live.talk.dialogue import Dialogue
+from mlx_gemma4.live.talk.events import Called, Event, Forgot, Heard, Looked, Refused, Said, SightLost
+from mlx_gemma4.live.talk.open_answer import OpenAnswer
+from mlx_gemma4.live.talk.turns import Turns
+from mlx_gemma4.outputs.generate import GREEDY, MAX_TOKENS, stream_generate
+from mlx_gemma4.outputs.sample import Sampling
+from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
+
+CONTEXT = 8192
+"""Positions of the sequence, at most."""
+SPARE = 64
+"""Positions for markers and ends of turns, beside what is said, seen and answered."""
+
+LONG_TOKEN = 32
+"""Characters of a token, hardly ever more."""
+ROUNDS = 8
+"""How often an answer goes on behind results of functions: a model may repeat a call forever."""
+
+
+class Assistant:
+    """A conversation about what is seen and heard.
+
+    Args:
+        endpointer: Finds where somebody speaks. An utterance cut at its longest goes on in the same turn.
+        tools: JSON schemas of functions that the model may call. Calls are checked against them.
+        image_tokens: Budget of a picture, instead of the checkpoint's.
+        max_tokens: Of an answer.
+        context: Positions of the sequence, at most (``Dialogue``).
+        keep_interrupted: What was said of an answer stays when somebody speaks into it; otherwise it is taken back, and
+            what is said goes on with the question.
+
+    Raises:
+        ValueError: ``context`` has no room for a single turn.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        processor: Processor,
+        endpointer: Endpointer,
+        *,
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        image_tokens: int | None = None,
+        max_tokens: int = MAX_TOKENS,
+        context: int = CONTEXT,
+        keep_interrupted: bool = True,
+        sampling: Sampling = GREEDY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.endpointer = endpointer
+        self._processor = processor
+        self._image_tokens = image_tokens or processor.limits.image_tokens
+        self._keep_interrupted = keep_interrupted
+        self._clock = clock
+        self._framer = Framer(processor.frame_samples)
+        self._frame_seconds = processor.frame_samples / SAMPLE_RATE
+        self._turns = Turns(processor, system=system, tools=tools)
+        longest = round(endpointer.settings.max_utterance / self._frame_seconds)
+        self.dialogue = Dialogue(
+            model,
+            self._turns,
+            context=context,
+            turn=self._image_tokens + longest + max_tokens + SPARE,
+            room=max(self._image_tokens, longest, max_tokens) + SPARE,
+        )
+        self.pictures_dropped = 0
+        """Pictures that a newer one replaced before they were needed."""
+        self._seen: Prompt | None = None
+        self._waits = False
+        self._asked = False
+        self._typed: list[Prompt] = []
+        self._begun, self._given = 0, 0
+        self._silence = round(endpointer.settings.silence / self._frame_seconds)
+        self._patience = 0  # frames to wait for, before what was cut at its longest is answered
+        self._answer: OpenAnswer | None = None
+        self._tools = tools
+        self._max_tokens = max_tokens
+        self._ids = itertools.count(1)
+        self._respond = partial(stream_generate, model, processor, sampling=sampling, session=self.dialogue.session)
+
+    @property
+    def answering(self) -> bool:
+        """Is there anything to do for ``step``? Not while results of calls are awaited."""
+        return self._answer is not None and not self._answer.waits
+
+    @property
+    def ready(self) -> bool:
+        """Nobody speaks, and all questions are answered: another one interrupts nothing."""
+        return self._answer is None and not self._asked and not self.endpointer.speaking
+
+    def look(self, shot: Shot) -> list[Event]:
+        """Take a picture; while nobody speaks or is answered, it is in the cache when this returns."""
+        self._seen = self._turns.picture(self._processor.patches(shot.pixels, image_tokens=self._image_tokens))
+        if self._answer is not None or self.endpointer.speaking:
+            self.pictures_dropped += self._waits
+            self._waits = True
+            return []
+        before = self.dialogue.session.forwards
+        self.dialogue.restart()
+        self._show()
+        return [Looked(shot.time, self._clock() - shot.arrived, self.dialogue.session.forwards - before)]
+
+    def lose_sight(self, problem: str) -> list[Event]:
+        """There is nothing to see any more: what was seen last leaves the open turn, until another picture comes.
+
+        A question that is being answered keeps what it was asked about.
+        """
+        self._seen, self._waits = None, False
+        if self._answer is None:
+            self.dialogue.drop_pictures()
+            self.dialogue.compute()
+        return [SightLost(problem)]
+
+    def hear(self, samples: np.ndarray) -> list[Event]:
+        """Take sound, float32 [n] at 16 kHz; when it has ended an utterance, ``step`` answers."""
+        frames = self._framer.push(check_samples(samples, "what was heard"))
+        self._patience -= len(frames)
+        return self._act(self.endpointer.push(frames))
+
+    def finish(self) -> list[Event]:
+        """The sound has ended, and with it the utterance that is open; ``step`` answers it."""
+        actions = [*self.endpointer.push(self._framer.flush()), *self.endpointer.finish()]
+        self._patience = 0
+        return self._act(actions)
+
+    def ask(self, text: str) -> list[Event]:
+        """Take a typed question; ``step`` answers. While somebody speaks, it waits behind what is said.
+
+        Raises:
+            ValueError: There is nothing in it.
+        """
+        if not text.strip():
+            raise ValueError("Expected a question, got an empty line")
+        self._typed.append(self._turns.typed(text))
+        if self.endpointer.speaking:
+            return []
+        events = self._interrupt()
+        self._begin_answer()
+        return events
+
+    def step(self) -> list[Event]:
+        """Go on with the answer by a piece; nothing where none is being given."""
+        answer = self._answer
+        if answer is None or answer.waits:
+            return []
+        text = answer.next()
+        if text is not None:
+            return [Said(text)] if text else []
+        if answer.waits and answer.rounds == ROUNDS:
+            answer.reason = "calls"
+        elif answer.waits and self.dialogue.left < 2 * SPARE * len(answer.calls):
+            answer.reason = "length"
+        elif answer.waits:
+            return [self._wanted(answer, call) for call in answer.calls]
+        return [*map(_refused, answer.calls), *self._end(answer)]
+
+    def abandon(self) -> list[Event]:
+        """End at once, without computing: an answer that is being given is over where it is."""
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return []
+        answer.reason = "interrupted"
+        return [answer.over()]
+
+    def reply(self, result: str, call_id: str | None = None) -> None:
+        """The result of a call (``Called.id``), by default of the first without one; with the last, ``step`` goes on.
+
+        A result that would fill the context is cut, and says so.
+
+        Raises:
+            ValueError: There is no such call: it has its result, or the answer was interrupted.
+        """
+        answer = self._answer
+        called = answer.called if answer is not None and answer.waits else []
+        call = next((each for each in called if call_id in (None, each.id)), None)
+        if answer is None or call is None:
+            which = "one" if call_id is None else f"the call {call_id}"
+            raise ValueError(
+                f"Expected a function that was called to reply for, got a result without {which}: {result[:100]!r}"
+            )
+        answer.replies[call.id] = self._turns.replied(call.name, self._cut(result, len(answer.calls)))
+        if not answer.called:
+            self._resume(answer)
+
+    def _wanted(self, answer: OpenAnswer, call: ToolCall) -> Event:
+        if call.problem is None:
+            return Called(call.name, call.arguments, call.id)
+        self.reply(f"error: {call.problem}", call.id)
+        return _refused(call)
+
+    def _resume(self, answer: OpenAnswer) -> None:
+        replied = answer.replied()
+        room = max(1, self.dialogue.left - len(replied))
+        before = answer.tokens
+        answer.resume(self._respond(replied, before=[*before], max_tokens=min(self._max_tokens, room)))
+
+    def _cut(self, result: str, calls: int) -> str:
+        """A result that takes no more than its share of what the context has left; the answer needs some, too."""
+        most = max(SPARE, self.dialogue.left // (2 * calls))
+        begun = result[: LONG_TOKEN * most]
+        tokens = self._processor.text(begun).token_ids if begun else ()
+        if len(tokens) <= most and begun == result:
+            return result
+        return f"{self._processor.decode(tokens[:most])} [cut: the context is full]"
+
+    def _act(self, actions: Sequence[Begin | Speech | End]) -> list[Event]:
+        events: list[Event] = []
+        for action in actions:
+            if isinstance(action, Begin):
+                events += self._interrupt()
+                self._begun, self._given = action.start, 0
+                self.dialogue.put(self._turns.sound_begin)
+            elif isinstance(action, Speech):
+                self._given += len(action.frames)
+                self.dialogue.put(self._turns.sound(action.frames))
+                self.dialogue.compute()
+            else:
+                events.append(self._close(action))
+        if self._asked and not self.endpointer.speaking and self._patience <= 0:
+            self._begin_answer()
+        return events
+
+    def _close(self, end: End) -> Heard:
+        """An utterance is over; frames that the next one begins with are taken back."""
+        if self._given > end.length:
+            self.dialogue.trim(self._given - end.length)
+        self.dialogue.put(self._turns.sound_end)
+        self._asked = True
+        self._patience = self._silence if end.reason == "length" else 0
+        return Heard(self._begun * self._frame_seconds, (self._begun + end.length) * self._frame_seconds)
+
+    def _begin_answer(self) -> None:
+        if self._waits and self._seen is not None:
+            self.dialogue.put(self._seen)
+        for typed in self._typed:
+            self.dialogue.put(typed)
+        self._typed = []
+        self._asked = self._waits = False
+        responses = self._respond(self.dialogue.question(), max_tokens=self._max_tokens)
+        self._answer = OpenAnswer(responses, self.dialogue.session, self._clock, self._read_calls)
+
+    def _read_calls(self, text: str) -> list[ToolCall]:
+        return read_calls(text, self._tools, lambda: f"call_{next(self._ids)}")
+
+    def _interrupt(self) -> list[Event]:
+        """Somebody speaks: an answer that is being given ends here."""
+        answer = self._answer
+        if answer is None:
+            return []
+        answer.close()
+        if self._keep_interrupted and answer.tokens and not answer.called:
+            answer.reason = "kept"
+            return self._end(answer)
+        self._answer = None
+        self.dialogue.reopen()
+        if self._seen is None:
+            self.dialogue.drop_pictures()
+        answer.reason = "dropped"
+        return [answer.over()]
+
+    def _end(self, answer: OpenAnswer) -> list[Event]:
+        """The answer is over; the next turn begins with what is seen."""
+        self._answer = None
+        forgot = self.dialogue.finish(answer.tokens)
+        self._show()
+        return [answer.over(), *([Forgot(forgot, self.dialogue.session.position)] if forgot else [])]
+
+    def _show(self) -> None:
+        """What is seen, at the beginning of the open turn."""
+        self._waits = False
+        if self._seen is not None:
+            self.dialogue.put(self._seen)
+        self.dialogue.compute()
+
+
+def _refused(call: ToolCall) -> Refused:
+    """What is said of a call that is not run."""
+    return Refused(call.name, call.problem or "the answer ended before it was run", call.id)

@@ -1,0 +1,115 @@
+"""The loop of a conversation: what arrives into the assistant, its answer piece by piece in between, events out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+import numpy as np
+
+from mlx_gemma4.live.see.scene import Scene
+from mlx_gemma4.live.talk.arrivals import Arrivals, Batch
+from mlx_gemma4.live.talk.assistant import Assistant
+from mlx_gemma4.live.talk.events import Event
+from mlx_gemma4.live.talk.transcript import Transcript
+
+
+def converse(
+    assistant: Assistant,
+    arrivals: Arrivals,
+    *,
+    scene: Scene | None = None,
+    read: Callable[[str], Sequence[Event]] | None = None,
+    transcript: Transcript | None = None,
+) -> Generator[Event, None, None]:
+    """Yield what happens until nothing more arrives and the last answer is given.
+
+    An error of a source or the model is raised after the last events: what was heard until then is answered. So is
+    KeyboardInterrupt, without waiting for the model: the answer ends where it is.
+
+    Args:
+        scene: Which pictures are looked at: those that show something else than the last one. All, by default.
+        read: What takes typed lines, instead of ``assistant.ask``.
+        transcript: Writes down what was said: behind the answer to it; at the end of the sound, before it.
+    """
+    try:
+        piped = yield from _follow(assistant, arrivals, scene, read or assistant.ask, transcript)
+        yield from _finish(assistant, transcript)
+        if piped is not None:
+            yield from (read or assistant.ask)(piped)
+            yield from _finish(assistant, transcript)
+    except Exception:
+        yield from _last_events(assistant, transcript)
+        raise
+    except KeyboardInterrupt:
+        yield from assistant.abandon()
+        raise
+
+
+def _follow(
+    assistant: Assistant,
+    arrivals: Arrivals,
+    scene: Scene | None,
+    read: Callable[[str], Sequence[Event]],
+    transcript: Transcript | None,
+) -> Generator[Event, None, str | None]:
+    """Returns a piped line that nobody has read yet."""
+    piped: str | None = None
+    while (batch := _take(assistant, arrivals, transcript, piped)) is not None:
+        if transcript is not None and batch.sound:
+            transcript.hear(np.concatenate(batch.sound))
+        for event in _take_in(assistant, batch, scene, read):
+            yield event
+            if transcript is not None:
+                transcript.add(event)
+        piped = batch.piped if piped is None else piped
+        if piped is not None and assistant.ready:
+            yield from read(piped)
+            piped = None
+        yield from assistant.step()
+        if transcript is not None and not assistant.answering:
+            yield from transcript.step()
+    return piped
+
+
+def _take(assistant: Assistant, arrivals: Arrivals, transcript: Transcript | None, piped: str | None) -> Batch | None:
+    is_busy = assistant.answering or (transcript is not None and transcript.waits)
+    is_asked = piped is not None and assistant.ready
+    return arrivals.take(wait=not is_busy and not is_asked, ready=piped is None and assistant.ready)
+
+
+def _finish(assistant: Assistant, transcript: Transcript | None) -> Iterator[Event]:
+    for event in assistant.finish():
+        yield event
+        if transcript is not None:
+            transcript.add(event)
+    while transcript is not None and transcript.waits:
+        yield from transcript.step()
+    while assistant.answering:
+        yield from assistant.step()
+    yield from assistant.abandon()  # an answer that waits for what nobody brings any more
+
+
+def _last_events(assistant: Assistant, transcript: Transcript | None) -> Iterator[Event]:
+    try:
+        yield from _finish(assistant, transcript)
+    except Exception:  # it was the model: the reason is raised by the caller
+        yield from assistant.abandon()
+
+
+def _take_in(
+    assistant: Assistant, batch: Batch, scene: Scene | None, read: Callable[[str], Sequence[Event]]
+) -> Iterator[Event]:
+    if batch.sound:
+        yield from assistant.hear(np.concatenate(batch.sound))
+    if batch.is_last_sound:
+        yield from assistant.finish()
+    if batch.shot is not None and (scene is None or scene.changed(batch.shot.pixels)):
+        if scene is not None:
+            scene.accept()
+        yield from assistant.look(batch.shot)
+    if batch.lost is not None:
+        if scene is not None:
+            scene.forget()
+        yield from assistant.lose_sight(batch.lost)
+    for line in batch.typed:
+        yield from read(line)

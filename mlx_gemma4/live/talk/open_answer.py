@@ -1,0 +1,84 @@
+"""An answer that is being given, with the functions that are called in it. Knows nothing of what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+from mlx_gemma4.inputs.prompt import Prompt, join
+from mlx_gemma4.live.talk.events import Answered
+from mlx_gemma4.outputs.generate import GenerationResponse
+from mlx_gemma4.outputs.tools.calls import ToolCall
+from mlx_gemma4.session import Session
+
+Responses = Generator[GenerationResponse, None, None]
+
+
+class OpenAnswer:
+    """An answer, piece by piece.
+
+    Attributes:
+        reason: Why it ended (``Answered``).
+        tokens: Without those that ended it; what called functions gave back is among them.
+        calls: The functions called since it last went on; ``replies``: what they have given back, by the calls' ids.
+        rounds: How often it went on behind replies.
+        waits: For replies.
+    """
+
+    def __init__(
+        self,
+        responses: Responses,
+        session: Session,
+        clock: Callable[[], float],
+        read: Callable[[str], list[ToolCall]],
+    ) -> None:
+        self.reason = "interrupted"  # until it ends by itself
+        self.tokens: list[int] = []
+        self.calls: list[ToolCall] = []
+        self.replies: dict[str, Prompt] = {}
+        self.rounds = 0
+        self.waits = False
+        self._responses, self._session, self._clock, self._read = responses, session, clock, read
+        self._decided, self._before = clock(), session.forwards
+        self._text, self._delay, self._forwards = "", 0.0, 0
+        self._started = self._is_cut = False
+
+    @property
+    def called(self) -> list[ToolCall]:
+        """Calls without a reply."""
+        return [call for call in self.calls if call.id not in self.replies]
+
+    def next(self) -> str | None:
+        """The next piece, perhaps empty; None when it is over, or waits. Calls are never text."""
+        response = next(self._responses, None)
+        if response is None:
+            self.waits = bool(self.calls) and not self._is_cut
+            return None
+        if not self._started:
+            self._delay, self._forwards = self._clock() - self._decided, self._session.forwards - self._before
+            self._started = True
+        ended = response.finish_reason == "stop"
+        self.tokens += response.tokens[:-1] if ended else response.tokens
+        self.reason = response.finish_reason or self.reason
+        if response.kind == "tool_call":
+            self._is_cut = response.finish_reason == "length"  # no reply could follow half a call
+            self.calls += self._read(response.text)
+            return ""
+        self._text += response.text
+        return response.text
+
+    def replied(self) -> Prompt:
+        """What all calls have given back, in the order of the calls."""
+        return join([self.replies[call.id] for call in self.calls])
+
+    def resume(self, responses: Responses) -> None:
+        """Go on behind the replies, which ``responses`` begins with."""
+        self.tokens += self.replied().token_ids.tolist()
+        self._responses, self.calls, self.replies, self.waits = responses, [], {}, False
+        self.reason = "interrupted"
+        self.rounds += 1
+
+    def close(self) -> None:
+        self._responses.close()
+
+    def over(self) -> Answered:
+        return Answered(self._text, self.reason, len(self.tokens), self._delay, self._forwards)

@@ -1,0 +1,93 @@
+"""What a checkpoint's template writes around the turns of a conversation, so that each part enters when it is there.
+
+A template renders whole chats. Its text between what people and the model say is always the same, so a chat with slots
+in their place is rendered once and taken apart. numpy only; knows no session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.inputs.prompt import AUDIO, Prompt, join
+from mlx_gemma4.inputs.vision.image import Patches
+
+
+class Turns:
+    """The parts of a conversation as stretches of the sequence.
+
+    Attributes:
+        opening: The system's turn, and the beginning of the first user's.
+        closing: Behind what a user said, up to where the model's answer begins.
+        resumed: The same, as the template writes it when the answer is already given.
+        bridge: From the end of an answer to the beginning of the next user's turn.
+        sound_begin: Before the frames of a recording; ``sound_end`` is behind them.
+
+    Raises:
+        ValueError: The template refuses such a chat, or writes the same turn in several ways.
+    """
+
+    def __init__(
+        self, processor: Processor, *, system: str | None = None, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
+        self._processor = processor
+        first: list[Mapping[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+        self._slot = slot = processor.tokenizer.markup.slot
+        user = {"role": "user", "content": [{"type": "text", "text": slot}]}
+        chat = [*first, user, {"role": "assistant", "content": slot}, user, {"role": "assistant", "content": slot}]
+        opening, resumed, bridge, resumed_again, _ = self._around(processor.render(chat, tools=tools), 4)
+        *_, closing = self._around(processor.render([*first, user], tools=tools), 1)
+        if resumed != resumed_again:
+            raise ValueError("Expected a chat template that writes all turns alike, got one that tells them apart")
+        self.opening, self.closing, self.resumed, self.bridge = map(
+            processor.markup, (opening, closing, resumed, bridge)
+        )
+        self._image = self._written("image")
+        silence = np.zeros(processor.frame_samples, np.float32)
+        sound = processor.expand(self._written("audio"), audios=[silence])
+        place = int((sound.token_types == AUDIO).argmax())
+        self.sound_begin, self.sound_end = sound[:place], sound[place + 1 :]
+        self._frame = sound.token_ids[place]
+
+    def picture(self, patches: Patches) -> Prompt:
+        """A picture with its markers."""
+        return self._processor.expand(self._image, images=[patches])
+
+    def sound(self, frames: np.ndarray) -> Prompt:
+        """Frames [F, frame_samples] between ``sound_begin`` and ``sound_end``."""
+        return Prompt.from_frames(frames, int(self._frame))
+
+    def typed(self, text: str) -> Prompt:
+        """What a user typed."""
+        return self._processor.text(text.strip())
+
+    def replied(self, name: str, result: str) -> Prompt:
+        """What a called function has given back: it stands inside the model's turn, behind the call."""
+        quote = self._processor.quote
+        return self._processor.markup(
+            f'<|tool_response>response:{quote(name)}{{value:<|"|>{quote(result)}<|"|>}}<tool_response|>'
+        )
+
+    def finished(self, content: Prompt, answer: Sequence[int]) -> Prompt:
+        """A whole turn and the beginning of the next: what was said, the answer's tokens, and all around them."""
+        return join([content, self.resumed, Prompt.from_tokens(answer), self.bridge])
+
+    def _written(self, kind: str) -> str:
+        """How the template writes a medium into a user's turn."""
+        marked = [
+            {"type": "text", "text": self._slot},
+            {"type": kind, kind: None},
+            {"type": "text", "text": self._slot},
+        ]
+        _, written, _ = self._around(self._processor.render([{"role": "user", "content": marked}]), 2)
+        return written
+
+    def _around(self, rendered: str, slots: int) -> list[str]:
+        """What stands around the slots."""
+        parts = rendered.split(self._slot)
+        if len(parts) != slots + 1:
+            raise ValueError("Expected a chat template that writes every message once, got one that does not")
+        return parts

@@ -1,0 +1,37 @@
+"""A checkpoint by name: its model and its processor."""
+
+from __future__ import annotations
+
+import os
+
+import mlx.core as mx
+
+from mlx_gemma4.checkpoint.hub import checkpoint_folder
+from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.decoder.weights import load_model
+from mlx_gemma4.inputs.processor import Processor
+
+DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
+
+
+def load(
+    name: str | os.PathLike[str], *, revision: str | None = None, dtype: str | mx.Dtype | None = None
+) -> tuple[Model, Processor]:
+    """Load a checkpoint.
+
+    Args:
+        name: ``"demo"`` (embedded), a folder, or a Hugging Face repo id; released, saved by transformers, or
+            converted to MLX, quantized or not.
+        revision: Branch, tag or commit of the repo.
+        dtype: ``"bfloat16"``, ``"float16"`` or ``"float32"`` (or mlx's own) to compute in, instead of the
+            checkpoint's.
+
+    Raises:
+        ValueError: There is no such checkpoint, or it is broken; the message says what and where.
+    """
+    compute = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if compute is None and dtype is not None:
+        raise ValueError(f"Expected a dtype of {', '.join(DTYPES)}, got {dtype!r}")
+    folder = checkpoint_folder(name, revision=revision)
+    processor = Processor.from_folder(folder)
+    return load_model(folder, dtype=compute), processor

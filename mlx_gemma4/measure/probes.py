@@ -1,0 +1,122 @@
+"""What is scored: sequences, of each of which the last tokens are known. Knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlx_gemma4.checkpoint.hub import demo_folder
+from mlx_gemma4.inputs.audio.recording import load_audio
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.inputs.prompt import Prompt
+from mlx_gemma4.measure.wer import Recording
+from mlx_gemma4.programs.transcribe import instruction
+
+CHUNK = 512
+"""Tokens of one stretch of text, at most, the one that begins it included."""
+
+PAGE_CHUNKS = 2
+"""Chunks of the packaged page, at most: all of it, unless a small vocabulary spells it letter by letter."""
+
+SPOKEN = {
+    "pico-04.wav": "go back seven meters",
+    "hibari-03.wav": "five three six zero zero eight",
+    "espeak-00.wav": "nine",
+}
+SHOWN = {"picture-01.png": "green circle on the top", "picture-02.png": "red circle in the center"}
+"""What is said and seen in the packaged media."""
+
+QUESTION = "Describe the image."
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A sequence whose last tokens a model is to foresee, each from all before it."""
+
+    kind: str
+    """text, audio or image."""
+    prompt: Prompt
+    scored: int
+    """How many tokens at its end are scored."""
+
+
+def packaged_recordings() -> list[Recording]:
+    """The recordings of the demo."""
+    return [Recording(name, demo_folder() / "media" / name, text) for name, text in SPOKEN.items()]
+
+
+def page_probes(processor: Processor) -> list[Probe]:
+    """The packaged page: prose in five languages, code and numbers."""
+    page = Path(__file__).with_name("text.txt").read_text(encoding="utf-8")
+    return text_probes(processor, page)[:PAGE_CHUNKS]
+
+
+def text_probes(processor: Processor, text: str) -> list[Probe]:
+    """A text, cut into chunks; every token of it is scored.
+
+    Raises:
+        ValueError: The text is empty, or the tokenizer cannot begin one.
+    """
+    bos = processor.bos_id
+    if bos is None:
+        raise ValueError("Expected a checkpoint with a BOS token, found none in its tokenizer and its config")
+    ids = processor.tokenizer.encode(text.strip())
+    if not ids:
+        raise ValueError(f"Expected text to score, got {text!r}")
+    chunks = (ids[start : start + CHUNK - 1] for start in range(0, len(ids), CHUNK - 1))
+    return [Probe("text", Prompt.from_tokens([bos, *chunk]), len(chunk)) for chunk in chunks]
+
+
+def audio_probes(
+    processor: Processor, recordings: Sequence[Recording], language: str, progress: Callable[[str], None]
+) -> list[Probe]:
+    """The transcription prompt with each recording; what is said in it is scored, as the answer.
+
+    A recording that is too long for one prompt is left out, and ``progress`` told.
+    """
+    return list(_audio_probes(processor, recordings, instruction(language), progress))
+
+
+def image_probes(processor: Processor) -> list[Probe]:
+    """The pictures of the demo; what they show is scored, as the answer."""
+    media = demo_folder() / "media"
+    return [
+        _probe(processor, "image", [_part("image", media / name), _part("text", QUESTION)], answer)
+        for name, answer in SHOWN.items()
+    ]
+
+
+def _audio_probes(
+    processor: Processor, recordings: Sequence[Recording], text: str, progress: Callable[[str], None]
+) -> Iterator[Probe]:
+    for recording in recordings:
+        samples = load_audio(recording.path)
+        if len(samples) > processor.limits.audio_tokens * processor.frame_samples:
+            progress(f"{recording.name} is too long for one prompt, its tokens are not scored")
+        else:
+            yield _probe(processor, "audio", [_part("text", text), _part("audio", samples)], recording.text)
+
+
+def _part(kind: str, value: Any) -> Mapping[str, Any]:
+    return {"type": kind, kind: value}
+
+
+def _probe(processor: Processor, kind: str, content: Sequence[Mapping[str, Any]], answer: str) -> Probe:
+    question = {"role": "user", "content": content}
+    # templates may put something between the model's turn and its answer: the prompt is the one that generates
+    prompt = processor.prompt([question])
+    ids = [*processor.tokenizer.encode(answer.strip()), _end(processor)]
+    return Probe(kind, prompt + Prompt.from_tokens(ids), len(ids))
+
+
+def _end(processor: Processor) -> int:
+    """The token that ends an answer: the first such one in a chat that the template writes."""
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rendered = processor.prompt(chat, add_generation_prompt=False).token_ids.tolist()
+    turn = len(processor.prompt(chat[:1], add_generation_prompt=False))
+    for token in rendered[turn:]:
+        if token in processor.stop_ids:
+            return int(token)
+    raise ValueError("Expected a chat template that ends an answer with a stop token, got one that does not")

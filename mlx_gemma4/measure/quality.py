@@ -1,0 +1,207 @@
+"""A conversion against its reference: what it foresees, what it hears, and which modules are to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.decoder.weights import load_model
+from mlx_gemma4.inputs.audio.endpoint import Endpointing
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.inputs.text.tokenizer import load_tokenizer
+from mlx_gemma4.measure.probes import (
+    Probe,
+    audio_probes,
+    image_probes,
+    packaged_recordings,
+    page_probes,
+    text_probes,
+)
+from mlx_gemma4.measure.stream import Pair, embed, run_layers, score
+from mlx_gemma4.measure.tokens import Scores, Tokens
+from mlx_gemma4.measure.wer import Recording, Score, check_extra, check_files, evaluate, normalizer
+from mlx_gemma4.programs.segments import transcribe
+from mlx_gemma4.programs.transcribe import Transcriber, instruction
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of the model, under the name that ``quantization`` in config.json gives it."""
+
+    name: str
+    error: float
+    """How far its output is from the reference module's on the reference's own input: sqrt of the mean over rows of
+    ‖B(x) − A(x)‖² / ‖A(x)‖²."""
+
+
+@dataclass(frozen=True)
+class Quality(Scores):
+    """What was found over all tokens, and more."""
+
+    parts: dict[str, Scores]
+    """The same of text, audio and image, as far as they were measured."""
+    modules: list[Module]
+    """The worst first."""
+    layers: list[float]
+    """How far the hidden state behind each layer is from the reference's, relative to it, as in ``Module``."""
+    wer: float | None
+    """Word error rate; None where nothing was transcribed."""
+    reference_wer: float | None
+
+
+def measure(
+    reference: Path,
+    model: Path,
+    *,
+    text: str | None = None,
+    recordings: Sequence[Recording] | None = None,
+    language: str = "English",
+    limit: int | None = None,
+    dtype: mx.Dtype = mx.float32,
+    hear: bool = True,
+    progress: Progress = lambda line: None,
+) -> Quality:
+    """Compare two checkpoint folders on text, sound and pictures.
+
+    Layer by layer; only to ``hear``, one model at a time is loaded whole.
+
+    Args:
+        text: Text to score; the packaged page by default.
+        recordings: Sound and what is said in it; the packaged recordings by default, none if empty. By default they
+            are left out where a checkpoint has no audio weights.
+        language: What is spoken in them.
+        limit: Only the first so many chunks of text and recordings.
+        dtype: Compare in this type.
+        hear: Transcribe the recordings with both, each in its own type, for word error rates, which need the [eval]
+            extra.
+
+    Raises:
+        ValueError: The checkpoints are not conversions of one model, or lack what is asked for; nothing to score; a
+            checkpoint that computes NaN.
+        ImportError: The [eval] extra is missing.
+    """
+    pair = Pair(reference, model, dtype)
+    asked = packaged_recordings() if recordings is None else list(recordings)
+    check_files(asked)
+    has_audio, has_vision = _check_pair(pair)
+    if asked and not has_audio:
+        if recordings is not None:
+            raise ValueError(f"Expected audio weights in both checkpoints, {_without(pair, 'audio')}")
+        progress(f"audio is left out: {_without(pair, 'audio')}")
+        asked = []
+    if not has_vision:
+        progress(f"images are left out: {_without(pair, 'vision')}")
+    asked = asked[:limit]
+    if hear and asked:
+        check_extra()
+
+    processor = Processor.from_folder(reference)
+    probes = (page_probes(processor) if text is None else text_probes(processor, text))[:limit]
+    probes += audio_probes(processor, asked, language, progress)
+    probes += image_probes(processor) if has_vision else []
+    _check_tokenizers(pair, processor, probes)
+
+    found, errors, drifts = _run(pair, probes, progress)
+    rates = [_heard(each, asked, language, progress) if hear and asked else None for each in (reference, model)]
+    return _quality(probes, found, errors, drifts, rates)
+
+
+def _run(pair: Pair, probes: Sequence[Probe], progress: Progress) -> tuple[list[Tokens], dict[str, float], list[float]]:
+    prompts = [probe.prompt for probe in probes]
+    states, errors = embed(pair, prompts)
+    drifts, of_layers = run_layers(pair, states, prompts, progress)
+    found = score(pair, states, probes)
+    mx.clear_cache()
+    return found, errors | of_layers, drifts
+
+
+def _quality(
+    probes: Sequence[Probe],
+    found: Sequence[Tokens],
+    errors: dict[str, float],
+    drifts: list[float],
+    rates: Sequence[float | None],
+) -> Quality:
+    of_kinds: dict[str, list[Tokens]] = {}
+    for probe, tokens in zip(probes, found, strict=True):
+        of_kinds.setdefault(probe.kind, []).append(tokens)
+    modules = [Module(name, error) for name, error in errors.items()]
+    return Quality(
+        **vars(Scores.of(Tokens.join(found))),
+        parts={kind: Scores.of(Tokens.join(tokens)) for kind, tokens in of_kinds.items()},
+        modules=sorted(modules, key=lambda module: -module.error),
+        layers=drifts,
+        reference_wer=rates[0],
+        wer=rates[1],
+    )
+
+
+def _check_pair(pair: Pair) -> tuple[bool, bool]:
+    """Check that both are of one shape; whether both hear, and whether both see."""
+    models = pair.open()
+    texts = [each.config.text_config for each in models]
+    for name, sizes in (
+        ("layers", [len(text.layers) for text in texts]),
+        ("tokens in the vocabulary", [text.vocab_size for text in texts]),
+        ("numbers in a row", [text.hidden_size for text in texts]),
+    ):
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"Expected two checkpoints of one model, got {sizes[0]} {name} in {pair.reference} and {sizes[1]} in "
+                f"{pair.model}"
+            )
+    return _both(models, "audio"), _both(models, "vision")
+
+
+def _both(models: Sequence[Model], part: str) -> bool:
+    return all(_has(each, part) for each in models)
+
+
+def _has(model: Model, part: str) -> bool:
+    return (model.config.audio_config if part == "audio" else model.config.vision_config) is not None
+
+
+def _without(pair: Pair, part: str) -> str:
+    folders = [
+        str(folder)
+        for folder, each in zip((pair.reference, pair.model), pair.open(), strict=True)
+        if not _has(each, part)
+    ]
+    return f"there are no {part} weights in {' and '.join(folders)}"
+
+
+def _check_tokenizers(pair: Pair, processor: Processor, probes: Sequence[Probe]) -> None:
+    """What is scored must read the same in both."""
+    tokenizer = load_tokenizer(pair.model)
+    for probe in probes:
+        for token in dict.fromkeys(probe.prompt.token_ids.tolist()):
+            mine, other = processor.tokenizer.token(token), tokenizer.token(token)
+            if mine != other:
+                raise ValueError(
+                    f"Expected one tokenizer in both checkpoints, got token {token} as {mine!r} in {pair.reference} "
+                    f"and {other!r} in {pair.model}"
+                )
+
+
+def _heard(folder: Path, recordings: Sequence[Recording], language: str, progress: Progress) -> float | None:
+    """The word error rate of one checkpoint, which is gone afterwards."""
+    mx.clear_cache()  # and so is the one before
+    progress(f"listening with {folder}")
+    transcriber = Transcriber(load_model(folder), Processor.from_folder(folder), text=instruction(language))
+    settings = Endpointing(max_utterance=transcriber.max_frames * transcriber.frame_seconds)
+    total = Score()
+    for result in evaluate(
+        recordings,
+        lambda samples: " ".join(segment.text for segment in transcribe([samples], transcriber, settings)),
+        normalizer(language=language),
+    ):
+        total += result.score
+        if not result.score.exact:
+            progress(f"{result.recording.name}: {result.recording.text!r}, heard {result.heard!r}")
+    return total.wer

@@ -1,0 +1,171 @@
+"""Two checkpoints run side by side, layer by layer: neither is ever in memory as a whole.
+
+Each stage opens both anew, and nothing of them is read before it is used: what one stage has read is gone in the
+next, and a layer is gone when all sequences have passed it. What stays are the sequences' hidden states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from mlx_gemma4.decoder.cache import Cache
+from mlx_gemma4.decoder.config import LayerConfig
+from mlx_gemma4.decoder.masks import image_runs
+from mlx_gemma4.decoder.model import DecoderLayer, Model, softcap
+from mlx_gemma4.decoder.weights import load_model
+from mlx_gemma4.inputs.prompt import AUDIO, TEXT, Prompt
+from mlx_gemma4.measure.probes import Probe
+from mlx_gemma4.measure.tokens import Tokens, compare
+from mlx_gemma4.measure.twins import Gap, pair_up, write_out
+
+HEAD_ROWS = 64
+"""Rows whose logits are computed at a time: 64 of 262144 float32 are 67 MB, and several are needed."""
+HEAD_TOKENS = 16384
+"""Tokens of the vocabulary whose rows of the head are held in float32 at a time."""
+
+LAYERS = "language_model.model.layers"
+
+States = list[tuple[mx.array, mx.array]]
+"""Hidden states [1, L, D] of each sequence, the reference's and the model's."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two checkpoint folders, and the type to compute in.
+
+    In bfloat16 the rounding of activations outweighs what 8 bits lose: logits near the cap are 1/8 apart, and tie.
+    """
+
+    reference: Path
+    model: Path
+    dtype: mx.Dtype = mx.float32
+
+    def open(self) -> tuple[Model, Model]:
+        """Both models, unread."""
+        reference, model = (load_model(each, dtype=self.dtype, lazy=True) for each in (self.reference, self.model))
+        return reference, model
+
+    def open_ends(self) -> tuple[Model, Model]:
+        """Both without their layers: what is before and behind them. A plain embedding stays as it is stored."""
+        reference, model = (load_model(each, lazy=True) for each in (self.reference, self.model))
+        for each in (reference, model):
+            each.language_model.model.layers = []
+            embedding = each.language_model.model.embed_tokens
+            weight = embedding.weight
+            each.set_dtype(self.dtype)
+            embedding.weight = weight  # 2 GB, of which a few rows are needed at a time
+            write_out(each, self.dtype)
+        return reference, model
+
+    def check(self, state: tuple[mx.array, mx.array], where: str) -> None:
+        """Raise a ValueError that names the checkpoint if a state is not finite."""
+        for folder, h in zip((self.reference, self.model), state, strict=True):
+            if not mx.isfinite(h).all():
+                raise ValueError(
+                    f"Expected finite numbers from {folder}, got NaN or infinity in {where}; where float16 is too "
+                    "narrow, --dtype bfloat16 is not, else the weights are damaged"
+                )
+
+
+def embed(pair: Pair, prompts: Sequence[Prompt]) -> tuple[States, dict[str, float]]:
+    """The rows of all sequences, and the errors of the modules that make them."""
+    reference, model = pair.open_ends()
+    gaps = pair_up(reference, model)
+    states = []
+    for prompt in prompts:
+        states.append((_rows(reference, prompt), _rows(model, prompt)))
+        mx.eval(states[-1])
+        pair.check(states[-1], "the embedding")
+    return states, _values(gaps)
+
+
+def run_layers(
+    pair: Pair, states: States, prompts: Sequence[Prompt], progress: Callable[[str], None]
+) -> tuple[list[float], dict[str, float]]:
+    """Take ``states`` through all layers, in place; each layer's drift, and the errors of the modules."""
+    models = pair.open()
+    configs = models[0].config.text_config.layers
+    stacks = [each.language_model.model.layers for each in models]
+    drifts, errors = [], dict[str, float]()
+    for index, config in enumerate(configs):
+        progress(f"layer {index + 1} of {len(configs)}")
+        reference, model = (stack.pop(0) for stack in stacks)
+        write_out(reference, models[0].dtype)
+        write_out(model, models[1].dtype)
+        gaps, drift = pair_up(reference, model), Gap()
+        for number, prompt in enumerate(prompts):
+            before = states[number]
+            after = [
+                _through(layer, h, whole, config, prompt)
+                for layer, h, whole in zip((reference, model), before, models, strict=True)
+            ]
+            mx.eval(after)
+            states[number] = (after[0], after[1])
+            pair.check(states[number], f"layer {index}")
+            drift.add(after[1], after[0])
+        drifts.append(drift.value or 0.0)
+        errors |= {f"{LAYERS}.{index}.{name}": error for name, error in _values(gaps).items()}
+        del reference, model, gaps
+        mx.clear_cache()  # the next layer's buffers may have other sizes
+    return drifts, errors
+
+
+def score(pair: Pair, states: States, probes: Sequence[Probe]) -> list[Tokens]:
+    """Compare what both foresee, from the hidden states behind the last layer; Tokens for each probe."""
+    reference, model = pair.open_ends()
+    found = []
+    for (expected, got), probe in zip(states, probes, strict=True):
+        ids = probe.prompt.token_ids
+        parts = []
+        for start in range(len(ids) - probe.scored, len(ids), HEAD_ROWS):
+            stop = min(start + HEAD_ROWS, len(ids))
+            rows = slice(start - 1, stop - 1)  # a row foresees the token behind it
+            logits = [_logits(each, h[:, rows]) for each, h in ((reference, expected), (model, got))]
+            parts.append(compare(logits[0], logits[1], ids[start:stop]))
+        found.append(Tokens.join(parts))
+    return found
+
+
+def _logits(model: Model, h: mx.array) -> mx.array:
+    """[1, n, D] → [n, V]; the head's rows are written out some at a time, since they may be 4 GB in all."""
+    h = model.language_model.model.norm(h)[0]
+    config, embedding = model.config.text_config, model.language_model.model.embed_tokens
+    parts = []
+    for start in range(0, config.vocab_size, HEAD_TOKENS):
+        ids = mx.arange(start, min(start + HEAD_TOKENS, config.vocab_size))
+        parts.append(h @ embedding(ids).astype(h.dtype).T)
+        mx.eval(parts)
+    logits = mx.concatenate(parts, axis=-1)
+    cap = config.final_logit_softcapping
+    return logits if cap is None else softcap(logits, cap)
+
+
+def _through(layer: DecoderLayer, h: mx.array, model: Model, config: LayerConfig, prompt: Prompt) -> mx.array:
+    """A whole sequence through one layer."""
+    text = model.config.text_config
+    vision = prompt.is_vision
+    cache = Cache([config], window=text.sliding_window, room=0)
+    full, sliding = cache.masks(len(prompt), image_runs(vision) if text.image_blocks and vision.any() else None)
+    return layer(h, sliding if config.is_sliding else full, cache.layers[0])
+
+
+def _rows(model: Model, prompt: Prompt) -> mx.array:
+    """[1, L, D], as a session makes them."""
+    rows = []
+    for run in prompt.runs():
+        if run.token_types[0] == TEXT:
+            embedded = model.language_model.model.embed_tokens(mx.array(run.token_ids)[None])
+            rows.append(embedded.astype(model.dtype) * model.config.text_config.hidden_size**0.5)
+        elif run.token_types[0] == AUDIO:
+            rows.append(model.embed_frames(mx.array(run.frames)[None]))
+        else:
+            rows.append(model.embed_image(mx.array(run.patches)[None], mx.array(run.positions)[None]))
+    return mx.concatenate(rows, axis=1)
+
+
+def _values(gaps: dict[str, Gap]) -> dict[str, float]:
+    return {name: gap.value for name, gap in gaps.items() if gap.value is not None}

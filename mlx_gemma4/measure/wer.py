@@ -1,0 +1,240 @@
+"""How well speech is written down: word and character error rates over a manifest of recordings.
+
+Knows no model: what transcribes is a function, so a live transcriber is measured like any other.
+
+- Rates are those of the whole corpus: all errors over all words (characters) of the truth, no mean of means.
+- Where the truth is empty (silence), each word heard is an insertion: it adds to the errors and nothing to the words.
+  Over empty truths alone there is no rate (None); the insertions tell.
+- Words are compared after Whisper's normalizer, as the field does. The English one writes number words as digits and
+  joins neighbours: "eight eight zero four" becomes "8804", **one** word, and so does "8804", but "8 8 0 4" stays four.
+  One wrong digit is then a wrong number, and a missing one a substitution: where digits are spoken one by one, the
+  word error rate says how many numbers were right, and ``basic`` how many digits. Truth and answer have to group
+  digits alike, and to share one apostrophe: "it's" becomes "it is", "it’s" becomes "it s".
+- Words are what spaces separate: for languages written without spaces, read the character error rate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, load_audio
+from mlx_gemma4.programs.languages import find_language
+
+Normalizer = Callable[[str], str]
+NORMALIZERS = ("whisper", "basic", "none")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A line of a manifest."""
+
+    name: str
+    """As the manifest writes it."""
+    path: Path
+    text: str
+    """The truth."""
+    group: str = ""
+    """The manifest's "set"; empty where it has none."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What was counted in one recording, or in many: sums of scores are scores."""
+
+    recordings: int = 0
+    exact: int = 0
+    """Recordings without an error."""
+    words: int = 0
+    """Of the truth; so are ``characters``, the spaces between words included."""
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    characters: int = 0
+    character_errors: int = 0
+    sound_seconds: float = 0.0
+    work_seconds: float = 0.0
+
+    def __add__(self, other: Score) -> Score:
+        return Score(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def wer(self) -> float | None:
+        """Errors per word of the truth; None where it has no words."""
+        return _ratio(self.errors, self.words)
+
+    @property
+    def cer(self) -> float | None:
+        """The same, of characters."""
+        return _ratio(self.character_errors, self.characters)
+
+    @property
+    def real_time_factor(self) -> float | None:
+        """Seconds of work per second of sound; None where there is no sound."""
+        return _ratio(self.work_seconds, self.sound_seconds)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A recording, what was heard in it, and how much of that is right."""
+
+    recording: Recording
+    heard: str
+    score: Score
+
+
+def read_manifest(path: str | os.PathLike[str]) -> list[Recording]:
+    """Read JSON lines ``{"audio": path, "text": truth, "set": group}``; "set" may be missing, other keys are ignored.
+
+    Paths are relative to the manifest's folder; a text that is a list is joined by spaces. Whether the recordings
+    exist is asked by ``check_files``.
+
+    Raises:
+        ValueError: No such manifest, a line that is not as above (named by its number), or no lines at all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"Expected a manifest of JSON lines, found none at {path}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a JSON string may hold U+2028
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected JSON lines in {path}, got: {error}") from error
+    recordings = [
+        _recording(line, f"line {number} of {path}", path.parent)
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
+    if not recordings:
+        raise ValueError(f"Expected recordings in {path}, it has no lines")
+    return recordings
+
+
+def check_files(recordings: Iterable[Recording]) -> None:
+    """Raise a ValueError that names the first recording without a file, and says how many there are."""
+    missing = [recording.path for recording in recordings if not recording.path.is_file()]
+    if missing:
+        others = f" ({len(missing)} are missing)" if len(missing) > 1 else ""
+        raise ValueError(f"Expected an audio file, found none at {missing[0]}{others}")
+
+
+def check_extra() -> None:
+    """Raise an ImportError that says what to install, unless it is."""
+    try:
+        import jiwer  # noqa: F401
+        import whisper_normalizer.english  # noqa: F401
+    except ImportError as error:
+        raise ImportError("Error rates need two packages: pip install jiwer whisper-normalizer") from error
+
+
+def normalizer(name: str = "whisper", language: str = "English") -> Normalizer:
+    """One of NORMALIZERS: Whisper's for the language, its basic one for all languages, or text as it is.
+
+    ``whisper`` is the English one for English, and the basic one otherwise. The basic one lowers the case and takes
+    punctuation away, with the vowel signs of Indic scripts among it.
+    """
+    if name not in NORMALIZERS:
+        raise ValueError(f"Expected a normalizer of {', '.join(NORMALIZERS)}, got {name!r}")
+    if name == "none":
+        return str
+    check_extra()
+    from whisper_normalizer.basic import BasicTextNormalizer
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    if name == "whisper" and find_language(language) == "English":
+        return EnglishTextNormalizer()
+    return BasicTextNormalizer()
+
+
+def score(truth: str, heard: str, normalize: Normalizer) -> Score:
+    """Count the errors of one text, after ``normalize`` and with single spaces."""
+    check_extra()
+    import jiwer
+
+    truth, heard = (" ".join(normalize(text).split()) for text in (truth, heard))
+    counted = Score(recordings=1, exact=int(truth == heard), words=len(truth.split()), characters=len(truth))
+    if not truth:  # older releases of jiwer refuse it
+        return replace(counted, insertions=len(heard.split()), character_errors=len(heard))
+    words, characters = jiwer.process_words(truth, heard), jiwer.process_characters(truth, heard)
+    return replace(
+        counted,
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        character_errors=characters.substitutions + characters.deletions + characters.insertions,
+    )
+
+
+def evaluate(
+    recordings: Iterable[Recording],
+    transcribe: Callable[[np.ndarray], str],
+    normalize: Normalizer,
+    *,
+    unreadable: Callable[[Recording, Exception], None] | None = None,
+) -> Iterator[Result]:
+    """Transcribe recordings, samples [n] at 16 kHz each, and score what was heard; reading files is no work.
+
+    Args:
+        unreadable: Takes a recording that cannot be read, and why; it has no result. Without it, the error is raised.
+    """
+    for recording in recordings:
+        try:
+            samples = load_audio(recording.path)
+        except (ValueError, OSError) as problem:
+            if unreadable is None:
+                raise
+            unreadable(recording, problem)
+            continue
+        start = time.perf_counter()
+        heard = transcribe(samples)
+        work = time.perf_counter() - start
+        counted = score(recording.text, heard, normalize)
+        counted = replace(counted, sound_seconds=len(samples) / SAMPLE_RATE, work_seconds=work)
+        yield Result(recording, heard, counted)
+
+
+def totals(results: Iterable[Result]) -> dict[str, Score]:
+    """The score of each group, in the order of their first recordings."""
+    groups: dict[str, Score] = {}
+    for result in results:
+        group = result.recording.group
+        groups[group] = groups.get(group, Score()) + result.score
+    return groups
+
+
+def _ratio(count: float, of: float) -> float | None:
+    return count / of if of else None
+
+
+def _recording(line: str, where: str, folder: Path) -> Recording:
+    try:
+        told = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"Expected JSON in {where}, got: {error}") from error
+    if not isinstance(told, dict):
+        raise ValueError(f"Expected a JSON object in {where}, got {type(told).__name__}")
+    audio, text, group = (_value(told, key, where) for key in ("audio", "text", "set"))
+    if isinstance(text, list) and all(isinstance(part, str) for part in text):
+        text = " ".join(text)
+    for key, value in (("audio", audio), ("text", text), ("set", group)):
+        if not isinstance(value, str):
+            raise ValueError(f"Expected a string for {key!r} in {where}, got {value!r}")
+    return Recording(audio, folder / audio, text, group)
+
+
+def _value(told: dict[str, Any], key: str, where: str) -> Any:
+    if key == "set":
+        return told.get(key, "")
+    if key not in told:
+        raise ValueError(f"Expected the key {key!r} in {where}, got {', '.join(told) or 'none'}")
+    return told[key]

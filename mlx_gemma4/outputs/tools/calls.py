@@ -1,0 +1,92 @@
+"""What a model wants called: its tool calls, read, and checked against what is declared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_gemma4.outputs.channels import MARKERS
+from mlx_gemma4.outputs.tools.schema import fit_arguments
+from mlx_gemma4.outputs.tools.syntax import QUOTE, SHOWN, named, plain, read_block
+
+BEGIN, END = MARKERS["tool_call"]
+_STRING = re.escape(QUOTE) + ".*?" + re.escape(QUOTE)
+_BLOCK = re.compile(f"{re.escape(BEGIN)}((?:{_STRING}|(?!{re.escape(END)}).)*)", re.DOTALL)
+"""A call up to its end; strings may hold anything."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of a declared function.
+
+    Attributes:
+        id: Tells the calls of a conversation apart.
+        arguments: Of the declared types.
+        problem: Why it cannot be run, for the model to read; None where it can. Then the arguments are as written.
+    """
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    problem: str | None = None
+
+
+def parse_tool_calls(text: str) -> list[dict[str, Any]]:
+    """Read ``call:name{key:value}``, one or several: ``[{"name": …, "arguments": {…}}]``.
+
+    ``text`` is a piece of kind "tool_call", or an answer of ``generate``, whose calls stand between their markers.
+    Values without quotes become null, booleans and numbers where they look like them, and else strings.
+
+    Raises:
+        ValueError: There is no call in the text, or one that cannot be read.
+    """
+    try:
+        written = [call for block in _blocks(text) for call in read_block(block)]
+        return [{"name": call.name, "arguments": plain(call.arguments)} for call in written]
+    except ValueError as error:
+        shown = repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}…"
+        raise ValueError(f"Expected a tool call (call:name{{…}}), got {shown}: {error}") from error
+
+
+def read_calls(text: str, tools: Sequence[Mapping[str, Any]] | None, next_id: Callable[[], str]) -> list[ToolCall]:
+    """The calls in a piece of kind "tool_call", checked against the schemas of ``tools``; None checks nothing.
+
+    A text that cannot be read is one call with a problem.
+    """
+    try:
+        written = read_block(text)
+    except ValueError as error:
+        return [ToolCall(next_id(), named(text), {}, f"the call cannot be read: {error}")]
+    return [_checked(next_id(), call.name, call.arguments, tools) for call in written]
+
+
+def _checked(call_id: str, name: str, written: dict[str, Any], tools: Sequence[Mapping[str, Any]] | None) -> ToolCall:
+    try:
+        if tools is None:
+            return ToolCall(call_id, name, plain(written))
+        return ToolCall(call_id, name, fit_arguments(written, _parameters(name, tools)))
+    except ValueError as error:
+        return ToolCall(call_id, name, _readable(written), str(error))
+
+
+def _parameters(name: str, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    declared = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
+    if name not in declared:
+        raise ValueError(f"there is no function {name}, only {', '.join(declared) or 'none'}")
+    parameters: Mapping[str, Any] = declared[name]
+    return parameters
+
+
+def _readable(written: dict[str, Any]) -> dict[str, Any]:
+    try:
+        arguments: dict[str, Any] = plain(written)
+    except ValueError:  # a number out of range; the problem says so
+        arguments = {}
+    return arguments
+
+
+def _blocks(text: str) -> list[str]:
+    """What stands between markers, or the whole text where it has none."""
+    return [text] if text.lstrip().startswith("call:") or BEGIN not in text else _BLOCK.findall(text)

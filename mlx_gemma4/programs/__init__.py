@@ -1,0 +1,1 @@
+"""A session put to one use: chats, transcripts and descriptions of videos."""

@@ -1,0 +1,76 @@
+"""A recording as segments: its utterances, found by the same endpointing as live, however long it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Endpointing, Speech
+from mlx_gemma4.inputs.audio.recording import Framer
+from mlx_gemma4.inputs.audio.voice import Voice
+from mlx_gemma4.programs.transcribe import Segment, Transcriber
+
+TOGETHER = 8
+"""Utterances decoded side by side: reading the weights, which is what a step costs, is done once for all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Utterance:
+    """A stretch of a recording in which somebody speaks."""
+
+    start: int
+    """Its first frame, counted from the beginning of the recording."""
+    frames: np.ndarray
+    """[F, frame_samples]."""
+    speech: tuple[tuple[int, int], ...]
+    """Where in them the detector heard speech."""
+
+    def speech_seconds(self, frame_seconds: float) -> tuple[tuple[float, float], ...]:
+        """The same in seconds from the beginning of the recording."""
+        return tuple(((self.start + a) * frame_seconds, (self.start + b) * frame_seconds) for a, b in self.speech)
+
+
+def transcribe(
+    blocks: Iterable[np.ndarray],
+    transcriber: Transcriber,
+    settings: Endpointing | Endpointer,
+    *,
+    together: int = TOGETHER,
+) -> Iterator[Segment]:
+    """The utterances of a recording, each when it is known; memory does not grow with the recording.
+
+    Args:
+        blocks: Sound, float32 [n] at 16 kHz each: ``stream_audio``, or a list of one array.
+        settings: How utterances are found; or an endpointer of one's own, which counts what it passes over.
+        together: How many utterances are decoded side by side.
+    """
+    endpointer = settings
+    if isinstance(endpointer, Endpointing):
+        endpointer = Endpointer(Voice(), endpointer, frame_seconds=transcriber.frame_seconds)
+    found = utterances(blocks, endpointer, transcriber.frame_samples)
+    while group := list(islice(found, together)):
+        segments = transcriber.together([(each.start, each.frames) for each in group])
+        for each, segment in zip(group, segments, strict=True):
+            yield replace(segment, speech=each.speech_seconds(transcriber.frame_seconds))
+
+
+def utterances(blocks: Iterable[np.ndarray], endpointer: Endpointer, frame_samples: int) -> Iterator[Utterance]:
+    """Yield each utterance as soon as it has ended."""
+    start, speech = 0, list[np.ndarray]()
+    for event in _events(blocks, endpointer, Framer(frame_samples)):
+        if isinstance(event, Begin):
+            start, speech = event.start, []
+        elif isinstance(event, Speech):
+            speech.append(event.frames)
+        elif isinstance(event, End):
+            yield Utterance(start, np.concatenate(speech)[: event.length], event.speech)
+
+
+def _events(blocks: Iterable[np.ndarray], endpointer: Endpointer, framer: Framer) -> Iterator[Begin | Speech | End]:
+    for block in blocks:
+        yield from endpointer.push(framer.push(block))
+    yield from endpointer.push(framer.flush())
+    yield from endpointer.finish()

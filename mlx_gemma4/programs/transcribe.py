@@ -1,0 +1,251 @@
+"""Speech to text on a session: the instruction is cached once, frames go in as they come, the text when they end.
+
+Every segment starts by rewinding to the instruction, so none knows of the ones before. No clock, no devices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, cut_point
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.inputs.prompt import AUDIO, Prompt
+from mlx_gemma4.outputs.batch import answers
+from mlx_gemma4.outputs.draft import answer, text_of
+from mlx_gemma4.outputs.generate import MAX_TOKENS
+from mlx_gemma4.outputs.guards import is_remark, most_tokens
+from mlx_gemma4.outputs.sample import Sampler, Sampling
+from mlx_gemma4.programs.languages import language_name
+from mlx_gemma4.session import Session
+
+TRANSCRIBE = (
+    "Transcribe the following speech segment in {language} into {language} text.\n\n"
+    "Follow these specific instructions for formatting the answer:\n"
+    "*   Only output the transcription, with no newlines.\n"
+    "*   When transcribing numbers, write the digits, i.e. write 1.7 and not one point seven, and write 3 instead of "
+    "three."
+)
+TRANSLATE = (
+    "Transcribe the following speech segment in {language}, then translate it into {target}.\n"
+    "When formatting the answer, first output the transcription in {language}, then one newline, then output the "
+    "string '{target}: ', then the translation in {target}."
+)
+"""The prompts that Google publishes for this model."""
+
+MAX_SEGMENT = 15.0
+"""Seconds of a segment, at most, by default; the model takes 30."""
+
+
+def instruction(language: str = "English", translate_to: str | None = None) -> str:
+    """Google's prompt for transcription, or for transcription and translation.
+
+    Raises:
+        ValueError: A language that ``language_name`` does not know.
+    """
+    language = language_name(language)
+    if translate_to is None:
+        return TRANSCRIBE.format(language=language)
+    return TRANSLATE.format(language=language, target=language_name(translate_to))
+
+
+def with_terms(text: str, terms: Sequence[str]) -> str:
+    """An instruction that also names words which may come up."""
+    return f"{text}\n\nThese terms may come up: {', '.join(term.strip() for term in terms if term.strip())}."
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech and its text."""
+
+    start: float
+    """Seconds from the beginning of the sound."""
+    end: float
+    text: str
+    tokens: int
+    """Tokens of the answer, the one that ended it included."""
+    forwards: int
+    """Forward passes after the last frame was in: none where the last guess had heard it all; else one for the end of
+    the prompt and the last guess, and one for each token that the guess did not hold."""
+    complete: bool
+    """False where the answer was cut: at ``max_tokens``, at more tokens than the time has room for, or in a loop."""
+    speech: tuple[tuple[float, float], ...] = ()
+    """Where the voice activity detector heard speech; empty where none listened."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the text would be if the speech ended here."""
+
+    text: str
+    tokens: tuple[int, ...]
+    frames: int
+    """Frames that were heard."""
+
+
+class Transcriber:
+    """Frames of sound in, as they come; text out, as a guess at any time and for good at the end.
+
+    Args:
+        text: The instruction; Google's for English by default (``instruction``).
+        max_segment: Seconds after which a segment is cut, at its quietest pause.
+        max_tokens: Tokens of one segment's text, at most.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        processor: Processor,
+        *,
+        text: str | None = None,
+        max_segment: float = MAX_SEGMENT,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
+        self.frame_samples = processor.frame_samples
+        self.frame_seconds = processor.frame_samples / SAMPLE_RATE
+        self.max_frames = _max_frames(max_segment, self.frame_seconds, processor.limits.audio_tokens)
+        self._max_tokens = max_tokens
+        self._processor = processor
+        silence = np.zeros(processor.frame_samples, dtype=np.float32)
+        content = [{"type": "text", "text": text or instruction()}, {"type": "audio", "audio": silence}]
+        prompt = processor.prompt([{"role": "user", "content": content}])
+        audio = int((prompt.token_types == AUDIO).argmax())
+        self._tail = prompt[audio + 1 :]
+        self.session = Session(model, room=self.max_frames + len(self._tail) + max_tokens)
+        self.session.extend(prompt[:audio])
+        self._start = self.session.mark()
+        self._sampler = Sampler(Sampling(), model.config.text_config.vocab_size, suppress=processor.suppressed_ids)
+        self._speech = np.zeros((0, processor.frame_samples), dtype=np.float32)
+        self._before = 0
+        self._guess: Guess | None = None
+
+    @property
+    def heard(self) -> int:
+        """Frames of the current segment."""
+        return len(self._speech)
+
+    def feed(self, frames: np.ndarray) -> Iterator[Segment]:
+        """Take frames [F, frame_samples]; yield a segment each time that one has reached its longest."""
+        while len(frames):
+            free = self.max_frames - self.heard
+            if free == 0:
+                speech, length = self._speech, cut_point(self._speech)
+                yield self._end(length)
+                frames = np.concatenate([speech[length:], frames])
+                continue
+            self._hear(frames[:free])
+            frames = frames[free:]
+
+    def guess(self) -> Guess:
+        """What the text would be if the speech ended here. The last guess is read along with the end of the prompt,
+        so that only what is new in the text costs a forward each; the session is then as it was before."""
+        self._guess = self._guess_of(self.heard)
+        return self._guess
+
+    def finish(self, length: int | None = None) -> Segment | None:
+        """End the segment and return its text, or None if no frame came since the last one.
+
+        Args:
+            length: End it after this many of its frames; the others are forgotten, feed them again.
+        """
+        if self.heard == 0:
+            return None
+        if length is not None and not 0 < length <= self.heard:
+            raise ValueError(f"Expected a length of 1 to {self.heard} frames, those that were heard, got {length}")
+        return self._end(self.heard if length is None else length)
+
+    def transcribe(self, samples: np.ndarray) -> list[Segment]:
+        """All segments of a recording [n] at 16 kHz, as ``feed`` and ``finish`` would give them."""
+        self._before = 0
+        segments = list(self.feed(self._processor.frames(samples)))
+        last = self.finish()
+        return segments if last is None else [*segments, last]
+
+    def together(self, stretches: Sequence[tuple[int, np.ndarray]]) -> list[Segment]:
+        """Segments of several stretches of sound, (first frame, frames [F, frame_samples]) each, decoded side by side.
+
+        The texts are those of one after the other, to the rounding of a forward over several sequences.
+        """
+        if self.heard:
+            raise ValueError(f"Expected no open segment, got one of {self.heard} frames: finish it first")
+        before = self.session.forwards
+        audio = self._processor.config.token_ids.audio
+        assert audio is not None
+        limits = [self._most_tokens(len(frames)) for _, frames in stretches]
+        tokens = answers(
+            self.session,
+            [Prompt.from_frames(frames, audio) + self._tail for _, frames in stretches],
+            self._sampler,
+            stop_ids=self._processor.stop_ids,
+            max_tokens=limits,
+        )
+        forwards = self.session.forwards - before + max(map(len, tokens)) - 1
+        return [
+            Segment(
+                start=start * self.frame_seconds,
+                end=(start + len(frames)) * self.frame_seconds,
+                text=self._text(said),
+                tokens=len(said),
+                forwards=forwards,
+                complete=said[-1] in self._processor.stop_ids,
+            )
+            for (start, frames), said in zip(stretches, tokens, strict=True)
+        ]
+
+    def _most_tokens(self, frames: int) -> int:
+        return min(self._max_tokens, most_tokens(frames * self.frame_seconds))
+
+    def _hear(self, frames: np.ndarray) -> None:
+        self.session.extend(frames)
+        self._speech = np.concatenate([self._speech, frames])
+
+    def _end(self, length: int) -> Segment:
+        before = self.session.forwards
+        guess = self._guess_of(length)
+        segment = Segment(
+            start=self._before * self.frame_seconds,
+            end=(self._before + length) * self.frame_seconds,
+            text=guess.text,
+            tokens=len(guess.tokens),
+            forwards=self.session.forwards - before,
+            complete=guess.tokens[-1] in self._processor.stop_ids,
+        )
+        self.session.rewind(self._start)
+        self._speech, self._guess = self._speech[:0], None
+        self._before += length
+        return segment
+
+    def _guess_of(self, length: int) -> Guess:
+        if self._guess is not None and self._guess.frames == length:
+            return self._guess
+        end = self._start.position + self.heard
+        if length < self.heard:
+            end = self._start.position + length
+            self.session.rewind(end)
+        tokens = answer(
+            self.session,
+            self._tail,
+            self._sampler,
+            stop_ids=self._processor.stop_ids,
+            max_tokens=self._most_tokens(length),
+            draft=() if self._guess is None else self._guess.tokens,
+        )
+        self.session.rewind(end)
+        return Guess(self._text(tokens), tuple(tokens), length)
+
+    def _text(self, tokens: list[int]) -> str:
+        text = text_of(tokens, self._processor, self._tail)
+        return "" if is_remark(text) else text
+
+
+def _max_frames(max_segment: float, frame_seconds: float, limit: int) -> int:
+    frames = round(max_segment / frame_seconds) if math.isfinite(max_segment) else 0
+    if not 1 <= frames <= limit:
+        raise ValueError(
+            f"Expected a longest segment of {frame_seconds:g} to {limit * frame_seconds:g} s, got {max_segment:g}"
+        )
+    return frames
