@@ -17,9 +17,9 @@ from mlx_gemma4 import (
     Heard,
     Inbox,
     Microphone,
+    Replay,
     Said,
     Scene,
-    Together,
     Voice,
     converse,
     load,
@@ -31,13 +31,13 @@ def main(name: str = "demo", source: str = "0", recording: str | None = None) ->
     assistant = Assistant(model, processor, Endpointer(Voice()))
     with Camera(source, fast=recording is not None) as camera:
         if recording is not None:
-            talk(assistant, Together(FileSource(recording, fast=True), camera))
+            talk(assistant, Replay(FileSource(recording, fast=True), camera))
         else:
             with Microphone() as microphone, Inbox(microphone, camera) as arrivals:
                 talk(assistant, arrivals)
 
 
-def talk(assistant: Assistant, arrivals: Inbox | Together) -> None:
+def talk(assistant: Assistant, arrivals: Inbox | Replay) -> None:
     # patches and frames are computed when they arrive; a scene that stays the same costs nothing
     for event in converse(assistant, arrivals, scene=Scene()):
         if isinstance(event, Heard):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.inputs.prompt import Prompt
     from mlx_gemma4.inputs.vision.image import Patches
     from mlx_gemma4.inputs.vision.video import Selection
-    from mlx_gemma4.live.hear.events import Committed, Final, Lost, Partial, Silence
+    from mlx_gemma4.live.hear.events import Committed, DroppedAudio, Final, Partial, Silence
     from mlx_gemma4.live.hear.listener import Listener
     from mlx_gemma4.live.hear.loop import listen
     from mlx_gemma4.live.hear.microphone import Microphone
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.see.camera import Camera, Shot
     from mlx_gemma4.live.see.scene import Scene
     from mlx_gemma4.live.see.watcher import Sighting, Watcher
-    from mlx_gemma4.live.talk.arrivals import Inbox, Together
+    from mlx_gemma4.live.talk.arrivals import Inbox, Replay
     from mlx_gemma4.live.talk.assistant import Assistant
     from mlx_gemma4.live.talk.events import Answered, Called, Forgot, Heard, Looked, Refused, Said, SightLost
     from mlx_gemma4.live.talk.loop import converse
@@ -50,6 +50,7 @@ __all__ = [
     "Committed",
     "Conversation",
     "Description",
+    "DroppedAudio",
     "Endpointer",
     "Endpointing",
     "FileSource",
@@ -61,7 +62,6 @@ __all__ = [
     "Inbox",
     "Listener",
     "Looked",
-    "Lost",
     "Mark",
     "Microphone",
     "Model",
@@ -72,6 +72,7 @@ __all__ = [
     "Prompt",
     "RawFormat",
     "Refused",
+    "Replay",
     "Said",
     "Sampling",
     "Scene",
@@ -82,7 +83,6 @@ __all__ = [
     "SightLost",
     "Sighting",
     "Silence",
-    "Together",
     "Transcriber",
     "Voice",
     "Watcher",
@@ -120,7 +120,7 @@ _HOMES = {
     "Inbox": "live.talk.arrivals",
     "Listener": "live.hear.listener",
     "Looked": "live.talk.events",
-    "Lost": "live.hear.events",
+    "DroppedAudio": "live.hear.events",
     "Mark": "session",
     "Microphone": "live.hear.microphone",
     "Model": "decoder.model",
@@ -141,7 +141,7 @@ _HOMES = {
     "SightLost": "live.talk.events",
     "Sighting": "live.see.watcher",
     "Silence": "live.hear.events",
-    "Together": "live.talk.arrivals",
+    "Replay": "live.talk.arrivals",
     "Transcriber": "programs.transcribe",
     "Voice": "inputs.audio.voice",
     "Watcher": "live.see.watcher",

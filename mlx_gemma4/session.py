@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Held
-from mlx_gemma4.decoder.masks import image_runs
+from mlx_gemma4.decoder.masks import number_images
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, Prompt
 from mlx_gemma4.inputs.vision.image import Patches
@@ -148,15 +148,15 @@ class Session:
             self.rewind(start)
 
     def _forward(self, chunk: Prompt) -> mx.array:
-        rows = [self._rows(run) for run in chunk.runs()]
+        rows = [self._rows(run) for run in chunk.spans()]
         vision = chunk.is_vision
-        runs = image_runs(vision) if vision.any() else None
+        image_ids = number_images(vision) if vision.any() else None
         start = self.position
-        h = self.model(rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=1), self._cache, runs)
-        if runs is not None:
+        h = self.model(rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=1), self._cache, image_ids)
+        if image_ids is not None:
             self._images += [
                 (start + int(where[0]), start + int(where[-1]) + 1)
-                for where in (np.flatnonzero(runs == run) for run in range(runs.max() + 1))
+                for where in (np.flatnonzero(image_ids == run) for run in range(image_ids.max() + 1))
             ]
         self.forwards += 1
         self.computed += len(chunk)
@@ -168,7 +168,7 @@ class Session:
             return self.model.embed_tokens(mx.array(run.token_ids)[None])
         if run.token_types[0] == AUDIO:
             return self.model.embed_frames(mx.array(run.frames)[None])
-        return self.model.embed_image(mx.array(run.patches)[None], mx.array(run.positions)[None])
+        return self.model.embed_image(mx.array(run.patches)[None], mx.array(run.patch_xy)[None])
 
     def _checked(self, piece: Piece) -> Prompt:
         prompt = self._prompt(piece)
@@ -225,10 +225,10 @@ def check_prompt(prompt: Prompt, model: Model) -> None:
         _check_width("audio frames", prompt.frames, config.audio_config.audio_embed_dim)
     if config.vision_config is not None and len(prompt.patches):
         _check_width("patches", prompt.patches, config.vision_config.patch_values)
-        if prompt.positions.min() < 0 or prompt.positions.max() >= config.vision_config.mm_posemb_size:
+        if prompt.patch_xy.min() < 0 or prompt.patch_xy.max() >= config.vision_config.mm_posemb_size:
             raise ValueError(
                 f"Expected patch positions from 0 to {config.vision_config.mm_posemb_size - 1}, "
-                f"got up to {prompt.positions.max()}"
+                f"got up to {prompt.patch_xy.max()}"
             )
 
 

@@ -106,7 +106,7 @@ def logits(model: Any, prompt: Prompt) -> np.ndarray:
     vision = torch.tensor(prompt.is_vision)
     rows = model.model.language_model.embed_tokens(torch.tensor(prompt.token_ids.astype(np.int64)))
     if len(prompt.patches):
-        patches, positions = torch.tensor(prompt.patches), torch.tensor(prompt.positions.astype(np.int64))
+        patches, positions = torch.tensor(prompt.patches), torch.tensor(prompt.patch_xy.astype(np.int64))
         rows[vision] = model.model.embed_vision(patches[None].to(dtype), positions[None]).pooler_output[0]
     if len(prompt.frames):
         rows[types == AUDIO] = model.model.embed_audio(torch.tensor(prompt.frames)[None].to(dtype))[0]

@@ -89,7 +89,7 @@ def prompt() -> Prompt:
         token_types=types,
         frames=random.uniform(-1, 1, (5, FRAME)).astype(np.float32),
         patches=random.uniform(0, 1, (6, SIDE * SIDE * 3)).astype(np.float32),
-        positions=np.stack([x.ravel(), y.ravel()], axis=1).astype(np.int32),
+        patch_xy=np.stack([x.ravel(), y.ravel()], axis=1).astype(np.int32),
     )
 
 

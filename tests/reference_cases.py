@@ -104,7 +104,7 @@ def reference_case(checkpoint: str, name: str) -> Case:
         token_types=arrays["mm_token_type_ids"][0].astype(np.uint8),
         frames=frames.astype(np.float32),
         patches=np.concatenate(patches) if patches else nothing.patches,
-        positions=np.concatenate(positions).astype(np.int32) if patches else nothing.positions,
+        patch_xy=np.concatenate(positions).astype(np.int32) if patches else nothing.patch_xy,
     )
     logits = arrays["logits"].reshape(len(prompt), -1)
     return Case(

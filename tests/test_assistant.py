@@ -16,8 +16,8 @@ from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.talk.assistant import Assistant
 from mlx_gemma4.live.talk.events import (
     Answered,
+    AssistantEvent,
     Called,
-    Event,
     Forgot,
     Heard,
     Looked,
@@ -48,21 +48,21 @@ def shot(pixels: np.ndarray, seconds: float) -> Shot:
     return Shot(pixels, seconds, arrived=0.0)
 
 
-def fed(engine: Assistant, samples: np.ndarray, block: int = 1000) -> list[Event]:
-    events: list[Event] = []
+def fed(engine: Assistant, samples: np.ndarray, block: int = 1000) -> list[AssistantEvent]:
+    events: list[AssistantEvent] = []
     for start in range(0, len(samples), block):
         events += engine.hear(samples[start : start + block])
     return events
 
 
-def answered(engine: Assistant) -> list[Event]:
-    events: list[Event] = []
+def answered(engine: Assistant) -> list[AssistantEvent]:
+    events: list[AssistantEvent] = []
     while engine.answering:
         events += engine.step()
     return events
 
 
-def heard_frames(events: Sequence[Event]) -> Iterator[tuple[int, int]]:
+def heard_frames(events: Sequence[AssistantEvent]) -> Iterator[tuple[int, int]]:
     for event in events:
         if isinstance(event, Heard):
             yield round(event.start * 25), round(event.end * 25)
@@ -74,7 +74,7 @@ def offline(demo: tuple[Model, Processor], content: list[tuple[str, object]]) ->
 
 
 def assert_same(mine: Prompt, its: Prompt) -> None:
-    for name in ("token_ids", "token_types", "frames", "patches", "positions"):
+    for name in ("token_ids", "token_types", "frames", "patches", "patch_xy"):
         if len(getattr(mine, name)) or len(getattr(its, name)):
             np.testing.assert_array_equal(getattr(mine, name), getattr(its, name))
 

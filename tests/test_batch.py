@@ -12,7 +12,7 @@ from test_reference import ROUNDING
 
 from mlx_gemma4 import Model, Processor, Sampling, Session, Transcriber, load_audio
 from mlx_gemma4.inputs.audio.endpoint import Endpointing
-from mlx_gemma4.outputs.batch import Batch, answers
+from mlx_gemma4.outputs.batch import Batch, decode_batch
 from mlx_gemma4.outputs.draft import answer
 from mlx_gemma4.outputs.sample import Sampler
 from mlx_gemma4.programs.segments import transcribe
@@ -56,7 +56,7 @@ def test_answers_are_those_one_by_one(demo: tuple[Model, Processor]) -> None:
     for question, limit in zip(questions, limits, strict=True):
         expected.append(answer(session, question, sampler, stop_ids=processor.stop_ids, max_tokens=limit))
         session.rewind(8)
-    found = answers(session, questions, sampler, stop_ids=processor.stop_ids, max_tokens=limits)
+    found = decode_batch(session, questions, sampler, stop_ids=processor.stop_ids, max_tokens=limits)
     assert found == expected and session.position == 8
     assert [len(tokens) for tokens in found] == [min(pair) for pair in zip(lengths, limits, strict=True)]
 
@@ -69,7 +69,7 @@ def test_a_long_recording_has_the_same_text_in_any_grouping(demo: tuple[Model, P
     settings = Endpointing(max_utterance=10)
     one, three, eight = (
         [(each.start, each.end, each.text, each.tokens, each.complete) for each in segments]
-        for segments in (list(transcribe([samples], transcriber, settings, together=count)) for count in (1, 3, 8))
+        for segments in (list(transcribe([samples], transcriber, settings, batch_size=count)) for count in (1, 3, 8))
     )
     assert one == three == eight
     assert len(one) == 7
@@ -83,4 +83,4 @@ def test_an_open_segment_is_not_mixed_in(demo: tuple[Model, Processor]) -> None:
     transcriber = Transcriber(*demo)
     list(transcriber.feed(np.zeros((2, 640), np.float32)))
     with pytest.raises(ValueError, match="Expected no open segment, got one of 2 frames: finish it first"):
-        transcriber.together([(0, np.zeros((2, 640), np.float32))])
+        transcriber.transcribe_batch([(0, np.zeros((2, 640), np.float32))])

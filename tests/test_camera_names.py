@@ -11,7 +11,7 @@ import pytest
 
 from mlx_gemma4.cli import main
 from mlx_gemma4.live.see import camera_names
-from mlx_gemma4.live.see.address import feed
+from mlx_gemma4.live.see.address import camera_address
 from mlx_gemma4.live.see.camera_names import NamedCamera, find_camera, list_cameras
 
 
@@ -35,7 +35,7 @@ def test_cameras_of_linux(linux: Path) -> None:
     """By number; nodes that hand out no pictures are left out."""
     kernel(linux, (10, 0, "Capture Card"), (2, 0, "HD Webcam C920"), (3, 1, "HD Webcam C920"))
     assert list_cameras() == [NamedCamera("2", "HD Webcam C920"), NamedCamera("10", "Capture Card")]
-    assert feed("webcam").url == "/dev/video2"
+    assert camera_address("webcam").url == "/dev/video2"
 
 
 def test_cameras_of_macos(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_cameras_of_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setitem(sys.modules, "av.device", SimpleNamespace(enumerate_input_devices=devices))
     assert list_cameras() == [NamedCamera("0", "FaceTime HD Camera"), NamedCamera("1", "Capture screen 0")]
-    found = feed("FaceTime")
+    found = camera_address("FaceTime")
     assert (found.url, found.format) == ("0", "avfoundation")
     monkeypatch.setitem(sys.modules, "av.device", None)
     message = "^Expected a PyAV that lists cameras, got an older one: pip install --upgrade av$"
@@ -61,7 +61,7 @@ def test_a_name_that_means_no_camera_or_several(linux: Path) -> None:
     """What is there is listed; the whole name wins over a part of others."""
     message = "Expected a video file or a camera called 'Cam', there is no camera (mlx_gemma4 watch --list-cameras"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        feed("Cam")
+        camera_address("Cam")
     kernel(linux, (0, 0, "Cam"), (1, 0, "Cam 2"), (2, 0, "Webcam"))
     assert find_camera("cam").number == "0"
     with pytest.raises(ValueError, match=r"^Expected one camera called 'am', found 0 'Cam', 1 'Cam 2', 2 "):
@@ -74,7 +74,7 @@ def test_a_name_that_means_no_camera_or_several(linux: Path) -> None:
 def test_what_looks_like_a_file_is_one(linux: Path, name: str) -> None:
     kernel(linux, (0, 0, "films/absent.mp4"))
     with pytest.raises(ValueError, match=f"^Expected a video file, found none at {re.escape(name)}$"):
-        feed(name)
+        camera_address(name)
 
 
 @pytest.mark.parametrize("command", ["watch", "live"])

@@ -22,7 +22,7 @@ from mlx_gemma4.live.talk.events import Looked, SightLost
 ROOT = Path(__file__).parent.parent
 PICTURE, RECORDING = str(media_file("picture-02.png")), str(media_file("hibari-03.wav"))
 DEMO = ["--model", "demo", "--dtype", "float32", "--temp", "0"]
-TOGETHER = ["live", *DEMO, "--camera", PICTURE, "--input", RECORDING, "--fast"]
+REPLAY = ["live", *DEMO, "--camera", PICTURE, "--input", RECORDING, "--fast"]
 
 
 def offline(demo: tuple[Model, Processor]) -> list[str]:
@@ -40,7 +40,7 @@ def offline(demo: tuple[Model, Processor]) -> list[str]:
 
 def test_a_recording_and_a_picture(demo: tuple[Model, Processor], capsys: pytest.CaptureFixture[str]) -> None:
     """The answer on stdout is the offline one; ages, delays and work on stderr."""
-    assert main([*TOGETHER, "--stats"]) == 0
+    assert main([*REPLAY, "--stats"]) == 0
     out, err = capsys.readouterr()
     (answer,) = offline(demo)
     assert out == f"{answer}\n"
@@ -53,7 +53,7 @@ def test_a_recording_and_a_picture(demo: tuple[Model, Processor], capsys: pytest
 
 
 def test_events_as_json(demo: tuple[Model, Processor], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*TOGETHER, "--format", "jsonl"]) == 0
+    assert main([*REPLAY, "--format", "jsonl"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events] == ["looked", "heard", "answered"]
     assert (events[0]["time"], events[0]["forwards"]) == (0.0, 1)
@@ -123,7 +123,7 @@ def test_a_transcript_in_a_file(
 ) -> None:
     """What was said, as transcribing its sound gives it, and what was answered; nothing on stdout."""
     path = tmp_path / "talk.jsonl"
-    assert main([*TOGETHER, "--format", "jsonl", "--transcript", "--output", str(path)]) == 0
+    assert main([*REPLAY, "--format", "jsonl", "--transcript", "--output", str(path)]) == 0
     events = {event["event"]: event for event in map(json.loads, path.read_text().splitlines())}
     heard, written = events["heard"], events["transcribed"]
     sound = load_audio(RECORDING)[round(heard["start"] * 16_000) : round(heard["end"] * 16_000)]
@@ -131,9 +131,9 @@ def test_a_transcript_in_a_file(
     assert (written["start"], written["end"], written["text"]) == (heard["start"], heard["end"], segment.text)
     assert events["answered"]["text"] == offline(demo)[0]
     assert capsys.readouterr().out == ""
-    assert main([*TOGETHER, "--output", str(path)]) == 2
+    assert main([*REPLAY, "--output", str(path)]) == 2
     assert "talk.jsonl exists; name another file, or replace it with --overwrite" in capsys.readouterr().err
-    assert main([*TOGETHER, "--transcript", "--output", str(path), "--overwrite"]) == 0
+    assert main([*REPLAY, "--transcript", "--output", str(path), "--overwrite"]) == 0
     line = f"[{heard['start']:.2f}–{heard['end']:.2f} s] {segment.text}"
     assert sorted(path.read_text().splitlines()) == sorted([offline(demo)[0], line])
 

@@ -19,7 +19,7 @@ from mlx_gemma4.cli.live import Talk
 from mlx_gemma4.cli.shared.tools import described
 from mlx_gemma4.live.talk.arrivals import Inbox, Line
 from mlx_gemma4.live.talk.assistant import Assistant
-from mlx_gemma4.live.talk.events import Answered, Event
+from mlx_gemma4.live.talk.events import Answered, AssistantEvent
 from mlx_gemma4.live.talk.loop import converse
 from mlx_gemma4.outputs.tools.toolbox import Tools, load_tools
 
@@ -38,7 +38,7 @@ def talking(engine: Assistant, tools: Tools, layout: str = "txt") -> Talk:
     return Talk(engine, argparse.Namespace(format=layout, fast=False, input=None), tools, sys.stdout)
 
 
-def shown(talk: Talk, events: Sequence[Event]) -> list[Event]:
+def shown(talk: Talk, events: Sequence[AssistantEvent]) -> list[AssistantEvent]:
     for event in events:
         talk.show(event)
     return list(events)

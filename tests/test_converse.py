@@ -17,9 +17,9 @@ from mlx_gemma4 import Endpointer, Endpointing, FileSource, Model, Processor, ge
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.see.scene import Scene
-from mlx_gemma4.live.talk.arrivals import Batch, Inbox, Together
+from mlx_gemma4.live.talk.arrivals import Arrived, Inbox, Replay
 from mlx_gemma4.live.talk.assistant import Assistant
-from mlx_gemma4.live.talk.events import Answered, Event, Heard, Looked, Said, SightLost
+from mlx_gemma4.live.talk.events import Answered, AssistantEvent, Heard, Looked, Said, SightLost
 from mlx_gemma4.live.talk.loop import converse
 from mlx_gemma4.live.talk.typed import TypedLines
 
@@ -75,7 +75,7 @@ def test_a_recording_and_a_clip_go_in_by_their_times(demo: tuple[Model, Processo
     """Only what differs is looked at; the answer is that of the offline prompt."""
     engine = assistant(demo)
     clip = Pictures(*((PICTURE if number < 8 else OTHER, number / 25) for number in range(10)))
-    arrivals = Together(FileSource(SOUND, fast=True), clip)
+    arrivals = Replay(FileSource(SOUND, fast=True), clip)
     events = list(converse(engine, arrivals, scene=Scene()))
     looked = [event.time for event in events if isinstance(event, Looked)]
     assert looked == [0.0, 8 / 25]
@@ -356,7 +356,7 @@ def test_what_was_heard_before_a_failure_is_answered(demo: tuple[Model, Processo
 
 def test_an_interruption_ends_the_answer_where_it_is(demo: tuple[Model, Processor]) -> None:
     """Without waiting for the rest of it."""
-    events = converse(assistant(demo), Together(FileSource(SOUND, fast=True)))
+    events = converse(assistant(demo), Replay(FileSource(SOUND, fast=True)))
     first = next(event for event in events if isinstance(event, Said))
     last = events.throw(KeyboardInterrupt())
     assert isinstance(last, Answered) and (last.text, last.reason) == (first.text, "interrupted")
@@ -391,7 +391,7 @@ class Camera(Pictures):
         return shot
 
 
-def told(events: list[Event]) -> list[str]:
+def told(events: list[AssistantEvent]) -> list[str]:
     return [event.problem for event in events if isinstance(event, SightLost)]
 
 
@@ -399,7 +399,7 @@ def test_a_question_behind_a_dead_camera_is_not_about_its_last_picture(demo: tup
     """It is told once, the picture leaves the open turn, and the answer is that of the prompt without it."""
     seen = threading.Event()
     engine = assistant(demo)
-    events: list[Event] = []
+    events: list[AssistantEvent] = []
     with Inbox(None, Camera((PICTURE, 0.0)), Lines("Describe the image.", after=seen)) as inbox:
         for event in converse(engine, inbox, scene=Scene()):
             events.append(event)
@@ -461,7 +461,12 @@ def test_a_camera_that_is_stopped_is_not_lost() -> None:
 
 def test_the_same_picture_is_looked_at_again_after_sight_was_lost(demo: tuple[Model, Processor]) -> None:
     """The scene is forgotten with the picture."""
-    batches = [Batch(shot=Shot(PICTURE, 0.0, 0.0)), Batch(lost="It stalls."), Batch(shot=Shot(PICTURE, 9.0, 0.0)), None]
+    batches = [
+        Arrived(shot=Shot(PICTURE, 0.0, 0.0)),
+        Arrived(lost="It stalls."),
+        Arrived(shot=Shot(PICTURE, 9.0, 0.0)),
+        None,
+    ]
     arrivals = SimpleNamespace(take=lambda *, wait, ready: batches.pop(0), stop=lambda: None)
     events = list(converse(assistant(demo), arrivals, scene=Scene()))
     assert [type(event) for event in events] == [Looked, SightLost, Looked]

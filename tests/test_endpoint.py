@@ -20,7 +20,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from reference_cases import media_file
 
-from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Endpointing, Event, Speech
+from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, EndpointerEvent, Endpointing, Speech
 from mlx_gemma4.inputs.audio.recording import frames as to_frames
 from mlx_gemma4.inputs.audio.recording import load_audio
 from mlx_gemma4.inputs.audio.voice import Voice
@@ -79,7 +79,7 @@ def small(
     )
 
 
-def plain(events: list[Event]) -> list[Any]:
+def plain(events: list[EndpointerEvent]) -> list[Any]:
     """``Speech`` as the range of its frames, which are those that were drawn."""
     told: list[Any] = []
     for event in events:

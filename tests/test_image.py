@@ -48,8 +48,8 @@ def test_patchify() -> None:
 def test_positions() -> None:
     """(x, y), row by row."""
     patches = patchify(np.zeros((4, 6, 3), np.uint8), 2)
-    assert patches.positions.dtype == np.int32
-    assert patches.positions.tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]]
+    assert patches.patch_xy.dtype == np.int32
+    assert patches.patch_xy.tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]]
 
 
 def test_picture_of_the_right_size_is_not_scaled() -> None:

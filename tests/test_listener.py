@@ -15,7 +15,7 @@ from reference_cases import RECORDINGS, SHORT, media_file
 from mlx_gemma4 import Model, Processor, Transcriber, load_audio
 from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
 from mlx_gemma4.inputs.audio.voice import Voice
-from mlx_gemma4.live.hear.events import Committed, Event, Final, Lost, Partial, Silence
+from mlx_gemma4.live.hear.events import Committed, DroppedAudio, Final, ListenerEvent, Partial, Silence
 from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.loop import listen
 from mlx_gemma4.live.hear.sources import FileSource
@@ -35,16 +35,16 @@ def joined(*names: str) -> np.ndarray:
     return np.concatenate([PAUSE, *(part for name in names for part in (load_audio(media_file(name)), PAUSE))])
 
 
-def heard(listener: Listener, samples: np.ndarray, sizes: list[int]) -> list[Event]:
+def heard(listener: Listener, samples: np.ndarray, sizes: list[int]) -> list[ListenerEvent]:
     """Events when sound arrives in blocks of these sizes, each followed by a step, and then all the rest at once."""
-    events: list[Event] = []
+    events: list[ListenerEvent] = []
     for block in np.split(samples, np.cumsum(sizes)):
         listener.feed(block)
         events += listener.step()
     return events + listener.finish()
 
 
-def finals(events: list[Event]) -> list[Final]:
+def finals(events: list[ListenerEvent]) -> list[Final]:
     return [event for event in events if isinstance(event, Final)]
 
 
@@ -168,7 +168,7 @@ def test_a_slow_model_is_late_but_right(demo: tuple[Model, Processor]) -> None:
     listener = make(demo)
     source = FileSource(samples, clock=lambda: now, sleep=sleep)
     behind: list[float] = []
-    events: list[Event] = []
+    events: list[ListenerEvent] = []
     while (block := source.read()) is not None:
         listener.feed(block)
         events += listener.step()
@@ -203,7 +203,7 @@ def test_lost_sound_is_told_and_the_rest_goes_on(demo: tuple[Model, Processor]) 
     events = list(listen(Device(joined("pico-00.wav")), make(demo), hear=blocks.append))
     [final] = finals(events)
     assert final.text == offline(demo, joined("pico-00.wav"), final) != ""
-    assert sum(each.seconds for each in events if isinstance(each, Lost)) == pytest.approx(0.25 * len(blocks))
+    assert sum(each.seconds for each in events if isinstance(each, DroppedAudio)) == pytest.approx(0.25 * len(blocks))
     np.testing.assert_array_equal(np.concatenate(blocks), joined("pico-00.wav"))
 
 
@@ -231,7 +231,7 @@ def test_nothing_is_lost_that_another_thread_feeds(demo: tuple[Model, Processor]
     feeders = [threading.Thread(target=lambda: [listener.feed(block) for _ in range(2000)]) for _ in range(2)]
     for feeder in feeders:
         feeder.start()
-    events: list[Event] = []
+    events: list[ListenerEvent] = []
     while any(feeder.is_alive() for feeder in feeders):
         events += listener.step()
     (silence,) = [*events, *listener.finish()]
@@ -253,9 +253,11 @@ class Failing(FileSource):
         return np.full(640, np.nan, np.float32) if self._left < 0 else block
 
 
-def until_error(events: Generator[Event, None, None], error: type[Exception], message: str) -> list[Event]:
+def until_error(
+    events: Generator[ListenerEvent, None, None], error: type[Exception], message: str
+) -> list[ListenerEvent]:
     """What is yielded before an error."""
-    found: list[Event] = []
+    found: list[ListenerEvent] = []
     with pytest.raises(error, match=message):
         for event in events:
             found.append(event)

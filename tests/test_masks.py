@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlx_gemma4.decoder.masks import full_mask, image_runs, sliding_mask
+from mlx_gemma4.decoder.masks import full_mask, number_images, sliding_mask
 
 
 def matrix(mask: object) -> list[list[int]]:
@@ -14,7 +14,7 @@ def matrix(mask: object) -> list[list[int]]:
 def test_runs_number_consecutive_placeholders() -> None:
     """Each run is an image of its own."""
     is_image = np.array([0, 1, 1, 0, 1, 0, 0, 1], dtype=bool)
-    assert image_runs(is_image).tolist() == [-1, 0, 0, -1, 1, -1, -1, 2]
+    assert number_images(is_image).tolist() == [-1, 0, 0, -1, 1, -1, -1, 2]
 
 
 def test_full_layers_are_causal_and_nothing_else() -> None:
@@ -40,8 +40,8 @@ def test_a_query_sees_itself_and_the_window_before_it() -> None:
 
 def test_an_image_sees_itself_ahead() -> None:
     """Text, an image of three, text; window 5."""
-    runs = np.array([-1, 0, 0, 0, -1])
-    assert matrix(sliding_mask(5, 5, window=5, runs=runs)) == [
+    image_ids = np.array([-1, 0, 0, 0, -1])
+    assert matrix(sliding_mask(5, 5, window=5, image_ids=image_ids)) == [
         [1, 0, 0, 0, 0],
         [1, 1, 1, 1, 0],
         [1, 1, 1, 1, 0],
@@ -52,7 +52,7 @@ def test_an_image_sees_itself_ahead() -> None:
 
 def test_an_image_longer_than_the_window_loses_what_lies_behind_it_only() -> None:
     """An image of four, window 2: ahead everything, behind one."""
-    assert matrix(sliding_mask(4, 4, window=2, runs=np.zeros(4, dtype=int))) == [
+    assert matrix(sliding_mask(4, 4, window=2, image_ids=np.zeros(4, dtype=int))) == [
         [1, 1, 1, 1],
         [1, 1, 1, 1],
         [0, 1, 1, 1],
@@ -62,8 +62,8 @@ def test_an_image_longer_than_the_window_loses_what_lies_behind_it_only() -> Non
 
 def test_images_do_not_see_each_other_ahead() -> None:
     """Two images with a text position between, behind one cached key."""
-    runs = np.array([0, 0, -1, 1, 1])
-    assert matrix(sliding_mask(5, 6, window=6, runs=runs)) == [
+    image_ids = np.array([0, 0, -1, 1, 1])
+    assert matrix(sliding_mask(5, 6, window=6, image_ids=image_ids)) == [
         [1, 1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0, 0],
         [1, 1, 1, 1, 0, 0],

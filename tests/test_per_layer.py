@@ -25,7 +25,7 @@ SAVED = DATA / "transformers-5.24"
 ASSISTANT = DATA / "formats" / "assistant-plain"
 CASE = dict(np.load(SAVED / "logits.npz"))
 PROMPT = Prompt(
-    **{name: CASE[name] for name in ("token_ids", "token_types", "frames", "patches", "positions")},
+    **{name: CASE[name] for name in ("token_ids", "token_types", "frames", "patches", "patch_xy")},
 )
 
 SLIDING_12B = LayerConfig(SLIDING, head_dim=256, num_key_value_heads=8, k_eq_v=False)

@@ -36,7 +36,7 @@ def assert_same_prompt(actual: Prompt, expected: Prompt) -> None:
     np.testing.assert_array_equal(actual.token_ids, expected.token_ids)
     np.testing.assert_array_equal(actual.token_types, expected.token_types)
     np.testing.assert_array_equal(actual.frames, expected.frames)
-    np.testing.assert_array_equal(actual.positions, expected.positions)
+    np.testing.assert_array_equal(actual.patch_xy, expected.patch_xy)
     np.testing.assert_array_equal(actual.patches, expected.patches)
 
 
@@ -74,7 +74,7 @@ def test_media_in_memory_are_media_in_files(demo: tuple[Model, Processor]) -> No
 
 def test_slices_joined_are_the_whole(case: Case) -> None:
     """Run by run and put together again."""
-    assert_same_prompt(join(case.prompt.runs()), case.prompt)
+    assert_same_prompt(join(case.prompt.spans()), case.prompt)
     assert_same_prompt(join(case.prompt.chunks(7)), case.prompt)
 
 
@@ -84,7 +84,7 @@ def test_a_slice_takes_its_own_media() -> None:
     starts = np.flatnonzero(np.diff(prompt.is_vision.astype(int), prepend=0) == 1)
     first = int(prompt.is_vision[: starts[1]].sum())
     np.testing.assert_array_equal(prompt[int(starts[1]) :].patches, prompt.patches[first:])
-    np.testing.assert_array_equal(prompt[: int(starts[1])].positions, prompt.positions[:first])
+    np.testing.assert_array_equal(prompt[: int(starts[1])].patch_xy, prompt.patch_xy[:first])
 
 
 def test_a_cut_inside_an_image_is_refused() -> None:
@@ -101,10 +101,10 @@ def test_common_prefix_compares_media_too() -> None:
     assert prompt.common_prefix(prompt) == len(prompt)
     start = int(prompt.is_vision.argmax())
     assert prompt.common_prefix(prompt[:start]) == start
-    other = Prompt(prompt.token_ids, prompt.token_types, prompt.frames, prompt.patches.copy(), prompt.positions)
+    other = Prompt(prompt.token_ids, prompt.token_types, prompt.frames, prompt.patches.copy(), prompt.patch_xy)
     other.patches[10, 0] += 0.5
     assert prompt.common_prefix(other) == start
-    louder = Prompt(prompt.token_ids, prompt.token_types, prompt.frames.copy(), prompt.patches, prompt.positions)
+    louder = Prompt(prompt.token_ids, prompt.token_types, prompt.frames.copy(), prompt.patches, prompt.patch_xy)
     louder.frames[3] *= 2
     assert prompt.common_prefix(louder) == np.flatnonzero(prompt.token_types == 3)[3]
 

@@ -86,8 +86,8 @@ def test_an_image_attends_inside_itself() -> None:
     rows = [
         model.embed_tokens(mx.array(run.token_ids)[None])
         if not run.is_vision[0]
-        else model.embed_image(mx.array(run.patches)[None], mx.array(run.positions)[None])
-        for run in case.prompt.runs()
+        else model.embed_image(mx.array(run.patches)[None], mx.array(run.patch_xy)[None])
+        for run in case.prompt.spans()
     ]
     causal = model.logits(model(mx.concatenate(rows, axis=1), model.make_cache()))[0]
     assert np.abs(np.array(causal) - case.logits).max() > 2

@@ -99,14 +99,14 @@ def test_pieces_of_every_kind() -> None:
     model, _ = loaded("resaved")
     case = reference_case("resaved", "mixed")
     session, whole = Session(model), Session(model)
-    for run in case.prompt.runs():
+    for run in case.prompt.spans():
         expected = whole.extend(run)
         if run.token_types[0] == 0:
             actual = session.extend(run.token_ids.tolist())
         elif len(run.frames):
             actual = session.extend(run.frames)
         else:
-            actual = session.extend(Patches(run.patches, run.positions))
+            actual = session.extend(Patches(run.patches, run.patch_xy))
         np.testing.assert_array_equal(np.array(actual), np.array(expected))
 
 
@@ -225,8 +225,8 @@ def test_what_does_not_fit_is_refused(released: tuple[Model, Processor]) -> None
     image = reference_case("released", "image").prompt
     session = Session(model)
     session.extend([30])
-    half = Prompt(image.token_ids, image.token_types, image.frames, image.patches[:-1], image.positions[:-1])
-    far = Prompt(image.token_ids, image.token_types, image.frames, image.patches, image.positions + 64)
+    half = Prompt(image.token_ids, image.token_types, image.frames, image.patches[:-1], image.patch_xy[:-1])
+    far = Prompt(image.token_ids, image.token_types, image.frames, image.patches, image.patch_xy + 64)
     for piece, message in (
         ([], "Expected something to extend the session with"),
         ([30, 371], "Expected token ids from 0 to 370, got 371"),

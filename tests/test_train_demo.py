@@ -56,7 +56,7 @@ def test_patches_are_those_of_the_processor(demo: tuple[Model, Processor], tmp_p
     Image.fromarray(image).save(tmp_path / "picture.png")
     prompt = demo[1].prompt([{"role": "user", "content": [{"type": "image", "image": tmp_path / "picture.png"}]}])
     np.testing.assert_array_equal(pictures.patches(image), prompt.patches)
-    np.testing.assert_array_equal(pictures.POSITIONS, prompt.positions)
+    np.testing.assert_array_equal(pictures.POSITIONS, prompt.patch_xy)
 
 
 def test_words_are_labelled_where_they_are_heard() -> None:

@@ -26,7 +26,7 @@ def test_answers_are_the_references(demo: tuple[Model, Processor], name: str) ->
     model, processor = demo
     prompt = processor.prompt([{"role": "user", "content": turn_content(name)}])
     session = Session(model)
-    for run in prompt.runs():
+    for run in prompt.spans():
         size = 1 if len(run.frames) else len(run)
         for start in range(0, len(run), size):
             logits = session.extend(run[start : start + size])

@@ -468,7 +468,7 @@ def test_a_film_of_a_selection(tmp_path: Path, released: tuple[Model, Processor]
     for index, frame in zip((6, 8), film.frames, strict=True):
         expected = processor.patches(pixels[index], image_tokens=140)
         np.testing.assert_array_equal(frame.pixels, expected.pixels)
-        np.testing.assert_array_equal(frame.positions, expected.positions)
+        np.testing.assert_array_equal(frame.patch_xy, expected.patch_xy)
     few = Processor(processor.config, processor.tokenizer, processor.template, limits=Limits(video_frames=2))
     assert few.film(path).seconds == (0.0, 2.5)
 

@@ -127,7 +127,7 @@ def test_frames_of_a_video_that_is_heard_are_those_of_one_that_is_not(
     path = clip(tmp_path, 31, sound=True)
     prompt, silent = (asked("--video", path, "--max-frames", "3", *option) for option in (["--with-audio"], []))
     np.testing.assert_array_equal(prompt.patches, silent.patches)
-    kinds = [int(run.token_types[0]) for run in prompt.runs() if run.token_types[0]]
+    kinds = [int(run.token_types[0]) for run in prompt.spans() if run.token_types[0]]
     assert kinds == [2, 3, 2, 3, 2, 3, 3]
 
 

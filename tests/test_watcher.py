@@ -222,7 +222,7 @@ def pictures(size: int) -> list[np.ndarray]:
 
 
 def same(one: Prompt, other: Prompt) -> None:
-    for name in ("token_ids", "token_types", "patches", "positions"):
+    for name in ("token_ids", "token_types", "patches", "patch_xy"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 

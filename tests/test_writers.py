@@ -11,7 +11,7 @@ from rich.console import Console
 from mlx_gemma4.cli.shared.display import Display
 from mlx_gemma4.cli.shared.writers import Writer
 from mlx_gemma4.live.hear.delays import Delays
-from mlx_gemma4.live.hear.events import Committed, Event, Final, Lost, Partial, Silence
+from mlx_gemma4.live.hear.events import Committed, DroppedAudio, Final, ListenerEvent, Partial, Silence
 from mlx_gemma4.live.hear.listener import Work
 from mlx_gemma4.programs.subtitles import Style, write
 from mlx_gemma4.programs.transcribe import Segment
@@ -22,12 +22,12 @@ def final(number: int, start: float, end: float, text: str, *, revised: int = 0,
     return Final(number, start, end, text, text, revised, "silence", delay, 2, 4, True, speech, 0.5 + delay)
 
 
-EVENTS: list[Event] = [
+EVENTS: list[ListenerEvent] = [
     Silence(0.0, 1.0),
     Partial(0, 1.0, 1.5, "", "go fo"),
     Committed(0, 2.0, "go"),
     Final(0, 1.0, 2.5, "go forward", " forward", 0, "silence", 0.05, 2, 4, True),
-    Lost(0.25),
+    DroppedAudio(0.25),
     final(1, 3.0, 3.5, ""),
     final(2, 4.0, 5.25, "1 < 2"),
 ]

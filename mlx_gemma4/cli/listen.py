@@ -29,7 +29,7 @@ from mlx_gemma4.printable import for_terminal
 if TYPE_CHECKING:
     import numpy as np
 
-    from mlx_gemma4.live.hear.events import Event
+    from mlx_gemma4.live.hear.events import ListenerEvent
     from mlx_gemma4.live.hear.listener import Listener
     from mlx_gemma4.live.hear.sources import Source
 
@@ -142,18 +142,20 @@ def show(
     return session
 
 
-def tell(event: Event, *, shown: bool) -> None:
+def tell(event: ListenerEvent, *, shown: bool) -> None:
     """What went wrong, on stderr; a display that has ``shown`` the event tells of lost sound by itself."""
-    from mlx_gemma4.live.hear.events import Final, Lost
+    from mlx_gemma4.live.hear.events import DroppedAudio, Final
 
-    if isinstance(event, Lost) and not shown:
+    if isinstance(event, DroppedAudio) and not shown:
         note(f"{event.seconds:.2f} s of sound were lost")
     elif isinstance(event, Final) and not event.complete:
         note(f"The text of {event.start:.2f}–{event.end:.2f} s was cut at {event.tokens} tokens")
 
 
 @contextmanager
-def display(stream: TextIO, arguments: argparse.Namespace) -> Iterator[Callable[[Event, Listener], None] | None]:
+def display(
+    stream: TextIO, arguments: argparse.Namespace
+) -> Iterator[Callable[[ListenerEvent, Listener], None] | None]:
     """A picture of what is going on, where stdout is a terminal and the text is meant for eyes; else None."""
     if not sys.stdout.isatty() or (stream is sys.stdout and arguments.format != "txt"):
         yield None
@@ -164,7 +166,7 @@ def display(stream: TextIO, arguments: argparse.Namespace) -> Iterator[Callable[
 
     with Display(Console()) as picture:
 
-        def draw(event: Event, listener: Listener) -> None:
+        def draw(event: ListenerEvent, listener: Listener) -> None:
             picture.show(event)
             picture.status(
                 speaking=listener.endpointer.speaking, level=listener.endpointer.level, behind=listener.behind

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.see.camera import Camera
     from mlx_gemma4.live.talk.arrivals import Arrivals
     from mlx_gemma4.live.talk.assistant import Assistant
-    from mlx_gemma4.live.talk.events import Called, Event
+    from mlx_gemma4.live.talk.events import AssistantEvent, Called
     from mlx_gemma4.live.talk.transcript import Transcript
     from mlx_gemma4.outputs.tools.toolbox import Tools
 
@@ -177,7 +177,7 @@ class Talk:
         self._ages: list[float] = []
         self._delays: list[float] = []
 
-    def read(self, line: str) -> Sequence[Event]:
+    def read(self, line: str) -> Sequence[AssistantEvent]:
         """A typed line: a question, or whether the function that was asked about may be called.
 
         What was typed before the question was shown does not answer it.
@@ -191,7 +191,7 @@ class Talk:
         self.questions += 1
         return self._assistant.ask(line)
 
-    def show(self, event: Event) -> None:
+    def show(self, event: AssistantEvent) -> None:
         from mlx_gemma4.live.talk.events import (
             Answered,
             Called,
@@ -285,13 +285,13 @@ def is_typed(arguments: argparse.Namespace) -> bool:
 @contextmanager
 def open_arrivals(arguments: argparse.Namespace, sound: Source | None, camera: Camera | None) -> Iterator[Arrivals]:
     """What arrives: as it comes, or with ``--fast`` in the order of its times."""
-    from mlx_gemma4.live.talk.arrivals import Inbox, Together
+    from mlx_gemma4.live.talk.arrivals import Inbox, Replay
     from mlx_gemma4.live.talk.typed import TypedLines
 
     if arguments.fast:
         if sound is None:
             raise ValueError("Expected a recording (--input) with --fast, got --no-sound")
-        yield Together(sound, camera)
+        yield Replay(sound, camera)
         return
     with Inbox(sound, camera, TypedLines(0) if reads_lines(arguments) else None) as inbox:
         yield inbox

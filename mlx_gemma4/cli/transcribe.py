@@ -200,12 +200,12 @@ class Work:
         return Endpointer(Voice(), self._settings, frame_seconds=self._transcriber.frame_seconds)
 
     def _segments(self, sound: Progress, endpointer: Endpointer, path: str) -> Generator[Segment, None, None]:
-        from mlx_gemma4.programs.segments import TOGETHER, transcribe
+        from mlx_gemma4.programs.segments import BATCH_SIZE, transcribe
 
         # who speaks into a pipe waits for the text
-        together = TOGETHER if Path(path).is_file() else 1
+        batch_size = BATCH_SIZE if Path(path).is_file() else 1
         try:
-            yield from transcribe(sound, self._transcriber, endpointer, together=together)
+            yield from transcribe(sound, self._transcriber, endpointer, batch_size=batch_size)
         finally:
             sound.clear()
 

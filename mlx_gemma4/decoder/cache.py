@@ -41,8 +41,8 @@ class ModelCache(Protocol):
     @property
     def layers(self) -> Sequence[LayerCache]: ...
 
-    def masks(self, queries: int, runs: np.ndarray | None) -> tuple[Mask, Mask]:
-        """Masks of full and of sliding layers for ``queries`` more positions; ``runs`` as in ``sliding_mask``."""
+    def masks(self, queries: int, image_ids: np.ndarray | None) -> tuple[Mask, Mask]:
+        """Masks of full and of sliding layers for ``queries`` more positions; ``image_ids`` as in ``sliding_mask``."""
 
 
 @dataclass(frozen=True)
@@ -173,12 +173,12 @@ class Cache:
         """The furthest position to which ``rewind`` can go."""
         return max(layer.earliest for layer in self.layers)
 
-    def masks(self, queries: int, runs: np.ndarray | None) -> tuple[Mask, Mask]:
+    def masks(self, queries: int, image_ids: np.ndarray | None) -> tuple[Mask, Mask]:
         """Masks of full and of sliding layers for ``queries`` more positions."""
         first = next((layer for layer in self.layers if isinstance(layer, SlidingCache)), None)
         if first is None:
             return full_mask(queries), None
-        return full_mask(queries), sliding_mask(queries, first.visible(queries), first.window, runs)
+        return full_mask(queries), sliding_mask(queries, first.visible(queries), first.window, image_ids)
 
     def held(self) -> Held:
         """A copy of what the next position may see, which stays when this cache is rewound and goes on."""

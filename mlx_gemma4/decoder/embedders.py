@@ -74,11 +74,11 @@ class VisionEmbedder(nn.Module):
         self.pos_embedding = mx.zeros((config.mm_posemb_size, 2, config.mm_embed_dim))
         self.pos_norm = nn.LayerNorm(config.mm_embed_dim, eps=1e-5)
 
-    def __call__(self, patches: mx.array, positions: mx.array) -> mx.array:
-        # patches [B, P, patch_values] in [0, 1]; positions [B, P, 2] as (x, y)
+    def __call__(self, patches: mx.array, patch_xy: mx.array) -> mx.array:
+        # patches [B, P, patch_values] in [0, 1]; patch_xy [B, P, 2] as (x, y)
         h = self.patch_ln1(patches.astype(self.pos_embedding.dtype))
         h = self.patch_ln2(self.patch_dense(h))
-        h = h + (self.pos_embedding[positions[..., 0], 0] + self.pos_embedding[positions[..., 1], 1])
+        h = h + (self.pos_embedding[patch_xy[..., 0], 0] + self.pos_embedding[patch_xy[..., 1], 1])
         return self.pos_norm(h)
 
 

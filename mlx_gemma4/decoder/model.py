@@ -139,8 +139,8 @@ class TextModel(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self._is_sliding = [layer.is_sliding for layer in config.layers]
 
-    def __call__(self, h: mx.array, cache: ModelCache, runs: np.ndarray | None) -> mx.array:
-        full, sliding = cache.masks(h.shape[1], runs)
+    def __call__(self, h: mx.array, cache: ModelCache, image_ids: np.ndarray | None) -> mx.array:
+        full, sliding = cache.masks(h.shape[1], image_ids)
         for layer, is_sliding, layer_cache in zip(self.layers, self._is_sliding, cache.layers, strict=True):
             h = layer(h, sliding if is_sliding else full, layer_cache)
         return self.norm(h)
@@ -186,21 +186,21 @@ class Model(nn.Module):
         # a Python float: as in the reference, the scale takes the weights' precision (62.0 for the 12B in bf16)
         return self.language_model.model.embed_tokens(token_ids) * self.config.text_config.hidden_size**0.5
 
-    def embed_image(self, patches: mx.array, positions: mx.array) -> mx.array:
+    def embed_image(self, patches: mx.array, patch_xy: mx.array) -> mx.array:
         """[B, P, patch_values] in [0, 1] and [B, P, 2] as (x, y) → [B, P, D]."""
-        return self.embed_vision(self.vision_embedder(patches, positions))
+        return self.embed_vision(self.vision_embedder(patches, patch_xy))
 
     def embed_frames(self, frames: mx.array) -> mx.array:
         """[B, F, frame_samples] in [-1, 1] → [B, F, D]."""
         return self.embed_audio(frames.astype(self.dtype))
 
-    def __call__(self, h: mx.array, cache: ModelCache, runs: np.ndarray | None = None) -> mx.array:
+    def __call__(self, h: mx.array, cache: ModelCache, image_ids: np.ndarray | None = None) -> mx.array:
         """[B, L, D] rows → [B, L, D] hidden states, after the final norm.
 
         Args:
-            runs: [L], the image that each row belongs to, -1 for none; None where there is no image.
+            image_ids: [L], the image that each row belongs to, -1 for none; None where there is no image.
         """
-        return self.language_model.model(h, cache, runs if self.config.text_config.image_blocks else None)
+        return self.language_model.model(h, cache, image_ids if self.config.text_config.image_blocks else None)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """[B, L, D] hidden states → [B, L, V]."""

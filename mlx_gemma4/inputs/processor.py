@@ -376,7 +376,7 @@ class Processor:
             prompt = replace(
                 prompt,
                 patches=np.concatenate([each.pixels for each in shown]),
-                positions=np.concatenate([each.positions for each in shown]),
+                patch_xy=np.concatenate([each.patch_xy for each in shown]),
             )
         return prompt
 

@@ -30,7 +30,7 @@ class Prompt:
     """[audio positions, frame_samples] float32, in order."""
     patches: np.ndarray
     """[image and video positions, patch_values] float32, in order."""
-    positions: np.ndarray
+    patch_xy: np.ndarray
     """[image and video positions, 2] int32: (x, y) of each patch."""
 
     @classmethod
@@ -44,14 +44,14 @@ class Prompt:
         """Frames [F, frame_samples] of sound, to stand inside an audio block."""
         text = cls.from_tokens(np.full(len(frames), audio_token_id))
         types = np.full(len(frames), AUDIO, np.uint8)
-        return cls(text.token_ids, types, frames.astype(np.float32, copy=False), text.patches, text.positions)
+        return cls(text.token_ids, types, frames.astype(np.float32, copy=False), text.patches, text.patch_xy)
 
     @classmethod
     def from_patches(cls, patches: Patches, placeholder: int, kind: int = IMAGE) -> Prompt:
         """One image or video frame, without the markers around it."""
         text = cls.from_tokens(np.full(len(patches), placeholder))
         types = np.full(len(patches), kind, np.uint8)
-        return cls(text.token_ids, types, text.frames, patches.pixels, patches.positions)
+        return cls(text.token_ids, types, text.frames, patches.pixels, patches.patch_xy)
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -82,13 +82,13 @@ class Prompt:
             self.token_types[start:stop],
             self.frames[heard],
             self.patches[seen],
-            self.positions[seen],
+            self.patch_xy[seen],
         )
 
     def __add__(self, other: Prompt) -> Prompt:
         return join([self, other])
 
-    def runs(self) -> Iterator[Prompt]:
+    def spans(self) -> Iterator[Prompt]:
         """The longest stretches of one type each: text, one image, sound."""
         types = self.token_types
         cuts = [0, *(np.flatnonzero(types[1:] != types[:-1]) + 1).tolist(), len(self)]
@@ -121,7 +121,7 @@ class Prompt:
         for kind, mine, theirs in (
             (AUDIO, self.frames, other.frames),
             (IMAGE, self.patches, other.patches),
-            (IMAGE, self.positions, other.positions),
+            (IMAGE, self.patch_xy, other.patch_xy),
         ):
             here = self.token_types[:length] == AUDIO if kind == AUDIO else self.is_vision[:length]
             count = min(int(here.sum()), len(theirs))
@@ -143,7 +143,7 @@ def join(parts: Iterable[Prompt]) -> Prompt:
     return Prompt(**joined)
 
 
-_FIELDS = ("token_ids", "token_types", "frames", "patches", "positions")
+_FIELDS = ("token_ids", "token_types", "frames", "patches", "patch_xy")
 
 
 def _none(width: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.live.hear.delays import Delays
-from mlx_gemma4.live.hear.events import Event, Final
+from mlx_gemma4.live.hear.events import Final, ListenerEvent
 from mlx_gemma4.live.hear.listener import Listener, Work
 from mlx_gemma4.live.hear.sources import BLOCK
 from mlx_gemma4.programs.transcribe import Transcriber
@@ -37,7 +37,7 @@ class LiveEvaluation:
         """A recording [n] at 16 kHz in blocks of 40 ms, each worked off before the next; its utterances, joined."""
         endpointer = Endpointer(Voice(), self._settings, frame_seconds=self._transcriber.frame_seconds)
         listener = Listener(self._transcriber, endpointer)
-        events: list[Event] = []
+        events: list[ListenerEvent] = []
         for start in range(0, len(samples), BLOCK):
             listener.feed(samples[start : start + BLOCK])
             events += listener.step()

@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from mlx_gemma4.decoder.cache import Cache
 from mlx_gemma4.decoder.config import LayerConfig
-from mlx_gemma4.decoder.masks import image_runs
+from mlx_gemma4.decoder.masks import number_images
 from mlx_gemma4.decoder.model import DecoderLayer, Model, softcap
 from mlx_gemma4.decoder.weights import load_model
 from mlx_gemma4.inputs.prompt import AUDIO, TEXT, Prompt
@@ -149,21 +149,21 @@ def _through(layer: DecoderLayer, h: mx.array, model: Model, config: LayerConfig
     text = model.config.text_config
     vision = prompt.is_vision
     cache = Cache([config], window=text.sliding_window, room=0)
-    full, sliding = cache.masks(len(prompt), image_runs(vision) if text.image_blocks and vision.any() else None)
+    full, sliding = cache.masks(len(prompt), number_images(vision) if text.image_blocks and vision.any() else None)
     return layer(h, sliding if config.is_sliding else full, cache.layers[0])
 
 
 def _rows(model: Model, prompt: Prompt) -> mx.array:
     """[1, L, D], as a session makes them."""
     rows = []
-    for run in prompt.runs():
+    for run in prompt.spans():
         if run.token_types[0] == TEXT:
             embedded = model.language_model.model.embed_tokens(mx.array(run.token_ids)[None])
             rows.append(embedded.astype(model.dtype) * model.config.text_config.hidden_size**0.5)
         elif run.token_types[0] == AUDIO:
             rows.append(model.embed_frames(mx.array(run.frames)[None]))
         else:
-            rows.append(model.embed_image(mx.array(run.patches)[None], mx.array(run.positions)[None]))
+            rows.append(model.embed_image(mx.array(run.patches)[None], mx.array(run.patch_xy)[None]))
     return mx.concatenate(rows, axis=1)
 
 

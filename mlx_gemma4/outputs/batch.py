@@ -59,13 +59,13 @@ class Batch:
         self._full = next((i for i, layer in enumerate(layers) if not layer.is_sliding), None)
         self._sliding = next((i for i, layer in enumerate(layers) if layer.is_sliding), None)
 
-    def masks(self, queries: int, runs: np.ndarray | None) -> tuple[Mask, Mask]:
-        assert queries == 1 and runs is None, "a batch takes one text token of each sequence a step"
+    def masks(self, queries: int, image_ids: np.ndarray | None) -> tuple[Mask, Mask]:
+        assert queries == 1 and image_ids is None, "a batch takes one text token of each sequence a step"
         full = None if self._full is None else self.layers[self._full].mask(None)
         return full, None if self._sliding is None else self.layers[self._sliding].mask(self._window)
 
 
-def answers(
+def decode_batch(
     session: Session,
     questions: Sequence[Prompt],
     sampler: Sampler,

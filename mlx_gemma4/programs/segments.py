@@ -13,7 +13,7 @@ from mlx_gemma4.inputs.audio.recording import Framer
 from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.programs.transcribe import Segment, Transcriber
 
-TOGETHER = 8
+BATCH_SIZE = 8
 """Utterances decoded side by side: reading the weights, which is what a step costs, is done once for all."""
 
 
@@ -38,21 +38,21 @@ def transcribe(
     transcriber: Transcriber,
     settings: Endpointing | Endpointer,
     *,
-    together: int = TOGETHER,
+    batch_size: int = BATCH_SIZE,
 ) -> Iterator[Segment]:
     """The utterances of a recording, each when it is known; memory does not grow with the recording.
 
     Args:
         blocks: Sound, float32 [n] at 16 kHz each: ``stream_audio``, or a list of one array.
         settings: How utterances are found; or an endpointer of one's own, which counts what it passes over.
-        together: How many utterances are decoded side by side.
+        batch_size: How many utterances are decoded side by side.
     """
     endpointer = settings
     if isinstance(endpointer, Endpointing):
         endpointer = Endpointer(Voice(), endpointer, frame_seconds=transcriber.frame_seconds)
     found = utterances(blocks, endpointer, transcriber.frame_samples)
-    while group := list(islice(found, together)):
-        segments = transcriber.together([(each.start, each.frames) for each in group])
+    while group := list(islice(found, batch_size)):
+        segments = transcriber.transcribe_batch([(each.start, each.frames) for each in group])
         for each, segment in zip(group, segments, strict=True):
             yield replace(segment, speech=each.speech_seconds(transcriber.frame_seconds))
 

@@ -15,7 +15,7 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, cut_point
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
-from mlx_gemma4.outputs.batch import answers
+from mlx_gemma4.outputs.batch import decode_batch
 from mlx_gemma4.outputs.draft import answer, text_of
 from mlx_gemma4.outputs.generate import MAX_TOKENS
 from mlx_gemma4.outputs.guards import is_remark, most_tokens
@@ -165,7 +165,7 @@ class Transcriber:
         last = self.finish()
         return segments if last is None else [*segments, last]
 
-    def together(self, stretches: Sequence[tuple[int, np.ndarray]]) -> list[Segment]:
+    def transcribe_batch(self, stretches: Sequence[tuple[int, np.ndarray]]) -> list[Segment]:
         """Segments of several stretches of sound, (first frame, frames [F, frame_samples]) each, decoded side by side.
 
         The texts are those of one after the other, to the rounding of a forward over several sequences.
@@ -176,7 +176,7 @@ class Transcriber:
         audio = self._processor.config.token_ids.audio
         assert audio is not None
         limits = [self._most_tokens(len(frames)) for _, frames in stretches]
-        tokens = answers(
+        tokens = decode_batch(
             self.session,
             [Prompt.from_frames(frames, audio) + self._tail for _, frames in stretches],
             self._sampler,

@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from mlx_gemma4.cli.shared.terminal_area import TerminalArea
-from mlx_gemma4.live.hear.events import Event, Final, Lost, Partial
+from mlx_gemma4.live.hear.events import DroppedAudio, Final, ListenerEvent, Partial
 from mlx_gemma4.printable import printable
 
 FLOOR = -60.0
@@ -33,7 +33,7 @@ class Display:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self._live.stop()
 
-    def show(self, event: Event) -> None:
+    def show(self, event: ListenerEvent) -> None:
         """Take an event into the picture."""
         if isinstance(event, Partial):
             self._words = Text(printable(event.committed)) + Text(printable(event.draft), style="dim")
@@ -45,7 +45,7 @@ class Display:
                 line.append(f"  ({event.revised} of the words shown were corrected)", style="dim")
             if line.plain:
                 self._console.print(line)
-        elif isinstance(event, Lost):
+        elif isinstance(event, DroppedAudio):
             self._console.print(Text(f"[{event.seconds:.2f} s of sound were lost]", style="red"))
 
     def status(self, *, speaking: bool, level: float, behind: float) -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TextIO
 
-from mlx_gemma4.live.hear.events import Event, Final, Partial
+from mlx_gemma4.live.hear.events import DroppedAudio, Final, ListenerEvent, Partial
 from mlx_gemma4.programs.subtitles import PLAIN, SegmentWriter, Style, word_record
 
 
@@ -23,7 +23,7 @@ class Writer:
         self._layout = layout
         self._style = style
 
-    def write(self, event: Event) -> None:
+    def write(self, event: ListenerEvent) -> None:
         """Write what the event adds, if it adds anything."""
         if self._layout == "jsonl":
             if not isinstance(event, Partial):
@@ -35,8 +35,9 @@ class Writer:
         """End the document. Where it is not ``complete``, json says so."""
         self._segments.finish(complete=complete)
 
-    def _write_line(self, event: Event) -> None:
-        told = {"event": type(event).__name__.lower(), **asdict(event)}
+    def _write_line(self, event: ListenerEvent) -> None:
+        name = "lost" if isinstance(event, DroppedAudio) else type(event).__name__.lower()
+        told = {"event": name, **asdict(event)}
         if self._style.word_times and isinstance(event, Final):
             told |= word_record(event)
         self._stream.write(json.dumps(told, ensure_ascii=False) + "\n")

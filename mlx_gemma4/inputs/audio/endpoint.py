@@ -95,7 +95,7 @@ class End:
     """Where in these frames the detector heard speech: first frames, and those after the last."""
 
 
-Event = Begin | Speech | End
+EndpointerEvent = Begin | Speech | End
 
 
 class _Frame(NamedTuple):
@@ -170,10 +170,10 @@ class Endpointer:
         self._confirmed = 0  # how many of them there were when speech was confirmed
         self._held: list[_Frame] = []  # silent, after the utterance's
         self._quiet = 0  # silent frames since the last speech
-        self._events: list[Event] = []
+        self._events: list[EndpointerEvent] = []
         self._speech: list[np.ndarray] = []  # the last event, while it grows
 
-    def push(self, frames: np.ndarray) -> list[Event]:
+    def push(self, frames: np.ndarray) -> list[EndpointerEvent]:
         """Take the next frames [F, frame_samples], any number; return what happened."""
         if frames.ndim != 2:
             raise ValueError(f"Expected frames [F, frame_samples], got {list(frames.shape)}")
@@ -183,7 +183,7 @@ class Endpointer:
                 self._take(self._todo.popleft())
         return self._happened()
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> list[EndpointerEvent]:
         """The sound has ended: end the open utterance, pass over what waits. A sound pushed later counts on."""
         if self.speaking:
             self._end("end of sound")
@@ -274,10 +274,10 @@ class Endpointer:
         self.silent += max(0, first + count - max(self._given, first))
         del self._waiting[:count]
 
-    def _emit(self, event: Event) -> None:
+    def _emit(self, event: EndpointerEvent) -> None:
         self._events = [*self._happened(), event]
 
-    def _happened(self) -> list[Event]:
+    def _happened(self) -> list[EndpointerEvent]:
         events, self._events = self._events, []
         if self._speech:
             events.append(Speech(np.stack(self._speech)))

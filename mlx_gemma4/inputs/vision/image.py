@@ -67,7 +67,7 @@ class Patches:
 
     pixels: np.ndarray
     """[P, side·side·3] float32 in [0, 1]: inside a patch height, width, channel."""
-    positions: np.ndarray
+    patch_xy: np.ndarray
     """[P, 2] int32: (x, y) of each patch, row by row."""
 
     def __len__(self) -> int:

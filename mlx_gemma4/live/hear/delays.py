@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_gemma4.live.hear.events import Event, Final, Partial
+from mlx_gemma4.live.hear.events import Final, ListenerEvent, Partial
 from mlx_gemma4.live.hear.listener import Work
 
 
@@ -18,7 +18,7 @@ class Delays:
         self._first_words: list[float] = []
         self._has_words = False
 
-    def add(self, event: Event) -> None:
+    def add(self, event: ListenerEvent) -> None:
         """Take every event, in order."""
         if isinstance(event, Partial) and event.committed + event.draft and not self._has_words:
             self._first_words.append(event.end - event.start)

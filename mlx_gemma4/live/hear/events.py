@@ -64,10 +64,10 @@ class Silence:
 
 
 @dataclass(frozen=True)
-class Lost:
+class DroppedAudio:
     """Sound that was never delivered."""
 
     seconds: float
 
 
-Event = Partial | Committed | Final | Silence | Lost
+ListenerEvent = Partial | Committed | Final | Silence | DroppedAudio

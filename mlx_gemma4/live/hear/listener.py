@@ -17,7 +17,7 @@ import numpy as np
 from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Speech
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, Framer, check_samples
 from mlx_gemma4.live.hear.agreement import Agreement
-from mlx_gemma4.live.hear.events import Committed, Event, Final, Partial, Silence
+from mlx_gemma4.live.hear.events import Committed, Final, ListenerEvent, Partial, Silence
 from mlx_gemma4.programs.transcribe import Guess, Transcriber
 
 GUESS_EVERY = 0.5
@@ -74,7 +74,7 @@ class Listener:
         """and when the last of them began."""
         self._lock = threading.Lock()
         """Guards what waits: sound may be fed from the thread of a device."""
-        self._happened: list[Event] = []
+        self._happened: list[ListenerEvent] = []
         """What was not handed out yet: an error or a signal may cut a pass short."""
         self._guess: Guess | None = None
         self._agreement = Agreement()
@@ -111,13 +111,13 @@ class Listener:
             with self._lock:
                 self._waiting.append(block)
 
-    def step(self) -> list[Event]:
+    def step(self) -> list[ListenerEvent]:
         """Work off what was fed; return what happened."""
         self.behind = self.backlog
         self._collect(self._pass(self._framer.push(self._take()), late=self.behind > BEHIND))
         return self._hand_out()
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> list[ListenerEvent]:
         """Work off what is left and end the utterance that is open, if there is one."""
         frames = np.concatenate([self._framer.push(self._take()), self._framer.flush()])
         self._collect(self._pass(frames, late=True))
@@ -126,7 +126,7 @@ class Listener:
         self._collect(self._silence())
         return self._hand_out()
 
-    def abandon(self) -> list[Event]:
+    def abandon(self) -> list[ListenerEvent]:
         """End at once, without computing, for example after an error in ``step``.
 
         The open utterance has the text of its last guess; sound that was not worked off is dropped.
@@ -137,11 +137,11 @@ class Listener:
         self._begin = None
         return self._hand_out()
 
-    def _collect(self, events: Iterator[Event]) -> None:
+    def _collect(self, events: Iterator[ListenerEvent]) -> None:
         for event in events:
             self._happened.append(event)
 
-    def _hand_out(self) -> list[Event]:
+    def _hand_out(self) -> list[ListenerEvent]:
         self.work.forwards = self._transcriber.session.forwards - self._forwards_before
         self.work.gated_frames = self.endpointer.gated
         events, self._happened = self._happened, []
@@ -154,7 +154,7 @@ class Listener:
         self._pass_began = self._clock()
         return np.concatenate([np.zeros(0, np.float32), *blocks])
 
-    def _pass(self, frames: np.ndarray, *, late: bool) -> Iterator[Event]:
+    def _pass(self, frames: np.ndarray, *, late: bool) -> Iterator[ListenerEvent]:
         heard = self._transcriber.heard
         for action in self.endpointer.push(frames):
             yield from self._act(action)
@@ -167,7 +167,7 @@ class Listener:
         new = self._transcriber.heard - self._guessed
         return new > 0 and (paused or new * self._transcriber.frame_seconds >= self._guess_every)
 
-    def _act(self, action: Begin | Speech | End) -> Iterator[Event]:
+    def _act(self, action: Begin | Speech | End) -> Iterator[ListenerEvent]:
         if isinstance(action, Begin):
             yield from self._silence(until=action.start)
             self._begin = action.start
@@ -184,7 +184,7 @@ class Listener:
         assert not cut, "the endpointer cuts before the transcriber has to"
         self.work.audio_computed += len(frames)
 
-    def _make_guess(self) -> Iterator[Event]:
+    def _make_guess(self) -> Iterator[ListenerEvent]:
         assert self._begin is not None
         guess = self._guess = self._transcriber.guess()
         self._guessed = guess.frames
@@ -195,7 +195,7 @@ class Listener:
             yield Committed(self._utterance, end, fresh)
         yield Partial(self._utterance, start, end, self._agreement.committed, self._agreement.draft)
 
-    def _make_final(self, end: End) -> Iterator[Event]:
+    def _make_final(self, end: End) -> Iterator[ListenerEvent]:
         assert self._begin is not None
         decided = self._clock()
         segment = self._transcriber.finish(end.length)
@@ -249,7 +249,7 @@ class Listener:
         self._begin = self._guess = None
         return final
 
-    def _silence(self, until: int | None = None) -> Iterator[Event]:
+    def _silence(self, until: int | None = None) -> Iterator[ListenerEvent]:
         since, until = self._silent_since, self._seen if until is None else until
         self._silent_since = None
         if since is not None and until > since:

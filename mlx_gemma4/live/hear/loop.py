@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator
 
 import numpy as np
 
-from mlx_gemma4.live.hear.events import Event, Lost
+from mlx_gemma4.live.hear.events import DroppedAudio, ListenerEvent
 from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.sources import Source
 
-Events = Generator[Event, None, None]
+Events = Generator[ListenerEvent, None, None]
 
 
 def listen(source: Source, listener: Listener, *, hear: Callable[[np.ndarray], None] | None = None) -> Events:
@@ -41,11 +41,11 @@ def _follow(source: Source, listener: Listener, hear: Callable[[np.ndarray], Non
             hear(block)
         yield from listener.step()
         if source.lost_seconds > lost:
-            yield Lost(source.lost_seconds - lost)
+            yield DroppedAudio(source.lost_seconds - lost)
             lost = source.lost_seconds
 
 
-def _last_events(listener: Listener) -> list[Event]:
+def _last_events(listener: Listener) -> list[ListenerEvent]:
     try:
         return listener.finish()
     except Exception:  # it was the model: the reason is raised by the caller

@@ -35,7 +35,7 @@ PRIVACY = "System Settings > Privacy & Security > Camera"
 
 
 @dataclass(frozen=True)
-class Feed:
+class CameraAddress:
     """Something to open."""
 
     url: str
@@ -113,7 +113,7 @@ class Feed:
         return f"Expected a video that FFmpeg reads from {self.title}, got: {told}"
 
 
-def feed(source: int | str | os.PathLike[str]) -> Feed:
+def camera_address(source: int | str | os.PathLike[str]) -> CameraAddress:
     """The feed that a source names: a camera's number, device or name, ``lavfi:GRAPH``, an address, or else a file.
 
     Raises:
@@ -123,16 +123,16 @@ def feed(source: int | str | os.PathLike[str]) -> Feed:
     if name.isdecimal() or name.startswith(DEVICE):
         return _device(name)
     if name.startswith(PATTERN):
-        return Feed(name.removeprefix(PATTERN), name, "lavfi")
+        return CameraAddress(name.removeprefix(PATTERN), name, "lavfi")
     if re.match(ADDRESS, name) and not Path(name).is_file():
         options = {"rtsp_transport": "tcp"} if name.startswith("rtsp") else {}
         title = re.sub("//[^/@]*@", "//", name)
-        return Feed(name, title, options={**options, **address_options()}, is_address=True)
+        return CameraAddress(name, title, options={**options, **address_options()}, is_address=True)
     if not Path(name).is_file() and is_camera_name(name):
         return _device(find_camera(name).number)
     if not Path(name).is_file():
         raise ValueError(f"Expected a video file, found none at {name}")
-    return Feed(file_url(name), name, options=file_options())
+    return CameraAddress(file_url(name), name, options=file_options())
 
 
 def is_camera_name(name: str) -> bool:
@@ -145,9 +145,9 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _device(name: str) -> Feed:
+def _device(name: str) -> CameraAddress:
     if sys.platform == "darwin":
         # any other rate is refused by most; the pixel format is the device's choice
-        return Feed(name, f"camera {name}", "avfoundation", {"framerate": "30"})
+        return CameraAddress(name, f"camera {name}", "avfoundation", {"framerate": "30"})
     path = DEVICE + name if name.isdecimal() else name
-    return Feed(path, f"camera {path}", "v4l2")
+    return CameraAddress(path, f"camera {path}", "v4l2")

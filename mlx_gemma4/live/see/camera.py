@@ -19,7 +19,7 @@ import numpy as np
 
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.inputs.vision.video_file import shown_size, upright
-from mlx_gemma4.live.see.address import feed
+from mlx_gemma4.live.see.address import camera_address
 from mlx_gemma4.live.see.opening import Frame, Run, Settings
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Camera:
     ) -> None:
         self.problem: str | None = None
         """Why the pictures ended, in a sentence, if they should not have."""
-        self._settings = Settings(feed(source), fast, loop, stall_seconds, clock, sleep)
+        self._settings = Settings(camera_address(source), fast, loop, stall_seconds, clock, sleep)
         self._feed, self._clock, self._tell = self._settings.feed, clock, tell
         self._tries = tries
         self._tried = 0

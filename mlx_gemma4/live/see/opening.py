@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from mlx_gemma4.inputs.vision.video_container import leap_of, pictures_of
-from mlx_gemma4.live.see.address import Feed, reason
+from mlx_gemma4.live.see.address import CameraAddress, reason
 from mlx_gemma4.live.see.frame_times import FrameTimes
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ USUAL_RATE = 25.0
 class Settings:
     """How a camera is read."""
 
-    feed: Feed
+    feed: CameraAddress
     fast: bool
     loop: bool
     stall_seconds: float

@@ -3,7 +3,7 @@
 Live, a thread reads each source and only the newest picture waits: older ones are dropped and counted, sound never is.
 Sound that can wait, in a pipe or a file, is read when there is room for it; lines that can wait, in a pipe, when what
 was asked before is answered. A question waits for the first picture.
-A recording and a clip that are played together, ``Together``, come in the order of their times and wait for the answer.
+A recording and a clip that are played together, ``Replay``, come in the order of their times and wait for the answer.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Line(str):
 
 
 @dataclass
-class Batch:
+class Arrived:
     """All that has come since the last one; what is seen is newer than what is heard."""
 
     sound: list[np.ndarray] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Batch:
 class Arrivals(Protocol):
     """Where batches come from."""
 
-    def take(self, *, wait: bool, ready: bool = True) -> Batch | None:
+    def take(self, *, wait: bool, ready: bool = True) -> Arrived | None:
         """What has come, perhaps nothing; with ``wait``, something. None when nothing more comes.
 
         Args:
@@ -99,7 +99,7 @@ class Inbox:
     raised by ``take``, behind what came before.
 
     Args:
-        stale_seconds: Without a picture for this long, the last one of a live camera is lost (``Batch.lost``).
+        stale_seconds: Without a picture for this long, the last one of a live camera is lost (``Arrived.lost``).
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Inbox:
         self._sound, self._pictures, self._lines = sound, pictures, lines
         self._sight = Sight(pictures, seconds=stale_seconds, clock=clock)
         self._condition = threading.Condition()
-        self._batch = Batch()
+        self._batch = Arrived()
         self._typed: deque[str] = deque()
         self._failure: BaseException | None = None
         self._open: list[Source | Pictures | Lines] = []
@@ -148,7 +148,7 @@ class Inbox:
         with self._condition:
             self._condition.notify_all()
 
-    def take(self, *, wait: bool, ready: bool = True) -> Batch | None:
+    def take(self, *, wait: bool, ready: bool = True) -> Arrived | None:
         with self._condition:
             if wait:
                 self._wait(ready)
@@ -157,7 +157,7 @@ class Inbox:
                 self._open = []
                 if self._lines_wait:
                     self._typed.clear()
-            batch, self._batch = self._batch, Batch()
+            batch, self._batch = self._batch, Arrived()
             if self._has_line(ready):
                 self._take_lines(batch)
             self._condition.notify_all()  # there is room for more sound, and for a line
@@ -192,7 +192,7 @@ class Inbox:
         can_be_asked = not self._sight.is_awaited and (ready or not self._lines_wait)
         return bool(self._typed) and (can_be_asked or self._stopped)
 
-    def _take_lines(self, batch: Batch) -> None:
+    def _take_lines(self, batch: Arrived) -> None:
         if self._lines_wait:
             batch.piped = self._typed.popleft()
         else:
@@ -251,7 +251,7 @@ class Inbox:
         self._typed.append(line)
 
 
-class Together:
+class Replay:
     """A recording and pictures, faster than they were: in the order of their times, never while an answer is given."""
 
     def __init__(self, sound: Source, pictures: Pictures | None = None) -> None:
@@ -259,17 +259,17 @@ class Together:
         self._heard = 0
         self._shot = pictures.read() if pictures is not None else None
 
-    def take(self, *, wait: bool, ready: bool = True) -> Batch | None:
+    def take(self, *, wait: bool, ready: bool = True) -> Arrived | None:
         if not wait:
-            return Batch()
+            return Arrived()
         if self._pictures is not None and self._shot is not None and self._shot.time <= self._heard / SAMPLE_RATE:
             shot, self._shot = self._shot, self._pictures.read()
-            return Batch(shot=shot)
+            return Arrived(shot=shot)
         block = self._sound.read()
         if block is None:
             return None
         self._heard += len(block)
-        return Batch(sound=[block])
+        return Arrived(sound=[block])
 
     def stop(self) -> None:
         self._sound.stop()

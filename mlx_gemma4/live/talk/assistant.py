@@ -22,7 +22,7 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.talk.dialogue import Dialogue
-from mlx_gemma4.live.talk.events import Called, Event, Forgot, Heard, Looked, Refused, Said, SightLost
+from mlx_gemma4.live.talk.events import AssistantEvent, Called, Forgot, Heard, Looked, Refused, Said, SightLost
 from mlx_gemma4.live.talk.open_answer import OpenAnswer
 from mlx_gemma4.live.talk.turns import Turns
 from mlx_gemma4.outputs.generate import GREEDY, MAX_TOKENS, stream_generate
@@ -112,7 +112,7 @@ class Assistant:
         """Nobody speaks, and all questions are answered: another one interrupts nothing."""
         return self._answer is None and not self._asked and not self.endpointer.speaking
 
-    def look(self, shot: Shot) -> list[Event]:
+    def look(self, shot: Shot) -> list[AssistantEvent]:
         """Take a picture; while nobody speaks or is answered, it is in the cache when this returns."""
         self._seen = self._turns.picture(self._processor.patches(shot.pixels, image_tokens=self._image_tokens))
         if self._answer is not None or self.endpointer.speaking:
@@ -124,7 +124,7 @@ class Assistant:
         self._show()
         return [Looked(shot.time, self._clock() - shot.arrived, self.dialogue.session.forwards - before)]
 
-    def lose_sight(self, problem: str) -> list[Event]:
+    def lose_sight(self, problem: str) -> list[AssistantEvent]:
         """There is nothing to see any more: what was seen last leaves the open turn, until another picture comes.
 
         A question that is being answered keeps what it was asked about.
@@ -135,19 +135,19 @@ class Assistant:
             self.dialogue.compute()
         return [SightLost(problem)]
 
-    def hear(self, samples: np.ndarray) -> list[Event]:
+    def hear(self, samples: np.ndarray) -> list[AssistantEvent]:
         """Take sound, float32 [n] at 16 kHz; when it has ended an utterance, ``step`` answers."""
         frames = self._framer.push(check_samples(samples, "what was heard"))
         self._patience -= len(frames)
         return self._act(self.endpointer.push(frames))
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> list[AssistantEvent]:
         """The sound has ended, and with it the utterance that is open; ``step`` answers it."""
         actions = [*self.endpointer.push(self._framer.flush()), *self.endpointer.finish()]
         self._patience = 0
         return self._act(actions)
 
-    def ask(self, text: str) -> list[Event]:
+    def ask(self, text: str) -> list[AssistantEvent]:
         """Take a typed question; ``step`` answers. While somebody speaks, it waits behind what is said.
 
         Raises:
@@ -162,7 +162,7 @@ class Assistant:
         self._begin_answer()
         return events
 
-    def step(self) -> list[Event]:
+    def step(self) -> list[AssistantEvent]:
         """Go on with the answer by a piece; nothing where none is being given."""
         answer = self._answer
         if answer is None or answer.waits:
@@ -178,7 +178,7 @@ class Assistant:
             return [self._wanted(answer, call) for call in answer.calls]
         return [*map(_refused, answer.calls), *self._end(answer)]
 
-    def abandon(self) -> list[Event]:
+    def abandon(self) -> list[AssistantEvent]:
         """End at once, without computing: an answer that is being given is over where it is."""
         answer, self._answer = self._answer, None
         if answer is None:
@@ -206,7 +206,7 @@ class Assistant:
         if not answer.called:
             self._resume(answer)
 
-    def _wanted(self, answer: OpenAnswer, call: ToolCall) -> Event:
+    def _wanted(self, answer: OpenAnswer, call: ToolCall) -> AssistantEvent:
         if call.problem is None:
             return Called(call.name, call.arguments, call.id)
         self.reply(f"error: {call.problem}", call.id)
@@ -227,8 +227,8 @@ class Assistant:
             return result
         return f"{self._processor.decode(tokens[:most])} [cut: the context is full]"
 
-    def _act(self, actions: Sequence[Begin | Speech | End]) -> list[Event]:
-        events: list[Event] = []
+    def _act(self, actions: Sequence[Begin | Speech | End]) -> list[AssistantEvent]:
+        events: list[AssistantEvent] = []
         for action in actions:
             if isinstance(action, Begin):
                 events += self._interrupt()
@@ -266,7 +266,7 @@ class Assistant:
     def _read_calls(self, text: str) -> list[ToolCall]:
         return read_calls(text, self._tools, lambda: f"call_{next(self._ids)}")
 
-    def _interrupt(self) -> list[Event]:
+    def _interrupt(self) -> list[AssistantEvent]:
         """Somebody speaks: an answer that is being given ends here."""
         answer = self._answer
         if answer is None:
@@ -282,7 +282,7 @@ class Assistant:
         answer.reason = "dropped"
         return [answer.over()]
 
-    def _end(self, answer: OpenAnswer) -> list[Event]:
+    def _end(self, answer: OpenAnswer) -> list[AssistantEvent]:
         """The answer is over; the next turn begins with what is seen."""
         self._answer = None
         forgot = self.dialogue.finish(answer.tokens)

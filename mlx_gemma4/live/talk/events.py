@@ -94,4 +94,4 @@ class Forgot:
     """That are held now."""
 
 
-Event = Looked | SightLost | Heard | Transcribed | Said | Called | Refused | Answered | Forgot
+AssistantEvent = Looked | SightLost | Heard | Transcribed | Said | Called | Refused | Answered | Forgot

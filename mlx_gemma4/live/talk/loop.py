@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 
 from mlx_gemma4.live.see.scene import Scene
-from mlx_gemma4.live.talk.arrivals import Arrivals, Batch
+from mlx_gemma4.live.talk.arrivals import Arrivals, Arrived
 from mlx_gemma4.live.talk.assistant import Assistant
-from mlx_gemma4.live.talk.events import Event
+from mlx_gemma4.live.talk.events import AssistantEvent
 from mlx_gemma4.live.talk.transcript import Transcript
 
 
@@ -18,9 +18,9 @@ def converse(
     arrivals: Arrivals,
     *,
     scene: Scene | None = None,
-    read: Callable[[str], Sequence[Event]] | None = None,
+    read: Callable[[str], Sequence[AssistantEvent]] | None = None,
     transcript: Transcript | None = None,
-) -> Generator[Event, None, None]:
+) -> Generator[AssistantEvent, None, None]:
     """Yield what happens until nothing more arrives and the last answer is given.
 
     An error of a source or the model is raised after the last events: what was heard until then is answered. So is
@@ -49,9 +49,9 @@ def _follow(
     assistant: Assistant,
     arrivals: Arrivals,
     scene: Scene | None,
-    read: Callable[[str], Sequence[Event]],
+    read: Callable[[str], Sequence[AssistantEvent]],
     transcript: Transcript | None,
-) -> Generator[Event, None, str | None]:
+) -> Generator[AssistantEvent, None, str | None]:
     """Returns a piped line that nobody has read yet."""
     piped: str | None = None
     while (batch := _take(assistant, arrivals, transcript, piped)) is not None:
@@ -71,13 +71,13 @@ def _follow(
     return piped
 
 
-def _take(assistant: Assistant, arrivals: Arrivals, transcript: Transcript | None, piped: str | None) -> Batch | None:
+def _take(assistant: Assistant, arrivals: Arrivals, transcript: Transcript | None, piped: str | None) -> Arrived | None:
     is_busy = assistant.answering or (transcript is not None and transcript.waits)
     is_asked = piped is not None and assistant.ready
     return arrivals.take(wait=not is_busy and not is_asked, ready=piped is None and assistant.ready)
 
 
-def _finish(assistant: Assistant, transcript: Transcript | None) -> Iterator[Event]:
+def _finish(assistant: Assistant, transcript: Transcript | None) -> Iterator[AssistantEvent]:
     for event in assistant.finish():
         yield event
         if transcript is not None:
@@ -89,7 +89,7 @@ def _finish(assistant: Assistant, transcript: Transcript | None) -> Iterator[Eve
     yield from assistant.abandon()  # an answer that waits for what nobody brings any more
 
 
-def _last_events(assistant: Assistant, transcript: Transcript | None) -> Iterator[Event]:
+def _last_events(assistant: Assistant, transcript: Transcript | None) -> Iterator[AssistantEvent]:
     try:
         yield from _finish(assistant, transcript)
     except Exception:  # it was the model: the reason is raised by the caller
@@ -97,8 +97,8 @@ def _last_events(assistant: Assistant, transcript: Transcript | None) -> Iterato
 
 
 def _take_in(
-    assistant: Assistant, batch: Batch, scene: Scene | None, read: Callable[[str], Sequence[Event]]
-) -> Iterator[Event]:
+    assistant: Assistant, batch: Arrived, scene: Scene | None, read: Callable[[str], Sequence[AssistantEvent]]
+) -> Iterator[AssistantEvent]:
     if batch.sound:
         yield from assistant.hear(np.concatenate(batch.sound))
     if batch.is_last_sound:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
-from mlx_gemma4.live.talk.events import Event, Heard, Transcribed
+from mlx_gemma4.live.talk.events import AssistantEvent, Heard, Transcribed
 from mlx_gemma4.programs.transcribe import Transcriber
 
 KEPT_SECONDS = 40.0
@@ -35,13 +35,13 @@ class Transcript:
         self._sound = np.concatenate([self._sound[dropped:], samples])
         self._begin += dropped
 
-    def add(self, event: Event) -> None:
+    def add(self, event: AssistantEvent) -> None:
         """Take an event of the assistant; an utterance waits from here on."""
         if isinstance(event, Heard):
             start, end = (round(seconds * SAMPLE_RATE) - self._begin for seconds in (event.start, event.end))
             self._waiting.append((event, self._sound[max(0, start) : end]))
 
-    def step(self) -> list[Event]:
+    def step(self) -> list[AssistantEvent]:
         """Write down the oldest utterance."""
         if not self._waiting:
             return []
