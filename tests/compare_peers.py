@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from mlx_gemma4 import Prompt
+    from mlx_gemma4.inputs.prompt import Prompt
 
 os.environ["MLX_ENABLE_TF32"] = "0"
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from reference_cases import media_file
 
-from mlx_gemma4 import Endpointer, Endpointing, Model, Processor, Prompt, Session, load_audio
+from mlx_gemma4 import Endpointer, Endpointing, Model, Processor, Session, load_audio
+from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.talk.assistant import Assistant

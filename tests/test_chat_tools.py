@@ -11,9 +11,10 @@ from golden import named
 from light_tools import BATH, CALL, ran, written
 from reference_cases import media_file
 
-from mlx_gemma4 import Conversation, Model, Processor, Prompt, Session
+from mlx_gemma4 import Conversation, Model, Processor, Session
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.chat import Chat
+from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.inputs.text.template import ChatTemplate
 from mlx_gemma4.outputs.channels import Kind
 from mlx_gemma4.outputs.generate import GenerationResponse

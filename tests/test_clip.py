@@ -13,8 +13,9 @@ import pytest
 import soundfile
 from video_writer import needs, write_video
 
-from mlx_gemma4 import Model, Patches, Processor, load_audio
+from mlx_gemma4 import Model, Processor, load_audio
 from mlx_gemma4.inputs.vision.clip import Stretch, Track, stretches
+from mlx_gemma4.inputs.vision.image import Patches
 from mlx_gemma4.inputs.vision.video import Selection
 from mlx_gemma4.inputs.vision.video_file import Sound, VideoFile
 

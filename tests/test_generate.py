@@ -9,11 +9,13 @@ from conftest import loaded
 from golden import heard, said
 from reference_cases import demo_prompts, reference_case
 
-from mlx_gemma4 import Model, Processor, Prompt, Sampling, Session, generate, parse_tool_calls, stream_generate
+from mlx_gemma4 import Model, Processor, Sampling, Session, generate, stream_generate
 from mlx_gemma4.decoder.config import GenerationConfig
+from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import Thoughts
 from mlx_gemma4.outputs.generate import generate_step
 from mlx_gemma4.outputs.sample import Sampler
+from mlx_gemma4.outputs.tools.calls import parse_tool_calls
 
 
 def argmax_loop(model: Model, prompt: Prompt, count: int) -> list[int]:

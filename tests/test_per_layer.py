@@ -14,12 +14,13 @@ from make_random_checkpoint import RELEASED
 from quantized_checkpoints import stored
 from reference_cases import DATA
 
-from mlx_gemma4 import Prompt, Session, load
+from mlx_gemma4 import Session, load
 from mlx_gemma4.convert.files import write_config
 from mlx_gemma4.convert.read import open_source
 from mlx_gemma4.convert.run import convert
 from mlx_gemma4.decoder.config import FULL, SLIDING, Config, LayerConfig
 from mlx_gemma4.decoder.per_layer import per_layer_sizes
+from mlx_gemma4.inputs.prompt import Prompt
 
 SAVED = DATA / "transformers-5.24"
 ASSISTANT = DATA / "formats" / "assistant-plain"

@@ -11,8 +11,8 @@ from conftest import loaded
 from PIL import Image
 from reference_cases import Case, media_file, reference_case
 
-from mlx_gemma4 import Model, Processor, Prompt
-from mlx_gemma4.inputs.prompt import join
+from mlx_gemma4 import Model, Processor
+from mlx_gemma4.inputs.prompt import Prompt, join
 from mlx_gemma4.inputs.text.template import ChatTemplate
 
 

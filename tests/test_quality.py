@@ -17,8 +17,9 @@ from golden import clearest, said
 from mlx.utils import tree_flatten
 from reference_cases import CASES, REFERENCE, demo_prompts, media_file, reference_case
 
-from mlx_gemma4 import Model, Processor, Prompt, Session, load_audio
+from mlx_gemma4 import Model, Processor, Session, load_audio
 from mlx_gemma4.decoder.weights import MEDIA_PREFIXES, load_model, read_weights
+from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.measure.probes import CHUNK, SHOWN, audio_probes, image_probes, page_probes, text_probes
 from mlx_gemma4.measure.quality import Quality, measure
 from mlx_gemma4.measure.stream import Pair, embed, run_layers

@@ -11,9 +11,10 @@ from conftest import loaded
 from reference_cases import Case, reference_case
 from test_reference import ROUNDING
 
-from mlx_gemma4 import Model, Patches, Processor, Prompt, Session
+from mlx_gemma4 import Model, Processor, Session
 from mlx_gemma4.decoder.model import MLP
-from mlx_gemma4.inputs.prompt import join
+from mlx_gemma4.inputs.prompt import Prompt, join
+from mlx_gemma4.inputs.vision.image import Patches
 
 CUTTINGS = 50
 

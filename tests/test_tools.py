@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_gemma4 import parse_tool_calls
-from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
+from mlx_gemma4.outputs.tools.calls import ToolCall, parse_tool_calls, read_calls
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from reference_cases import REFERENCE
 from test_prompt import assert_same_prompt
 from video_writer import write_video
 
-from mlx_gemma4 import Model, Processor, Prompt, generate
+from mlx_gemma4 import Model, Processor, generate
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.shared.options import moment
+from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.inputs.vision.video import Selection
 
 RELEASED = ["--model", str(REFERENCE / "released" / "checkpoint"), "--dtype", "float32"]

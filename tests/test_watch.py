@@ -22,11 +22,13 @@ from terminal import ROOT, on_terminal, screen
 from test_cli import DEMO
 from video_writer import write_video
 
-from mlx_gemma4 import Shot, Sighting, Watcher
+from mlx_gemma4 import Watcher
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.shared.preview import Preview, half_blocks
 from mlx_gemma4.cli.watch import snapshots
 from mlx_gemma4.inputs.vision.image import load_image
+from mlx_gemma4.live.see.camera import Shot
+from mlx_gemma4.live.see.watcher import Sighting
 
 NAMES = ("picture-01.png", "picture-02.png")
 PIXELS = [load_image(media_file(name)) for name in NAMES]

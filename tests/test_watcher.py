@@ -10,10 +10,13 @@ import pytest
 from golden import GOLDEN, named, seen
 from reference_cases import DESCRIBE, PICTURES, media_file
 
-from mlx_gemma4 import Model, Processor, Prompt, Session, Shot, Sighting, Watcher, generate
+from mlx_gemma4 import Model, Processor, Session, Watcher, generate
+from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.inputs.vision.film import Film
 from mlx_gemma4.inputs.vision.image import load_image
+from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.see.views import Asking, Glance, Memory
+from mlx_gemma4.live.see.watcher import Sighting
 
 NAMES = [told["image"] for told in PICTURES if GOLDEN["pictures"][told["image"]]["text"] is not None]
 """Those whose answers end."""

@@ -16,8 +16,9 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from reference_cases import REFERENCE, reference_case
 
-from mlx_gemma4 import Model, Patches, Processor, Session, load
+from mlx_gemma4 import Model, Processor, Session, load
 from mlx_gemma4.decoder.weights import load_model, model_name, read_weights
+from mlx_gemma4.inputs.vision.image import Patches
 
 RELEASED = REFERENCE / "released" / "checkpoint"
 MIXED = reference_case("released", "mixed").prompt
