@@ -46,52 +46,33 @@ if TYPE_CHECKING:
 
 # No public name may be that of a module: importing the module would put it in the name's place.
 _NAMES = {
-    "checkpoint.hub": ("demo_folder",),
-    "decoder.model": ("Model",),
-    "inputs.audio.endpoint": (
-        "Endpointer",
-        "Endpointing",
-    ),
-    "inputs.audio.recording": (
-        "load_audio",
-        "split_audio",
-    ),
-    "inputs.audio.voice": ("Voice",),
-    "inputs.processor": ("Processor",),
-    "live.hear.events": (
-        "Final",
-        "Partial",
-    ),
-    "live.hear.listener": ("Listener",),
-    "live.hear.loop": ("listen",),
-    "live.hear.microphone": ("Microphone",),
-    "live.hear.sources": ("FileSource",),
-    "live.see.camera": ("Camera",),
-    "live.see.scene": ("Scene",),
-    "live.see.watcher": ("Watcher",),
-    "live.talk.arrivals": (
-        "Inbox",
-        "Replay",
-    ),
-    "live.talk.assistant": ("Assistant",),
-    "live.talk.events": (
-        "Answered",
-        "Heard",
-        "Said",
-    ),
-    "live.talk.loop": ("converse",),
-    "loading": ("load",),
-    "outputs.generate": (
-        "generate",
-        "stream_generate",
-    ),
-    "outputs.sample": ("Sampling",),
-    "programs.chat": ("Conversation",),
-    "programs.describe": ("describe_video",),
-    "programs.transcribe": ("Transcriber",),
-    "session": ("Session",),
+    "checkpoint.hub": "demo_folder",
+    "decoder.model": "Model",
+    "inputs.audio.endpoint": "Endpointer Endpointing",
+    "inputs.audio.recording": "load_audio split_audio",
+    "inputs.audio.voice": "Voice",
+    "inputs.processor": "Processor",
+    "live.hear.events": "Final Partial",
+    "live.hear.listener": "Listener",
+    "live.hear.loop": "listen",
+    "live.hear.microphone": "Microphone",
+    "live.hear.sources": "FileSource",
+    "live.see.camera": "Camera",
+    "live.see.scene": "Scene",
+    "live.see.watcher": "Watcher",
+    "live.talk.arrivals": "Inbox Replay",
+    "live.talk.assistant": "Assistant",
+    "live.talk.events": "Answered Heard Said",
+    "live.talk.loop": "converse",
+    "loading": "load",
+    "outputs.generate": "generate stream_generate",
+    "outputs.sample": "Sampling",
+    "programs.chat": "Conversation",
+    "programs.describe": "describe_video",
+    "programs.transcribe": "Transcriber",
+    "session": "Session",
 }
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = sorted(_MODULES)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -16,6 +18,8 @@ from reference_cases import media_file, picture_prompt
 import mlx_gemma4
 from mlx_gemma4 import Session, generate, load, stream_generate
 
+ROOT = Path(__file__).parent.parent
+
 
 def test_every_public_name_is_there_and_is_no_module() -> None:
     """A module of that name would take its place when it is imported."""
@@ -26,9 +30,29 @@ def test_every_public_name_is_there_and_is_no_module() -> None:
         _ = mlx_gemma4.nonsense
 
 
+def test_type_checkers_see_the_public_names() -> None:
+    """The imports that only type checkers run are those of the table."""
+    tree = ast.parse(Path(mlx_gemma4.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    homes = {name: f"mlx_gemma4.{module}.{name}" for name, module in mlx_gemma4._MODULES.items()}
+    assert imported == homes and sorted(homes) == mlx_gemma4.__all__
+
+
+def test_every_public_name_is_shown_in_the_documentation() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.py")]
+    words = set(re.findall(r"\w+", " ".join(page.read_text(encoding="utf-8") for page in pages)))
+    assert [name for name in mlx_gemma4.__all__ if name not in words] == []
+
+
 def test_importing_the_package_imports_nothing_else() -> None:
     code = "import sys, mlx_gemma4; assert not {'numpy', 'mlx.core', 'argparse'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_the_quick_start() -> None:
