@@ -32,7 +32,8 @@ from make_random_checkpoint import RELEASED, make
 from reference_cases import DATA, media_file
 
 from mlx_gemma4.cli import main
-from mlx_gemma4.convert import convert, making
+from mlx_gemma4.convert import convert
+from mlx_gemma4.convert import run as conversion_run
 from mlx_gemma4.convert.recipes import RECIPES
 from mlx_gemma4.convert.record import Record
 from mlx_gemma4.decoder.weights import load_model, model_name, read_weights
@@ -303,9 +304,9 @@ def test_verify(
         return quality
 
     if silent == EXTRA:
-        monkeypatch.setattr(making, "find_spec", lambda name: None)
+        monkeypatch.setattr(conversion_run, "find_spec", lambda name: None)
     if silent == MEMORY:
-        monkeypatch.setattr(making.os, "sysconf", lambda name: 4096)  # bytes a page, and pages
+        monkeypatch.setattr(conversion_run.os, "sysconf", lambda name: 4096)  # bytes a page, and pages
     monkeypatch.setattr(measure, "measure", measured)
     target = tmp_path / "made"
     loss = {"tokens": 10, "kl": 0.123456, "top1": 0.9, "perplexity": 5.0, "reference_perplexity": 4.0}

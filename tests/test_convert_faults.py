@@ -24,7 +24,7 @@ from hub_server import contents
 from make_random_checkpoint import RELEASED, make, tensor_shapes
 
 from mlx_gemma4.cli import main
-from mlx_gemma4.convert import blocks, conversion, convert, making, unfinished
+from mlx_gemma4.convert import blocks, convert, folder, run, write
 from mlx_gemma4.convert.folder import Unfinished, check_target
 from mlx_gemma4.convert.plan import Plan
 from mlx_gemma4.convert.tensor_file import read_entries
@@ -37,11 +37,11 @@ SHARD_BYTES = 3 << 20
 DRIVER = f"""
 import signal, sys
 from mlx_gemma4.cli import main
-from mlx_gemma4.convert import blocks, conversion
+from mlx_gemma4.convert import blocks, write
 from mlx_gemma4.convert.plan import Plan
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without
-blocks.BLOCK_BYTES, conversion._RECORD_BYTES, Plan.shards.__defaults__ = 1 << 16, 1 << 18, ({SHARD_BYTES},)
+blocks.BLOCK_BYTES, write._RECORD_BYTES, Plan.shards.__defaults__ = 1 << 16, 1 << 18, ({SHARD_BYTES},)
 sys.exit(main(["convert", *sys.argv[1:]]))
 """
 """A conversion in many small pieces and files."""
@@ -232,7 +232,7 @@ def test_killed_between_any_two_steps(
 ) -> None:
     """Killed before any operation of the last step: old or new, whole, and the next run tidies up."""
     if replaces == "old, without an exchange":
-        monkeypatch.setattr(unfinished, "exchange", lambda one, other: False)
+        monkeypatch.setattr(folder, "exchange", lambda one, other: False)
     target, before = tmp_path / "made", OLD if replaces.startswith("old") else {}
     seen = []
     for number in range(1, 1000):
@@ -305,20 +305,20 @@ def test_progress_that_cannot_be_read(tmp_path: Path, told: str) -> None:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the tensors that are computed, each of which is recorded when it is done."""
     names: list[str] = []
-    compute = conversion._compute
+    compute = write._compute
 
     def counted(step: Any, rows: Any) -> Any:
         names.append(step.tensor.name)
         return compute(step, rows)
 
-    monkeypatch.setattr(conversion, "_compute", counted)
-    monkeypatch.setattr(conversion, "_RECORD_BYTES", 0)
+    monkeypatch.setattr(write, "_compute", counted)
+    monkeypatch.setattr(write, "_RECORD_BYTES", 0)
     return names
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, after: int, *arguments: str | Path) -> None:
     """Convert up to that many tensors, and press Ctrl-C."""
-    compute, count = conversion._compute, iter(range(after))
+    compute, count = write._compute, iter(range(after))
 
     def pressed(step: Any, rows: Any) -> Any:
         if next(count, None) is None:
@@ -326,7 +326,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, after: int, *arguments: str | P
         return compute(step, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "_compute", pressed)
+        patch.setattr(write, "_compute", pressed)
         assert main(["convert", *map(str, arguments)]) == 130
 
 
@@ -441,7 +441,7 @@ def test_disk_without_locks(target: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def flock(lock: object, operation: int) -> None:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
-    monkeypatch.setattr(unfinished.fcntl, "flock", flock)
+    monkeypatch.setattr(folder.fcntl, "flock", flock)
     said: list[str] = []
     assert convert("demo", target, recipe="4bit", note=said.append).recipe == "4bit"
     assert f"The disk of {target} has no file locks: do not start a second conversion to the same folder" in said
@@ -450,7 +450,7 @@ def test_disk_without_locks(target: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_locks_end_with_the_call(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a notebook, which keeps the last error and all it refers to, the call can be made again."""
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "write_index", lambda *_: exec("raise KeyboardInterrupt"))
+        patch.setattr(write, "write_index", lambda *_: exec("raise KeyboardInterrupt"))
         with pytest.raises(KeyboardInterrupt) as kept:
             convert("demo", target, recipe="4bit", note=lambda _: None)
     said: list[str] = []
@@ -498,13 +498,13 @@ def test_source_that_is_cut_meanwhile(
     """A source that another program shortens while it is read."""
     path = source / "model.safetensors"
     last = read_entries(path)[-1]
-    write_checkpoint = making.write_checkpoint
+    write_checkpoint = run.write_checkpoint
 
     def cut(*arguments: Any) -> None:
         os.truncate(path, path.stat().st_size - 1)
         write_checkpoint(*arguments)
 
-    monkeypatch.setattr(making, "write_checkpoint", cut)
+    monkeypatch.setattr(run, "write_checkpoint", cut)
     assert refused("--hf-path", source, "--mlx-path", target, "-q") == (
         f"Expected {last.nbytes} bytes of {last.name} in {path}: it was cut meanwhile"
     )
@@ -698,7 +698,7 @@ def test_small_disk(disk: Path, refused: Refused) -> None:
 @pytest.mark.parametrize("disk", ["size=2m"], indirect=True)
 def test_disk_that_fills_up(disk: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program takes the room that there was."""
-    monkeypatch.setattr(making, "check_disk", lambda *_, **__: None)
+    monkeypatch.setattr(run, "check_disk", lambda *_, **__: None)
     assert refused("--hf-path", "demo", "--mlx-path", disk / "made", "-q") == (
         f"Writing {disk / 'made'} failed, what was written is removed: [Errno 28] No space left on device"
     )
@@ -722,7 +722,7 @@ def test_no_room_to_go_on(
 ) -> None:
     """What is written already needs no more room, and is kept where the rest has none."""
     command = ["--hf-path", source, "--mlx-path", target, "-q"]
-    monkeypatch.setattr(conversion, "_RECORD_BYTES", 0)
+    monkeypatch.setattr(write, "_RECORD_BYTES", 0)
     interrupted(monkeypatch, 30, *command)
     capsys.readouterr()
     usage, free = shutil.disk_usage(target.parent), 10_000
@@ -758,11 +758,11 @@ def test_full_disk(target: Path, refused: Refused, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        (conversion, "write_index"),
-        (conversion, "copy_files"),
-        (making, "write_card"),
-        (unfinished, "_sync"),
-        (unfinished, "exchange"),
+        (write, "write_index"),
+        (write, "copy_files"),
+        (run, "write_card"),
+        (folder, "_sync"),
+        (folder, "exchange"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -26,7 +26,8 @@ SAVED = DATA / "transformers-5.24"
 ASSISTANT = DATA / "formats" / "assistant-plain"
 CASE = dict(np.load(SAVED / "logits.npz"))
 PROMPT = Prompt(
-    **{name: CASE[name] for name in ("token_ids", "token_types", "frames", "patches", "patch_xy")},
+    **{name: CASE[name] for name in ("token_ids", "token_types", "frames", "patches")},
+    patch_xy=CASE["positions"],
 )
 
 SLIDING_12B = LayerConfig(SLIDING, head_dim=256, num_key_value_heads=8, k_eq_v=False)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from reference_cases import media_file
 
-from mlx_gemma4.cli import main, signals
+from mlx_gemma4.cli import main
+from mlx_gemma4.cli.shared import signals
 from mlx_gemma4.cli.shared.signals import Interrupted, Session, Terminated, owner
 from mlx_gemma4.programs.transcribe import Segment
 
