@@ -18,7 +18,7 @@ import numpy as np
 from reference_cases import RECORDINGS, media_file
 
 from mlx_gemma4 import Transcriber, load, load_audio
-from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
+from mlx_gemma4.inputs.audio.endpoint import Endpointer
 from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.live.hear.events import Final
 from mlx_gemma4.live.hear.listener import Listener
@@ -39,12 +39,12 @@ def found(samples: np.ndarray) -> list[Utterance]:
 
 
 def offline(samples: np.ndarray, transcriber: Transcriber) -> list[Cue]:
-    segments = transcribe([samples], transcriber, Endpointing())
+    segments = transcribe([samples], transcriber)
     return [(round(each.start, 3), round(each.end, 3), each.text) for each in segments]
 
 
 def live(samples: np.ndarray, transcriber: Transcriber) -> list[Cue]:
-    events = listen(FileSource(samples, fast=True), Listener(transcriber, Endpointer(Voice())))
+    events = listen(FileSource(samples, fast=True), Listener(transcriber))
     return [(round(each.start, 3), round(each.end, 3), each.text) for each in events if isinstance(each, Final)]
 
 

@@ -34,7 +34,7 @@ FRAME = 640
 PICTURE, OTHER = (load_image(media_file(name)) for name in ("picture-01.png", "picture-02.png"))
 SPEECH = load_audio(media_file("hibari-03.wav"))[: 40 * FRAME]
 QUIET = np.zeros(15 * FRAME, np.float32)
-SETTINGS = Endpointing(silence=0.4, pre_roll=0.0, tail=0.2, min_speech=0.04, max_utterance=4.0)
+SETTINGS = Endpointing(silence=0.4, pre_roll=0.0, tail=0.2, min_speech=0.04)
 
 
 def loud(frame: np.ndarray) -> float:
@@ -42,7 +42,7 @@ def loud(frame: np.ndarray) -> float:
 
 
 def assistant(demo: tuple[Model, Processor], **options: object) -> Assistant:
-    return Assistant(*demo, Endpointer(loud, SETTINGS), max_tokens=12, **options)  # type: ignore[arg-type]
+    return Assistant(*demo, Endpointer(loud, SETTINGS, max_frames=100), max_tokens=12, **options)  # type: ignore[arg-type]
 
 
 def shot(pixels: np.ndarray, seconds: float) -> Shot:

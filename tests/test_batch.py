@@ -11,7 +11,6 @@ from reference_cases import SHORT, media_file, reference_case, speech_prompt
 from test_reference import ROUNDING
 
 from mlx_gemma4 import Model, Processor, Sampling, Session, Transcriber, load_audio
-from mlx_gemma4.inputs.audio.endpoint import Endpointing
 from mlx_gemma4.outputs.batch import Batch, decode_batch
 from mlx_gemma4.outputs.draft import answer
 from mlx_gemma4.outputs.sample import Sampler
@@ -66,10 +65,9 @@ def test_a_long_recording_has_the_same_text_in_any_grouping(demo: tuple[Model, P
     pause = np.zeros(16_000, np.float32)
     samples = np.concatenate([part for name in NAMES for part in (load_audio(media_file(name)), pause)])
     transcriber = Transcriber(*demo, text=SHORT, max_segment=10)
-    settings = Endpointing(max_utterance=10)
     one, three, eight = (
         [(each.start, each.end, each.text, each.tokens, each.complete) for each in segments]
-        for segments in (list(transcribe([samples], transcriber, settings, batch_size=count)) for count in (1, 3, 8))
+        for segments in (list(transcribe([samples], transcriber, batch_size=count)) for count in (1, 3, 8))
     )
     assert one == three == eight
     assert len(one) == 7

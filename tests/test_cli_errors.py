@@ -133,7 +133,7 @@ def test_recording_too_long_for_one_prompt(tmp_path: Path, refused: Refused) -> 
 @pytest.mark.parametrize("seconds", ["0", "-1", "0.01", "30.1", "1e9"])
 def test_segment_of_no_length(refused: Refused, seconds: str) -> None:
     """At least a frame, at most what the model takes."""
-    expected = f"Expected a longest segment of 0.04 to 30 s, got {float(seconds):g}"
+    expected = f"--max-segment must be from 0.04 to 30 seconds, got {float(seconds):g}"
     assert refused("transcribe", SPEECH, "--model", "demo", "--max-segment", seconds) == expected
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pytest
@@ -57,6 +57,13 @@ def numbers(sound: np.ndarray) -> list[int]:
     return np.rint(sound[:, 1] * 1e5).astype(int).tolist()
 
 
+class Small(TypedDict):
+    """Arguments of an Endpointer."""
+
+    settings: Endpointing
+    max_frames: int
+
+
 def small(
     *,
     silence: int = 3,
@@ -66,17 +73,17 @@ def small(
     longest: int = 10,
     level: float = -50,
     **others: float,
-) -> Endpointing:
+) -> Small:
     """Settings in frames, and a level above that of "q"."""
-    return Endpointing(
+    settings = Endpointing(
         level=level,
         silence=silence * FRAME,
         pre_roll=pre_roll * FRAME,
         tail=tail * FRAME,
         min_speech=min_speech * FRAME,
-        max_utterance=longest * FRAME,
         **others,
     )
+    return {"settings": settings, "max_frames": longest}
 
 
 def plain(events: list[EndpointerEvent]) -> list[Any]:
@@ -92,14 +99,14 @@ def plain(events: list[EndpointerEvent]) -> list[Any]:
     return told
 
 
-def at_once(timeline: str, settings: Endpointing) -> list[Any]:
-    endpointer = Endpointer(voice, settings)
+def at_once(timeline: str, settings: Small) -> list[Any]:
+    endpointer = Endpointer(voice, **settings)
     return plain(endpointer.push(draw(timeline)) + endpointer.finish())
 
 
-def one_by_one(timeline: str, settings: Endpointing) -> list[tuple[int, list[Any]]]:
+def one_by_one(timeline: str, settings: Small) -> list[tuple[int, list[Any]]]:
     """What a push of one frame returned, for those that returned anything; the end is numbered as a frame."""
-    endpointer = Endpointer(voice, settings)
+    endpointer = Endpointer(voice, **settings)
     sound = draw(timeline)
     steps = [plain(endpointer.push(sound[number : number + 1])) for number in range(len(sound))]
     steps.append(plain(endpointer.finish()))
@@ -176,8 +183,8 @@ def test_no_pre_roll() -> None:
 
 def test_times_are_rounded_to_frames_of_any_length() -> None:
     """80 ms frames: 0.24 s of silence are three, 0.17 s of pre-roll two."""
-    settings = Endpointing(silence=0.24, pre_roll=0.17, tail=0.08, min_speech=0.1, max_utterance=2)
-    endpointer = Endpointer(voice, settings, frame_seconds=0.08)
+    settings = Endpointing(silence=0.24, pre_roll=0.17, tail=0.08, min_speech=0.1)
+    endpointer = Endpointer(voice, settings, frame_seconds=0.08, max_frames=25)
     assert plain(endpointer.push(draw("....#...."))) == [Begin(2), range(2, 6), End(4, "silence")]
 
 
@@ -228,14 +235,14 @@ def test_level_is_of_the_root_mean_square() -> None:
     """A sine of amplitude 0.1 has -23.01 dBFS: speech at a level just below, silence just above."""
     tone = to_frames(0.1 * np.sin(2 * np.pi * 400 * np.arange(640) / 16_000), 640).repeat(2, axis=0)
     for level, begun in ((-23.02, True), (-23.0, False)):
-        endpointer = Endpointer(lambda frame: 1.0, small(level=level))
+        endpointer = Endpointer(lambda frame: 1.0, **small(level=level))
         assert bool(endpointer.push(tone)) == begun
         assert endpointer.level == pytest.approx(-23.0103, abs=1e-3)
 
 
 def test_the_detector_decides() -> None:
     """Without a level, soft speech is speech; with one, what was too soft for it is counted."""
-    free, gated = Endpointer(voice, small(level=-math.inf)), Endpointer(voice, small())
+    free, gated = Endpointer(voice, **small(level=-math.inf)), Endpointer(voice, **small())
     assert events_of(free.push(draw("qqqq...")), End) == [End(5, "silence")]
     assert gated.push(draw("qqqq...")) == []
     assert (free.gated, gated.gated) == (0, 4)
@@ -257,7 +264,7 @@ def test_digital_silence_is_no_speech() -> None:
 )
 def test_digital_silence_around_an_utterance(sound: str, first: int, length: int, before: str, behind: str) -> None:
     """It is in no pre-roll's beginning and in no tail: the utterance has the same frames with zeros around it."""
-    endpointer = Endpointer(voice, small())
+    endpointer = Endpointer(voice, **small())
     events = endpointer.push(draw(before + sound + behind)) + endpointer.finish()
     assert [event.start for event in events_of(events, Begin)] == [len(before) + first]
     assert [event.length for event in events_of(events, End)] == [length]
@@ -272,7 +279,7 @@ def test_every_frame_is_heard_once_and_in_order() -> None:
         heard.append(round(float(frame[1]) * 1e5))
         return voice(frame)
 
-    endpointer = Endpointer(listening, small())
+    endpointer = Endpointer(listening, **small())
     endpointer.push(draw("..q######+++######..."))
     assert heard == list(range(21))
 
@@ -324,7 +331,7 @@ def test_what_follows_a_cut_is_no_utterance_unless_it_is_speech() -> None:
 
 def test_no_more_than_the_pre_roll_is_taken_from_a_pause_after_the_cut() -> None:
     """Frame 8 was given out in the first utterance, is in neither in the end, and counts as spoken."""
-    endpointer = Endpointer(voice, small(longest=9, pre_roll=0))
+    endpointer = Endpointer(voice, **small(longest=9, pre_roll=0))
     assert plain(endpointer.push(draw("#######..##")) + endpointer.finish()) == [
         Begin(0),
         range(9),
@@ -360,8 +367,8 @@ def test_long_speech_is_cut_again_and_again() -> None:
 
 def test_beginning_that_rounding_makes_too_long() -> None:
     """1.5 + 1.5 + 0 frames fit into 3.2; rounded to 2 + 2 into 3, they still give an utterance of 3."""
-    settings = Endpointing(pre_roll=0.06, min_speech=0.06, tail=0, silence=0.04, max_utterance=0.128)
-    assert at_once("....##.", settings) == [Begin(3), range(3, 6), End(3, "silence")]
+    settings = Endpointing(pre_roll=0.06, min_speech=0.06, tail=0, silence=0.04)
+    assert at_once("....##.", {"settings": settings, "max_frames": 3}) == [Begin(3), range(3, 6), End(3, "silence")]
 
 
 # the end of the sound
@@ -373,7 +380,7 @@ def test_finish_in_silence() -> None:
 
 
 def test_finish_before_speech_is_confirmed() -> None:
-    endpointer = Endpointer(voice, small())
+    endpointer = Endpointer(voice, **small())
     assert endpointer.push(draw("....#")) + endpointer.finish() == []
     assert (endpointer.spoken, endpointer.silent) == (0, 5)
 
@@ -384,7 +391,7 @@ def test_finish_in_speech() -> None:
 
 def test_finish_in_held_back_silence() -> None:
     """The second silent frame was not given out, and is not any more."""
-    endpointer = Endpointer(voice, small())
+    endpointer = Endpointer(voice, **small())
     assert plain(endpointer.push(draw("..##.."))) == [Begin(0), range(5)]
     assert endpointer.finish() == [End(5, "end of sound")]
     assert (endpointer.spoken, endpointer.silent) == (5, 1)
@@ -392,7 +399,7 @@ def test_finish_in_held_back_silence() -> None:
 
 def test_finish_twice_and_going_on() -> None:
     """It ends once; what comes after it is another sound, whose frames count on."""
-    endpointer = Endpointer(voice, small())
+    endpointer = Endpointer(voice, **small())
     endpointer.push(draw("..##~"))
     assert endpointer.finish() == [End(5, "end of sound")]
     assert endpointer.finish() == []
@@ -404,7 +411,7 @@ def test_finish_twice_and_going_on() -> None:
 
 
 def test_state_after_each_frame() -> None:
-    endpointer = Endpointer(voice, small())
+    endpointer = Endpointer(voice, **small())
     assert (endpointer.speaking, endpointer.level, endpointer.probability) == (False, -math.inf, 0.0)
     speaking, levels, probabilities = [], [], []
     for frame in draw("..##~...")[:, None]:
@@ -419,7 +426,7 @@ def test_state_after_each_frame() -> None:
 
 def test_counters() -> None:
     """Silence is counted when it can be no pre-roll any more: two frames of that, three in which speech may lie."""
-    endpointer = Endpointer(voice, small())
+    endpointer = Endpointer(voice, **small())
     counted = []
     for frame in draw(".......##.....")[:, None]:
         endpointer.push(frame)
@@ -431,7 +438,7 @@ def test_counters() -> None:
 
 def test_frames_are_copied() -> None:
     """A source may use its buffer again."""
-    endpointer = Endpointer(voice, small())
+    endpointer = Endpointer(voice, **small())
     buffer = draw("...#")
     endpointer.push(buffer)
     buffer[:] = 0
@@ -475,11 +482,11 @@ SETTINGS = (
 
 @examples(max_examples=300, deadline=None)
 @given(TIMELINES, SETTINGS, st.lists(st.integers(0, 12), max_size=60))
-def test_grouping_changes_nothing(timeline: str, settings: Endpointing, sizes: list[int]) -> None:
+def test_grouping_changes_nothing(timeline: str, settings: Small, sizes: list[int]) -> None:
     """One push, one frame a push, and groups of any size, empty ones too: the same utterances, the same counters."""
     told = []
     for groups in ([len(timeline)], [1] * len(timeline), sizes):
-        endpointer, sound, events = Endpointer(voice, settings), draw(timeline), []
+        endpointer, sound, events = Endpointer(voice, **settings), draw(timeline), []
         for size in groups:
             pushed = endpointer.push(sound[:size])
             assert not any(isinstance(a, Speech) and isinstance(b, Speech) for a, b in pairwise(pushed))
@@ -492,14 +499,14 @@ def test_grouping_changes_nothing(timeline: str, settings: Endpointing, sizes: l
 
 @examples(max_examples=300, deadline=None)
 @given(TIMELINES, SETTINGS)
-def test_what_always_holds(timeline: str, settings: Endpointing) -> None:
+def test_what_always_holds(timeline: str, settings: Small) -> None:
     """Utterances are contiguous, apart, short enough and not empty; frames are counted once.
 
     No speech is lost, save what a cut leaves over that is as short as a click.
     """
-    endpointer = Endpointer(voice, settings)
+    endpointer = Endpointer(voice, **settings)
     events = plain(endpointer.push(draw(timeline)) + endpointer.finish())
-    longest, least = round(settings.max_utterance / FRAME), max(1, round(settings.min_speech / FRAME))
+    longest, least = settings["max_frames"], max(1, round(settings["settings"].min_speech / FRAME))
     end, cuts, everything, kept = 0, set(), set(), set()
     for start, given_out, length, reason in utterances(events):
         assert given_out == list(range(start, start + len(given_out)))
@@ -592,23 +599,51 @@ def test_no_voice_is_no_utterance(sound: np.ndarray) -> None:
         ({"release": -0.1}, "Expected 0 ≤ release ≤ threshold ≤ 1, got a release of -0.1 and a threshold of 0.5"),
         ({"level": 1.0}, "Expected a level of at most 0 dBFS, got 1"),
         ({"level": math.nan}, "Expected a level of at most 0 dBFS, got nan"),
-        ({"silence": 0.0, "tail": 0.0}, "Expected silence above 0 s, got 0"),
+        ({"silence": 0.0, "tail": 0.0}, "silence must be more than 0 seconds, got 0"),
         ({"silence": math.inf}, "Expected silence in seconds, got inf"),
         ({"silence": 0.1}, "Expected a tail of at most the silence, 0.1 s, got 0.2"),
         ({"tail": -0.1}, "Expected tail in seconds, got -0.1"),
         ({"pre_roll": -1.0}, "Expected pre_roll in seconds, got -1"),
         ({"min_speech": math.nan}, "Expected min_speech in seconds, got nan"),
-        ({"max_utterance": 30.1}, "Expected max_utterance above 0 and at most 30 s, got 30.1"),
-        ({"max_utterance": 0.0}, "Expected max_utterance above 0 and at most 30 s, got 0"),
-        (
-            {"max_utterance": 0.7},
-            "Expected pre_roll + min_speech + tail to fit into max_utterance, 0.7 s, got 0.78",
-        ),
     ],
 )
 def test_settings_that_make_no_sense(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Endpointing(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("max_frames", "message"),
+    [
+        (751, "Expected utterances of 1 to 750 frames (30 s), got 751"),
+        (0, "Expected utterances of 1 to 750 frames (30 s), got 0"),
+        (
+            17,
+            "pre_roll + min_speech + tail take 0.78 s, but an utterance may have only 0.68 s; "
+            "shorten pre_roll, or allow longer utterances",
+        ),
+    ],
+)
+def test_a_longest_utterance_that_makes_no_sense(max_frames: int, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Endpointer(voice, max_frames=max_frames)
+
+
+def test_a_beginning_may_exceed_the_longest_utterance_by_its_rounding() -> None:
+    """0.78 s are 19.5 frames: they fit into 19, which a longest utterance of 0.78 s may be rounded to, not into 18."""
+    Endpointer(voice, max_frames=19)
+    with pytest.raises(ValueError, match=r"but an utterance may have only 0\.72 s"):
+        Endpointer(voice, max_frames=18)
+
+
+def test_the_longest_utterance_is_set_between_utterances() -> None:
+    endpointer = Endpointer(voice, **small())
+    endpointer.push(draw("..##"))
+    with pytest.raises(ValueError, match=r"^An utterance is open; set the longest utterance before it begins"):
+        endpointer.limit(5)
+    endpointer.finish()
+    endpointer.limit(5)
+    assert events_of(endpointer.push(draw("######.")), End)[0].reason == "length"
 
 
 def test_samples_that_are_no_frames() -> None:
@@ -618,6 +653,6 @@ def test_samples_that_are_no_frames() -> None:
 
 def test_an_utterance_knows_where_its_speech_is() -> None:
     """Within its frames, however it ends; a silence that was held back is none."""
-    endpointer = Endpointer(voice, small(min_speech=1, pre_roll=1))
+    endpointer = Endpointer(voice, **small(min_speech=1, pre_roll=1))
     events = [*endpointer.push(draw("..##..#.........##")), *endpointer.finish()]
     assert [event.speech for event in events if isinstance(event, End)] == [((1, 3), (5, 6)), ((1, 3),)]

@@ -26,8 +26,7 @@ PAUSE = np.zeros(16_000, np.float32)
 
 def make(demo: tuple[Model, Processor], *, guess_every: float = 0.5, longest: float = 15.0) -> Listener:
     transcriber = Transcriber(*demo, text=SHORT, max_segment=longest)
-    endpointer = Endpointer(Voice(), Endpointing(max_utterance=longest))
-    return Listener(transcriber, endpointer, guess_every=guess_every)
+    return Listener(transcriber, guess_every=guess_every)
 
 
 def joined(*names: str) -> np.ndarray:
@@ -207,9 +206,13 @@ def test_lost_sound_is_told_and_the_rest_goes_on(demo: tuple[Model, Processor]) 
     np.testing.assert_array_equal(np.concatenate(blocks), joined("pico-00.wav"))
 
 
-def test_utterances_longer_than_segments_are_refused(demo: tuple[Model, Processor]) -> None:
-    with pytest.raises(ValueError, match=r"no longer than the transcriber's segments \(10 s\), got 15 s"):
-        Listener(Transcriber(*demo, max_segment=10), Endpointer(Voice()))
+def test_the_transcriber_sets_the_longest_utterance(demo: tuple[Model, Processor]) -> None:
+    """Also of an endpointer that was made for another length; what cannot fit is refused."""
+    transcriber = Transcriber(*demo, max_segment=10)
+    made = [None, Endpointing(), Endpointer(Voice(), max_frames=700)]
+    assert [Listener(transcriber, each).endpointer.max_frames for each in made] == [250, 250, 250]
+    with pytest.raises(ValueError, match=r"take 11\.28 s, but an utterance may have only 10 s"):
+        Listener(transcriber, Endpointing(pre_roll=11))
 
 
 def test_fed_sound_is_copied(demo: tuple[Model, Processor]) -> None:
@@ -311,11 +314,11 @@ def test_both_delays_are_told(demo: tuple[Model, Processor]) -> None:
     samples = joined("hibari-03.wav")
     transcriber = Transcriber(*demo, text=SHORT)
     settings = Endpointing(silence=0.6)
-    listener = Listener(transcriber, Endpointer(Voice(), settings), clock=lambda: 7.0)
+    listener = Listener(transcriber, settings, clock=lambda: 7.0)
     [final] = finals(heard(listener, samples, [640] * (len(samples) // 640)))
     assert (final.reason, final.delay) == ("silence", 0.0)
     assert final.after_speech == pytest.approx(0.6)
     assert all(final.start <= start < end <= final.end for start, end in final.speech)
-    late = Listener(transcriber, Endpointer(Voice(), settings), clock=lambda: 7.0)
+    late = Listener(transcriber, settings, clock=lambda: 7.0)
     [final] = finals(heard(late, samples, []))
     assert final.after_speech == pytest.approx(len(samples) / 16_000 - final.speech[-1][1])

@@ -92,14 +92,11 @@ def make_listener(arguments: argparse.Namespace) -> Listener:
     instruction, settings = speech_instruction(arguments), endpointing(arguments)
     model, processor = load_model(arguments)
 
-    from mlx_gemma4.inputs.audio.endpoint import Endpointer
-    from mlx_gemma4.inputs.audio.voice import Voice
     from mlx_gemma4.live.hear.listener import Listener
     from mlx_gemma4.programs.transcribe import Transcriber
 
     transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
-    endpointer = Endpointer(Voice(), settings, frame_seconds=transcriber.frame_seconds)
-    return Listener(transcriber, endpointer, guess_every=arguments.guess_every)
+    return Listener(transcriber, settings, guess_every=arguments.guess_every)
 
 
 def show(

@@ -137,15 +137,23 @@ def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[
         note_unwritten(processor, tools.schemas)
 
     from mlx_gemma4.inputs.audio.endpoint import Endpointer
+    from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
     from mlx_gemma4.inputs.audio.voice import Voice
     from mlx_gemma4.live.talk.assistant import Assistant
     from mlx_gemma4.live.talk.transcript import Transcript
     from mlx_gemma4.programs.transcribe import Transcriber
 
+    frame_seconds = processor.frame_samples / SAMPLE_RATE
+    endpointer = Endpointer(
+        (lambda frame: 0.0) if arguments.no_sound else Voice(),
+        endpointing(arguments),
+        frame_seconds=frame_seconds,
+        max_frames=round(arguments.max_segment / frame_seconds),
+    )
     assistant = Assistant(
         model,
         processor,
-        Endpointer((lambda frame: 0.0) if arguments.no_sound else Voice(), endpointing(arguments)),
+        endpointer,
         system=arguments.system,
         tools=tools.schemas if tools is not None else None,
         image_tokens=arguments.image_tokens,

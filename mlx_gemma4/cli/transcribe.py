@@ -174,6 +174,8 @@ class Work:
         return text_output(target, option, overwrite=self._arguments.overwrite, inputs=self._arguments.files)
 
     def _write_file(self, path: str, writer: SegmentWriter) -> None:
+        from mlx_gemma4.programs.segments import make_endpointer
+
         began = time.perf_counter()
         try:
             stream = open_sound(path, self._arguments)
@@ -182,7 +184,7 @@ class Work:
             return
         with stream:
             sound = Progress(stream, stream.name, duration(path))
-            endpointer = self._endpointer()
+            endpointer = make_endpointer(self._transcriber, self._settings)
             for segment in self._session.events(self._segments(sound, endpointer, path)):
                 sound.clear()
                 writer.write(segment)
@@ -192,12 +194,6 @@ class Work:
         note_gated(endpointer, path)
         if self._arguments.stats:
             note(statistics(path, sound.seconds, endpointer, time.perf_counter() - began))
-
-    def _endpointer(self) -> Endpointer:
-        from mlx_gemma4.inputs.audio.endpoint import Endpointer
-        from mlx_gemma4.inputs.audio.voice import Voice
-
-        return Endpointer(Voice(), self._settings, frame_seconds=self._transcriber.frame_seconds)
 
     def _segments(self, sound: Progress, endpointer: Endpointer, path: str) -> Generator[Segment, None, None]:
         from mlx_gemma4.programs.segments import BATCH_SIZE, transcribe

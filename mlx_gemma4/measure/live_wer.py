@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
+from mlx_gemma4.inputs.audio.endpoint import Endpointing
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
-from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.live.hear.delays import Delays
 from mlx_gemma4.live.hear.events import Final, ListenerEvent
 from mlx_gemma4.live.hear.listener import Listener, Work
@@ -35,8 +34,7 @@ class LiveEvaluation:
 
     def hear(self, samples: np.ndarray) -> str:
         """A recording [n] at 16 kHz in blocks of 40 ms, each worked off before the next; its utterances, joined."""
-        endpointer = Endpointer(Voice(), self._settings, frame_seconds=self._transcriber.frame_seconds)
-        listener = Listener(self._transcriber, endpointer)
+        listener = Listener(self._transcriber, self._settings)
         events: list[ListenerEvent] = []
         for start in range(0, len(samples), BLOCK):
             listener.feed(samples[start : start + BLOCK])

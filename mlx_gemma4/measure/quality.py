@@ -10,7 +10,6 @@ import mlx.core as mx
 
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.weights import load_model
-from mlx_gemma4.inputs.audio.endpoint import Endpointing
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.text.tokenizer import load_tokenizer
 from mlx_gemma4.measure.probes import (
@@ -194,11 +193,10 @@ def _heard(folder: Path, recordings: Sequence[Recording], language: str, progres
     mx.clear_cache()  # and so is the one before
     progress(f"listening with {folder}")
     transcriber = Transcriber(load_model(folder), Processor.from_folder(folder), text=instruction(language))
-    settings = Endpointing(max_utterance=transcriber.max_frames * transcriber.frame_seconds)
     total = Score()
     for result in evaluate(
         recordings,
-        lambda samples: " ".join(segment.text for segment in transcribe([samples], transcriber, settings)),
+        lambda samples: " ".join(segment.text for segment in transcribe([samples], transcriber)),
         normalizer(language=language),
     ):
         total += result.score

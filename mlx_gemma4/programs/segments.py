@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Endpointing, Speech
+from mlx_gemma4.inputs.audio.endpoint import DEFAULT, Begin, End, Endpointer, Endpointing, Speech
 from mlx_gemma4.inputs.audio.recording import Framer
 from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.programs.transcribe import Segment, Transcriber
@@ -33,10 +33,27 @@ class Utterance:
         return tuple(((self.start + a) * frame_seconds, (self.start + b) * frame_seconds) for a, b in self.speech)
 
 
+def make_endpointer(transcriber: Transcriber, endpointer: Endpointer | Endpointing | None = None) -> Endpointer:
+    """An endpointer whose utterances fit into the transcriber's segments.
+
+    Args:
+        endpointer: Its settings, the default ones if None; or an endpointer, which is told how long utterances may be.
+
+    Raises:
+        ValueError: The transcriber's longest segment has no room for the beginning of an utterance.
+    """
+    if isinstance(endpointer, Endpointer):
+        endpointer.limit(transcriber.max_frames)
+        return endpointer
+    return Endpointer(
+        Voice(), endpointer or DEFAULT, frame_seconds=transcriber.frame_seconds, max_frames=transcriber.max_frames
+    )
+
+
 def transcribe(
     blocks: Iterable[np.ndarray],
     transcriber: Transcriber,
-    settings: Endpointing | Endpointer,
+    endpointer: Endpointer | Endpointing | None = None,
     *,
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[Segment]:
@@ -44,13 +61,10 @@ def transcribe(
 
     Args:
         blocks: Sound, float32 [n] at 16 kHz each: ``stream_audio``, or a list of one array.
-        settings: How utterances are found; or an endpointer of one's own, which counts what it passes over.
+        endpointer: How utterances are found (``make_endpointer``).
         batch_size: How many utterances are decoded side by side.
     """
-    endpointer = settings
-    if isinstance(endpointer, Endpointing):
-        endpointer = Endpointer(Voice(), endpointer, frame_seconds=transcriber.frame_seconds)
-    found = utterances(blocks, endpointer, transcriber.frame_samples)
+    found = utterances(blocks, make_endpointer(transcriber, endpointer), transcriber.frame_samples)
     while group := list(islice(found, batch_size)):
         segments = transcriber.transcribe_batch([(each.start, each.frames) for each in group])
         for each, segment in zip(group, segments, strict=True):

@@ -250,16 +250,19 @@ def endpointing(arguments: argparse.Namespace) -> Endpointing:
     from mlx_gemma4.inputs.audio.endpoint import LONGEST, Endpointing
 
     if not SHORTEST <= arguments.max_segment <= LONGEST:
-        raise ValueError(f"Expected a longest segment of {SHORTEST:g} to {LONGEST:g} s, got {arguments.max_segment:g}")
-    return Endpointing(
+        raise ValueError(
+            f"--max-segment must be from {SHORTEST:g} to {LONGEST:g} seconds, got {arguments.max_segment:g}"
+        )
+    settings = Endpointing(
         threshold=arguments.threshold,
         release=min(arguments.threshold, Endpointing.release),
         level=arguments.level,
         silence=arguments.silence,
         pre_roll=arguments.pre_roll,
         tail=min(arguments.silence, Endpointing.tail),
-        max_utterance=arguments.max_segment,
     )
+    settings.check_longest(arguments.max_segment)  # now: whoever joins them checks it again, but has loaded the model
+    return settings
 
 
 def add_sensitivity(parser: argparse.ArgumentParser) -> None:

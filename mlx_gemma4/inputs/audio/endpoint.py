@@ -17,6 +17,8 @@ from mlx_gemma4.inputs.audio.recording import cut_point
 
 LONGEST = 30.0
 """Seconds of sound that the model takes at once."""
+MAX_FRAMES = 375
+"""Frames of the longest utterance by default: 15 s of 40 ms each."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,6 @@ class Endpointing:
     """Seconds of a silence that are given out at once; also what may interrupt ``min_speech``."""
     min_speech: float = 0.08
     """Seconds of speech, found within ``min_speech + tail``, that make an utterance; less is a click: silence."""
-    max_utterance: float = 15.0
-    """Seconds after which an utterance is cut."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.release <= self.threshold <= 1:
@@ -48,21 +48,26 @@ class Endpointing:
             )
         if not self.level <= 0:
             raise ValueError(f"Expected a level of at most 0 dBFS, got {self.level:g}")
-        for name in ("silence", "pre_roll", "tail", "min_speech", "max_utterance"):
+        for name in ("silence", "pre_roll", "tail", "min_speech"):
             seconds = getattr(self, name)
             if not (math.isfinite(seconds) and seconds >= 0):
                 raise ValueError(f"Expected {name} in seconds, got {seconds:g}")
-        if not 0 < self.max_utterance <= LONGEST:
-            raise ValueError(f"Expected max_utterance above 0 and at most {LONGEST:g} s, got {self.max_utterance:g}")
         if self.silence == 0:
-            raise ValueError("Expected silence above 0 s, got 0")
+            raise ValueError("silence must be more than 0 seconds, got 0")
         if self.tail > self.silence:
             raise ValueError(f"Expected a tail of at most the silence, {self.silence:g} s, got {self.tail:g}")
+
+    def check_longest(self, seconds: float, rounding: float = 0.0) -> None:
+        """Raise a ValueError unless an utterance of at most so many seconds has room for its beginning.
+
+        Args:
+            rounding: How much shorter ``seconds`` may be than what was asked for: half a frame, once it is in frames.
+        """
         beginning = self.pre_roll + self.min_speech + self.tail
-        if beginning > self.max_utterance + 1e-9:  # a sum of decimals
+        if beginning > seconds + rounding + 1e-9:  # 1e-9: a sum of decimals
             raise ValueError(
-                f"Expected pre_roll + min_speech + tail to fit into max_utterance, {self.max_utterance:g} s, "
-                f"got {beginning:g}"
+                f"pre_roll + min_speech + tail take {beginning:g} s, but an utterance may have only {seconds:g} s; "
+                "shorten pre_roll, or allow longer utterances"
             )
 
 
@@ -124,6 +129,11 @@ class Endpointer:
     Args:
         voice: Frame [frame_samples] → probability of speech (``Voice``). Called once per frame, in order.
         frame_seconds: How long a frame is.
+        max_frames: Frames after which an utterance is cut; 15 s of the 12B's frames by default. The transcriber, which
+            needs room for them, sets it when the two are joined (``limit``).
+
+    Raises:
+        ValueError: ``max_frames`` has no room for the beginning of an utterance, or is more than the model takes.
     """
 
     def __init__(
@@ -132,6 +142,7 @@ class Endpointer:
         settings: Endpointing = DEFAULT,
         *,
         frame_seconds: float = 0.04,
+        max_frames: int = MAX_FRAMES,
     ) -> None:
         self.speaking = False
         """Is an utterance open?"""
@@ -148,17 +159,10 @@ class Endpointer:
         self.settings = settings
         self.frame_seconds = frame_seconds
         self._voice = voice
-
-        def count(seconds: float, least: int) -> int:
-            return max(least, round(seconds / frame_seconds))
-
-        self._silence = count(settings.silence, 1)
-        self._tail = count(settings.tail, 0)
-        self._min_speech = count(settings.min_speech, 1)
-        self._max_frames = count(settings.max_utterance, 1)
-        # rounded up, they could exceed the longest utterance by a frame
-        self._window = min(self._min_speech + self._tail, self._max_frames)
-        self._pre_roll = min(count(settings.pre_roll, 0), self._max_frames - self._window)
+        self._silence = self._count(settings.silence, least=1)
+        self._tail = self._count(settings.tail)
+        self._min_speech = self._count(settings.min_speech, least=1)
+        self.limit(max_frames)
 
         self._was_speech = False
         self._todo: deque[_Frame] = deque()  # judged, not yet taken (again)
@@ -172,6 +176,28 @@ class Endpointer:
         self._quiet = 0  # silent frames since the last speech
         self._events: list[EndpointerEvent] = []
         self._speech: list[np.ndarray] = []  # the last event, while it grows
+
+    def limit(self, max_frames: int) -> None:
+        """Cut utterances after this many frames.
+
+        Raises:
+            ValueError: It has no room for the beginning of an utterance, is more than the model takes, or an utterance
+                is open.
+        """
+        most = round(LONGEST / self.frame_seconds)
+        if not 1 <= max_frames <= most:
+            raise ValueError(f"Expected utterances of 1 to {most} frames ({LONGEST:g} s), got {max_frames}")
+        if self.speaking:
+            raise ValueError("An utterance is open; set the longest utterance before it begins, or after finish()")
+        self.settings.check_longest(max_frames * self.frame_seconds, rounding=self.frame_seconds / 2)
+        self.max_frames = max_frames
+        # each rounded up to whole frames, the parts of a beginning could exceed the longest utterance by a frame
+        self._window = min(self._min_speech + self._tail, max_frames)
+        self._pre_roll = min(self._count(self.settings.pre_roll), max_frames - self._window)
+
+    def _count(self, seconds: float, least: int = 0) -> int:
+        """Whole frames of so many seconds."""
+        return max(least, round(seconds / self.frame_seconds))
 
     def push(self, frames: np.ndarray) -> list[EndpointerEvent]:
         """Take the next frames [F, frame_samples], any number; return what happened."""
@@ -213,7 +239,7 @@ class Endpointer:
         else:
             self._quiet += 1
             is_tail = self._quiet <= self._tail and not frame.digital and not self._held
-            if is_tail and len(self._utterance) < self._max_frames:
+            if is_tail and len(self._utterance) < self.max_frames:
                 self._give([frame])
             else:
                 self._held.append(frame)
@@ -241,7 +267,7 @@ class Endpointer:
         self._give(frames)
 
     def _give(self, frames: list[_Frame]) -> None:
-        fitting = frames[: self._max_frames - len(self._utterance)]
+        fitting = frames[: self.max_frames - len(self._utterance)]
         self._utterance += fitting
         self._speech += [frame.samples for frame in fitting]
         end = self._start + len(self._utterance)

@@ -14,10 +14,11 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Speech
+from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Endpointing, Speech
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, Framer, check_samples
 from mlx_gemma4.live.hear.agreement import Agreement
 from mlx_gemma4.live.hear.events import Committed, Final, ListenerEvent, Partial, Silence
+from mlx_gemma4.programs.segments import make_endpointer
 from mlx_gemma4.programs.transcribe import Guess, Transcriber
 
 GUESS_EVERY = 0.5
@@ -51,19 +52,21 @@ class Listener:
     """Live transcription on a transcriber.
 
     Args:
+        endpointer: How utterances are found: settings, the default ones if None, or an endpointer. No utterance is
+            longer than the transcriber's longest segment.
         guess_every: Seconds of new speech between two guesses; 0 guesses after every pass.
     """
 
     def __init__(
         self,
         transcriber: Transcriber,
-        endpointer: Endpointer,
+        endpointer: Endpointer | Endpointing | None = None,
         *,
         guess_every: float = GUESS_EVERY,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._transcriber = transcriber
-        self.endpointer = endpointer
+        self.endpointer = make_endpointer(transcriber, endpointer)
         self._guess_every = guess_every
         self._clock = clock
         self._framer = Framer(transcriber.frame_samples)
@@ -87,12 +90,6 @@ class Listener:
         self.behind = 0.0
         """Seconds of sound that had piled up when the last pass began."""
         self.work = Work()
-        longest = endpointer.settings.max_utterance
-        if round(longest / transcriber.frame_seconds) > transcriber.max_frames:
-            raise ValueError(
-                f"Expected utterances no longer than the transcriber's segments "
-                f"({transcriber.max_frames * transcriber.frame_seconds:g} s), got {longest:g} s"
-            )
 
     @property
     def backlog(self) -> float:

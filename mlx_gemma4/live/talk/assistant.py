@@ -79,7 +79,7 @@ class Assistant:
         self._framer = Framer(processor.frame_samples)
         self._frame_seconds = processor.frame_samples / SAMPLE_RATE
         self._turns = Turns(processor, system=system, tools=tools)
-        longest = round(endpointer.settings.max_utterance / self._frame_seconds)
+        longest = endpointer.max_frames
         self.dialogue = Dialogue(
             model,
             self._turns,
