@@ -16,7 +16,8 @@ from mlx_gemma4.decoder.model import MLP
 from mlx_gemma4.inputs.prompt import Prompt, join
 from mlx_gemma4.inputs.vision.image import Patches
 
-CUTTINGS = 50
+CUTTINGS = 10
+"""Of each of the 12 cases."""
 
 
 def tolerance(case: Case) -> float:
@@ -38,7 +39,7 @@ def pieces(prompt: Prompt, random: np.random.Generator) -> list[Prompt]:
 
 
 def test_any_cut_is_one_pass(case: Case) -> None:
-    """The reference's logits at every position, for 50 random cuttings into up to 9 pieces."""
+    """The reference's logits at every position, for random cuttings into up to 9 pieces."""
     model, _ = loaded(case.checkpoint)
     random = np.random.default_rng(0)
     for _ in range(CUTTINGS):
@@ -60,13 +61,13 @@ def test_rewinding_is_never_having_gone_there(case: Case) -> None:
     """At random places, beyond the window too: forget random detours, and end with the same bits."""
     model, _ = loaded(case.checkpoint)
     random = np.random.default_rng(1)
-    for _ in range(5):
+    for _ in range(2):
         parts = pieces(case.prompt, random)
         straight, winding = Session(model), Session(model)
         for part in parts:
             expected = straight.extend(part)
             mark = winding.mark()
-            detour = random.integers(23, 300, int(random.integers(1, 120)))
+            detour = random.integers(23, 300, int(random.integers(1, 60)))
             winding.extend(detour)
             winding.rewind(mark)
             np.testing.assert_array_equal(np.array(winding.extend(part)), np.array(expected))
@@ -76,7 +77,7 @@ def test_a_small_room_changes_nothing_but_what_can_be_rewound(case: Case) -> Non
     """Room for 2: sliding layers forget all they can, and the logits stay."""
     model, _ = loaded(case.checkpoint)
     random = np.random.default_rng(2)
-    for _ in range(3):
+    for _ in range(2):
         session = Session(model, room=2)
         logits = [session.extend(piece, all_logits=True) for piece in pieces(case.prompt, random)]
         assert np.abs(np.concatenate(logits) - case.logits).max() < tolerance(case)
@@ -192,9 +193,9 @@ def test_memory_is_bounded_by_the_layers_limits() -> None:
     """Six times the tokens: the sliding layers' share stays, only the two full layers grow."""
     model, _ = loaded("released")
     session = Session(model, room=16)
-    session.extend(np.full(500, 30))
-    session.extend(np.full(2500, 30))
-    full = 2 * (2 * 64 * 4) * (1.25 * 3000 + 512)  # two layers; keys and values of one head of 64 in float32
+    session.extend(np.full(300, 30))
+    session.extend(np.full(1500, 30))
+    full = 2 * (2 * 64 * 4) * (1.25 * 1800 + 512)  # two layers; keys and values of one head of 64 in float32
     sliding = 10 * (2 * 2 * 32 * 4) * (16 + 16 + 256)
     assert session.nbytes < full + sliding
 
