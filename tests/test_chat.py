@@ -90,7 +90,8 @@ def test_a_conversation_longer_than_the_room_goes_on(demo: tuple[Model, Processo
     """Where a rewind is out of reach the session starts again, and the answer is the same."""
     model, processor = demo
     conversation = Conversation(model, processor)
-    for _ in range(12):
+    conversation.session = Session(model, room=128)
+    for _ in range(4):
         say(conversation, PICTURE)
     conversation.messages = conversation.messages[:2]
     messages = [*conversation.messages, {"role": "user", "content": SPEECH}]

@@ -16,66 +16,74 @@ END = 5
 """``<turn|>`` in all checkpoints here."""
 
 
-def answered(model: Model, prompt: Prompt, draft: list[int], *, most: int = 40) -> tuple[list[int], int]:
-    """Tokens, and forwards beyond the question's own."""
-    session = Session(model)
-    sampler = Sampler(Sampling(), model.config.text_config.vocab_size)
-    tokens = answer(session, prompt, sampler, stop_ids={END}, max_tokens=most, draft=draft)
-    return tokens, session.forwards - 1
+class Asked:
+    """A session that holds a prompt but for its last token, which is asked again and again."""
+
+    def __init__(self, model: Model, prompt: Prompt) -> None:
+        self.session, self.last = Session(model), prompt[-1:]
+        self.session.extend(prompt[:-1])
+        self.sampler = Sampler(Sampling(), model.config.text_config.vocab_size)
+        self.mark = self.session.mark()
+
+    def __call__(self, draft: list[int], *, most: int = 40) -> tuple[list[int], int]:
+        """Tokens, and forwards beyond the question's own."""
+        self.session.rewind(self.mark)
+        before = self.session.forwards
+        tokens = answer(self.session, self.last, self.sampler, stop_ids={END}, max_tokens=most, draft=draft)
+        return tokens, self.session.forwards - before - 1
 
 
-def test_the_right_guess_costs_one_forward(demo: tuple[Model, Processor]) -> None:
-    """However long the answer."""
+@pytest.fixture
+def question(demo: tuple[Model, Processor]) -> Asked:
+    """The prompt with a recording, before the demo."""
     model, processor = demo
-    prompt = demo_prompts(processor)["audio"]
-    tokens, forwards = answered(model, prompt, [])
+    return Asked(model, demo_prompts(processor)["audio"])
+
+
+def test_the_right_guess_costs_one_forward(question: Asked) -> None:
+    """However long the answer."""
+    tokens, forwards = question([])
     assert tokens == heard("hibari-03.wav", "short").tokens
     assert forwards == len(tokens) - 1
-    assert answered(model, prompt, tokens) == (tokens, 0)
+    assert question(tokens) == (tokens, 0)
 
 
-@pytest.mark.parametrize("kept", range(len(heard("hibari-03.wav", "short").tokens)))
-def test_a_guess_is_kept_as_far_as_it_is_right(demo: tuple[Model, Processor], kept: int) -> None:
+def test_a_guess_is_kept_as_far_as_it_is_right(demo: tuple[Model, Processor], question: Asked) -> None:
     """One wrong token somewhere, or an end too early: the same answer, and a forward for each token after it."""
-    model, processor = demo
-    prompt = demo_prompts(processor)["audio"]
-    tokens, _ = answered(model, prompt, [])
-    for wrong in (model.config.text_config.vocab_size - 1, END):
-        if tokens[kept] == wrong:
-            continue
-        draft = [*tokens[:kept], wrong, *tokens[kept + 1 :]]
-        assert answered(model, prompt, draft) == (tokens, len(tokens) - kept - 1)
+    tokens = heard("hibari-03.wav", "short").tokens
+    for kept, token in enumerate(tokens):
+        for wrong in {demo[0].config.text_config.vocab_size - 1, END} - {token}:
+            draft = [*tokens[:kept], wrong, *tokens[kept + 1 :]]
+            assert question(draft) == (tokens, len(tokens) - kept - 1)
 
 
 def test_any_guess_gives_the_same_answer(released: tuple[Model, Processor]) -> None:
     """Random drafts on a random model, beyond its window."""
     model, _ = released
-    prompt = reference_case("released", "text").prompt
+    asked = Asked(model, reference_case("released", "text").prompt)
     random = np.random.default_rng(0)
-    expected, _ = answered(model, prompt, [])
-    for _ in range(20):
+    expected, _ = asked([])
+    for _ in range(10):
         kept, rest = int(random.integers(0, 40)), random.integers(0, 371, 10).tolist()
-        assert answered(model, prompt, [*expected[:kept], *rest])[0] == expected
+        assert asked([*expected[:kept], *rest])[0] == expected
 
 
-def test_the_limit_holds_with_and_without_a_guess(demo: tuple[Model, Processor]) -> None:
-    model, processor = demo
-    prompt = demo_prompts(processor)["audio"]
-    tokens, _ = answered(model, prompt, [])
+def test_the_limit_holds_with_and_without_a_guess(question: Asked) -> None:
+    tokens, _ = question([])
     for draft in ([], tokens, tokens[:3]):
-        assert answered(model, prompt, draft, most=2)[0] == tokens[:2]
-        assert answered(model, prompt, draft, most=len(tokens) - 1)[0] == tokens[:-1]
-        assert answered(model, prompt, draft, most=1)[0] == tokens[:1]
+        assert question(draft, most=2)[0] == tokens[:2]
+        assert question(draft, most=len(tokens) - 1)[0] == tokens[:-1]
+        assert question(draft, most=1)[0] == tokens[:1]
 
 
-def test_a_loop_ends_the_answer(demo: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_ends_the_answer(
+    demo: tuple[Model, Processor], question: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A model that says the same for ever is stopped, in a guess as well."""
-    model, processor = demo
-    assert processor.tokenizer.token_id("<turn|>") == END
+    assert demo[1].tokenizer.token_id("<turn|>") == END
     monkeypatch.setattr(Sampler, "greedy", lambda self, logits: [30] * logits.shape[0])
-    prompt = demo_prompts(processor)["audio"]
     for draft in ([], [30] * 30):
-        assert answered(model, prompt, draft)[0] == [30] * 16
+        assert question(draft)[0] == [30] * 16
 
 
 @pytest.mark.parametrize(

@@ -395,7 +395,7 @@ def test_a_jpeg_of_many_scans(tmp_path: Path) -> None:
         load_image(path)
 
 
-@pytest.mark.parametrize("size", [(1, 1_000_000), (1_000_000, 1), (40, 300_000)])
+@pytest.mark.parametrize("size", [(1, 200_000), (200_000, 1), (20, 100_000)])
 def test_long_thin_pictures_take_little_memory(size: tuple[int, int]) -> None:
     """What lies between the two passes of scaling is never there as a whole."""
     import tracemalloc
@@ -408,7 +408,7 @@ def test_long_thin_pictures_take_little_memory(size: tuple[int, int]) -> None:
     finally:
         tracemalloc.stop()
     assert np.unique(patches.pixels).tolist() == [np.float32(77) * np.float32(1 / 255)]
-    assert peak < 200_000_000
+    assert peak < 40_000_000
 
 
 KINDS = ["a.png", "a.jpg", "a.gif", "a.webp", "a.bmp", "a.tif", "a.avif", "a.ppm", "a.ico", "a.tga"]

@@ -20,7 +20,8 @@ from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.loop import listen
 from mlx_gemma4.live.hear.sources import FileSource
 
-NAMES = [told["audio"] for told in RECORDINGS]
+NAMES = [told["audio"] for told in RECORDINGS if told["audio"] not in ("long-1.wav", "long-2.wav")]
+"""All but two that are like others; ``sweep_speech.py`` hears them."""
 PAUSE = np.zeros(16_000, np.float32)
 
 
@@ -56,20 +57,22 @@ def offline(demo: tuple[Model, Processor], samples: np.ndarray, final: Final) ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_live_text_is_offline_text(demo: tuple[Model, Processor], name: str) -> None:
-    """For every recording, fed in 40 ms blocks with guesses all the way: final text = offline text, exactly."""
+    """For every recording, fed in 40 ms blocks with guesses all the way: final text = offline text, exactly, and it is
+    there when the speaker stops."""
     samples = joined(name)
     events = heard(make(demo), samples, [640] * (len(samples) // 640))
     texts = finals(events)
     assert len(texts) == len(spans(name)) >= 1
     for final in texts:
         assert final.text == offline(demo, samples, final)
+    text_was_there(events)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_arrival_changes_nothing_that_stands(demo: tuple[Model, Processor], seed: int) -> None:
     """Random blocks, late steps, any guessing interval: the same utterances and texts; committed words only grow."""
     random = np.random.default_rng(seed)
-    samples = joined("pico-00.wav", "dialogue.wav", "hibari-03.wav")
+    samples = joined("dialogue.wav", "hibari-03.wav")
     expected = finals(heard(make(demo), samples, [16_000] * 50))
     sizes = (random.integers(0, 40_000, 60) // random.choice([1, 5, 30], 60)).tolist()
     listener = make(demo, guess_every=float(random.choice([0.0, 0.2, 1.0])))
@@ -89,19 +92,22 @@ def test_arrival_changes_nothing_that_stands(demo: tuple[Model, Processor], seed
             assert event.revised > 0 or written == event.text
 
 
-def test_the_text_is_there_when_the_speaker_stops(demo: tuple[Model, Processor]) -> None:
-    """At most three forwards beyond the words that the last guess did not hold, for 1 s as for 12 s of speech."""
-    for name in ("hibari-01.wav", "hibari-03.wav", "long-1.wav", "long-3.wav"):
-        samples = joined(name)
-        for every in (640, 12_800):
-            events = heard(make(demo), samples, [every] * (len(samples) // every))
-            guessed = ""
-            for event in events:
-                if isinstance(event, Partial):
-                    guessed = event.committed + event.draft
-                elif isinstance(event, Final):
-                    new = 0 if guessed == event.text else event.tokens
-                    assert event.forwards <= 3 + new
+def text_was_there(events: list[ListenerEvent]) -> None:
+    """When the speaker stopped: at most three forwards beyond the words that the last guess did not hold."""
+    guessed = ""
+    for event in events:
+        if isinstance(event, Partial):
+            guessed = event.committed + event.draft
+        elif isinstance(event, Final):
+            new = 0 if guessed == event.text else event.tokens
+            assert event.forwards <= 3 + new
+
+
+@pytest.mark.parametrize("name", ["hibari-01.wav", "long-1.wav"])
+def test_the_text_is_there_when_the_speaker_stops(demo: tuple[Model, Processor], name: str) -> None:
+    """When sound comes in large blocks, too; for 1 s as for 8 s of speech."""
+    samples = joined(name)
+    text_was_there(heard(make(demo), samples, [12_800] * (len(samples) // 12_800)))
 
 
 def test_silence_costs_nothing(demo: tuple[Model, Processor]) -> None:
@@ -115,7 +121,7 @@ def test_silence_costs_nothing(demo: tuple[Model, Processor]) -> None:
 
 def test_no_frame_is_computed_twice_or_lost(demo: tuple[Model, Processor]) -> None:
     """Speech and silence add up to all that was fed; what the model computed is the speech."""
-    samples = joined("dialogue.wav", "long-2.wav")
+    samples = joined("dialogue.wav", "hibari-03.wav")
     listener = make(demo)
     events = heard(listener, samples, [3200] * (len(samples) // 3200))
     work = listener.work
@@ -129,7 +135,7 @@ def test_no_frame_is_computed_twice_or_lost(demo: tuple[Model, Processor]) -> No
 
 def test_speech_without_a_pause_is_cut(demo: tuple[Model, Processor]) -> None:
     """Utterances of at most 4 s, contiguous, each with the text of its sound; few frames are computed again."""
-    samples = joined("long-3.wav")
+    samples = joined("long-2.wav")
     listener = make(demo, longest=4.0)
     texts = finals(heard(listener, samples, [640] * (len(samples) // 640)))
     assert [each.reason for each in texts].count("length") >= 2
@@ -146,13 +152,13 @@ def test_every_utterance_starts_from_the_instruction(demo: tuple[Model, Processo
     listener = make(demo)
     session = listener._transcriber.session
     prefix, sizes = session.position, []
-    for _ in range(12):
+    for _ in range(6):
         heard_once = joined("hibari-03.wav")
         listener.feed(heard_once)
         listener.step()
         sizes.append(session.nbytes)
         assert session.position == prefix
-    assert sizes[1:] == sizes[1:2] * 11
+    assert sizes[1:] == sizes[1:2] * 5
 
 
 def test_a_slow_model_is_late_but_right(demo: tuple[Model, Processor]) -> None:

