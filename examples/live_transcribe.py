@@ -6,27 +6,20 @@ With a recording, it is played instead of listening to the microphone; Ctrl-C en
 """
 
 import sys
+from contextlib import suppress
 
-from mlx_gemma4 import Endpointer, FileSource, Final, Listener, Microphone, Partial, Transcriber, Voice, listen, load
+from mlx_gemma4 import Final, Microphone, Partial, listen, load
 
 
 def main(name: str = "demo", recording: str | None = None) -> None:
     model, processor = load(name)
-    listener = Listener(Transcriber(model, processor), Endpointer(Voice()))
     if recording is not None:
-        write(listener, FileSource(recording))
-    else:
-        with Microphone() as microphone:
-            try:
-                write(listener, microphone)
-            except KeyboardInterrupt:
-                for event in listener.finish():
-                    show(event)
-
-
-def write(listener: Listener, source: FileSource | Microphone) -> None:
-    for event in listen(source, listener):  # each 40 ms frame is computed when it has arrived
-        show(event)
+        for event in listen(recording, model, processor, fast=False):  # each 40 ms frame is computed when it arrives
+            show(event)
+        return
+    with Microphone() as microphone, suppress(KeyboardInterrupt):
+        for event in listen(microphone, model, processor):
+            show(event)
 
 
 def show(event: object) -> None:

@@ -23,7 +23,6 @@ from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.live.hear.events import Final
 from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.loop import listen
-from mlx_gemma4.live.hear.sources import FileSource
 from mlx_gemma4.programs.segments import Utterance, transcribe, utterances
 
 SECONDS = range(15)
@@ -44,7 +43,7 @@ def offline(samples: np.ndarray, transcriber: Transcriber) -> list[Cue]:
 
 
 def live(samples: np.ndarray, transcriber: Transcriber) -> list[Cue]:
-    events = listen(FileSource(samples, fast=True), Listener(transcriber))
+    events = listen(samples, Listener(transcriber))
     return [(round(each.start, 3), round(each.end, 3), each.text) for each in events if isinstance(each, Final)]
 
 

@@ -289,7 +289,7 @@ def test_what_was_heard_before_a_failure_is_written(
 def test_a_model_that_fails_leaves_its_last_guess(
     demo: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events = listen(FileSource(joined(NAMES[0]), fast=True), make(demo))
+    events = listen(joined(NAMES[0]), make(demo))
     guess = next(event for event in events if isinstance(event, Partial))
 
     def broken(*arguments: Any) -> Any:
@@ -304,7 +304,7 @@ def test_a_model_that_fails_leaves_its_last_guess(
 def test_an_interruption_leaves_the_last_guess(demo: tuple[Model, Processor]) -> None:
     """Without computing; the utterance is written once."""
     listener = make(demo)
-    events = listen(FileSource(joined(NAMES[0]), fast=True), listener)
+    events = listen(joined(NAMES[0]), listener)
     guess = next(event for event in events if isinstance(event, Partial))
     forwards = listener.work.forwards
     final = events.throw(KeyboardInterrupt())

@@ -53,16 +53,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def transcribe(model: Model, processor: Processor, recording: Path, *, fast: bool) -> None:
     """Write down a recording while it is played."""
-    from mlx_gemma4.inputs.audio.endpoint import Endpointer
-    from mlx_gemma4.inputs.audio.voice import Voice
     from mlx_gemma4.live.hear.events import Final, Partial
-    from mlx_gemma4.live.hear.listener import Listener
     from mlx_gemma4.live.hear.loop import listen
-    from mlx_gemma4.live.hear.sources import FileSource
-    from mlx_gemma4.programs.transcribe import Transcriber
 
-    listener = Listener(Transcriber(model, processor), Endpointer(Voice()))
-    for event in listen(FileSource(recording, fast=fast), listener):
+    for event in listen(recording, model, processor, fast=fast):
         if isinstance(event, Partial):
             note(f"  {event.end:.2f} s  {event.committed}[{event.draft}]")
         elif isinstance(event, Final):

@@ -8,9 +8,9 @@ import numpy as np
 from mlx_gemma4.inputs.audio.endpoint import Endpointing
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.live.hear.delays import Delays
-from mlx_gemma4.live.hear.events import Final, ListenerEvent
+from mlx_gemma4.live.hear.events import Final
 from mlx_gemma4.live.hear.listener import Listener, Work
-from mlx_gemma4.live.hear.sources import BLOCK
+from mlx_gemma4.live.hear.loop import listen
 from mlx_gemma4.programs.transcribe import Transcriber
 
 
@@ -35,11 +35,7 @@ class LiveEvaluation:
     def hear(self, samples: np.ndarray) -> str:
         """A recording [n] at 16 kHz in blocks of 40 ms, each worked off before the next; its utterances, joined."""
         listener = Listener(self._transcriber, self._settings)
-        events: list[ListenerEvent] = []
-        for start in range(0, len(samples), BLOCK):
-            listener.feed(samples[start : start + BLOCK])
-            events += listener.step()
-        events += listener.finish()
+        events = list(listen(samples, listener))
         for event in events:
             self.delays.add(event)
         self.work += listener.work
