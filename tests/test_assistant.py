@@ -182,13 +182,13 @@ def test_speech_interrupts_an_answer(demo: tuple[Model, Processor], kept: bool) 
 
 
 def test_the_oldest_turns_leave_and_the_rest_is_a_fresh_session(demo: tuple[Model, Processor]) -> None:
-    engine = assistant(demo, context=800)
+    engine = assistant(demo, context=400, image_tokens=70)
     forgot: list[Forgot] = []
-    for number in range(12):
+    for number in range(4):
         engine.look(shot(PICTURE if number % 2 else OTHER, float(number)))
         engine.ask("Describe the image.")
         forgot += [event for event in answered(engine) if isinstance(event, Forgot)]
-        assert engine.dialogue.session.position <= 800
+        assert engine.dialogue.session.position <= 400
     assert len(forgot) >= 2 and all(event.turns > 0 for event in forgot)
     mine = engine.dialogue.sequence
     assert engine.dialogue.session.position == len(mine)

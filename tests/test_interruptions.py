@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,13 @@ def test_what_was_heard_is_written(number: int, tmp_path: Path) -> None:
     before = signal.signal(number, signal.default_int_handler)  # a shell may have started the tests without
     try:
         truth = read_truth()
-        runs = [run(name, number, at, truth, tmp_path) for name, moments in MOMENTS.items() for at in moments]
+        with ThreadPoolExecutor() as pool:  # most of the time they wait for sound
+            sessions = [
+                pool.submit(run, name, number, moment, truth, tmp_path)
+                for name, moments in MOMENTS.items()
+                for moment in moments
+            ]
+        runs = [session.result() for session in sessions]
     finally:
         signal.signal(number, before)
     assert [(done.command, done.moment, done.faults) for done in runs if done.faults] == []

@@ -18,7 +18,7 @@ def test_live_and_offline_have_the_same_cues(demo: tuple[Model, Processor], name
     assert offline(samples, transcriber) == live(samples, transcriber)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:3])
 def test_softer_speech_has_the_same_text(demo: tuple[Model, Processor], name: str) -> None:
     """Down to -55 dBFS."""
     samples, transcriber = load_audio(media_file(name)), Transcriber(*demo)

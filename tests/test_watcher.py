@@ -175,7 +175,7 @@ def test_answers_are_those_of_a_fresh_prompt(
     model, processor = released
     options = {"system": system, "image_tokens": image_tokens, "max_tokens": 12, "settle": 0}
     watcher = Watcher(model, processor, question="What is this?", **options)  # type: ignore[arg-type]
-    for shot in shots(NAMES[:3]):
+    for shot in shots(NAMES[:2]):
         small = shot.pixels[::2, ::4]
         prompt = processor.prompt(messages(system, "What is this?", "image", small), image_tokens=image_tokens)
         answer = watcher.see(Shot(small, shot.time, 0.0))
@@ -236,7 +236,7 @@ def test_a_memory_is_a_prompt_of_its_film(released: tuple[Model, Processor], siz
     recorded = Recorded(released, size=size, system=system)
     memory = recorded.memory
     kept: list[tuple[np.ndarray, float]] = []
-    for index, pixels in enumerate(pictures(8)):
+    for index, pixels in enumerate(pictures(6)):
         kept.append((pixels, 7.5 * index))
         memory.take(pixels, 7.5 * index)
         if len(kept) > size:
