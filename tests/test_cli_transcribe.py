@@ -78,7 +78,7 @@ def test_a_file_that_cannot_be_read_leaves_none(tmp_path: Path, capsys: pytest.C
     ("options", "message"),
     [
         (["--output", "a", "--output-dir", "b"], "--output and --output-dir exclude each other; name one of them"),
-        (["--max-line", "0"], "Expected a --max-line of at least 1 character, got 0"),
+        (["--max-line", "0"], "--max-line must be at least 1 character, got 0"),
         (["--word-times"], "--word-times is for json and jsonl; for txt there is --max-line"),
         (
             ["--format", "json", "--word-times", "--translate-to", "de"],

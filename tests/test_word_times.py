@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_gemma4.outputs.word_times import lines, words
-from mlx_gemma4.programs.subtitles import SegmentWriter, Style, write
+from mlx_gemma4.programs.formats import SegmentWriter, Style, write
 from mlx_gemma4.programs.transcribe import Segment
 
 
@@ -74,7 +74,7 @@ def test_a_long_text_becomes_several_cues() -> None:
 @pytest.mark.parametrize(
     ("layout", "style", "message"),
     [
-        ("srt", Style(max_line=0), "Expected a --max-line of at least 1 character, got 0"),
+        ("srt", Style(max_line=0), "--max-line must be at least 1 character, got 0"),
         ("json", Style(max_line=40), "--max-line is for txt, srt and vtt; for json there is --word-times"),
         ("jsonl", Style(max_line=40), "--max-line is for txt, srt and vtt; for jsonl there is --word-times"),
         ("vtt", Style(word_times=True), "--word-times is for json and jsonl; for vtt there is --max-line"),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from mlx_gemma4.cli.shared.notes import note, note_broken
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, add_selection, load_model, sampling, selection
@@ -18,6 +17,7 @@ from mlx_gemma4.printable import for_terminal
 if TYPE_CHECKING:
     from mlx_gemma4.inputs.vision.video_file import VideoFile
     from mlx_gemma4.programs.describe import Description
+    from mlx_gemma4.programs.formats import SegmentWriter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,10 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
             )
             descriptions = describe(arguments, file)
         session = stack.enter_context(Session(patience=0.0))
-        write = writer(for_terminal(stream), arguments.format)
-        for each in session.events(descriptions):
-            write(each)
-            note(progress(each, file.length))
+        from mlx_gemma4.programs.formats import SegmentWriter
+
+        writer = SegmentWriter(for_terminal(stream), arguments.format)
+        stack.callback(writer.finish)
+        for description in session.events(descriptions):
+            write(writer, description, arguments.format)
+            note(progress(description, file.length))
     note_broken(file)
     return session.code
 
@@ -77,26 +80,25 @@ def describe(arguments: argparse.Namespace, file: VideoFile) -> Generator[Descri
     )
 
 
-def progress(each: Description, length: float | None) -> str:
+def progress(description: Description, length: float | None) -> str:
+    """How far the descriptions reach, for stderr."""
     from mlx_gemma4.inputs.vision.video import timestamp
 
-    told = timestamp(each.end) if length is None else f"{timestamp(each.end)} of {timestamp(length)}"
-    return f"{told} described" if each.complete else f"{told} described, in an answer cut at {each.tokens} tokens"
+    reached = timestamp(description.end)
+    reached = reached if length is None else f"{reached} of {timestamp(length)}"
+    cut = "" if description.complete else f", in an answer cut at {description.tokens} tokens"
+    return f"{reached} described{cut}"
 
 
-def writer(stream: TextIO, layout: str) -> Callable[[Description], None]:
-    """What writes each description when it is there: a line of text or JSON, or a subtitle."""
+def write(writer: SegmentWriter, description: Description, layout: str) -> None:
+    """Write a description: a line of text with its times, a line of JSON, or a subtitle."""
     from mlx_gemma4.inputs.vision.video import timestamp
-    from mlx_gemma4.programs.subtitles import CueWriter
+    from mlx_gemma4.outputs.word_times import Line
 
-    def line(each: Description) -> None:
-        if layout == "jsonl":
-            print(json.dumps(asdict(each), ensure_ascii=False), file=stream, flush=True)
-        elif each.text:
-            times = f"{timestamp(each.start)}–{timestamp(each.end)}"
-            print(times, *each.text.split(), file=stream, flush=True)
-
-    if layout in ("txt", "jsonl"):
-        return line
-    cues = CueWriter(stream, layout)
-    return lambda each: cues.write(each.start, each.end, each.text)
+    text = description.text
+    if layout == "jsonl":
+        writer.write_record(asdict(description))
+    elif text:
+        if layout == "txt":
+            text = " ".join([f"{timestamp(description.start)}–{timestamp(description.end)}", *text.split()])
+        writer.write_lines([Line(description.start, description.end, text)])

@@ -33,7 +33,7 @@ from mlx_gemma4.printable import for_terminal
 if TYPE_CHECKING:
     from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
     from mlx_gemma4.inputs.audio.recording import AudioStream
-    from mlx_gemma4.programs.subtitles import SegmentWriter
+    from mlx_gemma4.programs.formats import SegmentWriter
     from mlx_gemma4.programs.transcribe import Segment, Transcriber
 
 FILE_HELP = "a recording (WAV, FLAC, OGG, MP3, M4A, …) or a pipe; - is stdin"
@@ -150,7 +150,7 @@ class Work:
     def write(self, paths: list[str], target: str | None) -> None:
         """Recordings into one output. What a signal or an error cuts is written as far as it is known."""
         with suppress(Nothing), self._output(target) as stream:
-            from mlx_gemma4.programs.subtitles import SegmentWriter
+            from mlx_gemma4.programs.formats import SegmentWriter
 
             writer = SegmentWriter(for_terminal(stream), self._arguments.format, text_style(self._arguments))
             self._session.last_words = lambda: writer.finish(complete=False)

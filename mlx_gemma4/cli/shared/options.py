@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.inputs.processor import Limits, Processor
     from mlx_gemma4.inputs.vision.video import Selection
     from mlx_gemma4.outputs.sample import Sampling
-    from mlx_gemma4.programs.subtitles import Style
+    from mlx_gemma4.programs.formats import Style
 
 
 SHORTEST = 0.04
@@ -209,7 +209,7 @@ def text_style(arguments: argparse.Namespace) -> Style:
     Raises:
         ValueError: The format has no place for it; or the text is a translation, whose words have no times.
     """
-    from mlx_gemma4.programs.subtitles import Style
+    from mlx_gemma4.programs.formats import Style
 
     style = Style(word_times=arguments.word_times, max_line=arguments.max_line)
     style.check(arguments.format)

@@ -1,10 +1,10 @@
-"""Segments of text as txt, json, jsonl, srt or vtt, each written when it is known."""
+"""Transcripts and descriptions as txt, json, jsonl, srt or vtt, each segment written when it is known."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from textwrap import indent
@@ -39,11 +39,11 @@ class Style:
     """txt, srt and vtt: at most this many characters a line; a longer text becomes several lines, or cues."""
 
     def check(self, layout: str) -> None:
-        """Raise a ValueError if a format has no place for it, or is none."""
+        """Raise a ValueError if there is no such format, or if it cannot show what the style asks for."""
         if layout not in FORMATS:
             raise ValueError(f"Expected a format of {', '.join(FORMATS)}, got {layout!r}")
         if self.max_line is not None and self.max_line < 1:
-            raise ValueError(f"Expected a --max-line of at least 1 character, got {self.max_line}")
+            raise ValueError(f"--max-line must be at least 1 character, got {self.max_line}")
         if self.max_line is not None and layout in ("json", "jsonl"):
             raise ValueError(f"--max-line is for txt, srt and vtt; for {layout} there is --word-times")
         if self.word_times and layout not in ("json", "jsonl"):
@@ -54,7 +54,7 @@ PLAIN = Style()
 
 
 def write(segments: Iterable[Segment], layout: str, style: Style = PLAIN) -> str:
-    """A whole file of segments in one of FORMATS; segments without text are left out of all but json and jsonl."""
+    """A whole file of segments in one of FORMATS. Segments without text are left out, except in json and jsonl."""
     stream = io.StringIO()
     writer = SegmentWriter(stream, layout, style)
     for segment in segments:
@@ -65,10 +65,10 @@ def write(segments: Iterable[Segment], layout: str, style: Style = PLAIN) -> str
 
 
 class SegmentWriter:
-    """Writes segments to a stream, each when it is known. Finish it: a document has an end.
+    """Writes segments to a stream, each when it is known. Call ``finish``: a document has an end.
 
     Raises:
-        ValueError: Not one of FORMATS, or a style that the format has no place for.
+        ValueError: Not one of FORMATS, or a style that the format cannot show.
     """
 
     def __init__(self, stream: TextIO, layout: str, style: Style = PLAIN) -> None:
@@ -76,7 +76,8 @@ class SegmentWriter:
         self._stream = stream
         self._layout = layout
         self._style = style
-        self._cues: CueWriter | None = None
+        self._cues = 0
+        self._has_header = layout != "vtt"
         self._finished = False
         self.count = 0
         """Segments with text so far; in json, all."""
@@ -86,38 +87,52 @@ class SegmentWriter:
         if self._layout == "json":
             item = indent(json.dumps(record(segment, self._style), ensure_ascii=False, indent=2), "    ")
             self._put((",\n" if self.count else '{\n  "segments": [\n') + item)
+            self.count += 1
         elif self._layout == "jsonl":
-            told = {"event": "final", **record(segment, self._style)}
-            self._put(json.dumps(told, ensure_ascii=False) + "\n")
-        elif not segment.text:
-            return
-        elif self._layout == "txt":
-            self._put("".join(f"{line.text}\n" for line in self._lines(segment)))
+            self.write_record({"event": "final", **record(segment, self._style)})
+        elif segment.text:
+            self.write_lines(self._lines(segment))
+
+    def write_record(self, values: Mapping[str, Any]) -> None:
+        """Write an object of jsonl: of an event, or of a segment that has other fields than a transcript's."""
+        self._put(json.dumps(values, ensure_ascii=False) + "\n")
+        self.count += 1
+
+    def write_lines(self, segment: Iterable[Line]) -> None:
+        """Write a segment's lines in txt, or its cues in srt and vtt, all at once."""
+        if self._layout == "txt":
+            self._put("".join(f"{line.text}\n" for line in segment))
         else:
-            self._cue_writer().write_all(self._lines(segment))
+            self._put(self._header() + "".join(self._cue(line) for line in segment if line.text))
         self.count += 1
 
     def finish(self, *, complete: bool = True) -> None:
-        """End the document. Where it is not ``complete``, json says so; without a segment, there is none then."""
+        """End the document. If it is not ``complete``, json says so, or has no document at all without a segment."""
         if self._finished or not (complete or self.count):
             return
         self._finished = True
-        if self._layout in CUES:
-            self._cue_writer()
+        if self._layout == "vtt":
+            self._put(self._header())
         if self._layout != "json":
             return
         begun = "\n  ]" if self.count else '{\n  "segments": []'
         self._put(begun + ("" if complete else ',\n  "complete": false') + "\n}\n")
 
-    def _cue_writer(self) -> CueWriter:
-        """Made when it is needed: it begins with a header."""
-        self._cues = self._cues or CueWriter(self._stream, self._layout)
-        return self._cues
-
     def _lines(self, segment: Spoken) -> list[Line]:
         if self._style.max_line is None:
             return [Line(segment.start, segment.end, segment.text)]
         return lines(segment, self._style.max_line)
+
+    def _header(self) -> str:
+        """That of vtt, once. It waits for the first cue: a recording that cannot be read leaves no file."""
+        header = "" if self._has_header else "WEBVTT\n\n"
+        self._has_header = True
+        return header
+
+    def _cue(self, line: Line) -> str:
+        self._cues += 1
+        number = f"{self._cues}\n" if self._layout == "srt" else ""
+        return f"{number}{_cue(line, self._layout)}\n"
 
     def _put(self, text: str) -> None:
         self._stream.write(text)
@@ -125,52 +140,25 @@ class SegmentWriter:
 
 
 def record(segment: Spoken, style: Style) -> dict[str, Any]:
-    """What JSON tells of a segment."""
-    told = {key: getattr(segment, key) for key in ("start", "end", "text", "tokens", "forwards", "complete")}
-    return {**told, **word_record(segment)} if style.word_times else told
+    """A segment's fields in JSON."""
+    fields = {key: getattr(segment, key) for key in ("start", "end", "text", "tokens", "forwards", "complete")}
+    return {**fields, **word_record(segment)} if style.word_times else fields
 
 
 def word_record(segment: Timed) -> dict[str, Any]:
-    """What JSON tells of its words, and where their times are from."""
-    said = [
+    """The fields of a segment's words in JSON, and where their times are from."""
+    timed = [
         {"word": word.text.strip(), "start": round(word.start, 3), "end": round(word.end, 3)} for word in words(segment)
     ]
-    return {"words": said, "times": "interpolated"}
+    return {"words": timed, "times": "interpolated"}
 
 
-def cue(start: float, end: float, text: str, layout: str) -> str:
-    """One subtitle in "srt" (without its number) or "vtt", times in seconds."""
+def _cue(line: Line, layout: str) -> str:
+    """One subtitle in "srt" (without its number) or "vtt"."""
     point = "," if layout == "srt" else "."
-    lines = "\n".join(line for line in text.splitlines() if line.strip())  # an empty one would end the cue
-    lines = lines if layout == "srt" else escape(lines, quote=False)
-    return f"{_time(start, point)} --> {_time(end, point)}\n{lines}\n"
-
-
-class CueWriter:
-    """Subtitles in "srt" or "vtt", each written when it is known; those without text are left out."""
-
-    def __init__(self, stream: TextIO, layout: str) -> None:
-        self._stream = stream
-        self._layout = layout
-        self._count = 0
-        if layout == "vtt":
-            self._write("WEBVTT\n\n")
-
-    def write(self, start: float, end: float, text: str) -> None:
-        self.write_all([Line(start, end, text)])
-
-    def write_all(self, cues: Iterable[Line]) -> None:
-        """Those of a segment, at once."""
-        self._write("".join(self._cue(each) for each in cues if each.text))
-
-    def _cue(self, each: Line) -> str:
-        self._count += 1
-        number = f"{self._count}\n" if self._layout == "srt" else ""
-        return f"{number}{cue(each.start, each.end, each.text, self._layout)}\n"
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+    text = "\n".join(row for row in line.text.splitlines() if row.strip())  # an empty row would end the cue
+    text = text if layout == "srt" else escape(text, quote=False)
+    return f"{_time(line.start, point)} --> {_time(line.end, point)}\n{text}\n"
 
 
 def _time(seconds: float, point: str) -> str:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mlx_gemma4.programs.subtitles import FORMATS, write
+from mlx_gemma4.programs.formats import FORMATS, write
 from mlx_gemma4.programs.transcribe import Segment
 
 
