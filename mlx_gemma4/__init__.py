@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mlx_gemma4.decoder.model import Model as Model
     from mlx_gemma4.inputs.audio.endpoint import Endpointer as Endpointer
     from mlx_gemma4.inputs.audio.endpoint import Endpointing as Endpointing
+    from mlx_gemma4.inputs.audio.frames import split_audio as split_audio
     from mlx_gemma4.inputs.audio.recording import load_audio as load_audio
-    from mlx_gemma4.inputs.audio.recording import split_audio as split_audio
     from mlx_gemma4.inputs.audio.voice import Voice as Voice
     from mlx_gemma4.inputs.processor import Processor as Processor
     from mlx_gemma4.live.hear.events import Final as Final
@@ -49,7 +49,8 @@ _NAMES = {
     "checkpoint.hub": "demo_folder",
     "decoder.model": "Model",
     "inputs.audio.endpoint": "Endpointer Endpointing",
-    "inputs.audio.recording": "load_audio split_audio",
+    "inputs.audio.frames": "split_audio",
+    "inputs.audio.recording": "load_audio",
     "inputs.audio.voice": "Voice",
     "inputs.processor": "Processor",
     "live.hear.events": "Final Partial",

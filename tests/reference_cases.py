@@ -11,7 +11,7 @@ import numpy as np
 
 from mlx_gemma4.checkpoint.hub import demo_folder
 from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer
-from mlx_gemma4.inputs.audio.recording import frames
+from mlx_gemma4.inputs.audio.frames import to_frames
 from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
@@ -121,7 +121,7 @@ def media_file(name: str) -> Path:
 def utterances(samples: np.ndarray) -> list[tuple[int, int]]:
     """Where people speak in a recording, by the default endpointing: first frames and the frames behind the last."""
     endpointer = Endpointer(Voice())
-    events = endpointer.push(frames(samples, FRAME)) + endpointer.finish()
+    events = endpointer.push(to_frames(samples, FRAME)) + endpointer.finish()
     begins = [event.start for event in events if isinstance(event, Begin)]
     lengths = [event.length for event in events if isinstance(event, End)]
     return [(start, start + length) for start, length in zip(begins, lengths, strict=True)]

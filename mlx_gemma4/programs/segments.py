@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from mlx_gemma4.inputs.audio.endpoint import DEFAULT, Begin, End, Endpointer, Endpointing, Speech
-from mlx_gemma4.inputs.audio.recording import Framer
+from mlx_gemma4.inputs.audio.frames import Framer
 from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.programs.transcribe import Segment, Transcriber
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_gemma4.decoder.model import Model
-from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, cut_point
+from mlx_gemma4.inputs.audio.frames import cut_point
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
 from mlx_gemma4.outputs.batch import decode_batch

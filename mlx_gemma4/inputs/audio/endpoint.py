@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mlx_gemma4.inputs.audio.recording import cut_point
+from mlx_gemma4.inputs.audio.frames import cut_point
 
 LONGEST = 30.0
 """Seconds of sound that the model takes at once."""

@@ -1,12 +1,9 @@
-"""Sound in: files and arrays to 16 kHz mono float32, and into frames of raw samples. numpy only.
-
-A frame is 640 samples (40 ms) in the 12B; its size comes from the checkpoint and is passed in.
-"""
+"""Files, pipes and arrays to samples: float32, 16 kHz, mono. No mlx."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
@@ -18,10 +15,6 @@ from mlx_gemma4.inputs.audio.pcm import RawFormat
 AudioSource: TypeAlias = str | os.PathLike[str] | BinaryIO
 """Where recordings are read from."""
 SAMPLE_RATE = 16_000
-PAUSE_FRAMES = 3
-"""A pause is at least this long: 120 ms at 40 ms a frame. One quiet frame can lie inside a word."""
-SEARCH_SECONDS = 2.0
-"""How far before the longest length a cut is looked for."""
 
 
 def load_audio(
@@ -122,38 +115,34 @@ def _blocks(sound: Iterator[Piece], channel: int | None, name: str) -> Generator
 
 
 class _Mono:
-    """Samples of any rate and number of channels in, 16 kHz mono out."""
+    """Pieces of any rate and number of channels in, 16 kHz mono out."""
 
     def __init__(self, channel: int | None, name: str) -> None:
         self.count = 0
         """Samples of each channel that came in."""
         self._channel, self._name = channel, name
-        self._rate, self._resample = SAMPLE_RATE, resampler(SAMPLE_RATE)
+        self._resampler = Resampler()
 
     def push(self, piece: Piece) -> Iterator[np.ndarray]:
         samples = piece.samples
         if self._channel is not None:
             samples = samples[:, self._channel - 1 : self._channel]
-        if piece.rate != self._rate:
-            yield from self.finish()
-            self._rate, self._resample = piece.rate, resampler(piece.rate)
         good = _count_finite(samples)
-        block = self._resample(samples[:good].mean(axis=1), False)
         self.count += good
-        if len(block):
-            yield block
+        yield from _unless_empty(self._resampler.push(samples[:good].mean(axis=1), piece.rate))
         if good < len(samples):
             raise ValueError(
                 f"Expected finite samples in {self._name}, got {_first_bad(samples[good])} at sample {self.count}"
             )
 
     def finish(self) -> Iterator[np.ndarray]:
-        """Nothing follows: what the resampler holds back comes out."""
-        if self._rate == SAMPLE_RATE:
-            return
-        block = self._resample(np.zeros(0, dtype=np.float32), True)
-        if len(block):
-            yield block
+        """Nothing follows."""
+        yield from _unless_empty(self._resampler.finish())
+
+
+def _unless_empty(block: np.ndarray) -> Iterator[np.ndarray]:
+    if len(block):
+        yield block
 
 
 def _count_finite(samples: np.ndarray) -> int:
@@ -190,79 +179,35 @@ def _check_sound(samples: np.ndarray, name: str) -> None:
         raise ValueError(f"Expected finite samples in {name}, got {samples[bad]} at sample {bad[0]}")
 
 
-def resampler(rate: int) -> Callable[[np.ndarray, bool], np.ndarray]:
-    """(samples at ``rate``, is it the end) → samples at 16 kHz, as a stream."""
-    if rate == SAMPLE_RATE:
-        return lambda samples, last: samples
-    import soxr
+class Resampler:
+    """Mono sound in blocks at any rate in, at 16 kHz out. The rate may change from one block to the next.
 
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-    return lambda samples, last: stream.resample_chunk(samples, last=last)
-
-
-def frames(samples: np.ndarray, frame_samples: int) -> np.ndarray:
-    """[n] → [ceil(n / frame_samples), frame_samples], the last frame padded with zeros.
-
-    transformers ``Gemma4UnifiedAudioFeatureExtractor``.
+    A filter needs samples from both sides, so the newest ones come out with the next block, or with ``finish``.
     """
-    count = -(-len(samples) // frame_samples)
-    padded = np.zeros(count * frame_samples, dtype=np.float32)
-    padded[: len(samples)] = samples
-    return padded.reshape(count, frame_samples)
 
+    def __init__(self) -> None:
+        self._start(SAMPLE_RATE)
 
-class Framer:
-    """Blocks of any length in, whole frames out, as they become complete."""
+    def push(self, samples: np.ndarray, rate: int) -> np.ndarray:
+        """[n] at ``rate`` Hz → what is now known, [m] at 16 kHz; at another rate than before, the rest comes first."""
+        rest = np.zeros(0, np.float32)
+        if rate != self._rate:
+            rest = self.finish()
+            self._start(rate)
+        block = samples if self._stream is None else self._stream.resample_chunk(samples, last=False)
+        return np.concatenate([rest, block]) if len(rest) else block
 
-    def __init__(self, frame_samples: int) -> None:
-        self.frame_samples = frame_samples
-        self._rest = np.zeros(0, dtype=np.float32)
+    def finish(self) -> np.ndarray:
+        """Nothing follows: return what was held back. What is pushed later is another sound."""
+        if self._stream is None:
+            return np.zeros(0, np.float32)
+        rest = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        self._start(self._rate)
+        return rest
 
-    def push(self, samples: np.ndarray) -> np.ndarray:
-        """Take [n] samples, return the frames [F, frame_samples] that are complete."""
-        joined = np.concatenate([self._rest, samples.astype(np.float32, copy=False)])
-        whole = len(joined) // self.frame_samples * self.frame_samples
-        self._rest = joined[whole:]
-        return frames(joined[:whole], self.frame_samples)
+    def _start(self, rate: int) -> None:
+        self._rate, self._stream = rate, None
+        if rate != SAMPLE_RATE:
+            import soxr
 
-    def flush(self) -> np.ndarray:
-        """Return the last, padded frame [1, frame_samples], or [0, frame_samples] if nothing is left."""
-        rest, self._rest = self._rest, self._rest[:0]
-        return frames(rest, self.frame_samples)
-
-
-def cut_point(speech: np.ndarray) -> int:
-    """Where to cut a stretch that has become too long: after how many of its frames.
-
-    The middle of the quietest pause (120 ms) within the last two seconds. What follows belongs to the next stretch.
-
-    Args:
-        speech: [F, frame_samples], at least one frame.
-    """
-    energy = np.square(speech, dtype=np.float64).sum(axis=1)
-    frame_seconds = speech.shape[1] / SAMPLE_RATE
-    first = max(0, len(speech) - round(SEARCH_SECONDS / frame_seconds))
-    if len(speech) - first < PAUSE_FRAMES:
-        return len(speech)
-    pauses = np.convolve(energy[first:], np.ones(PAUSE_FRAMES), mode="valid")
-    return first + int(pauses.argmin()) + PAUSE_FRAMES // 2 + 1
-
-
-def split_audio(samples: np.ndarray, frame_samples: int, max_frames: int) -> Iterator[tuple[int, int]]:
-    """Cut sound that is too long for one segment, at pauses; nothing is lost.
-
-    Args:
-        samples: [n] at 16 kHz.
-
-    Yields:
-        (start, end) in samples. Every segment has at most ``max_frames`` frames.
-    """
-    if max_frames < 1:
-        raise ValueError(f"Expected at least 1 frame in a segment, got {max_frames}")
-    all_frames = frames(samples, frame_samples)
-    start = 0
-    while len(all_frames) - start > max_frames:
-        end = start + cut_point(all_frames[start : start + max_frames])
-        yield start * frame_samples, end * frame_samples
-        start = end
-    yield start * frame_samples, len(samples)
+            self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")

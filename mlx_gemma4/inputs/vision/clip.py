@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, resampler
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, Resampler
 from mlx_gemma4.inputs.vision.film import Film
 from mlx_gemma4.inputs.vision.image import Patches
 from mlx_gemma4.inputs.vision.video import TOLERANCE, Pace, Selection, check_any, picker, shown_in
@@ -194,8 +194,7 @@ class Track:
         self._first = round(start * SAMPLE_RATE)
         self._next = 0
         self._until = 0.0
-        self._rate = SAMPLE_RATE
-        self._resample = resampler(SAMPLE_RATE)
+        self._resampler = Resampler()
         self._pieces: list[tuple[int, np.ndarray]] = []
 
     @property
@@ -211,18 +210,15 @@ class Track:
     def push(self, sound: Sound) -> None:
         """Put a piece in its place: behind the one before, unless its time says otherwise."""
         apart = abs(sound.seconds - self._until) > SLACK
-        if apart or sound.rate != self._rate:
-            self.finish()
-            self._rate, self._resample = sound.rate, resampler(sound.rate)
         if apart:
+            self.finish()
             self._next, self._until = round(sound.seconds * SAMPLE_RATE), sound.seconds
         self._until += len(sound.samples) / sound.rate
-        self._add(self._resample(sound.samples.mean(axis=1), False))
+        self._add(self._resampler.push(sound.samples.mean(axis=1), sound.rate))
 
     def finish(self) -> None:
         """Nothing follows: what the resampler holds back comes out."""
-        if self._rate != SAMPLE_RATE:
-            self._add(self._resample(np.zeros(0, np.float32), True))
+        self._add(self._resampler.finish())
 
     def take(self, end: float) -> np.ndarray:
         """The sound from where the last call ended up to ``end`` seconds, without silence behind it."""

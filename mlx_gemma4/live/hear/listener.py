@@ -15,7 +15,8 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Endpointing, Speech
-from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, Framer, check_samples
+from mlx_gemma4.inputs.audio.frames import Framer
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, check_samples
 from mlx_gemma4.live.hear.agreement import Agreement
 from mlx_gemma4.live.hear.events import Committed, Final, ListenerEvent, Partial, Silence
 from mlx_gemma4.programs.segments import make_endpointer

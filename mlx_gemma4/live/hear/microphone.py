@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, resampler
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, Resampler
 from mlx_gemma4.live.hear.sources import BLOCK
 
 DENIED_SECONDS = 2.0
@@ -137,11 +137,11 @@ class Microphone:
             block = self._wait()
             if block is None:
                 self._ended = True
-                block = self._resample(np.zeros(0, dtype=np.float32), True)
+                block = self._resampler.finish()
             else:
                 self._is_heard = self._is_heard or bool(block.any())
                 self._silence += len(block) / self._rate
-                block = self._resample(block, False)
+                block = self._resampler.push(block, self._rate)
             if len(block):
                 sound.append(block)
         if not self._is_heard and not self._is_told and self._silence >= DENIED_SECONDS:
@@ -170,7 +170,7 @@ class Microphone:
 
     def _start(self, rate: int) -> None:
         self._rate = rate
-        self._resample = resampler(rate)
+        self._resampler = Resampler()
         self._stream = self._sounddevice.InputStream(
             samplerate=rate,
             channels=self._channels,

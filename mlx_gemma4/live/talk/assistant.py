@@ -17,7 +17,8 @@ import numpy as np
 
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Speech
-from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, Framer, check_samples
+from mlx_gemma4.inputs.audio.frames import Framer
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, check_samples
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.live.see.camera import Shot
