@@ -1,6 +1,6 @@
-"""A microphone as a source of sound: what it lost, whether it is allowed, whether it still is there.
+"""A microphone as a source of sound. It notices when sound is lost, when access is denied, and when the device is gone.
 
-PortAudio's callback only queues; everything else happens in ``read``, in the reader's thread. numpy only.
+PortAudio's callback only puts blocks into a queue; everything else happens in ``read``, in the reader's thread. No mlx.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, Resampler
 from mlx_gemma4.live.hear.sources import BLOCK
 
 DENIED_SECONDS = 2.0
-"""Exact zeros for this long, and nothing else so far, mean muted or not yet allowed: every real room has noise."""
+"""Only exact zeros for this long means muted or denied: a real room is never perfectly silent."""
 SETTLE_SECONDS = 0.5
-"""Late blocks are followed by early ones within this time, if they were only late."""
+"""If blocks were only late, early ones follow them within this time."""
 LOST_SECONDS = 0.2
-"""What is missing must be more than this, or, with an overflow flag, more than a block: spurious flags exist."""
+"""Less missing sound than this is taken for jitter. With the driver's overflow flag, more than one block counts: some
+drivers set the flag although nothing is missing."""
 DRIFT = 0.002
-"""Clocks differ: real ones by up to 0.001."""
+"""How much the clocks of the device and of this machine may differ: twice what real ones do, 1 ms a second."""
 LISTED = "mlx_gemma4 listen --list-devices lists them"
 
 
 @dataclass(frozen=True)
 class Device:
-    """A microphone that could be opened."""
+    """A microphone of this machine."""
 
     index: int
     name: str
@@ -43,7 +44,11 @@ class Device:
 
 
 def list_devices() -> list[Device]:
-    """The microphones of this machine."""
+    """The microphones of this machine.
+
+    Raises:
+        ImportError: The package sounddevice or the library PortAudio is missing.
+    """
     sounddevice = _sounddevice()
     try:
         default = sounddevice.query_devices(kind="input")["index"]
@@ -63,20 +68,25 @@ def list_devices() -> list[Device]:
 
 
 def describe(device: Device) -> str:
-    """A line about it; a star marks the system's choice."""
+    """One line for a list of devices; a star marks the system's default."""
     channels = "1 channel" if device.channels == 1 else f"{device.channels} channels"
     return f"{'*' if device.is_default else ' '} {device.index:2} {device.name} ({channels}, {device.rate} Hz)"
 
 
 class Microphone:
-    """A microphone, until it is closed. Opened on entry.
+    """A microphone. A context manager: opened on entry, closed on exit.
 
     Args:
-        device: PortAudio's index, or part of the device's name; None for the system's choice.
-        tell: Called once, in the thread that reads, with what to do about a microphone that gives only zeros. It is
-            waited for: the system may be asking whether it is allowed.
-        channel: Take this one of the device's, from 1 on; None for the first.
-        stall_seconds: Without sound for this long, it is opened once more; if that does not help, the sound ends.
+        device: PortAudio's index, or part of the device's name; None for the system's default.
+        tell: Called once, in the thread that reads, if the microphone delivers only zeros, with what to do about it.
+            Reading goes on: the system may just be asking the user for permission.
+        channel: The device's channel to use, from 1 on; None for the first.
+        stall_seconds: If no sound comes for this long, the device is opened again, once; if that does not help, the
+            sound ends with a ``problem``.
+
+    Raises:
+        ImportError: The package sounddevice or the library PortAudio is missing.
+        ValueError: On entry, the device cannot be opened.
     """
 
     can_wait = False
@@ -91,7 +101,7 @@ class Microphone:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.problem: str | None = None
-        """Why the sound ended, in a sentence, if it was not stopped."""
+        """Why the sound ended, in a sentence, unless ``stop`` ended it."""
         self._device = int(device) if isinstance(device, str) and device.isdecimal() else device
         self._tell = tell
         self._channels = 1 if channel is None else channel
@@ -100,22 +110,20 @@ class Microphone:
         self._queue: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
         self._ended = False
         self._reopened = False
-        self._silence = 0.0
+        self._zero_seconds = 0.0
         self._is_heard = False
-        self._is_told = False
-        self._loss = Loss()
+        self._has_told = False
+        self._dropped = DroppedAudioMeter()
         self._sounddevice = _sounddevice()
 
     def __enter__(self) -> Microphone:
         try:
             self._open()
         except (self._sounddevice.PortAudioError, ValueError) as error:
-            wanted = "a microphone"
-            if self._device is not None:
-                wanted += f" {'numbered' if isinstance(self._device, int) else 'called'} {self._device!r}"
+            wanted = "The default microphone" if self._device is None else f"Microphone {self._device!r}"
             if self._channels > 1:
                 wanted += f" with {self._channels} channels"
-            raise ValueError(f"Expected {wanted}, got: {_line(error)} ({LISTED})") from error
+            raise ValueError(f"{wanted} cannot be opened: {_line(error)} ({LISTED})") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
@@ -123,8 +131,8 @@ class Microphone:
 
     @property
     def lost_seconds(self) -> float:
-        """Sound that never came, so far; what was lost in the last half second is not counted yet."""
-        return self._loss.seconds
+        """Sound that was lost so far. The last half second is not counted yet."""
+        return self._dropped.seconds
 
     def stop(self) -> None:
         """Let the sound end here. Safe to call from a signal handler."""
@@ -140,12 +148,12 @@ class Microphone:
                 block = self._resampler.finish()
             else:
                 self._is_heard = self._is_heard or bool(block.any())
-                self._silence += len(block) / self._rate
+                self._zero_seconds += len(block) / self._rate
                 block = self._resampler.push(block, self._rate)
             if len(block):
                 sound.append(block)
-        if not self._is_heard and not self._is_told and self._silence >= DENIED_SECONDS:
-            self._is_told = True
+        if not self._is_heard and not self._has_told and self._zero_seconds >= DENIED_SECONDS:
+            self._has_told = True
             self._tell(_denied())
         return np.concatenate(sound) if sound else None
 
@@ -187,35 +195,40 @@ class Microphone:
 
     def _heard(self, data: np.ndarray, frames: int, times: Any, status: Any) -> None:
         self._heard_at = self._clock()
-        self._loss.add(self._heard_at, frames / self._rate, bool(status and status.input_overflow))
+        self._dropped.add(self._heard_at, frames / self._rate, bool(status and status.input_overflow))
         self._queue.put(data[:, self._channels - 1].copy())
 
     def _reopen(self) -> bool:
-        """Whether the device, or the one that is now the default, could be opened once more after it stalled."""
+        """Open the device, or what is the default device now, once more after it stalled. Return whether it worked."""
         silent = f"no sound came for {self._stall_seconds:g} s"
         if self._reopened and self._heard_at - self._opened_at < self._stall_seconds:
             self.problem = f"The microphone stalled: {silent}, and opening it again did not help."
             return False
         self._reopened = True
         self._stream.close()
-        self._loss.pause()
+        self._dropped.pause()
         try:
             # PortAudio lists devices once, when it starts. This closes other streams of this process as well.
             self._sounddevice._terminate()
             self._sounddevice._initialize()
             self._open()
         except (self._sounddevice.PortAudioError, ValueError) as error:
-            self.problem = f"The microphone vanished: {silent}, and it could not be opened again ({_line(error)})."
+            self.problem = f"The microphone is gone: {silent}, and it could not be opened again ({_line(error)})."
             return False
         return True
 
 
-class Loss:
-    """Counts sound that never came, from when blocks came and how much is in them.
+class DroppedAudioMeter:
+    """Estimates how much sound was lost, from when blocks came and how much sound is in them.
 
-    A block's lateness, the time since the first block less the sound since, jumps up where sound is lost, and stays up.
-    A block that is only late is followed by early ones, so the least lateness of half a second counts. The floor that
-    it is compared with follows it down at once, and up no faster than clocks drift.
+    A block is as late as the time since the first block exceeds the sound since then. Lost sound makes all later blocks
+    late, for good. A block that was only delayed is followed by others that catch up:
+
+        lateness    ▁▁▁▁▁▁▁▇▅▃▁▁▁▁▁▁▁▁▁▁▁▄▄▄▄▄▄▄▄▄▄▄▄
+                           delayed        lost
+
+    So the least lateness of each half second counts. By as much as it exceeds the floor, sound was lost, and the floor
+    rises to it. Otherwise the floor follows it down at once, and up no faster than clocks drift apart.
     """
 
     def __init__(self) -> None:
@@ -228,7 +241,13 @@ class Loss:
         self._flag, self._flag_before = False, False
 
     def add(self, now: float, seconds: float, overflow: bool = False) -> None:
-        """A block of so many seconds came ``now``; ``overflow``: the driver says that some were lost before it."""
+        """Take note of a block.
+
+        Args:
+            now: When it came.
+            seconds: How much sound is in it.
+            overflow: Whether the driver says that sound was lost before it.
+        """
         if self._running:
             self._due += seconds
             self._settle(now, now - self._due, overflow)
@@ -243,7 +262,7 @@ class Loss:
         self._last = now
 
     def pause(self) -> None:
-        """The device is closed: all the time until the next block is lost."""
+        """The device is closed: all sound until the next block is lost."""
         self._running = False
 
     def _settle(self, now: float, late: float, overflow: bool) -> None:
@@ -255,7 +274,7 @@ class Loss:
             return
         floor = self._floor + DRIFT * (now - self._settled)
         missing = self._least - floor
-        # the flag may have come with the last block of the half second before: the loss shows in this one only
+        # a flag on the last block of the half second before: the loss shows only now
         if missing > (BLOCK / SAMPLE_RATE if self._flag or self._flag_before else LOST_SECONDS):
             self.seconds += missing
             self._floor = self._least
@@ -269,12 +288,12 @@ class Loss:
 def _denied() -> str:
     if sys.platform == "darwin":
         way_out = (
-            "macOS may not let the terminal hear it. Allow the terminal in System Settings > Privacy & Security > "
-            "Microphone; if nothing is heard then, start it again"
+            "macOS may not have allowed the terminal to use it. Allow it in System Settings > Privacy & Security > "
+            "Microphone, then restart the terminal if the microphone stays silent"
         )
     else:
-        way_out = f"it may be muted, or nobody plays into it. Unmute it, or choose another device ({LISTED})"
-    return f"Only zeros have come from the microphone for {DENIED_SECONDS:g} s: {way_out}."
+        way_out = f"it may be muted or not connected. Unmute it, or choose another device ({LISTED})"
+    return f"The microphone has delivered only zeros for {DENIED_SECONDS:g} s: {way_out}."
 
 
 def _line(error: Exception) -> str:
@@ -284,7 +303,7 @@ def _line(error: Exception) -> str:
 def _sounddevice() -> Any:
     try:
         import sounddevice
-    except (ImportError, OSError) as error:  # OSError: the package is there, PortAudio itself is not
+    except (ImportError, OSError) as error:  # OSError: the package is installed, PortAudio is not
         raise ImportError(
             "Microphone input needs the package sounddevice: pip install sounddevice "
             f"(on Linux also: apt install libportaudio2). {error}"
