@@ -154,7 +154,7 @@ def test_int16_array_is_scaled() -> None:
         ),
         (np.zeros((1, 3), np.int16), "Expected float or int16 samples [n] at 16000 Hz in the array, got int16 [1, 3]"),
         (np.zeros(3, np.int32), "Expected float or int16 samples [n] at 16000 Hz in the array, got int32 [3]"),
-        (np.zeros(0, np.float32), "Expected sound in the array, it holds 0 samples"),
+        (np.zeros(0, np.float32), "There is no sound in the array: 0 samples"),
         (np.array([0, np.nan]), "Expected finite samples in the array, got nan at sample 1"),
         (np.array([0, 0, -np.inf]), "Expected finite samples in the array, got -inf at sample 2"),
         (np.array([1e300]), "Expected finite samples in the array, got inf at sample 0"),

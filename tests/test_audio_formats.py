@@ -299,7 +299,7 @@ def test_pipe_that_is_too_large_to_be_copied(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr("mlx_gemma4.inputs.audio.byte_input.MOST_SPOOLED", 1 << 10)
     path = by_ffmpeg(tmp_path / "a.m4a", "aac")
     assert load_audio(path).size
-    message = "the stream must be whole before it can be read, and is larger than 0 GB; save it as a file first"
+    message = "the stream is in a format that must be read as a whole, but is larger than 0 GB; save it as a file first"
     with path.open("rb") as file, pytest.raises(ValueError, match=f"^{message}$"):
         stream_audio(io.BytesIO(file.read()))
 

@@ -135,7 +135,7 @@ def test_no_frame_is_computed_twice_or_lost(demo: tuple[Model, Processor]) -> No
 
 def test_speech_without_a_pause_is_cut(demo: tuple[Model, Processor]) -> None:
     """Utterances of at most 4 s, contiguous, each with the text of its sound; few frames are computed again."""
-    samples = joined("long-2.wav")
+    samples = joined("long-3.wav")
     listener = make(demo, longest=4.0)
     texts = finals(heard(listener, samples, [640] * (len(samples) // 640)))
     assert [each.reason for each in texts].count("length") >= 2

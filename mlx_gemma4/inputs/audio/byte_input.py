@@ -116,7 +116,7 @@ class AudioInput:
         except OSError as error:
             raise ValueError(f"{self.name} cannot be read: {error.strerror or error}") from error
         if data is None:
-            raise ValueError(f"{self.name} has no sound yet, and is not to be waited for; open it in blocking mode")
+            raise ValueError(f"{self.name} has no data yet and is in non-blocking mode; open it in blocking mode")
         return data
 
     def _spool(self) -> IO[bytes]:
@@ -126,7 +126,7 @@ class AudioInput:
                 copy.write(data)
                 if copy.tell() > MOST_SPOOLED:
                     raise ValueError(
-                        f"{self.name} must be whole before it can be read, and is larger than "
+                        f"{self.name} is in a format that must be read as a whole, but is larger than "
                         f"{MOST_SPOOLED >> 30} GB; save it as a file first"
                     )
             copy.flush()

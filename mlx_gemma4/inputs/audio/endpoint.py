@@ -1,6 +1,6 @@
-"""Which frames are an utterance: where it begins, when it ends, what of it is worth a forward pass.
+"""Finds utterances: where one begins, when it ends, and which of its frames are worth a forward pass.
 
-No clock, no model: the same frames give the same utterances, however they are grouped. numpy only.
+No clock and no model: the same frames give the same utterances, however they are grouped. numpy only.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ class Endpointing:
     """What counts as speech, and what ends it. Times are rounded to whole frames."""
 
     threshold: float = 0.5
-    """Speech begins at this probability,"""
+    """Probability at which speech begins."""
     release: float = 0.35
-    """and goes on at this one."""
+    """Probability at which it goes on: lower, so that a soft syllable does not end it."""
     level: float = -math.inf
-    """dBFS, RMS of a frame; a quieter one is silence, however probable speech is. By default the detector decides."""
+    """dBFS (RMS) below which a frame is silence, whatever the detector says. By default the detector alone decides."""
     silence: float = 0.5
     """Seconds of silence that end an utterance."""
     pre_roll: float = 0.5
-    """Seconds from before its first speech that an utterance begins with."""
+    """Seconds from before the first speech that belong to the utterance: a soft first sound is not lost."""
     tail: float = 0.2
-    """Seconds of a silence that are given out at once; also what may interrupt ``min_speech``."""
+    """Seconds of a silence that are returned at once, as part of the utterance; also the gaps that ``min_speech`` may
+    have."""
     min_speech: float = 0.08
-    """Seconds of speech, found within ``min_speech + tail``, that make an utterance; less is a click: silence."""
+    """Seconds of speech, within ``min_speech + tail``, that make an utterance; less is a click, which is silence."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.release <= self.threshold <= 1:
@@ -92,7 +93,10 @@ class Speech:
 
 @dataclass(frozen=True)
 class End:
-    """It is over: its first ``length`` frames are the utterance. At "length" more were given out: the next has them."""
+    """It is over: its first ``length`` frames are the utterance.
+
+    If the reason is "length", more frames were returned; they will be judged again, for the next utterance.
+    """
 
     length: int
     reason: Literal["silence", "length", "end of sound"]
@@ -107,24 +111,27 @@ class _Frame(NamedTuple):
     samples: np.ndarray
     speech: bool
     digital: bool
-    """Digital silence: exact zeros, as files are padded with, and gated or muted sources deliver."""
+    """Exact zeros: what files are padded with, and what muted or gated devices deliver."""
 
 
 class Endpointer:
     """Frames in, utterances out, as they come: ``Begin``, ``Speech``, …, ``End``, and nothing while nobody speaks.
 
-    Frames are judged once, in order. Before an utterance they wait, for as long as they may become its pre-roll. Within
-    one, speech is given out at once, and so is the tail of a silence; what is silent beyond it is held back until
-    speech goes on, so that the frames of an utterance are contiguous, or until the silence has ended it. Digital
-    silence is at no beginning of a pre-roll and in no tail: an utterance is the same with zeros around it.
+    Each frame is judged once, in order. Between utterances, frames wait as long as they may become a pre-roll. Within
+    one, speech is returned at once, and so is the short tail of a silence. The rest is held back. If speech
+    goes on, it is returned first, so that an utterance's frames are contiguous; otherwise it is never computed.
 
-        sound    0000~~~~SSSSS~~SSSSS~~~~~~~~~0000     S speech, ~ noise, 0 digital silence
-        given        ^^^^^^^^^^^^^^^^^^                pre-roll, speech with its pauses, tail
-                         Begin                End      when enough is speech; when the silence is long enough
+        sound      0000~~~~SSSSS~~~~SSSSS~~~~~~~~~0000   S speech, ~ noise, 0 digital silence
+        waits      ^^^^^^^^^                             may become the pre-roll
+        returned       ^^^^^^^^^^^^^^^^^^^^              pre-roll, speech with its pauses, tail
+        held back                 ^^       ^^^^^         returned if speech goes on, else dropped
+        events              Begin              End       enough speech; enough silence
 
-    One that becomes too long is cut at a pause (``cut_point``) after the place where its speech was confirmed, so that
-    no part is empty. The frames after the cut are taken up again as if they came anew: they begin the next utterance,
-    at the cut if the pre-roll reaches back to it, and only if they, or what follows them, are speech.
+    Digital silence is never the beginning of a pre-roll nor part of a tail, so zeros around a recording change nothing.
+
+    An utterance that becomes too long is cut at a pause (``cut_point``) after the place where its speech was confirmed,
+    so that no part is empty. The frames after the cut are taken again as if they were new: they begin the next
+    utterance, at the cut if the pre-roll reaches back to it, but only if they, or what follows them, are speech.
 
     Args:
         voice: Frame [frame_samples] → probability of speech (``Voice``). Called once per frame, in order.
@@ -151,11 +158,11 @@ class Endpointer:
         self.probability = 0.0
         """Of speech, in the last frame."""
         self.silent = 0
-        """Frames that were passed over. Those that may yet become a pre-roll are not counted before ``finish``."""
+        """Frames of silence. Those that may still become a pre-roll are counted by ``finish``."""
         self.gated = 0
-        """Frames that were speech to the detector, and too soft for ``level``."""
+        """Frames that the detector took for speech, but that are below ``level``."""
         self.spoken = 0
-        """Frames given out; one that two utterances have, because of a cut, counts once."""
+        """Frames returned. One that was returned twice, because of a cut, counts once."""
         self.settings = settings
         self.frame_seconds = frame_seconds
         self._voice = voice
@@ -167,9 +174,9 @@ class Endpointer:
         self._was_speech = False
         self._todo: deque[_Frame] = deque()  # judged, not yet taken (again)
         self._position = 0  # of the next frame to be taken
-        self._given = 0  # the position after the last frame given out
+        self._returned = 0  # the position after the last frame returned
         self._waiting: list[_Frame] = []  # up to the position, of no utterance yet
-        self._utterance: list[_Frame] = []  # given out, from _start on
+        self._utterance: list[_Frame] = []  # returned, from _start on
         self._start = 0
         self._confirmed = 0  # how many of them there were when speech was confirmed
         self._held: list[_Frame] = []  # silent, after the utterance's
@@ -210,7 +217,7 @@ class Endpointer:
         return self._happened()
 
     def finish(self) -> list[EndpointerEvent]:
-        """The sound has ended: end the open utterance, pass over what waits. A sound pushed later counts on."""
+        """The sound has ended: end the open utterance, drop what waits. Frames pushed later are numbered on."""
         if self.speaking:
             self._end("end of sound")
         self._pass_over(len(self._waiting))
@@ -255,7 +262,7 @@ class Endpointer:
             self._pass_over(len(self._waiting) - self._window - self._pre_roll)
 
     def _begin(self, before: int) -> None:
-        """With the frames that wait; the first ``before`` of them came before its speech."""
+        """Begin an utterance with the waiting frames; the first ``before`` of them are not speech yet."""
         self._pass_over(before - self._pre_roll)
         self._pass_over(next(number for number, frame in enumerate(self._waiting) if not frame.digital))
         frames, self._waiting = self._waiting, []
@@ -271,8 +278,8 @@ class Endpointer:
         self._utterance += fitting
         self._speech += [frame.samples for frame in fitting]
         end = self._start + len(self._utterance)
-        self.spoken += max(0, end - max(self._given, end - len(fitting)))
-        self._given = max(self._given, end)
+        self.spoken += max(0, end - max(self._returned, end - len(fitting)))
+        self._returned = max(self._returned, end)
         if len(fitting) < len(frames):
             self._cut(frames[len(fitting) :])
 
@@ -294,10 +301,10 @@ class Endpointer:
         self.speaking = False
 
     def _pass_over(self, count: int) -> None:
-        """The first ``count`` frames that wait come into no utterance any more; after a cut, one may have had them."""
+        """Drop the first ``count`` waiting frames as silence, unless they were in an utterance before a cut."""
         count = max(0, count)
         first = self._position - len(self._waiting)
-        self.silent += max(0, first + count - max(self._given, first))
+        self.silent += max(0, first + count - max(self._returned, first))
         del self._waiting[:count]
 
     def _emit(self, event: EndpointerEvent) -> None:

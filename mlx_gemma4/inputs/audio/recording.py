@@ -172,7 +172,7 @@ def check_samples(samples: np.ndarray, name: str) -> np.ndarray:
 
 def _check_sound(samples: np.ndarray, name: str) -> None:
     if samples.size == 0:
-        raise ValueError(f"Expected sound in {name}, it holds 0 samples")
+        raise ValueError(f"There is no sound in {name}: 0 samples")
     finite = np.isfinite(samples)
     if not finite.all():
         bad = tuple(np.argwhere(~finite)[0])

@@ -1,6 +1,10 @@
-"""Which words of a changing guess can be shown for good: those on which two guesses in a row agree.
+"""Which words of a changing guess are committed: those on which two guesses in a row agree.
 
 LocalAgreement-2 (Liu et al. 2020, as in whisper_streaming). Committed text never changes.
+
+    guess       "go for"
+    guess       "go forward to"          agrees on "go": committed;            draft " forward to"
+    guess       "go forward two meters"  agrees on "go forward": committed;    draft " two meters"
 """
 
 from __future__ import annotations
@@ -19,12 +23,12 @@ class Agreement:
 
     @property
     def committed(self) -> str:
-        """The text that stands."""
+        """The committed text."""
         return "".join(self._committed)
 
     @property
     def draft(self) -> str:
-        """The rest of the last guess, with the space before it; empty where the guess contradicts what stands."""
+        """The rest of the last guess, with the space before it; empty if that guess contradicts the committed text."""
         known = len(self._committed)
         return "".join(self._last[known:]) if self._last[:known] == self._committed else ""
 
@@ -45,17 +49,17 @@ class Agreement:
         return "".join(fresh)
 
     def finish(self, text: str) -> tuple[str, int]:
-        """Take the final text; return what follows in it behind the words that stand, and in how many places they
-        differ from it: words that it has otherwise, does not have, or has between them."""
+        """Take the final text; return its words after the committed ones, and the edits between those and it: words
+        replaced, missing or added."""
         units = UNIT.findall(text)
         behind, changed = align(self._committed, units)
         return "".join(units[behind:]), changed
 
 
 def align(committed: Sequence[str], units: Sequence[str]) -> tuple[int, int]:
-    """How many of the first ``units`` stand for the ``committed`` ones, and the edits between them (Levenshtein).
+    """How many of the first ``units`` correspond to the ``committed`` ones, and the edits between them (Levenshtein).
 
-    Of the prefixes with the fewest edits, the one with the most equal words, and then the longest.
+    Of all prefixes with the fewest edits, this takes the one with the most equal words, and of these the longest.
     """
 
     def step(cost: tuple[int, int], edits: int, equal: int = 0) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What happens while somebody speaks. Times are seconds from the beginning of the sound."""
+"""Events of live transcription. Times are seconds from the beginning of the sound."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Partial:
 
 @dataclass(frozen=True)
 class Committed:
-    """Words that stand from now on."""
+    """Words that will not change any more."""
 
     utterance: int
     end: float
@@ -36,9 +36,9 @@ class Final:
     text: str
     """What transcribing exactly this stretch of sound gives."""
     rest: str
-    """The words of ``text`` behind those that the committed ones stand for, with the space before them."""
+    """The words of ``text`` after those that were committed, with the space before them."""
     revised: int
-    """Places in which the committed words differ from ``text``, by an alignment of words: they stand as shown."""
+    """Edits between the committed words, which stay as they were shown, and ``text``."""
     reason: str
     """"silence", "length", "end of sound"; "interrupted": cut short, the text is that of the last guess."""
     delay: float

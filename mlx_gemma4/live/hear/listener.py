@@ -1,8 +1,19 @@
 """The engine of live transcription: sound in, events out. No devices, no display; the clock only measures.
 
-Three verbs, as in other live engines: ``feed`` takes sound and computes nothing, ``step`` works off all that was fed,
-``finish`` ends. An utterance's frames go into the session when they come; guesses are made while nothing waits.
-``feed`` may be called from any thread; all else from one, which owns the model.
+``feed`` takes sound and computes nothing, ``step`` processes all sound that was fed, ``finish`` ends. ``feed`` may be
+called from any thread; everything else from one, which owns the model.
+
+Each frame of an utterance goes into the cache when it arrives. A guess reads the end of the prompt and the last guess
+behind the frames, then the cache is rewound to the frames:
+
+    cache     [instruction][frames so far]                          a frame arrives: one position more
+    guess     [instruction][frames so far][tail]"go forward to"     only words that the last guess lacked cost a forward
+    rewind    [instruction][frames so far]
+
+    guesses   "go for"  "go forward to"  "go forward two met"       where two in a row agree, words are committed
+    committed           "go"             "go forward"               the rest is a draft, which may change
+
+When the utterance ends, ``Final`` has the text of the whole sound, which is the last guess if it covered all frames.
 """
 
 from __future__ import annotations
@@ -25,7 +36,7 @@ from mlx_gemma4.programs.transcribe import Guess, Transcriber
 GUESS_EVERY = 0.5
 """Seconds of new speech between two guesses."""
 BEHIND = 1.0
-"""A pass that brings more seconds of sound than this is late: it makes no guess."""
+"""Seconds of sound that had piled up before a pass: with more than this, it makes no guess, to catch up."""
 
 
 @dataclass
@@ -36,17 +47,17 @@ class Work:
     """Frames given to the model, each counted once."""
     silent_frames: int = 0
     gated_frames: int = 0
-    """Frames that were speech to the detector, and too soft for the endpointer's level."""
+    """Frames that the detector took for speech, but that are below the endpointer's level."""
     audio_computed: int = 0
     """Audio positions computed: more than ``speech_frames`` only where a long utterance was cut."""
     forwards: int = 0
     guesses: int = 0
     utterances: int = 0
     revised: int = 0
-    """Committed words that a final text had otherwise."""
+    """Committed words that differ in the final text."""
 
     def __add__(self, other: Work) -> Work:
-        return Work(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return Work(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Listener:
@@ -73,13 +84,13 @@ class Listener:
         self._framer = Framer(transcriber.frame_samples)
         self._waiting: list[np.ndarray] = []
         self._received = 0
-        """Samples of all passes so far,"""
+        """Samples of all passes so far."""
         self._pass_began = 0.0
-        """and when the last of them began."""
+        """When the last pass began."""
         self._lock = threading.Lock()
-        """Guards what waits: sound may be fed from the thread of a device."""
+        """Guards ``_waiting``: a device's thread may feed sound."""
         self._happened: list[ListenerEvent] = []
-        """What was not handed out yet: an error or a signal may cut a pass short."""
+        """Events that were not returned yet: an error or a signal may cut a pass short."""
         self._guess: Guess | None = None
         self._agreement = Agreement()
         self._utterance = 0
@@ -94,29 +105,29 @@ class Listener:
 
     @property
     def backlog(self) -> float:
-        """Seconds of sound that was fed and not yet worked off."""
+        """Seconds of sound that was fed but not processed yet."""
         with self._lock:
             return sum(len(block) for block in self._waiting) / SAMPLE_RATE
 
     def feed(self, samples: np.ndarray) -> None:
-        """Take sound, float32 [n] at 16 kHz. It is copied: the caller may use its buffer again. Returns at once.
+        """Take sound, float32 [n] at 16 kHz, and return at once. It is copied: the caller may reuse its buffer.
 
         Raises:
-            ValueError: Not all samples are finite numbers; none of them is taken.
+            ValueError: A sample is not a finite number; none of them is taken.
         """
         if len(samples):
-            block = check_samples(samples, "what was fed").copy()
+            block = check_samples(samples, "the sound that was fed").copy()
             with self._lock:
                 self._waiting.append(block)
 
     def step(self) -> list[ListenerEvent]:
-        """Work off what was fed; return what happened."""
+        """Process what was fed; return the events."""
         self.behind = self.backlog
         self._collect(self._pass(self._framer.push(self._take()), late=self.behind > BEHIND))
         return self._hand_out()
 
     def finish(self) -> list[ListenerEvent]:
-        """Work off what is left and end the utterance that is open, if there is one."""
+        """Process what is left and end the open utterance, if there is one."""
         frames = np.concatenate([self._framer.push(self._take()), self._framer.flush()])
         self._collect(self._pass(frames, late=True))
         for action in self.endpointer.finish():
@@ -127,7 +138,7 @@ class Listener:
     def abandon(self) -> list[ListenerEvent]:
         """End at once, without computing, for example after an error in ``step``.
 
-        The open utterance has the text of its last guess; sound that was not worked off is dropped.
+        The open utterance gets the text of its last guess; sound that was not processed is dropped.
         """
         if self._begin is not None and self._guess is not None:
             guess = self._guess
@@ -153,15 +164,15 @@ class Listener:
         return np.concatenate([np.zeros(0, np.float32), *blocks])
 
     def _pass(self, frames: np.ndarray, *, late: bool) -> Iterator[ListenerEvent]:
-        heard = self._transcriber.heard
+        before = self._transcriber.heard
         for action in self.endpointer.push(frames):
             yield from self._act(action)
         self._seen += len(frames)
-        if self._begin is not None and not late and self._is_time(paused=self._transcriber.heard == heard):
+        if self._begin is not None and not late and self._is_time(paused=self._transcriber.heard == before):
             yield from self._make_guess()
 
     def _is_time(self, *, paused: bool) -> bool:
-        """Enough new speech since the last guess; or a pause, in which the guess that may be the last one is made."""
+        """Whether to guess: after enough new speech, or in a pause, since the utterance may end with it."""
         new = self._transcriber.heard - self._guessed
         return new > 0 and (paused or new * self._transcriber.frame_seconds >= self._guess_every)
 
