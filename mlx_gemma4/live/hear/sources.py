@@ -1,6 +1,6 @@
-"""Where sound comes from: a file at its own pace, a pipe. They know neither model nor tokenizer.
+"""Sources of sound: a recording played at its own pace, or a pipe. They know neither model nor tokenizer.
 
-A source is read in a loop: ``read`` waits for sound and returns all that has arrived, until it returns None.
+Read a source in a loop: ``read`` waits for sound and returns all that has arrived; None means that it has ended.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mlx_gemma4.inputs.audio.pcm import RawFormat
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, AudioSource, AudioStream, check_samples, stream_audio
 
 BLOCK = 640
-"""Samples that devices and recordings hand over at once: 40 ms."""
+"""Samples in a block of a device or recording: 40 ms."""
 WAITING_SECONDS = 30.0
-"""Sound that waits for its reader, at most; then its writer waits."""
+"""Seconds of sound that may wait for the reader; with more, the writer has to wait."""
 
 
 class Source(Protocol):
@@ -38,27 +38,27 @@ class Source(Protocol):
 
     @property
     def can_wait(self) -> bool:
-        """Whether sound that is not read stays where it is. What comes from a room does not."""
+        """Whether sound that is not read yet is kept, as a file or a pipe does. A room does not wait."""
 
     def read(self) -> np.ndarray | None:
         """Wait for sound, return what has arrived as float32 [n] at 16 kHz mono; None when it has ended."""
 
     def stop(self) -> None:
-        """Let the sound end here. Safe to call from a signal handler."""
+        """End the sound here. Safe to call from a signal handler."""
 
 
 class FileSource:
     """A recording, played at its own pace as if it were being spoken, or ``fast``: block by block, without waiting.
 
-    It is decoded while it is played. Where that fails, the sound ends with a ``problem``.
+    It is decoded while it is played. If that fails, the sound ends there, with a ``problem``.
 
     Args:
         source: A path, or samples [n] at 16 kHz; ``load_audio`` says which.
-        channel: Take this one, from 1 on; None takes the mean of all.
-        raw: What the samples are, if there is no header.
+        channel: The channel to use, from 1 on; None takes the mean of all.
+        raw: The format of the samples, if there is no header.
 
     Raises:
-        ValueError: As ``stream_audio``, for what shows at the beginning of the recording.
+        ValueError: As ``stream_audio``, for errors that the beginning of the recording shows.
     """
 
     lost_seconds = 0.0
@@ -138,16 +138,16 @@ class FileSource:
 class PipeSource:
     """Sound that arrives in a recording's format: on standard input, a named pipe or a stream.
 
-    A thread reads it. When ``WAITING_SECONDS`` of it wait for ``read``, it reads no more, and the writer has to wait:
-    nothing is lost. Where the sound is damaged or cut short, it ends with a ``problem``, behind what came before.
+    A thread reads it. While ``WAITING_SECONDS`` of sound wait for ``read``, the thread stops reading, so the writer has
+    to wait and nothing is lost. If the sound is damaged or cut short, it ends there, with a ``problem``.
 
     Args:
         source: ``"-"`` for standard input, or as for ``stream_audio``.
-        channel: Take this one, from 1 on; None takes the mean of all.
-        raw: What the samples are, if there is no header.
+        channel: The channel to use, from 1 on; None takes the mean of all.
+        raw: The format of the samples, if there is no header.
 
     Raises:
-        ValueError: As ``stream_audio``. The beginning is waited for, so what is wrong with it is said at once.
+        ValueError: As ``stream_audio``. The constructor waits for the beginning, so that its errors come at once.
     """
 
     lost_seconds = 0.0
@@ -168,7 +168,7 @@ class PipeSource:
 
     @property
     def backlog(self) -> float:
-        """Seconds of sound that have arrived and were not read yet."""
+        """Seconds of sound that have arrived but were not read yet."""
         return sum(map(len, self._waiting)) / SAMPLE_RATE
 
     def read(self) -> np.ndarray | None:
@@ -182,7 +182,7 @@ class PipeSource:
             return None
 
     def stop(self) -> None:
-        """Let the sound end with what has arrived. Safe to call from a signal handler; a quiet pipe is left alone."""
+        """End the sound with what has arrived. Safe to call from a signal handler, also while the pipe is quiet."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()
@@ -193,7 +193,7 @@ class PipeSource:
             raise failure
 
     def _pump(self, open_stream: Callable[[], AudioStream]) -> None:
-        """The thread: everything that is heard, then how it ended."""
+        """The thread: take all blocks, then note how the sound ended."""
         try:
             with open_stream() as stream:
                 self._set_opened()
@@ -202,7 +202,7 @@ class PipeSource:
                         return
         except ValueError as error:
             self._fail(error)
-        except Exception as error:  # of a stream that the caller made; raised again where it is read
+        except Exception as error:  # an error of the caller's own stream: read raises it
             self._failure = error
         finally:
             with self._condition:
@@ -210,7 +210,7 @@ class PipeSource:
                 self._condition.notify_all()
 
     def _fail(self, error: ValueError) -> None:
-        """What shows at the beginning is raised; behind sound it is a problem."""
+        """An error at the beginning is raised; after some sound it becomes the problem."""
         if self._opened:
             self.problem = str(error)
         else:
@@ -222,7 +222,7 @@ class PipeSource:
             self._condition.notify_all()
 
     def _put(self, block: np.ndarray) -> bool:
-        """Add a block when there is room for it; False when none is wanted any more."""
+        """Add a block when there is room for it; return False once the source was stopped."""
         with self._condition:
             self._condition.wait_for(lambda: self._stopped or self.backlog < WAITING_SECONDS)
             if self._stopped:
@@ -235,7 +235,7 @@ class PipeSource:
 def open_recording(
     source: str | os.PathLike[str], *, fast: bool = False, channel: int | None = None, raw: RawFormat | None = None
 ) -> FileSource | PipeSource:
-    """A recording to be played if ``source`` is a file; if it is a pipe, or ``"-"``, sound that arrives."""
+    """A FileSource for a file; a PipeSource for a pipe or ``"-"``."""
     if is_pipe(source):
         return PipeSource(source, channel=channel, raw=raw)
     return FileSource(source, fast=fast, channel=channel, raw=raw)
