@@ -7,6 +7,7 @@ import os
 import mlx.core as mx
 
 from mlx_gemma4.checkpoint.hub import checkpoint_folder
+from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.weights import load_model
 from mlx_gemma4.inputs.processor import Processor
@@ -33,5 +34,6 @@ def load(
     if compute is None and dtype is not None:
         raise ValueError(f"Expected a dtype of {', '.join(DTYPES)}, got {dtype!r}")
     folder = checkpoint_folder(name, revision=revision)
-    processor = Processor.from_folder(folder)
-    return load_model(folder, dtype=compute), processor
+    config = Config.from_file(folder / "config.json")
+    processor = Processor.from_folder(folder, config)
+    return load_model(folder, config=config, dtype=compute), processor

@@ -1,12 +1,18 @@
-"""One sequence that grows: text, sound and images go in as they come, in any cut; it can be marked and rewound.
+"""One growing sequence: text, sound and images go in as they come, cut anywhere; it can be marked and rewound.
 
-This is where the two columns meet: numpy comes in, the model's rows and logits go out. A session knows nothing of
-text, templates or files, and belongs to the thread that made it.
+This is where inputs and decoder meet: numpy arrays come in, logits go out. A session knows nothing of text, templates
+or files. It belongs to the thread that made it.
+
+    extend(prompt)      mark()      extend(frame) extend(frame) …      rewind(mark)
+    ──────────────────────┼──────────────────────────────────▶ │
+                          │◀───────────────────────────────────┘  as if the frames had never been
+
+An image attends inside itself, so it enters in one piece, and no rewind may end inside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from weakref import WeakSet
 
 import mlx.core as mx
@@ -19,17 +25,17 @@ from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, Prompt
 from mlx_gemma4.inputs.vision.image import Patches
 
 PREFILL_STEP = 512
-"""Positions computed in one forward, at most (an image longer than this goes in one)."""
+"""Positions computed in one forward, at most. An image longer than this goes in one."""
 
 MIN_ROOM = 2
-"""Generating computes ahead of what it hands out, and takes that back when it ends."""
+"""Generating computes one token ahead of what it hands out, and rewinds that when it ends."""
 
 Piece = Prompt | Patches | Sequence[int] | np.ndarray
-"""What a session takes: a Prompt, an image, token ids, or frames of sound (float [F, frame_samples])."""
+"""What a session takes: a Prompt, an image, token ids [L], or frames of sound (float [F, frame_samples])."""
 
 
 class Mark:
-    """A place in a session to go back to. Valid until the session is rewound to before it."""
+    """A position of a session to go back to. Valid until the session is rewound to before it."""
 
     def __init__(self, position: int) -> None:
         self.position = position
@@ -42,8 +48,11 @@ class Session:
     """A growing sequence on a model.
 
     Args:
-        room: How many positions can be rewound once the sequence is longer than the sliding window; each costs the
-            memory of one more key and value on every sliding layer. Before that, every rewind is exact anyway.
+        room: How many positions can be rewound once the sequence is longer than the sliding window. Each costs the
+            memory of one more key and value on every sliding layer. Before that length, every rewind is exact anyway.
+
+    Raises:
+        ValueError: ``room`` is less than MIN_ROOM.
     """
 
     def __init__(self, model: Model, *, room: int = DEFAULT_ROOM) -> None:
@@ -54,13 +63,14 @@ class Session:
         self.forwards = 0
         """Forward passes so far."""
         self.computed = 0
-        """Positions computed so far, those that were rewound included."""
+        """Positions computed so far, including those that were rewound."""
         self.reset()
 
     def reset(self) -> None:
         """Start again with an empty sequence. Marks made before are no longer valid."""
         self._cache = self.model.make_cache(self.room)
         self._images: list[tuple[int, int]] = []
+        """The first position of each image, and the one after its last."""
         self._marks: WeakSet[Mark] = WeakSet()
 
     @property
@@ -70,7 +80,7 @@ class Session:
 
     @property
     def earliest(self) -> int:
-        """The furthest position to which a rewind is exact."""
+        """The earliest position to which a rewind is exact."""
         return self._cache.earliest
 
     @property
@@ -79,24 +89,24 @@ class Session:
         return self._cache.nbytes
 
     def extend(self, piece: Piece, *, all_logits: bool = False) -> mx.array:
-        """Append a piece and return the logits [V] for what comes next; with ``all_logits`` those of all L, [L, V].
+        """Append a piece and return the logits [V] of the next token; with ``all_logits`` those of all L rows, [L, V].
 
-        Keys and values are computed when this returns. Logits are lazy: where nobody reads them, the head does
-        not run. If it is interrupted, the session is as it was before, or empty if that is out of reach.
+        Keys and values are computed when this returns. Logits are lazy: if nobody reads them, the head does not run.
+        If this is interrupted, the session is as it was before, or empty if that is out of reach.
 
         Raises:
-            ValueError: The piece is empty, or does not fit the model: ids beyond the vocabulary, media that the
+            ValueError: The piece is empty or does not fit the model: ids beyond the vocabulary, media that the
                 checkpoint has no weights for, placeholders without media, half an image. The session is unchanged.
         """
-        prompt = self._checked(piece)
+        chunks = self._embed(piece)
         start = self.position
         hidden = []
         try:
-            for chunk in prompt.chunks(PREFILL_STEP):
-                h = self._forward(chunk)
+            for rows, image_ids in chunks:
+                h = self._forward(rows, image_ids)
                 hidden.append(h if all_logits else h[:, -1:])
                 mx.eval(self._cache.arrays)
-                if len(chunk) == PREFILL_STEP:
+                if rows.shape[1] == PREFILL_STEP:
                     mx.clear_cache()  # buffers of a size that will not come again
         except BaseException:
             self._withdraw(start)
@@ -106,134 +116,158 @@ class Session:
         return self.model.logits(hidden[-1])[0, -1]
 
     def step(self, token: mx.array) -> mx.array:
-        """Append one text token that may not be evaluated yet, and return the logits [V] after it, lazily."""
-        h = self.model(self.model.embed_tokens(token.reshape(1, 1)), self._cache)
-        self.forwards += 1
-        self.computed += 1
-        return self.model.logits(h)[0, -1]
+        """Append one text token, which may be lazy, and return the lazy logits [V] after it."""
+        return self.model.logits(self._forward(self.model.embed_tokens(token.reshape(1, 1)), None))[0, -1]
 
     def held(self) -> Held:
         """A copy of the keys and values that the next position may see, to decode on in a batch (``Batch``)."""
         return self._cache.held()
 
     def mark(self) -> Mark:
-        """Remember this place, to go back to it with ``rewind``. Costs nothing."""
+        """Remember this position, for ``rewind``. Costs nothing."""
         mark = Mark(self.position)
         self._marks.add(mark)
         return mark
 
     def rewind(self, to: Mark | int) -> None:
-        """Forget all that came after a mark (or a position): as if it had never been there.
+        """Forget everything after a mark or a position, as if it had never been there.
 
         Raises:
-            ValueError: The mark is another session's or was passed by an earlier rewind; the position lies ahead,
-                inside an image, or further back than sliding layers remember. The session is unchanged.
+            ValueError: The mark belongs to another session or was passed by an earlier rewind; or the position lies
+                ahead, inside an image, or further back than sliding layers remember. The session is unchanged.
         """
         if isinstance(to, Mark) and to not in self._marks:
-            raise ValueError(f"Expected a mark of this session that no rewind has passed, got {to}")
+            raise ValueError(f"{to} is not a mark of this session, or an earlier rewind has passed it; make a new one")
         position = to.position if isinstance(to, Mark) else to
         for start, stop in self._images:
             if start < position < stop:
-                raise ValueError(f"Expected a position outside images to rewind to, got {position} in {start}–{stop}")
+                raise ValueError(
+                    f"Position {position} lies inside the image at {start}–{stop}: rewind to {start} or {stop}"
+                )
         self._cache.rewind(position)
         self._images = [span for span in self._images if span[1] <= position]
         for mark in [mark for mark in self._marks if mark.position > position]:
             self._marks.discard(mark)
 
     def _withdraw(self, start: int) -> None:
-        """Take back a piece that was interrupted; where sliding layers have moved on too far, start again."""
+        """Take back a piece that was interrupted. If sliding layers have moved on too far, start again."""
         if start < self.earliest:
             self.reset()
         else:
             self.rewind(start)
 
-    def _forward(self, chunk: Prompt) -> mx.array:
-        rows = [self._rows(run) for run in chunk.spans()]
-        vision = chunk.is_vision
-        image_ids = number_images(vision) if vision.any() else None
+    def _forward(self, rows: mx.array, image_ids: np.ndarray | None) -> mx.array:
+        """Rows [1, L, D] → hidden states [1, L, D]; ``image_ids`` as the model takes them."""
         start = self.position
-        h = self.model(rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=1), self._cache, image_ids)
+        h = self.model(rows, self._cache, image_ids)
         if image_ids is not None:
             self._images += [
                 (start + int(where[0]), start + int(where[-1]) + 1)
-                for where in (np.flatnonzero(image_ids == run) for run in range(image_ids.max() + 1))
+                for where in (np.flatnonzero(image_ids == image) for image in range(image_ids.max() + 1))
             ]
         self.forwards += 1
-        self.computed += len(chunk)
+        self.computed += rows.shape[1]
         return h
 
-    def _rows(self, run: Prompt) -> mx.array:
-        """A run of one type → [1, L, D]."""
-        if run.token_types[0] == TEXT:
-            return self.model.embed_tokens(mx.array(run.token_ids)[None])
-        if run.token_types[0] == AUDIO:
-            return self.model.embed_frames(mx.array(run.frames)[None])
-        return self.model.embed_image(mx.array(run.patches)[None], mx.array(run.patch_xy)[None])
+    def _embed(self, piece: Piece) -> Iterator[tuple[mx.array, np.ndarray | None]]:
+        """Check a piece; then its rows [1, L, D] and image ids, forward by forward."""
+        if isinstance(piece, Patches):
+            piece = Prompt.from_patches(piece, _placeholder(self.model), IMAGE)
+        if isinstance(piece, Prompt):
+            self._check(piece)
+            return map(self._rows, piece.chunks(PREFILL_STEP))
+        array = np.asarray(piece)
+        if len(array) == 0:
+            raise ValueError("There is nothing to extend the session with: the piece is empty")
+        # what is of one type needs no Prompt: frames of sound come 25 times a second
+        if array.ndim == 2 and np.issubdtype(array.dtype, np.floating):
+            array = array.astype(np.float32, copy=False)
+            check_frames(array, self.model)
+            embed: Callable[[mx.array], mx.array] = self.model.embed_frames
+        elif array.ndim == 1 and np.issubdtype(array.dtype, np.integer):
+            check_token_ids(array, self.model)
+            embed = self.model.embed_tokens
+        else:
+            raise ValueError(
+                "Expected a Prompt, Patches, token ids [L] or audio frames [F, frame_samples], "
+                f"got {array.dtype} {list(array.shape)}"
+            )
+        steps = range(0, len(array), PREFILL_STEP)
+        return ((embed(mx.array(array[start : start + PREFILL_STEP])[None]), None) for start in steps)
 
-    def _checked(self, piece: Piece) -> Prompt:
-        prompt = self._prompt(piece)
+    def _check(self, prompt: Prompt) -> None:
         if len(prompt) == 0:
-            raise ValueError("Expected something to extend the session with, got an empty piece")
+            raise ValueError("There is nothing to extend the session with: the piece is empty")
         check_prompt(prompt, self.model)
         if prompt.is_vision[0] and self._images and self._images[-1][1] == self.position:
-            raise ValueError("Expected text between two images, got an image right behind another")
-        return prompt
+            raise ValueError("An image follows another without text in between: put a token, or its markers, first")
 
-    def _prompt(self, piece: Piece) -> Prompt:
-        if isinstance(piece, Prompt):
-            return piece
-        ids = self.model.config.token_ids
-        if isinstance(piece, Patches):
-            return Prompt.from_patches(piece, _named(ids.image, "image"), IMAGE)
-        array = np.asarray(piece)
-        if array.ndim == 2 and np.issubdtype(array.dtype, np.floating):
-            return Prompt.from_frames(array, _named(ids.audio, "audio"))
-        if array.ndim == 1 and (np.issubdtype(array.dtype, np.integer) or array.size == 0):
-            return Prompt.from_tokens(array)
-        raise ValueError(
-            "Expected a Prompt, Patches, token ids [L] or audio frames [F, frame_samples], "
-            f"got {array.dtype} {list(array.shape)}"
-        )
+    def _rows(self, chunk: Prompt) -> tuple[mx.array, np.ndarray | None]:
+        rows = [self._span(span) for span in chunk.spans()]
+        vision = chunk.is_vision
+        image_ids = number_images(vision) if vision.any() else None
+        return rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=1), image_ids
+
+    def _span(self, span: Prompt) -> mx.array:
+        """A stretch of one type → [1, L, D]."""
+        if span.token_types[0] == TEXT:
+            return self.model.embed_tokens(mx.array(span.token_ids)[None])
+        if span.token_types[0] == AUDIO:
+            return self.model.embed_frames(mx.array(span.frames)[None])
+        return self.model.embed_image(mx.array(span.patches)[None], mx.array(span.patch_xy)[None])
 
 
-def _named(token_id: int | None, medium: str) -> int:
+def _placeholder(model: Model) -> int:
+    token_id = model.config.token_ids.image
     if token_id is None:
-        raise ValueError(f"Expected a checkpoint that takes {medium} input, got one that names no {medium} token")
+        raise ValueError("The checkpoint takes no images: its config.json names no image token")
     return token_id
 
 
 def check_prompt(prompt: Prompt, model: Model) -> None:
-    """Check on the numpy side what the model's gathers and products would not: bounds, sizes, counts.
+    """Check what the model's gathers and products would not: bounds, sizes, counts.
 
     Raises:
         ValueError: Something does not fit; the message names it.
     """
     config = model.config
-    ids = prompt.token_ids
-    if ids.min() < 0 or ids.max() >= config.text_config.vocab_size:
-        bad = ids[(ids < 0) | (ids >= config.text_config.vocab_size)][0]
-        raise ValueError(f"Expected token ids from 0 to {config.text_config.vocab_size - 1}, got {bad}")
-    for medium, part, positions, rows in (
-        ("audio", config.audio_config, int((prompt.token_types == AUDIO).sum()), prompt.frames),
-        ("image", config.vision_config, int(prompt.is_vision.sum()), prompt.patches),
+    check_token_ids(prompt.token_ids, model)
+    for medium, rows, placeholders, kind in (
+        ("audio", len(prompt.frames), int((prompt.token_types == AUDIO).sum()), "frames"),
+        ("image", len(prompt.patches), int(prompt.is_vision.sum()), "patches"),
     ):
-        if positions != len(rows):
-            raise ValueError(f"Expected as much {medium} as there are placeholders ({positions}), got {len(rows)} rows")
-        if positions and part is None:
-            raise ValueError(f"Expected a checkpoint that takes {medium} input, got one without {medium} weights")
-    if config.audio_config is not None and len(prompt.frames):
-        _check_width("audio frames", prompt.frames, config.audio_config.audio_embed_dim)
-    if config.vision_config is not None and len(prompt.patches):
-        _check_width("patches", prompt.patches, config.vision_config.patch_values)
-        if prompt.patch_xy.min() < 0 or prompt.patch_xy.max() >= config.vision_config.mm_posemb_size:
+        if placeholders != rows:
+            raise ValueError(f"The prompt has {placeholders} {medium} placeholders but {rows} {kind}")
+    if len(prompt.frames):
+        check_frames(prompt.frames, model)
+    if len(prompt.patches):
+        if config.vision_config is None:
+            raise ValueError("The checkpoint takes no images: it has no weights for them")
+        _check_rows("patches", prompt.patches, config.vision_config.patch_values)
+        most = config.vision_config.mm_posemb_size - 1
+        if prompt.patch_xy.min() < 0 or prompt.patch_xy.max() > most:
             raise ValueError(
-                f"Expected patch positions from 0 to {config.vision_config.mm_posemb_size - 1}, "
-                f"got up to {prompt.patch_xy.max()}"
+                f"Expected patch_xy from 0 to {most}, got {prompt.patch_xy.min()} to {prompt.patch_xy.max()}"
             )
 
 
-def _check_width(name: str, rows: np.ndarray, width: int) -> None:
+def check_token_ids(token_ids: np.ndarray, model: Model) -> None:
+    """Raise a ValueError if an id lies outside the vocabulary: MLX's gather would return garbage."""
+    size = model.config.text_config.vocab_size
+    outside = token_ids[(token_ids < 0) | (token_ids >= size)]
+    if len(outside):
+        raise ValueError(f"Expected token ids from 0 to {size - 1}, got {outside[0]}")
+
+
+def check_frames(frames: np.ndarray, model: Model) -> None:
+    """Raise a ValueError if frames [F, frame_samples] do not fit the model."""
+    if model.config.audio_config is None:
+        raise ValueError("The checkpoint takes no sound: it has no weights for it")
+    _check_rows("audio frames", frames, model.config.audio_config.audio_embed_dim)
+
+
+def _check_rows(name: str, rows: np.ndarray, width: int) -> None:
     if rows.shape[1] != width:
         raise ValueError(f"Expected {name} of {width} values each, got {rows.shape[1]}")
     if not np.isfinite(rows).all():
-        raise ValueError(f"Expected finite values in {name}, got NaN or infinity")
+        raise ValueError(f"The {name} contain NaN or infinity")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -16,6 +17,7 @@ from golden import clearest_picture, named, said
 from reference_cases import media_file, picture_prompt
 
 import mlx_gemma4
+import mlx_gemma4.decoder.config as config_module
 from mlx_gemma4 import Session, generate, load, stream_generate
 
 ROOT = Path(__file__).parent.parent
@@ -94,6 +96,20 @@ def test_float16_says_the_same() -> None:
     prompt = picture_prompt(processor, clearest_picture())
     assert generate(model, processor, prompt) == named(clearest_picture())
     assert np.isfinite(np.array(Session(model).extend(prompt))).all()
+
+
+def test_the_config_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model and processor share it."""
+    paths: list[Path] = []
+    read = config_module.read_json
+
+    def counted(path: Path, *arguments: Any) -> dict[str, Any]:
+        paths.append(path)
+        return read(path, *arguments)
+
+    monkeypatch.setattr(config_module, "read_json", counted)
+    load("demo")
+    assert [path.name for path in paths].count("config.json") == 1
 
 
 def test_an_unknown_dtype_is_refused() -> None:

@@ -112,6 +112,19 @@ def test_pieces_of_every_kind() -> None:
         np.testing.assert_array_equal(np.array(actual), np.array(expected))
 
 
+def test_frames_and_token_ids_enter_without_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame comes 25 times a second. Two forwards of them give a Prompt's logits, to the bit."""
+    model, _ = loaded("resaved")
+    frames = np.random.default_rng(3).normal(size=(600, 640)).astype(np.float64)
+    ids = np.arange(23, 323).repeat(2)
+    whole, session = Session(model), Session(model)
+    expected = [whole.extend(Prompt.from_tokens(ids)), whole.extend(Prompt.from_frames(frames, 300))]
+    monkeypatch.delattr(Prompt, "__init__")
+    for piece, logits in zip((ids, frames), expected, strict=True):
+        np.testing.assert_array_equal(np.array(session.extend(piece)), np.array(logits))
+    assert (session.forwards, session.computed) == (whole.forwards, whole.computed) == (4, 1200)
+
+
 def test_last_logits_are_the_last_of_all() -> None:
     """And unread logits cost no head: extend returns them lazily."""
     case = reference_case("released", "text")
@@ -151,7 +164,9 @@ def test_marks_die_with_a_rewind_past_them(released: tuple[Model, Processor]) ->
     late = session.mark()
     session.rewind(early)
     session.extend([40, 41, 42])
-    with pytest.raises(ValueError, match=r"a mark of this session that no rewind has passed, got Mark\(5\)"):
+    with pytest.raises(
+        ValueError, match=r"Mark\(5\) is not a mark of this session, or an earlier rewind has passed it; make a new one"
+    ):
         session.rewind(late)
     assert session.position == 6
     session.rewind(early)
@@ -162,7 +177,7 @@ def test_another_sessions_mark_is_refused(released: tuple[Model, Processor]) -> 
     one, other = Session(released[0]), Session(released[0])
     one.extend([30, 31])
     other.extend([30, 31])
-    with pytest.raises(ValueError, match="mark of this session"):
+    with pytest.raises(ValueError, match="is not a mark of this session"):
         one.rewind(other.mark())
 
 
@@ -171,7 +186,7 @@ def test_a_rewind_into_an_image_is_refused() -> None:
     case = reference_case("released", "image")
     session = Session(loaded("released")[0])
     session.extend(case.prompt)
-    with pytest.raises(ValueError, match=r"outside images to rewind to, got 30 in 5–65"):
+    with pytest.raises(ValueError, match="Position 30 lies inside the image at 5–65: rewind to 5 or 65"):
         session.rewind(30)
     session.rewind(5)
     assert session.position == 5
@@ -230,20 +245,20 @@ def test_what_does_not_fit_is_refused(released: tuple[Model, Processor]) -> None
     half = Prompt(image.token_ids, image.token_types, image.frames, image.patches[:-1], image.patch_xy[:-1])
     far = Prompt(image.token_ids, image.token_types, image.frames, image.patches, image.patch_xy + 64)
     for piece, message in (
-        ([], "Expected something to extend the session with"),
+        ([], "There is nothing to extend the session with"),
         ([30, 371], "Expected token ids from 0 to 370, got 371"),
         ([-1], "Expected token ids from 0 to 370, got -1"),
         (np.zeros((2, 320), np.float32), "Expected audio frames of 640 values each, got 320"),
-        (np.full((1, 640), np.nan, np.float32), "Expected finite values in audio frames"),
-        (half, r"Expected as much image as there are placeholders \(60\), got 59 rows"),
-        (far, "Expected patch positions from 0 to 63"),
+        (np.full((1, 640), np.nan, np.float32), "The audio frames contain NaN or infinity"),
+        (half, "The prompt has 60 image placeholders but 59 patches"),
+        (far, "Expected patch_xy from 0 to 63, got 64 to "),
         (np.zeros((2, 2, 2)), r"Expected a Prompt, Patches, token ids \[L\] or audio frames"),
     ):
         with pytest.raises(ValueError, match=message):
             session.extend(piece)
     vision = image[5:65]
     session.extend(vision)
-    with pytest.raises(ValueError, match="Expected text between two images"):
+    with pytest.raises(ValueError, match="An image follows another without text in between"):
         session.extend(vision)
     assert session.position == 61
 

@@ -26,17 +26,20 @@ TYPES = ("BF16", "F16", "F32", "U32", "U8")
 MEDIA_PREFIXES = ("vision_embedder.", "embed_vision.", "embed_audio.")
 
 
-def load_model(folder: Path, *, dtype: mx.Dtype | None = None, lazy: bool = False) -> Model:
+def load_model(
+    folder: Path, *, config: Config | None = None, dtype: mx.Dtype | None = None, lazy: bool = False
+) -> Model:
     """Build the model of a checkpoint folder and load its weights, evaluated.
 
     Args:
+        config: The folder's config, if it has been read.
         dtype: Compute in this type; None takes the checkpoint's own (``compute_type``).
         lazy: Do not evaluate them: each is read when it is first used.
 
     Raises:
         ValueError: The folder is no checkpoint, or its tensors do not fit its config; the message names them.
     """
-    config = Config.from_file(folder / "config.json")
+    config = config or Config.from_file(folder / "config.json")
     weights = read_weights(folder)
     model = Model(config_of(config, weights))
     _apply_quantization(model, config.quantization, weights)

@@ -105,13 +105,16 @@ class Processor:
         self.suppressed_ids = tuple(sorted(tokens.media_ids.union(self.generation.suppress_tokens)))
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Processor:
+    def from_folder(cls, folder: Path, config: Config | None = None) -> Processor:
         """Read all but the weights of a checkpoint folder.
+
+        Args:
+            config: The folder's config, if it has been read.
 
         Raises:
             ValueError: A file is missing or broken; the message names it.
         """
-        config = Config.from_file(folder / "config.json")
+        config = config or Config.from_file(folder / "config.json")
         tokenizer = load_tokenizer(folder)
         generation = GenerationConfig.from_file(folder / "generation_config.json")
         tokens = SpecialTokens.of(config, tokenizer, generation=generation, named=named_tokens(folder))
