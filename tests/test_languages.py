@@ -43,22 +43,22 @@ def test_the_table_is_whole() -> None:
 
 @pytest.mark.parametrize(
     ("text", "meant"),
-    [("Germna", "did you mean German? "), ("Englsh", "did you mean English? "), ("qq", ""), ("", ""), ("lane-b", "")],
+    [("Germna", "Did you mean German? "), ("Englsh", "Did you mean English? "), ("qq", ""), ("", ""), ("lane-b", "")],
 )
 def test_an_unknown_language_is_refused_with_the_nearest(text: str, meant: str) -> None:
     assert find_language(text) is None
     with pytest.raises(ValueError) as error:
         language_name(text)
     assert str(error.value) == (
-        f"Unknown language {text!r}; {meant}Use an English name or a code, such as German or de; "
-        "for any other language, write an instruction of your own (--prompt)"
+        f"Unknown language {text!r}. {meant}Use an English name or a code, such as German or de; "
+        "for other languages, write your own instruction (--prompt)"
     )
 
 
 def test_a_code_and_a_name_are_the_same_instruction() -> None:
     assert instruction("en") == instruction("English") == instruction()
     assert instruction("de", "FR") == instruction("German", "French")
-    with pytest.raises(ValueError, match="Unknown language 'Frnch'; did you mean French"):
+    with pytest.raises(ValueError, match=r"^Unknown language 'Frnch'\. Did you mean French\?"):
         instruction("de", "Frnch")
 
 
@@ -82,6 +82,6 @@ def test_commands_refuse_unknown_languages_before_the_model_is_read(
         "eval": ["eval", "wer", str(manifest)],
     }[command]
     message = refused(*arguments, "--language", "Englsh", "--model", "nowhere")
-    assert message.startswith("Unknown language 'Englsh'; did you mean English?")
+    assert message.startswith("Unknown language 'Englsh'. Did you mean English?")
     message = refused(*arguments, "--language", "Klingon", "--prompt", "Write it down.", "--model", "nowhere")
     assert "Klingon" not in message and "nowhere" in message

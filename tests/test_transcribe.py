@@ -162,7 +162,7 @@ def test_googles_prompts() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 30.1, -1.0, float("inf"), float("nan")])
 def test_the_longest_segment_has_bounds(demo: tuple[Model, Processor], seconds: float) -> None:
-    with pytest.raises(ValueError, match=rf"a longest segment of 0\.04 to 30 s, got {seconds:g}"):
+    with pytest.raises(ValueError, match=rf"Expected a max_segment of 0\.04 to 30 seconds, got {seconds:g}"):
         Transcriber(*demo, max_segment=seconds)
 
 
@@ -193,5 +193,5 @@ def test_a_segment_may_end_before_what_was_heard(demo: tuple[Model, Processor]) 
     assert segment is not None and (segment.text, segment.end) == (expected.text, expected.end)
     assert transcriber.heard == 0
     list(transcriber.feed(frames[:5]))
-    with pytest.raises(ValueError, match="Expected a length of 1 to 5 frames, those that were heard, got 6"):
+    with pytest.raises(ValueError, match="Expected a length of 1 to 5 frames, as many as the segment has, got 6"):
         transcriber.finish(6)

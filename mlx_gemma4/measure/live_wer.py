@@ -1,5 +1,5 @@
-"""Recordings heard live, as fast as the model can, and again offline: does streaming cost accuracy, and how long is
-the wait when the speaker stops?"""
+"""Recordings transcribed live, as fast as the model can, and again offline: does streaming cost accuracy, and how long
+after the end of speech does the text come?"""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mlx_gemma4.programs.transcribe import Transcriber
 
 
 class LiveEvaluation:
-    """Hears one recording after the other on a transcriber, and keeps count.
+    """Transcribes one recording after the other, and counts.
 
     Attributes:
         delays: From the end of each utterance to its text.
         work: Of all recordings.
-        utterances, different: How many there were, and how many of them live and offline have otherwise.
+        utterances, different: How many there were, and how many differ between live and offline.
     """
 
     def __init__(self, transcriber: Transcriber, settings: Endpointing) -> None:

@@ -1,7 +1,7 @@
-"""When words were said, and texts in short lines.
+"""Times of words, and texts in short lines.
 
-The model tells no times. Those of words are interpolated: the letters of a text are spread evenly over the sound in
-which the voice activity detector heard speech.
+The model gives no times, so those of words are interpolated: the letters of a text are spread evenly over the sound in
+which the voice activity detector found speech.
 
     sound     ....ssssssss.....ssss.....      s: speech
     text          go  back     two            8 letters over 12 frames of speech: 1.5 frames a letter
@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Protocol
 
 UNIT = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\s\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+)")
-"""A word with the space before it; a character, in scripts that are written without spaces."""
+"""A word with the space before it; in scripts written without spaces, a character."""
 Span = tuple[float, float]
 
 
@@ -35,7 +35,7 @@ class Timed(Protocol):
 
 @dataclass(frozen=True)
 class Word:
-    """A word and when it was said, interpolated."""
+    """A word with its interpolated times."""
 
     text: str
     """With the space before it."""
@@ -78,9 +78,9 @@ def lines(segment: Timed, longest: int) -> list[Line]:
     return [Line(*each) for each in zip(starts, ends, texts, strict=True)]
 
 
-def _groups(said: list[Word], longest: int) -> Iterator[list[Word]]:
+def _groups(timed: list[Word], longest: int) -> Iterator[list[Word]]:
     group: list[Word] = []
-    for word in said:
+    for word in timed:
         if group and len("".join(each.text for each in [*group, word]).strip()) > longest:
             yield group
             group = []
@@ -90,7 +90,8 @@ def _groups(said: list[Word], longest: int) -> Iterator[list[Word]]:
 
 
 def _moment(spans: Sequence[Span], spoken: float, *, after: bool) -> float:
-    """When so many seconds of speech were over; between two spans, at the beginning of the next or the end of one."""
+    """The time at which so many seconds of speech are over. Between two spans: the end of the first, or with ``after``
+    the beginning of the second."""
     for start, end in spans:
         if spoken < end - start - 1e-9 or (not after and spoken <= end - start + 1e-9):
             return start + spoken

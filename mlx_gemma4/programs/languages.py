@@ -1,4 +1,4 @@
-"""Languages by name and by code: one table for instructions and normalizers.
+"""Languages by name and by code: the table for instructions and for text normalizers.
 
 Codes are those of ISO 639, as Whisper and its tools use them.
 """
@@ -22,14 +22,14 @@ sn Shona; so Somali; sq Albanian; sr Serbian; su Sundanese; sv Swedish; sw Swahi
 th Thai; tk Turkmen; tl Tagalog, Filipino; tr Turkish; tt Tatar; uk Ukrainian; ur Urdu; uz Uzbek; vi Vietnamese;
 xh Xhosa; yi Yiddish; yo Yoruba; yue Cantonese; zh Chinese, Mandarin; zu Zulu
 """
-"""Code, name, and other names of it."""
+"""Code, name, other names."""
 
 
 def _names() -> dict[str, str]:
     names = {}
     for line in _TABLE.replace("\n", " ").split(";"):
-        code, _, called = line.strip().partition(" ")
-        name, *others = called.split(", ")
+        code, _, spoken = line.strip().partition(" ")
+        name, *others = spoken.split(", ")
         names.update(dict.fromkeys((code, name.casefold(), *(other.casefold() for other in others)), name))
     return names
 
@@ -39,7 +39,7 @@ LANGUAGES = _names()
 
 
 def find_language(text: str) -> str | None:
-    """The English name of a language, by its name or code in any case, a region behind it or not; None if unknown."""
+    """The English name of a language, from its name or code in any case, with or without a region; None if unknown."""
     wanted = " ".join(text.casefold().split())
     code = wanted.replace("_", "-").partition("-")[0]
     return LANGUAGES.get(wanted) or (LANGUAGES.get(code) if len(code) <= 3 else None)
@@ -49,14 +49,14 @@ def language_name(text: str) -> str:
     """The English name of a language (``find_language``).
 
     Raises:
-        ValueError: It is not in the table; the message names the nearest one.
+        ValueError: It is not in the table; the message suggests the nearest name.
     """
     name = find_language(text)
     if name is None:
         near = get_close_matches(text.casefold(), LANGUAGES, n=1)
-        meant = f"did you mean {LANGUAGES[near[0]]}? " if near else ""
+        meant = f"Did you mean {LANGUAGES[near[0]]}? " if near else ""
         raise ValueError(
-            f"Unknown language {text!r}; {meant}Use an English name or a code, such as German or de; "
-            "for any other language, write an instruction of your own (--prompt)"
+            f"Unknown language {text!r}. {meant}Use an English name or a code, such as German or de; "
+            "for other languages, write your own instruction (--prompt)"
         )
     return name

@@ -1,4 +1,4 @@
-"""A recording as segments: its utterances, found by the same endpointing as live, however long it is."""
+"""Recordings of any length to segments: their utterances, found by the same endpointing as live."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.programs.transcribe import Segment, Transcriber
 
 BATCH_SIZE = 8
-"""Utterances decoded side by side: reading the weights, which is what a step costs, is done once for all."""
+"""Utterances in a batch. A decoding step costs the time to read the weights, which the batch shares."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Utterance:
     frames: np.ndarray
     """[F, frame_samples]."""
     speech: tuple[tuple[int, int], ...]
-    """Where in them the detector heard speech."""
+    """Where in them the detector found speech."""
 
     def speech_seconds(self, frame_seconds: float) -> tuple[tuple[float, float], ...]:
         """The same in seconds from the beginning of the recording."""
@@ -57,18 +57,18 @@ def transcribe(
     *,
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[Segment]:
-    """The utterances of a recording, each when it is known; memory does not grow with the recording.
+    """Transcribe a recording, yielding each utterance when its text is known. Memory does not grow with the recording.
 
     Args:
         blocks: Sound, float32 [n] at 16 kHz each: ``stream_audio``, or a list of one array.
         endpointer: How utterances are found (``make_endpointer``).
-        batch_size: How many utterances are decoded side by side.
+        batch_size: How many utterances are decoded as one batch; with 1, none waits for others.
     """
     found = utterances(blocks, make_endpointer(transcriber, endpointer), transcriber.frame_samples)
     while group := list(islice(found, batch_size)):
-        segments = transcriber.transcribe_batch([(each.start, each.frames) for each in group])
-        for each, segment in zip(group, segments, strict=True):
-            yield replace(segment, speech=each.speech_seconds(transcriber.frame_seconds))
+        segments = transcriber.transcribe_batch([(utterance.start, utterance.frames) for utterance in group])
+        for utterance, segment in zip(group, segments, strict=True):
+            yield replace(segment, speech=utterance.speech_seconds(transcriber.frame_seconds))
 
 
 def utterances(blocks: Iterable[np.ndarray], endpointer: Endpointer, frame_samples: int) -> Iterator[Utterance]:

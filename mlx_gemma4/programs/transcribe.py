@@ -1,6 +1,6 @@
-"""Speech to text on a session: the instruction is cached once, frames go in as they come, the text when they end.
+"""Speech to text on a session: the instruction is cached once, frames go into the cache as they come.
 
-Every segment starts by rewinding to the instruction, so none knows of the ones before. No clock, no devices.
+Every segment starts by rewinding to the instruction, so it does not depend on those before. No clock, no devices.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TRANSLATE = (
 """The prompts that Google publishes for this model."""
 
 MAX_SEGMENT = 15.0
-"""Seconds of a segment, at most, by default; the model takes 30."""
+"""Seconds of the longest segment by default; the model takes at most 30."""
 
 
 def instruction(language: str = "English", translate_to: str | None = None) -> str:
@@ -55,7 +55,7 @@ def instruction(language: str = "English", translate_to: str | None = None) -> s
 
 
 def with_terms(text: str, terms: Sequence[str]) -> str:
-    """An instruction that also names words which may come up."""
+    """An instruction with names and words that may come up."""
     return f"{text}\n\nThese terms may come up: {', '.join(term.strip() for term in terms if term.strip())}."
 
 
@@ -68,14 +68,14 @@ class Segment:
     end: float
     text: str
     tokens: int
-    """Tokens of the answer, the one that ended it included."""
+    """Tokens of the answer, including the stop token."""
     forwards: int
-    """Forward passes after the last frame was in: none where the last guess had heard it all; else one for the end of
-    the prompt and the last guess, and one for each token that the guess did not hold."""
+    """Forward passes after the last frame: none if the last guess covered all frames; otherwise one for the end of the
+    prompt with the last guess as a draft, and one for each token that the draft lacked."""
     complete: bool
-    """False where the answer was cut: at ``max_tokens``, at more tokens than the time has room for, or in a loop."""
+    """False if the answer was cut: at ``max_tokens``, at more tokens than the time has room for, or in a loop."""
     speech: tuple[tuple[float, float], ...] = ()
-    """Where the voice activity detector heard speech; empty where none listened."""
+    """Where the detector found speech, in seconds; empty without a detector."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,20 @@ class Guess:
     text: str
     tokens: tuple[int, ...]
     frames: int
-    """Frames that were heard."""
+    """Frames that it covers."""
 
 
 class Transcriber:
-    """Frames of sound in, as they come; text out, as a guess at any time and for good at the end.
+    """Frames of sound in, as they come; a guess at any time, and the text of the segment at its end.
 
     Args:
         text: The instruction; Google's for English by default (``instruction``).
-        max_segment: Seconds after which a segment is cut, at its quietest pause.
+        max_segment: Seconds after which a segment is cut, at its quietest pause. This is also the longest utterance of
+            whatever feeds it: a ``Listener`` or ``segments.transcribe`` tells its endpointer.
         max_tokens: Tokens of one segment's text, at most.
+
+    Raises:
+        ValueError: A longest segment of less than a frame, or of more than the checkpoint takes.
     """
 
     def __init__(
@@ -130,7 +134,7 @@ class Transcriber:
         return len(self._speech)
 
     def feed(self, frames: np.ndarray) -> Iterator[Segment]:
-        """Take frames [F, frame_samples]; yield a segment each time that one has reached its longest."""
+        """Take frames [F, frame_samples]; yield a segment whenever one has reached its longest."""
         while len(frames):
             free = self.max_frames - self.heard
             if free == 0:
@@ -142,8 +146,11 @@ class Transcriber:
             frames = frames[free:]
 
     def guess(self) -> Guess:
-        """What the text would be if the speech ended here. The last guess is read along with the end of the prompt,
-        so that only what is new in the text costs a forward each; the session is then as it was before."""
+        """What the text would be if the speech ended here. The session is left as it was.
+
+        The last guess is the draft of this one: it is checked in one forward with the end of the prompt, so only tokens
+        that are new cost a forward each.
+        """
         self._guess = self._guess_of(self.heard)
         return self._guess
 
@@ -151,12 +158,12 @@ class Transcriber:
         """End the segment and return its text, or None if no frame came since the last one.
 
         Args:
-            length: End it after this many of its frames; the others are forgotten, feed them again.
+            length: End it after this many of its frames. The others are dropped; feed them again.
         """
         if self.heard == 0:
             return None
         if length is not None and not 0 < length <= self.heard:
-            raise ValueError(f"Expected a length of 1 to {self.heard} frames, those that were heard, got {length}")
+            raise ValueError(f"Expected a length of 1 to {self.heard} frames, as many as the segment has, got {length}")
         return self._end(self.heard if length is None else length)
 
     def transcribe(self, samples: np.ndarray) -> list[Segment]:
@@ -167,12 +174,18 @@ class Transcriber:
         return segments if last is None else [*segments, last]
 
     def transcribe_batch(self, stretches: Sequence[tuple[int, np.ndarray]]) -> list[Segment]:
-        """Segments of several stretches of sound, (first frame, frames [F, frame_samples]) each, decoded side by side.
+        """Transcribe several stretches of sound as one batch.
 
-        The texts are those of one after the other, to the rounding of a forward over several sequences.
+        The texts are those of one after the other, up to the rounding of a batched forward.
+
+        Args:
+            stretches: (Number of its first frame, frames [F, frame_samples]) of each.
+
+        Raises:
+            ValueError: A segment is open.
         """
         if self.heard:
-            raise ValueError(f"Expected no open segment, got one of {self.heard} frames: finish it first")
+            raise ValueError(f"A segment of {self.heard} frames is open; call finish() first")
         before = self.session.forwards
         audio = self._processor.config.token_ids.audio
         assert audio is not None
@@ -189,12 +202,12 @@ class Transcriber:
             Segment(
                 start=start * self.frame_seconds,
                 end=(start + len(frames)) * self.frame_seconds,
-                text=self._text(said),
-                tokens=len(said),
+                text=self._text(answer_ids),
+                tokens=len(answer_ids),
                 forwards=forwards,
-                complete=said[-1] in self._processor.stop_ids,
+                complete=answer_ids[-1] in self._processor.stop_ids,
             )
-            for (start, frames), said in zip(stretches, tokens, strict=True)
+            for (start, frames), answer_ids in zip(stretches, tokens, strict=True)
         ]
 
     def _most_tokens(self, frames: int) -> int:
@@ -247,6 +260,6 @@ def _max_frames(max_segment: float, frame_seconds: float, limit: int) -> int:
     frames = round(max_segment / frame_seconds) if math.isfinite(max_segment) else 0
     if not 1 <= frames <= limit:
         raise ValueError(
-            f"Expected a longest segment of {frame_seconds:g} to {limit * frame_seconds:g} s, got {max_segment:g}"
+            f"Expected a max_segment of {frame_seconds:g} to {limit * frame_seconds:g} seconds, got {max_segment:g}"
         )
     return frames

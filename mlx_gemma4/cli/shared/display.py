@@ -1,4 +1,4 @@
-"""Live transcription in a terminal: what stands goes into the scrollback, what may change is dim below it."""
+"""Live transcription in a terminal: final text goes into the scrollback, the draft stands dimmed below it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Display:
         self._live.stop()
 
     def show(self, event: ListenerEvent) -> None:
-        """Take an event into the picture."""
+        """Show an event."""
         if isinstance(event, Partial):
             self._words = Text(printable(event.committed)) + Text(printable(event.draft), style="dim")
         elif isinstance(event, Final):
@@ -49,7 +49,7 @@ class Display:
             self._console.print(Text(f"[{event.seconds:.2f} s of sound were lost]", style="red"))
 
     def status(self, *, speaking: bool, level: float, behind: float) -> None:
-        """Refresh the line at the bottom: the level, how long the last text took, and how far behind this is."""
+        """Refresh the bottom line: the level, how long the last text took, and how much sound waits (``behind``)."""
         filled = round(METER * min(1.0, max(0.0, 1 - level / FLOOR)))
         line = Text("● " if speaking else "○ ", style="red" if speaking else "dim")
         line.append("▮" * filled, style="green").append("▯" * (METER - filled), style="dim")

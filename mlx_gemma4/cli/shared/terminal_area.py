@@ -1,4 +1,4 @@
-"""The lines at the bottom of a terminal that are drawn again and again."""
+"""The lines at the bottom of a terminal that are redrawn."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TerminalArea(Live):
         return super().process_renderables(renderables)
 
     def _rows(self, width: int) -> int:
-        """Rows that what was drawn takes now."""
+        """How many rows the drawn lines take at this width."""
         options = self.console.options.update(width=self._drawn_width)
         lines = self.console.render_lines(self._drawn, options, pad=False)
         return sum(max(1, -(-Segment.get_line_length(line) // width)) for line in lines)

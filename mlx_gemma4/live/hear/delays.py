@@ -7,13 +7,13 @@ from mlx_gemma4.live.hear.listener import Work
 
 
 class Delays:
-    """How soon words and final texts came."""
+    """How long first words and final texts took."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        """Of each utterance, from the decision that it has ended to its text."""
+        """For each utterance, from the decision that it has ended to its text."""
         self.after_speech: list[float] = []
-        """Of those that ended by themselves, from the last sample of speech to the text."""
+        """For those that ended in silence or with the sound, from the last sample of speech to the text."""
         self._forwards: list[int] = []
         self._first_words: list[float] = []
         self._has_words = False
