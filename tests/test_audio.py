@@ -229,7 +229,7 @@ def test_empty_file(tmp_path: Path) -> None:
     """0 bytes."""
     path = tmp_path / "empty.wav"
     path.touch()
-    with pytest.raises(ValueError, match=r"empty\.wav is empty: expected a recording$"):
+    with pytest.raises(ValueError, match=r"empty\.wav is empty, not a recording$"):
         load_audio(path)
 
 
@@ -238,7 +238,7 @@ def test_text_is_no_sound(tmp_path: Path, name: str) -> None:
     """The name does not make a recording."""
     path = tmp_path / name
     path.write_text("This is no recording.\n" * 100)
-    with pytest.raises(ValueError, match=rf"{name} is no recording: it looks like text$"):
+    with pytest.raises(ValueError, match=rf"{name} is not a recording; it looks like text$"):
         load_audio(path)
 
 
@@ -262,7 +262,9 @@ def test_cut_short(tmp_path: Path, name: str, promised: int, found: int | None) 
 def test_wav_that_ends_in_its_header(tmp_path: Path, count: int) -> None:
     """There is no sound to be cut short yet."""
     path = cut_to(write(tmp_path / "a.wav", sine(1000)), count)
-    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} ends before its sound; record or fetch it again$"):
+    with pytest.raises(
+        ValueError, match=f"^{re.escape(str(path))} ends before its audio data; record or fetch it again$"
+    ):
         load_audio(path)
 
 

@@ -235,12 +235,12 @@ def test_channels_count_from_one() -> None:
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is no recording: it looks like a PNG picture"),
-        (b"PK\x03\x04" + bytes(100), "is no recording: it looks like a ZIP archive (or an office document)"),
-        (b"\x1f\x8b\x08" + bytes(100), "is no recording: it looks like gzip-compressed; unpack it first"),
-        (b"#EXTM3U\nfile:///etc/passwd\n", "is no recording: it looks like a playlist: a list of files"),
-        (b"ffconcat version 1.0\nfile a.wav\n", "is no recording: it looks like text"),
-        ("Größe".encode() * 2000, "is no recording: it looks like text"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is not a recording; it looks like a PNG picture"),
+        (b"PK\x03\x04" + bytes(100), "is not a recording; it looks like a ZIP archive (or an office document)"),
+        (b"\x1f\x8b\x08" + bytes(100), "is not a recording; it looks like gzip-compressed; unpack it first"),
+        (b"#EXTM3U\nfile:///etc/passwd\n", "is not a recording; it looks like a playlist: a list of files"),
+        (b"ffconcat version 1.0\nfile a.wav\n", "is not a recording; it looks like text"),
+        ("Größe".encode() * 2000, "is not a recording; it looks like text"),
         (
             bytes(10_000),
             "begins with zeros: raw samples need --raw and their encoding, for example --raw s16le "
@@ -248,7 +248,7 @@ def test_channels_count_from_one() -> None:
         ),
         (
             np.random.default_rng(0).bytes(20_000),
-            "is in no audio format that is known: raw samples need --raw and their encoding, for example --raw s16le "
+            "is in no known audio format: raw samples need --raw and their encoding, for example --raw s16le "
             "(from Python: raw=RawFormat())",
         ),
     ],

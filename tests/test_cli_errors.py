@@ -59,7 +59,7 @@ def test_empty_recording(tmp_path: Path, refused: Refused) -> None:
     """0 bytes."""
     path = tmp_path / "empty.wav"
     path.touch()
-    assert refused("transcribe", path, "--model", "demo") == f"{path} is empty: expected a recording"
+    assert refused("transcribe", path, "--model", "demo") == f"{path} is empty, not a recording"
 
 
 def test_recording_cut_short(tmp_path: Path, refused: Refused) -> None:
@@ -77,7 +77,7 @@ def test_text_as_a_recording(tmp_path: Path, refused: Refused) -> None:
     """The name does not make it one."""
     path = tmp_path / "text.wav"
     path.write_text("This is no recording.\n")
-    assert refused("transcribe", path, "--model", "demo") == f"{path} is no recording: it looks like text"
+    assert refused("transcribe", path, "--model", "demo") == f"{path} is not a recording; it looks like text"
 
 
 def test_options_of_raw_samples(tmp_path: Path, refused: Refused) -> None:

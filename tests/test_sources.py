@@ -368,9 +368,9 @@ def test_stream_that_raises() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "the stream is empty: expected a recording"),
-        (wav(ramp(10)[:, None])[:30], "the stream ends before its sound; record or fetch it again"),
-        (b"%PDF-1.7\n", "the stream is no recording: it looks like a PDF document"),
+        (b"", "the stream is empty, not a recording"),
+        (wav(ramp(10)[:, None])[:30], "the stream ends before its audio data; record or fetch it again"),
+        (b"%PDF-1.7\n", "the stream is not a recording; it looks like a PDF document"),
     ],
 )
 def test_pipe_that_is_no_recording(data: bytes, message: str) -> None:

@@ -138,7 +138,7 @@ def _by_ffmpeg(source: AudioInput, found: Format, channel: int | None) -> Iterat
     try:
         container = av.open(file, mode="r", format=found.decoder, options={"probesize": str(PROBED_BYTES)})
     except av.error.EOFError as error:
-        raise ValueError(f"{source.name} ends before its sound; record or fetch it again") from error
+        raise ValueError(f"{source.name} ends before its audio data; record or fetch it again") from error
     except av.error.FFmpegError as error:
         raise ValueError(f"{source.name} cannot be decoded: {error.strerror}; {CONVERT}") from error
     if container.streams.best("audio") is None:

@@ -1,4 +1,4 @@
-"""Which format a recording has, by its first bytes: its name says nothing. What is no sound is named too."""
+"""Recognises the format of a recording by its first bytes, whatever its name. Files that are not sound are named."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mlx_gemma4.inputs.audio.mpeg import mpeg_audio
 UNCOMPRESSED, LIBSNDFILE = "uncompressed", "libsndfile"
 """Decoders other than FFmpeg's."""
 LONGEST_PREFIX = 20
-"""Bytes that tell most formats apart. More are not waited for: a quiet pipe may have sent its header only."""
+"""Bytes that tell most formats apart. A quiet pipe may have sent no more than its header, so these must do."""
 SEARCHED = 8192
-"""Bytes in which MPEG frames are looked for: a stream that is joined begins inside one."""
+"""Bytes in which MPEG frames are searched for: a live stream may begin in the middle of one."""
 
 
 class Format(NamedTuple):
-    """What decodes a recording."""
+    """How a recording is decoded."""
 
     decoder: str
     """FFmpeg's demuxer, or one of the decoders above."""
     seeks: bool = False
-    """Whether the file must be whole: what describes the sound may stand behind it."""
+    """Whether the whole file is needed: its description of the sound may stand at the end."""
 
 
 _PREFIXES: dict[bytes, Format] = {
@@ -94,15 +94,15 @@ RAW_HINT = "raw samples need --raw and their encoding, for example --raw s16le (
 
 
 def recognise(source: AudioInput) -> Format:
-    """The format of what ``source`` begins with; tags in front of it are passed over.
+    """The format of ``source``; tags in front of the sound are skipped.
 
     Raises:
-        ValueError: It is empty, or no sound.
+        ValueError: It is empty, or not sound.
     """
     while (head := source.peek(LONGEST_PREFIX))[:3] == b"ID3" and len(head) >= 10:
         source.skip(_id3_bytes(head))
     if not head:
-        raise ValueError(f"{source.name} is empty: expected a recording")
+        raise ValueError(f"{source.name} is empty, not a recording")
     found = _by_prefix(head) or (_mp4(source) if head[4:8] in _BOXES else None) or _mpeg(source)
     if found is None:
         raise ValueError(f"{source.name} {_looks_like(source.peek(SEARCHED))}")
@@ -123,7 +123,7 @@ def _id3_bytes(head: bytes) -> int:
 
 
 def _mp4(source: AudioInput) -> Format:
-    """Whether an MP4 must be whole: not if its table, or that of its fragments, stands before the sound."""
+    """The format of an MP4. It is read as a stream if its table, or that of its fragments, comes before the sound."""
     at = 0
     while len(head := source.peek(at + 8)[at:]) == 8:
         if head[4:] in (b"moov", b"mdat"):
@@ -135,7 +135,7 @@ def _mp4(source: AudioInput) -> Format:
 
 
 def _mpeg(source: AudioInput) -> Format | None:
-    """MP3, AAC and transport streams have no header. A slow stream is recognised from as little as possible."""
+    """MP3, AAC and transport streams have no header. As few bytes as possible are read: streams may be slow."""
     for count in (SEARCHED // 8, SEARCHED // 4, SEARCHED // 2, SEARCHED):
         head = source.peek(count)
         if head[:1] == b"G" and head[188:189] == b"G" and head[376:377] == b"G":
@@ -147,15 +147,15 @@ def _mpeg(source: AudioInput) -> Format | None:
 
 
 def _looks_like(head: bytes) -> str:
-    """What there is instead of sound, as the end of a sentence."""
+    """What the bytes look like instead, as the end of a sentence."""
     for prefix, what in _NO_SOUND.items():
         if head.startswith(prefix):
-            return f"is no recording: it looks like {what}"
+            return f"is not a recording; it looks like {what}"
     if not head.strip(b"\0"):
         return f"begins with zeros: {RAW_HINT}"
     if _is_text(head):
-        return "is no recording: it looks like text"
-    return f"is in no audio format that is known: {RAW_HINT}"
+        return "is not a recording; it looks like text"
+    return f"is in no known audio format: {RAW_HINT}"
 
 
 def _is_text(head: bytes) -> bool:

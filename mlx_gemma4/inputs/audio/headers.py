@@ -1,6 +1,6 @@
-"""Headers of uncompressed sound: WAV, RF64, W64, AIFF, CAF and AU. What their samples are, and where they begin.
+"""Headers of uncompressed sound: WAV, RF64, W64, AIFF, CAF and AU. They give the format of the samples and their place.
 
-Lengths that a writer to a pipe could not know promise nothing, and are told from those that do.
+A writer to a pipe does not know the length, and leaves a placeholder. Such lengths are recognised and ignored.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from mlx_gemma4.inputs.audio.byte_input import AudioInput
 from mlx_gemma4.inputs.audio.pcm import ENCODINGS
 
 UNKNOWN_SIZE = 0x7FFF_0000
-"""A header that says there are this many bytes of sound or more, or 0, was written to a pipe.
+"""A header with this many bytes of sound or more, or with 0, was written to a pipe.
 
 sox leaves 0x7FFFF000, arecord 0x7FFFFF00, ffmpeg 0xFFFFFFFF.
 """
 EXTENSIBLE = 0xFFFE
-"""WAV's number for a format that is written further on."""
+"""WAV's number for a format that stands further on in the header."""
 W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
-"""What follows the four letters of a W64's names."""
+"""What follows the four letters of a chunk's name in a W64."""
 
 
 class Layout(NamedTuple):
@@ -32,7 +32,7 @@ class Layout(NamedTuple):
     begin: int
     """Where the samples begin, in bytes."""
     length: int | None
-    """Their bytes, as the header says; None where it does not know."""
+    """Their bytes, by the header; None if it does not say."""
 
     @property
     def frame_bytes(self) -> int:
@@ -67,7 +67,7 @@ class _Chunks(NamedTuple):
 
 
 def uncompressed(source: AudioInput) -> Layout | None:
-    """What the samples at the beginning of ``source`` are; None if they are compressed.
+    """The layout of the samples in ``source``; None if they are compressed.
 
     Raises:
         ValueError: The header is damaged or ends early, or the file is shorter than its header says.
@@ -211,7 +211,7 @@ _READERS: dict[bytes, Callable[[AudioInput], Layout | None]] = {
 
 
 def _checked(source: AudioInput, layout: Layout) -> Layout:
-    """The layout; a ValueError if the file is known to hold less."""
+    """Return the layout, or raise a ValueError if the file is known to be shorter."""
     if source.left is not None and layout.length is not None and (held := source.left - layout.begin) < layout.length:
         raise ValueError(
             f"{source.name} holds {max(0, held)} of the {layout.length} bytes of sound that its header says: "
@@ -228,4 +228,4 @@ def _body(source: AudioInput, chunk: _Chunk, least: int) -> bytes:
 
 
 def _ends_early(source: AudioInput) -> ValueError:
-    return ValueError(f"{source.name} ends before its sound; record or fetch it again")
+    return ValueError(f"{source.name} ends before its audio data; record or fetch it again")

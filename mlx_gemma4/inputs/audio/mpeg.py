@@ -6,14 +6,14 @@ import struct
 from collections.abc import Iterator
 
 CHAINED = 3
-"""Frames that must follow each other to be believed: any two bytes may look like the beginning of one."""
+"""Frames in a row that prove a format: any two bytes may look like the beginning of one frame."""
 
 
 def mpeg_audio(head: bytes, *, is_whole: bool) -> str | None:
     """``"mp3"`` or ``"aac"``, by the first bytes of a stream; None if it is neither.
 
     Args:
-        is_whole: Whether ``head`` is all there is: fewer frames are then believed, if they fill it.
+        is_whole: Whether ``head`` is the whole stream: then fewer frames suffice, if they fill it.
     """
     for at in range(len(head) - 1):
         if head[at] == 0xFF and head[at + 1] >= 0xE0:
@@ -25,9 +25,9 @@ def mpeg_audio(head: bytes, *, is_whole: bool) -> str | None:
 
 
 def mp3_samples(head: bytes) -> int | None:
-    """Samples of each channel that the first frame of an MP3 announces, without the encoder's padding.
+    """Samples of each channel by the first frame of an MP3, without the encoder's padding; None if it does not say.
 
-    Xing's frame, in which LAME and FFmpeg write how much they have put in front and behind.
+    LAME and FFmpeg write the padding at both ends into Xing's frame.
     """
     at = max(head.find(b"Xing", 0, 200), head.find(b"Info", 0, 200))
     if at < 0 or len(head) < at + 160:

@@ -1,4 +1,4 @@
-"""Uncompressed samples: the encodings that files and pipes hold them in, to float32. numpy only."""
+"""Uncompressed samples of every encoding to float32. numpy only."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def scaled(values: np.ndarray) -> np.ndarray:
 
 
 def check_layout(rate: float, channels: int, name: str, channel: int | None = None) -> None:
-    """Raise a ValueError if no recording has such a rate or so many channels: they decide what decoding costs.
+    """Raise a ValueError if no recording has such a rate or so many channels, as a damaged header may say.
 
     Args:
-        channel: Which one is wanted, from 1 on: raise one if it is missing.
+        channel: A channel that must exist, from 1 on.
     """
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise ValueError(
@@ -50,7 +50,7 @@ def check_layout(rate: float, channels: int, name: str, channel: int | None = No
 
 @dataclass(frozen=True)
 class RawFormat:
-    """What samples without a header are. Channels are interleaved.
+    """The format of samples without a header. Channels are interleaved.
 
     Raises:
         ValueError: An unknown encoding, or a rate or number of channels that no recording has.
@@ -72,7 +72,7 @@ class RawFormat:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one sample is written."""
+    """How one sample is stored."""
 
     width: int
     """Bytes of a sample."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import av
 
 MOST_PLANES = 7
-"""PyAV reads beyond the list of planes where there are more, one for each channel, and the process may crash."""
+"""With more planes (one for each channel), PyAV reads beyond its list of them, and the process may crash."""
 
 
 def samples_of(frame: av.AudioFrame) -> np.ndarray:
