@@ -12,7 +12,6 @@ from mlx_gemma4 import (
     Answered,
     Assistant,
     Camera,
-    Endpointer,
     FileSource,
     Heard,
     Inbox,
@@ -20,7 +19,6 @@ from mlx_gemma4 import (
     Replay,
     Said,
     Scene,
-    Voice,
     converse,
     load,
 )
@@ -28,7 +26,7 @@ from mlx_gemma4 import (
 
 def main(name: str = "demo", source: str = "0", recording: str | None = None) -> None:
     model, processor = load(name)
-    assistant = Assistant(model, processor, Endpointer(Voice()))
+    assistant = Assistant(model, processor)
     with Camera(source, fast=recording is not None) as camera:
         if recording is not None:
             talk(assistant, Replay(FileSource(recording, fast=True), camera))

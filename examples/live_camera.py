@@ -7,12 +7,12 @@ SOURCE is a camera's number (default: 0), a video, an rtsp:// or http:// address
 
 import sys
 
-from mlx_gemma4 import Camera, Watcher, load
+from mlx_gemma4 import Camera, Watcher, Watching, load
 
 
 def main(name: str = "demo", source: str = "0", question: str = "Describe the image.") -> None:
     model, processor = load(name)
-    watcher = Watcher(model, processor, question=question, heartbeat=30)
+    watcher = Watcher(model, processor, Watching(question, heartbeat=30))
     with Camera(source) as camera:
         try:
             while (shot := camera.read()) is not None:  # the newest frame: older ones were dropped

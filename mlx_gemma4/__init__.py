@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.see.camera import Camera as Camera
     from mlx_gemma4.live.see.scene import Scene as Scene
     from mlx_gemma4.live.see.watcher import Watcher as Watcher
+    from mlx_gemma4.live.see.watcher import Watching as Watching
     from mlx_gemma4.live.talk.arrivals import Inbox as Inbox
     from mlx_gemma4.live.talk.arrivals import Replay as Replay
     from mlx_gemma4.live.talk.assistant import Assistant as Assistant
@@ -60,7 +61,7 @@ _NAMES = {
     "live.hear.sources": "FileSource",
     "live.see.camera": "Camera",
     "live.see.scene": "Scene",
-    "live.see.watcher": "Watcher",
+    "live.see.watcher": "Watcher Watching",
     "live.talk.arrivals": "Inbox Replay",
     "live.talk.assistant": "Assistant",
     "live.talk.events": "Answered Heard Said",

@@ -14,7 +14,7 @@ from mlx_gemma4 import Endpointer, Endpointing, Model, Processor, Session, load_
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.live.see.camera import Shot
-from mlx_gemma4.live.talk.assistant import Assistant
+from mlx_gemma4.live.talk.assistant import Assistant, Talking
 from mlx_gemma4.live.talk.events import (
     Answered,
     AssistantEvent,
@@ -42,7 +42,8 @@ def loud(frame: np.ndarray) -> float:
 
 
 def assistant(demo: tuple[Model, Processor], **options: object) -> Assistant:
-    return Assistant(*demo, Endpointer(loud, SETTINGS, max_frames=100), max_tokens=12, **options)  # type: ignore[arg-type]
+    settings = Talking(max_tokens=12, **options)  # type: ignore[arg-type]
+    return Assistant(*demo, Endpointer(loud, SETTINGS, max_frames=100), settings)
 
 
 def shot(pixels: np.ndarray, seconds: float) -> Shot:

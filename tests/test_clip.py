@@ -33,7 +33,7 @@ def numbered(count: int) -> np.ndarray:
 
 def numbers(stretch: Stretch) -> list[int]:
     """Which of ``numbered`` frames are in a stretch."""
-    return [] if stretch.film is None else [int(frame.pixels[0, 0]) for frame in stretch.film.frames]
+    return [] if stretch.film is None else [int(frame.pixels[0, 0]) for frame in stretch.film.video_frames]
 
 
 def as_patches(pixels: np.ndarray) -> Patches:
@@ -78,8 +78,8 @@ def test_stretches_are_consecutive(tmp_path: Path) -> None:
         ({"fps": 100}, [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]),
         ({"fps": 0.1}, [[0], [3], [6], [9]]),
         ({"fps": 1, "start": 0.5, "end": 3}, [[1, 3], [4]]),
-        ({"max_frames": 4}, [[0, 2], [5], [7], []]),
-        ({"max_frames": 2, "start": 2}, [[4], [7]]),
+        ({"max_video_frames": 4}, [[0, 2], [5], [7], []]),
+        ({"max_video_frames": 2, "start": 2}, [[4], [7]]),
     ],
 )
 @pytest.mark.parametrize("sound", [False, True])
@@ -141,7 +141,7 @@ def test_a_message_of_a_stretch(tmp_path: Path) -> None:
     first, second = cut(path, 1, fps=1)
     assert first.content == [{"type": "video", "video": first.film}, {"type": "audio", "audio": first.samples}]
     assert second.content == [{"type": "video", "video": second.film}]
-    (heard,) = (each for each in cut(path, 0.5, max_frames=1) if each.film is None)
+    (heard,) = (each for each in cut(path, 0.5, max_video_frames=1) if each.film is None)
     assert heard.content == [{"type": "audio", "audio": heard.samples}]
 
 

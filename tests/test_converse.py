@@ -18,7 +18,7 @@ from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.see.scene import Scene
 from mlx_gemma4.live.talk.arrivals import Arrived, Inbox, Replay
-from mlx_gemma4.live.talk.assistant import Assistant
+from mlx_gemma4.live.talk.assistant import Assistant, Talking
 from mlx_gemma4.live.talk.events import Answered, AssistantEvent, Heard, Looked, Said, SightLost
 from mlx_gemma4.live.talk.loop import converse
 from mlx_gemma4.live.talk.typed import TypedLines
@@ -68,7 +68,7 @@ class Sounds:
 
 def assistant(demo: tuple[Model, Processor]) -> Assistant:
     settings = Endpointing(silence=0.4, pre_roll=0.0, tail=0.2, min_speech=0.04)
-    return Assistant(*demo, Endpointer(lambda frame: float(np.abs(frame).max() > 0), settings), max_tokens=8)
+    return Assistant(*demo, Endpointer(lambda frame: float(np.abs(frame).max() > 0), settings), Talking(max_tokens=8))
 
 
 def test_a_recording_and_a_clip_go_in_by_their_times(demo: tuple[Model, Processor]) -> None:

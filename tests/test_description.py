@@ -19,7 +19,7 @@ from mlx_gemma4.cli import main
 from mlx_gemma4.inputs.vision.film import Film
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.inputs.vision.video import Selection
-from mlx_gemma4.programs.describe import DESCRIBE
+from mlx_gemma4.programs.describe import DESCRIBE, Describing
 
 RELEASED = ["--model", str(REFERENCE / "released" / "checkpoint"), "--dtype", "float32", "--temp", "0"]
 SCENES = [load_image(media_file(name)) for name in ("picture-01.png", "picture-02.png")]
@@ -50,7 +50,7 @@ def text(words: str) -> dict[str, Any]:
 def test_every_scene_is_described_alone(tmp_path: Path, released: tuple[Model, Processor]) -> None:
     """By its frames, with their times in the file; nothing is known of the stretches before."""
     model, processor = released
-    described = list(describe_video(*released, two_scenes(tmp_path), text=SHOWN, segment=3, max_tokens=4))
+    described = list(describe_video(*released, two_scenes(tmp_path), Describing(text=SHOWN, segment=3, max_tokens=4)))
     assert [(each.start, each.end) for each in described] == [(0, 3), (3, 5)]
     assert [each.text for each in described] == [
         asked(model, processor, film(processor, (0, 0.0), (0, 1.0), (0, 2.0)), text(SHOWN)),
@@ -64,7 +64,9 @@ def test_a_selection_is_described(tmp_path: Path, released: tuple[Model, Process
     """From a moment to another, at a rate, in frames of another budget, with the default question."""
     model, processor = released
     selection = Selection(fps=2, start=2.5, end=3.5)
-    (each,) = describe_video(*released, two_scenes(tmp_path), selection=selection, image_tokens=140, max_tokens=4)
+    (each,) = describe_video(
+        *released, two_scenes(tmp_path), Describing(selection=selection, image_tokens=140, max_tokens=4)
+    )
     frames = tuple(processor.patches(scene, image_tokens=140) for scene in SCENES)
     content = {"type": "video", "video": Film(frames, (2.5, 3.0))}
     assert (each.start, each.end) == (2.5, 3.5)
@@ -75,7 +77,9 @@ def test_sound_is_heard_behind_the_question(tmp_path: Path, released: tuple[Mode
     """In the order that the model was trained on."""
     model, processor = released
     path = two_scenes(tmp_path, sound=True)
-    described = list(describe_video(*released, path, segment=3, selection=Selection(fps=0.5), sound=True, max_tokens=4))
+    described = list(
+        describe_video(*released, path, Describing(segment=3, selection=Selection(fps=0.5), sound=True, max_tokens=4))
+    )
     (whole,) = processor.stretches(path, 30)
     heard = [{"type": "audio", "audio": each} for each in (whole.samples[:48_000], whole.samples[48_000:])]
     assert [each.text for each in described] == [
@@ -88,11 +92,11 @@ def test_a_picture_that_still_stands_is_seen_again(tmp_path: Path, released: tup
     """Where only sound is new; where nothing is, nothing is said."""
     model, processor = released
     path = write_video(tmp_path / "a.mkv", SCENES, times=[0, 2.5], sound=np.full((32_000, 1), 999, np.int16))
-    described = list(describe_video(*released, path, segment=1, sound=True, max_tokens=4))
+    described = list(describe_video(*released, path, Describing(segment=1, sound=True, max_tokens=4)))
     assert [each.start for each in described] == [0, 1, 2]
     heard = {"type": "audio", "audio": np.full(16_000, 999 / 32768, np.float32)}
     assert described[1].text == asked(model, processor, film(processor, (0, 1.0)), text(DESCRIBE), heard)
-    assert [each.start for each in describe_video(*released, path, segment=1, max_tokens=1)] == [0, 2]
+    assert [each.start for each in describe_video(*released, path, Describing(segment=1, max_tokens=1))] == [0, 2]
 
 
 def test_an_answer_that_ends_is_complete(
@@ -100,7 +104,7 @@ def test_an_answer_that_ends_is_complete(
 ) -> None:
     """Whatever token comes first ends it here: nothing is said, and nothing was cut."""
     monkeypatch.setattr(released[1], "stop_ids", frozenset(range(371)))
-    described = list(describe_video(*released, two_scenes(tmp_path), max_tokens=4))
+    described = list(describe_video(*released, two_scenes(tmp_path), Describing(max_tokens=4)))
     assert [(each.text, each.tokens, each.complete) for each in described] == [("", 1, True)]
 
 
@@ -117,18 +121,18 @@ def test_more_frames_than_a_stretch_may_have(
     """Told before anything is decoded."""
     message += "; raise --max-frames, lower --fps or shorten --segment"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        describe_video(*released, two_scenes(tmp_path), **options)
+        describe_video(*released, two_scenes(tmp_path), Describing(**options))
 
 
 def test_stretches_that_are_none(tmp_path: Path, released: tuple[Model, Processor]) -> None:
     path = two_scenes(tmp_path, sound=True)
     with pytest.raises(ValueError, match=r"^Expected stretches of 0\.1 s or more, got nan$"):
-        describe_video(*released, path, segment=float("nan"))
+        describe_video(*released, path, Describing(segment=float("nan")))
     with pytest.raises(ValueError, match=r"^Expected stretches of at most 30 s, the longest sound, got 31$"):
-        describe_video(*released, path, segment=31, sound=True)
+        describe_video(*released, path, Describing(segment=31, sound=True))
     message = "Expected a number of frames per second to describe a video at, got none"
     with pytest.raises(ValueError, match=f"^{message}$"):
-        describe_video(*released, path, selection=Selection())
+        describe_video(*released, path, Describing(selection=Selection()))
 
 
 # on the command line
@@ -142,7 +146,9 @@ def command(path: Path, *options: str) -> list[str]:
 def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """What is said about the two scenes, from a frame of each."""
     path = two_scenes(tmp_path_factory.mktemp("video"))
-    first, second = describe_video(*loaded("released"), path, segment=3, selection=Selection(fps=0.3), max_tokens=3)
+    first, second = describe_video(
+        *loaded("released"), path, Describing(segment=3, selection=Selection(fps=0.3), max_tokens=3)
+    )
     return first.text, second.text
 
 
@@ -180,8 +186,8 @@ def test_describe_takes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """All of them arrive."""
     given: dict[str, Any] = {}
 
-    def record(model: Model, processor: Processor, file: Any, **options: Any) -> Iterator[Any]:
-        given.update(options, path=file.path)
+    def record(model: Model, processor: Processor, file: Any, settings: Describing) -> Iterator[Any]:
+        given.update(vars(settings), path=file.path)
         return iter(())
 
     monkeypatch.setattr("mlx_gemma4.programs.describe.describe_video", record)

@@ -19,7 +19,7 @@ from video_writer import needs, write_video
 
 from mlx_gemma4 import Model, Processor, Session
 from mlx_gemma4.inputs.processor import Limits
-from mlx_gemma4.inputs.vision.video import Selection, frames, sample_indices, timestamp
+from mlx_gemma4.inputs.vision.video import Selection, sample_indices, timestamp, video_frames
 from mlx_gemma4.inputs.vision.video_file import Picture, VideoFile
 
 COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200)]
@@ -38,7 +38,7 @@ def write(path: Path, count: int, *, codec: str = "mpeg4", kind: str | None = No
 
 def taken(source: Path | tuple[np.ndarray, float], **selection: Any) -> tuple[list[float], np.ndarray]:
     """The times of the frames, and the frames."""
-    shown = list(frames(source, Selection(**selection)))
+    shown = list(video_frames(source, Selection(**selection)))
     return [seconds for seconds, _ in shown], np.stack([pixels for _, pixels in shown])
 
 
@@ -77,7 +77,7 @@ def test_timestamp(seconds: float, text: str) -> None:
 def test_array() -> None:
     """Frames and their rate: the times follow from them."""
     pixels = random_frames(6)
-    times, shown = taken((pixels, 4.0), max_frames=3)
+    times, shown = taken((pixels, 4.0), max_video_frames=3)
     assert times == [0.0, 0.5, 1.0]
     np.testing.assert_array_equal(shown, pixels[[0, 2, 4]])
 
@@ -90,14 +90,14 @@ def test_array_that_is_no_video(dtype: str, shape: tuple[int, ...]) -> None:
     """Wrong type, one picture, alpha, and no frames."""
     message = f"Expected video frames as uint8 [T, H, W, 3], got {dtype} {list(shape)}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        frames((np.zeros(shape, dtype), 1.0))
+        video_frames((np.zeros(shape, dtype), 1.0))
 
 
 @pytest.mark.parametrize("rate", [0, -1.0, float("nan")])
 def test_rate_that_is_none(rate: float) -> None:
     """Times cannot follow from it."""
     with pytest.raises(ValueError, match=f"^Expected a positive number of frames per second, got {rate}$"):
-        frames((np.zeros((2, 3, 3, 3), np.uint8), rate))
+        video_frames((np.zeros((2, 3, 3, 3), np.uint8), rate))
 
 
 # which frames are taken
@@ -110,9 +110,9 @@ JUMPY = [0, 0.1, 0.2, 1.5, 1.6, 4, 4.04, 7, 7.5, 20]
     ("selection", "indices"),
     [
         ({}, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
-        ({"max_frames": 4}, [0, 2, 5, 7]),
-        ({"max_frames": 3, "start": 1}, [3, 5, 7]),
-        ({"max_frames": 2, "start": 1.5, "end": 4}, [3, 4]),
+        ({"max_video_frames": 4}, [0, 2, 5, 7]),
+        ({"max_video_frames": 3, "start": 1}, [3, 5, 7]),
+        ({"max_video_frames": 2, "start": 1.5, "end": 4}, [3, 4]),
         ({"fps": 1}, [0, 3, 5, 7, 9]),
         ({"fps": 2}, [0, 3, 5, 7, 8, 9]),
         ({"fps": 10}, [0, 1, 2, 3, 4, 5, 7, 8, 9]),
@@ -121,7 +121,7 @@ JUMPY = [0, 0.1, 0.2, 1.5, 1.6, 4, 4.04, 7, 7.5, 20]
         ({"fps": 1, "start": 0.15}, [2, 3, 5, 7, 8, 9]),
         ({"fps": 1, "start": 0.2, "end": 7}, [2, 3, 5]),
         ({"fps": 1, "start": 20}, [9]),
-        ({"fps": 1, "end": 7.5, "max_frames": 4}, [0, 3, 5, 7]),
+        ({"fps": 1, "end": 7.5, "max_video_frames": 4}, [0, 3, 5, 7]),
     ],
 )
 def test_a_variable_frame_rate(tmp_path: Path, selection: dict[str, Any], indices: list[int]) -> None:
@@ -136,14 +136,14 @@ def test_a_variable_frame_rate(tmp_path: Path, selection: dict[str, Any], indice
     ("selection", "indices"),
     [
         ({}, [index * 100 // 32 for index in range(32)]),
-        ({"max_frames": 8}, [0, 12, 25, 37, 50, 62, 75, 87]),
-        ({"max_frames": 200}, list(range(100))),
+        ({"max_video_frames": 8}, [0, 12, 25, 37, 50, 62, 75, 87]),
+        ({"max_video_frames": 200}, list(range(100))),
         ({"fps": 1}, [0, 30, 60, 90]),
         ({"fps": 30, "end": 1}, list(range(30))),
         ({"fps": 7, "end": 1}, [0, 5, 9, 13, 18, 22, 26]),
         ({"fps": 1, "start": 0.5}, [15, 45, 75]),
         ({"fps": 1, "start": 0.51}, [16, 46, 76]),
-        ({"max_frames": 3, "start": 1, "end": 2}, [30, 40, 50]),
+        ({"max_video_frames": 3, "start": 1, "end": 2}, [30, 40, 50]),
     ],
 )
 @pytest.mark.parametrize("name", ["a.mkv", "a.mov", "in memory"])
@@ -165,8 +165,8 @@ def test_more_frames_than_are_allowed() -> None:
         "Expected at most 32 frames, got 50 at 5 a second; raise --max-frames, lower --fps, or use mlx_gemma4 describe"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        next(frames(video, Selection(fps=5)))
-    assert len(taken(video, fps=5, max_frames=50)[0]) == 50
+        next(video_frames(video, Selection(fps=5)))
+    assert len(taken(video, fps=5, max_video_frames=50)[0]) == 50
 
 
 NAN = float("nan")
@@ -175,7 +175,7 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ({"max_frames": 0}, "Expected a maximum of 1 frame or more, got 0"),
+        ({"max_video_frames": 0}, "Expected a maximum of 1 frame or more, got 0"),
         ({"fps": 0}, "Expected a positive number of frames per second, got 0"),
         ({"fps": -1}, "Expected a positive number of frames per second, got -1"),
         ({"fps": NAN}, "Expected a positive number of frames per second, got nan"),
@@ -199,13 +199,13 @@ def test_a_time_without_frames(tmp_path: Path, fps: float | None) -> None:
     path = write_video(tmp_path / "a.mkv", random_frames(10), times=JUMPY)
     message = f"Expected a start of at most 20 s, where {path} shows its last frame, got 21 s"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        next(frames(path, Selection(fps=fps, start=21, end=22)))
+        next(video_frames(path, Selection(fps=fps, start=21, end=22)))
     message = f"Expected a frame from 2 to 3.5 s in {path}, there is none; choose a longer time"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        next(frames(path, Selection(fps=fps, start=2, end=3.5)))
+        next(video_frames(path, Selection(fps=fps, start=2, end=3.5)))
     message = "Expected a start of at most 0.5 s, where the array shows its last frame, got 1 s"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        next(frames((random_frames(2), 2.0), Selection(fps=fps, start=1)))
+        next(video_frames((random_frames(2), 2.0), Selection(fps=fps, start=1)))
 
 
 def test_one_frame_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ def test_one_frame_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return pixels(picture)
 
     monkeypatch.setattr(Picture, "pixels", counted)
-    shown = frames(write_video(tmp_path / "a.mkv", random_frames(90), rate=30), Selection(fps=10))
+    shown = video_frames(write_video(tmp_path / "a.mkv", random_frames(90), rate=30), Selection(fps=10))
     for count in range(1, 31):
         next(shown)
         assert made == count and len(alive) == 1
@@ -261,7 +261,7 @@ def test_smallest_frames(tmp_path: Path) -> None:
 def test_a_single_frame(tmp_path: Path) -> None:
     """A photograph as a video."""
     pixels = random_frames(1)
-    for selection in ({}, {"fps": 1}, {"max_frames": 1, "end": 0.1}):
+    for selection in ({}, {"fps": 1}, {"max_video_frames": 1, "end": 0.1}):
         times, shown = taken(write_video(tmp_path / "a.mkv", pixels), **selection)
         assert times == [0.0]
         np.testing.assert_array_equal(shown, pixels)
@@ -271,7 +271,7 @@ def test_frames_that_are_stored_in_another_order(tmp_path: Path) -> None:
     """H.264 with frames between others that come later: in the order in which they are shown."""
     options = {"bf": "3", "g": "40", "crf": "1"}
     path = write_video(tmp_path / "a.mp4", plain(60), rate=30, codec=needs("libx264"), options=options)
-    times, shown = taken(path, fps=30, max_frames=60)
+    times, shown = taken(path, fps=30, max_video_frames=60)
     np.testing.assert_allclose(times, np.arange(60) / 30)
     assert np.abs(shown[:, 40, 50].astype(int) - COLOURS * 12).max() < 12
 
@@ -293,13 +293,13 @@ def test_frames_from_a_moment_on(
 ) -> None:
     """They are what decoding all of the file gives, whether or not those before could be left out."""
     path = write_video(tmp_path / name, plain(100), rate=20, codec=needs(codec), options=options)
-    times, pixels = taken(path, max_frames=100)
+    times, pixels = taken(path, max_video_frames=100)
     for index in (1, 19, 20, 21, 50, 99):
-        later, shown = taken(path, max_frames=100, start=times[index])
+        later, shown = taken(path, max_video_frames=100, start=times[index])
         assert later == times[index:]
         np.testing.assert_array_equal(shown, pixels[index:])
     monkeypatch.setattr("mlx_gemma4.inputs.vision.video_file.HELD", 7)
-    np.testing.assert_array_equal(taken(path, max_frames=100, start=times[90])[1], pixels[90:])
+    np.testing.assert_array_equal(taken(path, max_video_frames=100, start=times[90])[1], pixels[90:])
 
 
 def test_frames_before_a_moment_are_not_decoded(tmp_path: Path) -> None:
@@ -372,11 +372,11 @@ def test_file_cut_short(tmp_path: Path, name: str, codec: str, options: dict[str
     """What is there of it is taken, evenly too."""
     path = write_video(tmp_path / name, plain(60), codec=needs(codec), container_options=options)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
-    times, shown = taken(path, max_frames=60)
+    times, shown = taken(path, max_video_frames=60)
     assert 5 < len(times) < 55
     assert times == [index / 2 for index in range(len(times))]
     assert np.abs(shown[:-1, 40, 50].astype(int) - (COLOURS * 12)[: len(times) - 1]).max() < 12
-    assert taken(path, max_frames=4)[0] == [times[index] for index in sample_indices(len(times), 4)]
+    assert taken(path, max_video_frames=4)[0] == [times[index] for index in sample_indices(len(times), 4)]
 
 
 def test_packets_that_are_broken(tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_packets_that_are_broken(tmp_path: Path) -> None:
         data[starts[index] : starts[index] + 4] = b"NONE"
     path.write_bytes(data)
     kept = [index for index in range(40) if index not in (0, 7, 8, 39)]
-    times, shown = taken(path, max_frames=40)
+    times, shown = taken(path, max_video_frames=40)
     assert times == [(index - 1) / 2 for index in kept]
     np.testing.assert_array_equal(shown, pixels[kept])
     for start in starts:
@@ -397,7 +397,7 @@ def test_packets_that_are_broken(tmp_path: Path) -> None:
     path.write_bytes(data)
     message = f"Expected a video that FFmpeg reads in {path}, got: Invalid data found when processing input"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        frames(path)
+        video_frames(path)
 
 
 def test_file_cut_before_its_index(tmp_path: Path) -> None:
@@ -406,14 +406,14 @@ def test_file_cut_before_its_index(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"moov")])
     with pytest.raises(ValueError, match=f"^Expected a video that FFmpeg reads in {re.escape(str(path))}, got: "):
-        frames(path)
+        video_frames(path)
 
 
 def test_no_such_file(tmp_path: Path) -> None:
     """A folder is no file either."""
     for path in (tmp_path / "absent.mp4", tmp_path):
         with pytest.raises(ValueError, match=f"^Expected a video file, found none at {re.escape(str(path))}$"):
-            frames(path)
+            video_frames(path)
 
 
 @pytest.mark.parametrize("content", ["", "This is no video.\n" * 50])
@@ -423,7 +423,7 @@ def test_file_that_is_no_video(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     message = f"Expected a video that FFmpeg reads in {path}, got: Invalid data found when processing input"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        frames(path)
+        video_frames(path)
 
 
 def test_sound_is_no_video(tmp_path: Path) -> None:
@@ -432,14 +432,14 @@ def test_sound_is_no_video(tmp_path: Path) -> None:
     soundfile.write(path, np.zeros(1000), 16_000)
     message = f"Expected pictures in {path}, it has no video stream, or is cut short before it"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        frames(path)
+        video_frames(path)
 
 
 def test_file_without_frames(tmp_path: Path) -> None:
     """A stream that ends before its first picture."""
     path = write_video(tmp_path / "a.avi", [], codec="mpeg4")
     with pytest.raises(ValueError, match=f"^Expected pictures in {re.escape(str(path))}, it has 0 video frames$"):
-        frames(path)
+        video_frames(path)
 
 
 # as the model takes them
@@ -465,7 +465,7 @@ def test_a_film_of_a_selection(tmp_path: Path, released: tuple[Model, Processor]
     path = write_video(tmp_path / "a.mkv", pixels)
     film = processor.film(path, Selection(fps=1, start=3), image_tokens=140)
     assert film.seconds == (3.0, 4.0)
-    for index, frame in zip((6, 8), film.frames, strict=True):
+    for index, frame in zip((6, 8), film.video_frames, strict=True):
         expected = processor.patches(pixels[index], image_tokens=140)
         np.testing.assert_array_equal(frame.pixels, expected.pixels)
         np.testing.assert_array_equal(frame.patch_xy, expected.patch_xy)

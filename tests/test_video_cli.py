@@ -87,7 +87,7 @@ def prompt_of(processor: Processor, *content: dict[str, Any]) -> Prompt:
     ("options", "selection"),
     [
         ([], {}),
-        (["--max-frames", "3"], {"max_frames": 3}),
+        (["--max-frames", "3"], {"max_video_frames": 3}),
         (["--fps", "0.5", "--start", "0:02", "--end", "0:00:11"], {"fps": 0.5, "start": 2, "end": 11}),
     ],
 )

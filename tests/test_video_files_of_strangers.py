@@ -17,7 +17,7 @@ from video_writer import needs, write_video
 
 from mlx_gemma4.inputs.vision.clip import stretches
 from mlx_gemma4.inputs.vision.image import load_image, patchify
-from mlx_gemma4.inputs.vision.video import Selection, frames
+from mlx_gemma4.inputs.vision.video import Selection, video_frames
 from mlx_gemma4.inputs.vision.video_container import MAX_PIXELS, TAKEN
 from mlx_gemma4.inputs.vision.video_file import Picture, VideoFile
 from mlx_gemma4.live.see.camera import Camera
@@ -61,7 +61,7 @@ def test_a_file_named_like_an_address(tmp_path: Path, monkeypatch: pytest.Monkey
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     pictures = noise(2)
     (tmp_path / name).write_bytes(write_video(tmp_path / "plain.mkv", pictures).read_bytes())
-    np.testing.assert_array_equal([pixels for _, pixels in frames(name)], pictures)
+    np.testing.assert_array_equal([pixels for _, pixels in video_frames(name)], pictures)
     np.testing.assert_array_equal([pixels for _, pixels in watched(name)], pictures)
 
 
@@ -109,7 +109,7 @@ def test_an_age_without_pictures(tmp_path: Path) -> None:
     """A time stamp of thirty years ends at once, and times stay close."""
     pictures = noise(3, 48, 64)
     path = write_video(tmp_path / "a.mkv", pictures, times=(0.0, 1.0, 1e9))
-    assert [seconds for seconds, _ in frames(path)] == pytest.approx([0.0, 1.0, 1.5])
+    assert [seconds for seconds, _ in video_frames(path)] == pytest.approx([0.0, 1.0, 1.5])
     assert [seconds for seconds, _ in watched(path)] == pytest.approx([0.0, 1.0, 1.5])
 
 
@@ -167,9 +167,9 @@ def test_joined_recordings(tmp_path: Path) -> None:
     expected = [index / 25 for index in range(150)]
     assert [item.seconds for item in VideoFile(path).decode() if isinstance(item, Picture)] == pytest.approx(expected)
     assert [seconds for seconds, _ in watched(path)] == pytest.approx(expected)
-    assert [seconds for seconds, _ in frames(path, Selection(100, start=3.0))] == pytest.approx(expected[75:])
+    assert [seconds for seconds, _ in video_frames(path, Selection(100, start=3.0))] == pytest.approx(expected[75:])
     with pytest.raises(ValueError, match=r"^Expected at most 5 frames, got 6 at 1 a second; raise --max-frames"):
-        list(frames(path, Selection(max_frames=5, fps=1.0)))
+        list(video_frames(path, Selection(max_video_frames=5, fps=1.0)))
 
 
 @pytest.mark.parametrize("address", ["https://example.org/a.mp4", "http://127.0.0.1:9/a.mp4"])
@@ -209,7 +209,7 @@ def test_films_are_upright(tmp_path: Path, orientation: int) -> None:
     turns += [Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE]
     image = Image.fromarray(pixels)
     expected = image if orientation == 1 else image.transpose([*turns, Image.Transpose.ROTATE_90][orientation - 2])
-    for [(_, shown)] in (list(frames(path)), watched(path)):
+    for [(_, shown)] in (list(video_frames(path)), watched(path)):
         np.testing.assert_array_equal(shown, np.asarray(expected))
 
 
@@ -233,7 +233,7 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
         stream.codec_context.sample_aspect_ratio = Fraction(16, 10)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((16, 32, 3), 99, np.uint8), format="rgb24")))
         container.mux(stream.encode())
-    for [(_, shown)] in (list(frames(path)), watched(path)):
+    for [(_, shown)] in (list(video_frames(path)), watched(path)):
         assert shown.shape == (16, 51, 3) and np.abs(shown.astype(int) - 99).max() < 4
 
 

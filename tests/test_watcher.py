@@ -16,7 +16,7 @@ from mlx_gemma4.inputs.vision.film import Film
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.see.views import Asking, Glance, Memory
-from mlx_gemma4.live.see.watcher import Sighting
+from mlx_gemma4.live.see.watcher import Sighting, Watching
 
 NAMES = [told["image"] for told in PICTURES if GOLDEN["pictures"][told["image"]]["text"] is not None]
 """Those whose answers end."""
@@ -53,7 +53,7 @@ def forwards(names: Sequence[str]) -> list[int]:
 
 def test_each_change_is_told_once(demo: tuple[Model, Processor]) -> None:
     """Ten frames of each picture: ten times the text that the reference gives for it, for one question each."""
-    watcher = Watcher(*demo, settle=0)
+    watcher = Watcher(*demo, Watching(settle=0))
     film = shots([name for name in NAMES for _ in range(10)], every=0.1)
     before = watcher.forwards
     answers = told(watcher, film)
@@ -70,7 +70,7 @@ def test_each_change_is_told_once(demo: tuple[Model, Processor]) -> None:
 
 def test_a_still_scene_costs_nothing(demo: tuple[Model, Processor]) -> None:
     """A hundred frames with a sensor's noise: one question, and not a single forward after it."""
-    watcher = Watcher(*demo, settle=0)
+    watcher = Watcher(*demo, Watching(settle=0))
     film = shots([NAMES[0]] * 100, every=0.5, noise=8)
     assert watcher.see(film[0]) is not None
     before = watcher.forwards
@@ -97,7 +97,7 @@ def test_nothing_before_the_picture_is_computed_again(demo: tuple[Model, Process
 
 def test_a_heartbeat_asks_again(demo: tuple[Model, Processor]) -> None:
     """After a minute without a change, by the times of the shots; the last answer is read as a draft."""
-    watcher = Watcher(*demo, settle=0)
+    watcher = Watcher(*demo, Watching(settle=0))
     answers = told(watcher, shots([NAMES[0]] * 14, every=10))
     assert [(answer.time, answer.reason) for answer in answers] == [
         (0, "change"),
@@ -110,19 +110,19 @@ def test_a_heartbeat_asks_again(demo: tuple[Model, Processor]) -> None:
 
 
 def test_a_change_puts_the_heartbeat_off(demo: tuple[Model, Processor]) -> None:
-    watcher = Watcher(*demo, settle=0, heartbeat=30)
+    watcher = Watcher(*demo, Watching(settle=0, heartbeat=30))
     answers = told(watcher, shots([NAMES[0]] * 2 + [NAMES[1]] * 5, every=10))
     assert [(answer.time, answer.reason) for answer in answers] == [(0, "change"), (20, "change"), (50, "heartbeat")]
 
 
 def test_without_a_heartbeat_a_still_scene_is_never_asked_about(demo: tuple[Model, Processor]) -> None:
-    watcher = Watcher(*demo, settle=0, heartbeat=0)
+    watcher = Watcher(*demo, Watching(settle=0, heartbeat=0))
     assert len(told(watcher, shots([NAMES[0]] * 5, every=1e6))) == 1
 
 
 def test_every_so_often_instead_of_on_changes(demo: tuple[Model, Processor]) -> None:
     """The picture of that moment, whatever came between."""
-    watcher = Watcher(*demo, settle=0, every=0.3)
+    watcher = Watcher(*demo, Watching(settle=0, every=0.3))
     names = [NAMES[index % 3] for index in range(10)]
     answers = told(watcher, shots(names, every=0.1))
     assert [(answer.text, answer.reason) for answer in answers] == [
@@ -133,7 +133,7 @@ def test_every_so_often_instead_of_on_changes(demo: tuple[Model, Processor]) -> 
 
 def test_only_new_answers_are_told(demo: tuple[Model, Processor]) -> None:
     """Asked every second, told when something else is to be seen."""
-    watcher = Watcher(*demo, settle=0, every=1, only_new=True)
+    watcher = Watcher(*demo, Watching(settle=0, every=1, only_new=True))
     names = [NAMES[0]] * 3 + [NAMES[1]] * 2 + [NAMES[0]]
     answers = told(watcher, shots(names))
     assert [(answer.time, answer.text) for answer in answers] == [
@@ -147,7 +147,7 @@ def test_only_new_answers_are_told(demo: tuple[Model, Processor]) -> None:
 def test_ages_are_from_the_arrival_of_the_shot(demo: tuple[Model, Processor]) -> None:
     """To the first forward, and to the whole answer."""
     ticks = count(1000.25, 0.5)
-    watcher = Watcher(*demo, settle=0, clock=lambda: next(ticks))
+    watcher = Watcher(*demo, Watching(settle=0), clock=lambda: next(ticks))
     answer = watcher.see(shots(NAMES[:1])[0])
     assert answer is not None and (answer.begun, answer.age) == (0.25, 0.75)
 
@@ -155,7 +155,7 @@ def test_ages_are_from_the_arrival_of_the_shot(demo: tuple[Model, Processor]) ->
 def test_an_answer_that_is_cut(demo: tuple[Model, Processor]) -> None:
     """It says so."""
     for most in (1, 3):
-        watcher = Watcher(*demo, settle=0, max_tokens=most)
+        watcher = Watcher(*demo, Watching(settle=0, max_tokens=most))
         answer = watcher.see(shots(NAMES[:1])[0])
         assert answer is not None and (answer.tokens, answer.forwards, answer.complete) == (most, most, False)
         assert answer.text == demo[1].decode(seen(NAMES[0]).tokens[:most]).strip()
@@ -174,7 +174,7 @@ def test_answers_are_those_of_a_fresh_prompt(
     """For any question, system message and budget, on a checkpoint that has learned nothing."""
     model, processor = released
     options = {"system": system, "image_tokens": image_tokens, "max_tokens": 12, "settle": 0}
-    watcher = Watcher(model, processor, question="What is this?", **options)  # type: ignore[arg-type]
+    watcher = Watcher(model, processor, Watching(question="What is this?", **options))  # type: ignore[arg-type]
     for shot in shots(NAMES[:2]):
         small = shot.pixels[::2, ::4]
         prompt = processor.prompt(messages(system, "What is this?", "image", small), image_tokens=image_tokens)
@@ -186,7 +186,7 @@ def test_answers_are_those_of_a_fresh_prompt(
 def test_pictures_of_any_shape_after_each_other(demo: tuple[Model, Processor]) -> None:
     """From the fewest patches to the most: the room for rewinds is large enough."""
     model, processor = demo
-    watcher = Watcher(model, processor, settle=0, max_tokens=5)
+    watcher = Watcher(model, processor, Watching(settle=0, max_tokens=5))
     random = np.random.default_rng(0)
     for index, (height, width) in enumerate([(1, 1), (2, 60), (60, 2), (480, 640), (1, 1)]):
         pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -276,7 +276,9 @@ def test_a_frame_is_computed_once(released: tuple[Model, Processor]) -> None:
 def test_a_watcher_with_a_memory(released: tuple[Model, Processor]) -> None:
     """Changes enter and stay; a heartbeat shows the picture of its own moment behind them, which leaves again."""
     model, processor = released
-    watcher = Watcher(model, processor, settle=0, question="What happened?", memory=4, heartbeat=30, max_tokens=4)
+    watcher = Watcher(
+        model, processor, Watching(settle=0, question="What happened?", memory=4, heartbeat=30, max_tokens=4)
+    )
     scenes = pictures(3)
     film = [Shot(scenes[index // 5], 10.0 * index, 0.0) for index in range(15)]
     answers = told(watcher, film)
@@ -302,7 +304,7 @@ def test_a_watcher_with_a_memory(released: tuple[Model, Processor]) -> None:
 def test_a_memory_that_is_asked_every_so_often(released: tuple[Model, Processor]) -> None:
     """What changed in between is remembered without a question."""
     model, processor = released
-    watcher = Watcher(model, processor, settle=0, question="What happened?", memory=8, every=4, max_tokens=4)
+    watcher = Watcher(model, processor, Watching(settle=0, question="What happened?", memory=8, every=4, max_tokens=4))
     scenes = pictures(5)
     answers = told(watcher, [Shot(pixels, float(index), 0.0) for index, pixels in enumerate(scenes)])
     assert [(answer.time, answer.reason) for answer in answers] == [(0, "every"), (4, "every")]
@@ -335,14 +337,14 @@ def test_a_change_is_asked_about_when_it_is_over(
     released: tuple[Model, Processor], settle: float, max_wait: float, steps: int, asked: list[float]
 ) -> None:
     """Or when it has gone on for long; by the times of the pictures."""
-    watcher = Watcher(*released, settle=settle, max_wait=max_wait, max_tokens=1, image_tokens=70)
+    watcher = Watcher(*released, Watching(settle=settle, max_wait=max_wait, max_tokens=1, image_tokens=70))
     answers = told(watcher, fade(60, steps))
     assert [answer.time for answer in answers] == pytest.approx(asked)
 
 
 def test_a_flash_is_no_change(released: tuple[Model, Processor]) -> None:
     """What is as it was before anybody asked."""
-    watcher = Watcher(*released, max_tokens=1, image_tokens=70)
+    watcher = Watcher(*released, Watching(max_tokens=1, image_tokens=70))
     levels = [200] * 10 + [20] * 2 + [200] * 20
     film = [Shot(np.full((48, 48, 3), level, np.uint8), index / 10, 0.0) for index, level in enumerate(levels)]
     assert [answer.time for answer in told(watcher, film)] == [0.0]
@@ -350,20 +352,20 @@ def test_a_flash_is_no_change(released: tuple[Model, Processor]) -> None:
 
 def test_a_scene_that_never_rests_is_asked_about_now_and_then(released: tuple[Model, Processor]) -> None:
     """Also where it is for a moment as it was when it was last asked about; not when the pictures end there."""
-    watcher = Watcher(*released, max_wait=2, max_tokens=1, image_tokens=70)
+    watcher = Watcher(*released, Watching(max_wait=2, max_tokens=1, image_tokens=70))
     levels = [20 + 50 * (index % 5) for index in range(100)]
     film = [Shot(np.full((48, 48, 3), level, np.uint8), index / 10, 0.0) for index, level in enumerate(levels)]
     times = [answer.time for answer in told(watcher, film)]
     assert times[0] == 0 and all(2 <= later - earlier <= 2.3 for earlier, later in pairwise(times))
     assert len(times) == 5
-    watcher = Watcher(*released, max_tokens=1, image_tokens=70)
+    watcher = Watcher(*released, Watching(max_tokens=1, image_tokens=70))
     assert len(told(watcher, film[:6])) == 1 and watcher.finish() is None
 
 
 def test_a_noisy_sensor_settles_too(released: tuple[Model, Processor]) -> None:
     """Its pictures all differ a little."""
     random = np.random.default_rng(0)
-    watcher = Watcher(*released, max_tokens=1, image_tokens=70)
+    watcher = Watcher(*released, Watching(max_tokens=1, image_tokens=70))
     noisy = [np.clip(level + random.normal(0, 8, (480, 640, 3)), 0, 255) for level in [120] * 5 + [40] * 10]
     film = [Shot(pixels.astype(np.uint8), index / 10, 0.0) for index, pixels in enumerate(noisy)]
     assert [answer.time for answer in told(watcher, film)] == pytest.approx([0.0, 0.8])
@@ -371,7 +373,7 @@ def test_a_noisy_sensor_settles_too(released: tuple[Model, Processor]) -> None:
 
 def test_a_change_at_the_end_is_asked_about(released: tuple[Model, Processor]) -> None:
     """The pictures end before it has settled."""
-    watcher = Watcher(*released, max_tokens=1, image_tokens=70)
+    watcher = Watcher(*released, Watching(max_tokens=1, image_tokens=70))
     film = fade(12, 1)
     assert [answer.time for answer in told(watcher, film)] == [0.0]
     answer = watcher.finish()
@@ -398,4 +400,4 @@ def test_a_change_at_the_end_is_asked_about(released: tuple[Model, Processor]) -
 )
 def test_options_that_are_none(demo: tuple[Model, Processor], options: dict[str, float], expected: str) -> None:
     with pytest.raises(ValueError, match=f"^{expected}$"):
-        Watcher(*demo, **options)  # type: ignore[arg-type]
+        Watcher(*demo, Watching(**options))  # type: ignore[arg-type]

@@ -133,9 +133,11 @@ class Chat:
 
     def _say(self, text: str) -> None:
         """Whatever becomes of a message, the files that were attached to it are not attached to the next."""
+        from mlx_gemma4.inputs.messages import user_content
+
         media, self._media = self._media, []
         try:
-            is_whole = self._print(self._conversation.ask(_content(text, media), **self._options))
+            is_whole = self._print(self._conversation.ask(user_content(text, media), **self._options))
         except ValueError as error:
             dropped = "; its files are no longer attached" if media else ""
             raise ValueError(f"{error} (the message is not in the conversation{dropped})") from error
@@ -195,13 +197,6 @@ class Chat:
         except KeyboardInterrupt:
             note("(stopped)")
             return STOPPED
-
-
-def _content(text: str, media: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """In the order that the model was trained on: pictures and videos, text, sound."""
-    seen = [part for kind in ("image", "video") for part in media if part["type"] == kind]
-    heard = [part for part in media if part["type"] == "audio"]
-    return [*seen, {"type": "text", "text": text}, *heard]
 
 
 def _unknown(line: str, command: str) -> str:

@@ -64,12 +64,9 @@ def describe(arguments: argparse.Namespace, file: VideoFile) -> Generator[Descri
     """The model's descriptions, as the options say."""
     model, processor = load_model(arguments)
 
-    from mlx_gemma4.programs.describe import DESCRIBE, describe_video
+    from mlx_gemma4.programs.describe import DESCRIBE, Describing, describe_video
 
-    return describe_video(
-        model,
-        processor,
-        file,
+    settings = Describing(
         text=arguments.prompt or DESCRIBE,
         segment=arguments.segment,
         selection=selection(arguments, processor.limits),
@@ -78,6 +75,7 @@ def describe(arguments: argparse.Namespace, file: VideoFile) -> Generator[Descri
         max_tokens=arguments.max_tokens,
         sampling=sampling(arguments, processor.generation),
     )
+    return describe_video(model, processor, file, settings)
 
 
 def progress(description: Description, length: float | None) -> str:

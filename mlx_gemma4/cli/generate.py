@@ -80,6 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def chat_prompt(arguments: argparse.Namespace, processor: Processor, text: str, tools: Tools | None) -> Prompt:
     """The chat that the options describe."""
+    from mlx_gemma4.inputs.messages import user_content
+
     schemas = None if tools is None else tools.schemas
     if schemas is not None:
         note_unwritten(processor, schemas)
@@ -87,7 +89,8 @@ def chat_prompt(arguments: argparse.Namespace, processor: Processor, text: str, 
         arguments.video, processor, selection(arguments, processor.limits), with_audio=arguments.with_audio
     )
     messages: list[dict[str, Any]] = [{"role": "system", "content": arguments.system}] if arguments.system else []
-    messages.append({"role": "user", "content": user_content(text, arguments.image, videos, arguments.audio)})
+    media = [{"type": kind, kind: path} for kind in ("image", "audio") for path in getattr(arguments, kind)]
+    messages.append({"role": "user", "content": user_content(text, media, films=videos)})
     return processor.prompt(
         messages, enable_thinking=arguments.thinking, tools=schemas, image_tokens=arguments.image_tokens
     )
@@ -125,16 +128,3 @@ def video_parts(
             parts.append({"type": "video", "video": processor.film(file, selected)})
         note_broken(file)
     return parts
-
-
-def user_content(text: str, images: list[str], videos: list[dict[str, Any]], audios: list[str]) -> list[dict[str, Any]]:
-    """A message's parts in the order that the model was trained on: pictures, text, sound.
-
-    What belongs to a video, its sound too, stays together before the text.
-    """
-    return [
-        *({"type": "image", "image": path} for path in images),
-        *videos,
-        {"type": "text", "text": text},
-        *({"type": "audio", "audio": path} for path in audios),
-    ]

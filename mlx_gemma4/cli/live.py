@@ -139,7 +139,7 @@ def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[
     from mlx_gemma4.inputs.audio.endpoint import Endpointer
     from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
     from mlx_gemma4.inputs.audio.voice import Voice
-    from mlx_gemma4.live.talk.assistant import Assistant
+    from mlx_gemma4.live.talk.assistant import Assistant, Talking
     from mlx_gemma4.live.talk.transcript import Transcript
     from mlx_gemma4.programs.transcribe import Transcriber
 
@@ -150,10 +150,7 @@ def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[
         frame_seconds=frame_seconds,
         max_frames=round(arguments.max_segment / frame_seconds),
     )
-    assistant = Assistant(
-        model,
-        processor,
-        endpointer,
+    settings = Talking(
         system=arguments.system,
         tools=tools.schemas if tools is not None else None,
         image_tokens=arguments.image_tokens,
@@ -162,6 +159,7 @@ def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[
         keep_interrupted=arguments.barge_in == "keep",
         sampling=sampling(arguments, processor.generation),
     )
+    assistant = Assistant(model, processor, endpointer, settings)
     if not arguments.transcript:
         return assistant, None
     return assistant, Transcript(Transcriber(model, processor, max_segment=arguments.max_segment))

@@ -96,11 +96,9 @@ def make_watcher(arguments: argparse.Namespace) -> Watcher:
     changes = threshold(arguments)
     model, processor = load_model(arguments)
 
-    from mlx_gemma4.live.see.watcher import Watcher
+    from mlx_gemma4.live.see.watcher import Watcher, Watching
 
-    return Watcher(
-        model,
-        processor,
+    settings = Watching(
         question=arguments.ask,
         system=arguments.system,
         every=arguments.every,
@@ -113,6 +111,7 @@ def make_watcher(arguments: argparse.Namespace) -> Watcher:
         settle=arguments.settle,
         max_wait=arguments.max_wait,
     )
+    return Watcher(model, processor, settings)
 
 
 def show(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Message = Mapping[str, Any]
@@ -23,6 +23,22 @@ OTHER_TYPES = {
     **dict.fromkeys(("input_text", "output_text"), USE % ("text", "text")),
 }
 """What other programs' messages have, and what to write instead."""
+
+
+def user_content(
+    text: str, media: Sequence[Mapping[str, Any]] = (), *, films: Sequence[Mapping[str, Any]] = ()
+) -> list[Mapping[str, Any]]:
+    """The content of a user message in the order that the model was trained on: pictures, then text, then sound.
+
+    Sound before the instruction makes the model answer the speech instead of transcribing it.
+
+    Args:
+        media: Parts of any type, ``{"type": "image", "image": …}``.
+        films: Parts of videos with their own sound, which stay together before the text.
+    """
+    pictures = [part for kind in ("image", "video") for part in media if part["type"] == kind]
+    sound = [part for part in media if part["type"] == "audio"]
+    return [*pictures, *films, {"type": "text", "text": text}, *sound]
 
 
 def check_messages(messages: Any) -> None:

@@ -309,7 +309,7 @@ class Processor:
     def _film(self, source: VideoSource, limits: Limits, selection: video.Selection | None = None) -> Film:
         if isinstance(source, Film):
             return source
-        frames = video.frames(source, selection or video.Selection(limits.video_frames))
+        frames = video.video_frames(source, selection or video.Selection(limits.video_frames))
         shown = [(seconds, self._patches(pixels, limits.video_tokens)) for seconds, pixels in frames]
         return Film(tuple(patches for _, patches in shown), tuple(seconds for seconds, _ in shown))
 
@@ -353,7 +353,7 @@ class Processor:
         token = self._token(ids.video, "video")
         return " ".join(
             f"{video.timestamp(seconds)} {self._block(ids.image_begin, token * len(each), ids.image_end, 'video')}"
-            for seconds, each in zip(film.seconds, film.frames, strict=True)
+            for seconds, each in zip(film.seconds, film.video_frames, strict=True)
         )
 
     def _block(self, begin: int | None, inside: str, end: int | None, kind: str) -> str:
@@ -375,7 +375,7 @@ class Processor:
         prompt = replace(Prompt.from_tokens(token_ids), token_types=types)
         if frames:
             prompt = replace(prompt, frames=np.concatenate(frames))
-        shown = _in_order(types, list(patches), [each for film in films for each in film.frames])
+        shown = _in_order(types, list(patches), [each for film in films for each in film.video_frames])
         if shown:
             prompt = replace(
                 prompt,

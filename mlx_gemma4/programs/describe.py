@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.inputs.messages import user_content
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.vision.clip import Stretch, check_length
 from mlx_gemma4.inputs.vision.film import Film
@@ -43,60 +42,71 @@ class Description:
     """False where the answer was cut at ``max_tokens``."""
 
 
-def describe_video(
-    model: Model,
-    processor: Processor,
-    source: str | os.PathLike[str] | VideoFile,
-    *,
-    text: str = DESCRIBE,
-    segment: float = SEGMENT,
-    selection: Selection | None = None,
-    sound: bool = False,
-    image_tokens: int | None = None,
-    max_tokens: int = MAX_TOKENS,
-    sampling: Sampling = GREEDY,
-) -> Generator[Description, None, None]:
-    """Describe a video of any length, a stretch after the other, each as soon as it is decoded.
+@dataclass(frozen=True)
+class Describing:
+    """What is asked about a video, and how it is cut."""
 
-    Args:
-        text: What is asked about each stretch.
-        segment: Seconds of a stretch.
-        selection: With how many frames a second (1 by default), how many at most in a stretch, and from when to when.
-        sound: Whether the model hears it, too.
-        image_tokens: Budget of each frame, instead of the checkpoint's.
+    text: str = DESCRIBE
+    """The question about each segment."""
+    segment: float = SEGMENT
+    """Seconds of a segment."""
+    selection: Selection | None = None
+    """Video frames per second, how many at most in a segment, and from when to when; by default 1 a second."""
+    sound: bool = False
+    """Whether the model hears the segments too."""
+    image_tokens: int | None = None
+    """Budget of each video frame, instead of the checkpoint's."""
+    max_tokens: int = MAX_TOKENS
+    """Tokens of each answer."""
+    sampling: Sampling = GREEDY
+
+
+DEFAULT = Describing()
+
+
+def describe_video(
+    model: Model, processor: Processor, source: str | os.PathLike[str] | VideoFile, settings: Describing = DEFAULT
+) -> Generator[Description, None, None]:
+    """Describe a video of any length segment by segment, each as soon as it is decoded.
 
     Raises:
-        ValueError: More frames or sound in a stretch than fit, or a file that cannot be read or has no sound.
+        ValueError: More frames or sound in a segment than fit, or a file that cannot be read or has no sound.
     """
-    selection = selection or Selection(processor.limits.video_frames, FPS)
+    segment = settings.segment
+    selection = settings.selection or Selection(processor.limits.video_frames, FPS)
     check_length(segment)
     if selection.fps is None:
         raise ValueError("Expected a number of frames per second to describe a video at, got none")
     longest = segment if selection.end is None else min(segment, selection.end - selection.start)
     frames = math.ceil(longest * selection.fps)
-    if frames > selection.max_frames:
+    if frames > selection.max_video_frames:
         raise ValueError(
-            f"Expected at most {selection.max_frames} frames in {longest:g} s, got {frames} at {selection.fps:g} "
+            f"Expected at most {selection.max_video_frames} frames in {longest:g} s, got {frames} at {selection.fps:g} "
             "a second; raise --max-frames, lower --fps or shorten --segment"
         )
-    stretches = processor.stretches(source, segment, selection, image_tokens=image_tokens, sound=sound)
+    stretches = processor.stretches(
+        source, segment, selection, image_tokens=settings.image_tokens, sound=settings.sound
+    )
 
-    def answer(content: list[dict[str, Any]]) -> Iterator[GenerationResponse]:
+    def answer(content: list[Mapping[str, Any]]) -> Iterator[GenerationResponse]:
         prompt = processor.prompt([{"role": "user", "content": content}])
-        return stream_generate(model, processor, prompt, max_tokens=max_tokens, sampling=sampling)
+        return stream_generate(model, processor, prompt, max_tokens=settings.max_tokens, sampling=settings.sampling)
 
-    return _described(stretches, text, answer)
+    return _described(stretches, settings.text, answer)
 
 
 def _described(
-    stretches: Iterator[Stretch], text: str, answer: Callable[[list[dict[str, Any]]], Iterator[GenerationResponse]]
+    stretches: Iterator[Stretch], text: str, answer: Callable[[list[Mapping[str, Any]]], Iterator[GenerationResponse]]
 ) -> Generator[Description, None, None]:
     last: Patches | None = None
     for stretch in stretches:
         film = stretch.film
         if film is None and last is not None:
             film = Film((last,), (stretch.start,))  # it still stands
-        responses = list(answer(_content(text, film, stretch.samples)))
+        media: list[dict[str, Any]] = [] if film is None else [{"type": "video", "video": film}]
+        if len(stretch.samples):
+            media.append({"type": "audio", "audio": stretch.samples})
+        responses = list(answer(user_content(text, media)))
         yield Description(
             start=stretch.start,
             end=stretch.end,
@@ -104,13 +114,4 @@ def _described(
             tokens=responses[-1].generation_tokens,
             complete=responses[-1].finish_reason == "stop",
         )
-        last = last if film is None else film.frames[-1]
-
-
-def _content(text: str, film: Film | None, samples: np.ndarray) -> list[dict[str, Any]]:
-    """In the order that the model was trained on: pictures, text, sound."""
-    return [
-        *([] if film is None else [{"type": "video", "video": film}]),
-        {"type": "text", "text": text},
-        *([{"type": "audio", "audio": samples}] if len(samples) else []),
-    ]
+        last = last if film is None else film.video_frames[-1]

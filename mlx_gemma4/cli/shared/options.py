@@ -108,7 +108,7 @@ def selection(arguments: argparse.Namespace, limits: Limits) -> Selection:
     from mlx_gemma4.inputs.vision.video import Selection
 
     return Selection(
-        max_frames=limits.video_frames if arguments.max_frames is None else arguments.max_frames,
+        max_video_frames=limits.video_frames if arguments.max_frames is None else arguments.max_frames,
         fps=arguments.fps,
         start=arguments.start or 0.0,
         end=arguments.end,

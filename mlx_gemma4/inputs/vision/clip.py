@@ -54,7 +54,7 @@ def stretches(
 
     Args:
         selection: With ``fps``, each stretch has its own frames, the first at or after its start and every 1 / fps
-            from there, and ``max_frames`` does not count. Without, ``max_frames`` are those of the whole.
+            from there, and ``max_video_frames`` does not count. Without, ``max_video_frames`` are those of the whole.
         prepare: What makes patches of a frame, uint8 [H, W, 3], as soon as it is decoded.
 
     Raises:

@@ -11,13 +11,13 @@ from mlx_gemma4.inputs.vision.image import Patches
 class Film:
     """Frames of a video, of a camera, or of a stretch of either."""
 
-    frames: tuple[Patches, ...]
+    video_frames: tuple[Patches, ...]
     seconds: tuple[float, ...]
     """When each frame is shown; the prompt tells it as mm:ss."""
 
     def __post_init__(self) -> None:
-        if not self.frames or len(self.frames) != len(self.seconds):
-            raise ValueError(f"Expected a time for each frame, got {len(self.frames)} frames and {self.seconds}")
+        if not self.video_frames or len(self.video_frames) != len(self.seconds):
+            raise ValueError(f"Expected a time for each frame, got {len(self.video_frames)} frames and {self.seconds}")
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.video_frames)

@@ -25,16 +25,16 @@ Shown = tuple[float, Callable[[], np.ndarray]]
 class Selection:
     """What is taken from a video. Times are seconds from its first frame on."""
 
-    max_frames: int = MAX_FRAMES
+    max_video_frames: int = MAX_FRAMES
     fps: float | None = None
-    """The first frame at or after every 1 / fps seconds; None: ``max_frames`` of them evenly, as the reference."""
+    """The first frame at or after every 1 / fps seconds; None: ``max_video_frames`` of them, evenly spaced."""
     start: float = 0.0
     end: float | None = None
     """The first moment that no longer belongs to it; None: it goes on to the video's end."""
 
     def __post_init__(self) -> None:
-        if self.max_frames < 1:
-            raise ValueError(f"Expected a maximum of 1 frame or more, got {self.max_frames}")
+        if self.max_video_frames < 1:
+            raise ValueError(f"Expected a maximum of 1 frame or more, got {self.max_video_frames}")
         if self.fps is not None and not 0 < self.fps < math.inf:
             raise ValueError(f"Expected a positive number of frames per second, got {self.fps:g}")
         for seconds in (self.start, self.end):
@@ -50,10 +50,10 @@ class Selection:
         return self.end is not None and seconds + TOLERANCE >= self.end
 
     def check(self, frames: int) -> None:
-        """Raise a ValueError if ``frames``, taken at a rate, are more than ``max_frames``."""
-        if frames > self.max_frames:
+        """Raise a ValueError if ``frames``, taken at a rate, are more than ``max_video_frames``."""
+        if frames > self.max_video_frames:
             raise ValueError(
-                f"Expected at most {self.max_frames} frames, got {frames} at {self.fps:g} a second; "
+                f"Expected at most {self.max_video_frames} frames, got {frames} at {self.fps:g} a second; "
                 "raise --max-frames, lower --fps, or use mlx_gemma4 describe"
             )
 
@@ -85,7 +85,7 @@ class Evenly:
         return self._index in self._wanted
 
 
-def frames(
+def video_frames(
     source: str | os.PathLike[str] | VideoFile | tuple[np.ndarray, float], selection: Selection | None = None
 ) -> Iterator[tuple[float, np.ndarray]]:
     """The selected frames of a video, (seconds, uint8 [H, W, 3]), each made when it is asked for.
@@ -94,8 +94,8 @@ def frames(
         source: A file, or (frames [T, H, W, 3] uint8, frames per second).
 
     Raises:
-        ValueError: No such file, no frames in it or in the time selected, more than ``max_frames`` at the selected
-            rate, or frames of another form.
+        ValueError: No such file; no frames in it or in the selected time; more than ``max_video_frames`` at the
+            selected rate; or frames of another form.
     """
     selection = selection or Selection()
     if isinstance(source, tuple):
@@ -116,12 +116,12 @@ def picker(shown: Callable[[], Iterator[Shown]], name: str, selection: Selection
     """What says of each frame within the selected time, in order, whether it is taken; they are counted first.
 
     Raises:
-        ValueError: No frame is, or more than ``max_frames`` at the selected rate.
+        ValueError: No frame is, or more than ``max_video_frames`` at the selected rate.
     """
     if selection.fps is None:
         total = sum(1 for _ in _within(shown(), selection))
         check_any(total, shown, name, selection)
-        return Evenly(total, selection.max_frames).take
+        return Evenly(total, selection.max_video_frames).take
     pace = Pace(selection.start, selection.fps)
     count = sum(pace.take(seconds) for seconds, _ in _within(shown(), selection))
     check_any(count, shown, name, selection)

@@ -29,7 +29,7 @@ class Settling:
         ValueError: The seconds are out of bounds.
     """
 
-    def __init__(self, *, settle: float = SETTLE, max_wait: float = MAX_WAIT, threshold: float) -> None:
+    def __init__(self, *, settle: float, max_wait: float, threshold: float) -> None:
         if not settle >= 0:
             raise ValueError(f"Expected 0 seconds or more for a scene to settle, got {settle:g}")
         if not max_wait >= settle:

@@ -19,10 +19,6 @@ from mlx_gemma4.live.see.settling import MAX_WAIT, SETTLE, Settling
 from mlx_gemma4.live.see.views import Asking, Glance, Memory, View
 from mlx_gemma4.outputs.draft import text_of
 
-QUESTION = "Describe the image."
-HEARTBEAT = 60.0
-"""Seconds after which a still scene is asked about again."""
-MAX_TOKENS = 100
 SAME_MOMENT = 1e-6
 """Seconds within which times are the same: they are sums of others."""
 
@@ -65,68 +61,79 @@ class Looks:
     """Answers that were reported: fewer with ``only_new``."""
 
 
-class Watcher:
-    """A standing question about what a camera sees.
+@dataclass(frozen=True)
+class Watching:
+    """A standing question, and when it is asked. All seconds are those of the pictures."""
 
-    Args:
-        every: Ask every so many seconds, instead of on changes. Seconds are those of the shots.
-        heartbeat: Ask again after so many seconds without a change; 0 never does.
-        memory: Show the model the last pictures that were changes, at most so many, as a video with their times: each
-            enters once. A question without a change shows the picture of that moment behind them. 0 shows the newest
-            picture alone.
-        image_tokens: Budget of each picture: 70, 140, 280, 560 or 1120. By default the checkpoint's, and for a memory
-            that of its video frames.
-        only_new: Keep an answer that is the last one again to oneself.
-        threshold: What counts as a change (``Scene``).
-        settle: Ask about a change when nothing has moved for so many seconds; 0 asks at once. What is as it was before
-            by then, is no change.
-        max_wait: Ask about a scene that goes on changing so many seconds after the change began, at the latest.
+    question: str = "Describe the image."
+    system: str | None = None
+    """A system message."""
+    every: float | None = None
+    """Ask every so many seconds, instead of on changes."""
+    heartbeat: float = 60.0
+    """Ask again after so many seconds without a change; 0 never does."""
+    threshold: float = THRESHOLD
+    """What counts as a change (``Scene``)."""
+    settle: float = SETTLE
+    """Ask about a change when nothing has moved for so many seconds; 0 asks at once. A scene that then looks as before,
+    as after a flash, has not changed."""
+    max_wait: float = MAX_WAIT
+    """Ask about a scene that keeps changing at most so many seconds after the change began."""
+    memory: int = 0
+    """Show the model the last changes, at most so many pictures, as a video with their times. Each is computed once. A
+    question without a change adds the current picture. 0 shows the newest picture alone."""
+    only_new: bool = False
+    """Do not report an answer that equals the one before."""
+    image_tokens: int | None = None
+    """Budget of each picture: 70, 140, 280, 560 or 1120. By default the checkpoint's for images, or with ``memory``
+    that for video frames."""
+    max_tokens: int = 100
+    """Tokens of an answer."""
+
+    def __post_init__(self) -> None:
+        if self.every is not None and not self.every > 0:
+            raise ValueError(f"Expected more than 0 seconds between two questions, got {self.every:g}")
+        if not self.heartbeat >= 0:
+            raise ValueError(f"Expected a heartbeat of 0 seconds (none) or more, got {self.heartbeat:g}")
+
+
+DEFAULT = Watching()
+
+
+class Watcher:
+    """Answers a standing question about what a camera sees.
 
     Raises:
-        ValueError: An argument is out of bounds, or the checkpoint takes no pictures, or no video.
+        ValueError: A setting is out of bounds, or the checkpoint takes no pictures, or no video.
     """
 
     def __init__(
         self,
         model: Model,
         processor: Processor,
+        settings: Watching = DEFAULT,
         *,
-        question: str = QUESTION,
-        system: str | None = None,
-        every: float | None = None,
-        heartbeat: float = HEARTBEAT,
-        memory: int = 0,
-        image_tokens: int | None = None,
-        max_tokens: int = MAX_TOKENS,
-        only_new: bool = False,
-        threshold: float = THRESHOLD,
-        settle: float = SETTLE,
-        max_wait: float = MAX_WAIT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if every is not None and not every > 0:
-            raise ValueError(f"Expected more than 0 seconds between two questions, got {every:g}")
-        if not heartbeat >= 0:
-            raise ValueError(f"Expected a heartbeat of 0 seconds (none) or more, got {heartbeat:g}")
-        self._scene = Scene(threshold)
-        self._settling = Settling(settle=settle, max_wait=max_wait, threshold=threshold)
+        self.settings = settings
+        self.looks = Looks()
         self._processor = processor
-        self._every = every
-        self._heartbeat = heartbeat
-        self._remembers = memory != 0
-        self._only_new = only_new
         self._clock = clock
-        asking = Asking(model, processor, question=question, system=system, max_tokens=max_tokens)
+        self._scene = Scene(settings.threshold)
+        self._settling = Settling(settle=settings.settle, max_wait=settings.max_wait, threshold=settings.threshold)
+        self._remembers = settings.memory != 0
+        asking = Asking(
+            model, processor, question=settings.question, system=settings.system, max_tokens=settings.max_tokens
+        )
         self._view: View = (
-            Memory(asking, size=memory, image_tokens=image_tokens)
+            Memory(asking, size=settings.memory, image_tokens=settings.image_tokens)
             if self._remembers
-            else Glance(asking, image_tokens=image_tokens)
+            else Glance(asking, image_tokens=settings.image_tokens)
         )
         self._asked: float | None = None
         self._last: Shot | None = None
         self._draft: list[int] = []
         self._text: str | None = None
-        self.looks = Looks()
 
     @property
     def forwards(self) -> int:
@@ -146,14 +153,14 @@ class Watcher:
     def finish(self) -> Sighting | None:
         """The pictures have ended: what the model says about a change that has not settled."""
         shot, self._last = self._last, None
-        if shot is None or self._every is not None or not self._settling.waits:
+        if shot is None or self.settings.every is not None or not self._settling.waits:
             return None
         self._take(shot, True)
         return self._ask(shot, "change")
 
     def _look(self, shot: Shot) -> tuple[bool, bool]:
         """Whether the scene differs from what was last taken, and whether that is to be told now."""
-        if self._every is not None and not self._remembers:
+        if self.settings.every is not None and not self._remembers:
             return False, False
         changed = self._scene.changed(shot.pixels)
         settled = self._settling.is_due(self._scene.seen, changed, shot.time)
@@ -168,11 +175,11 @@ class Watcher:
 
     def _reason(self, now: float, changed: bool) -> Reason | None:
         passed = float("inf") if self._asked is None else now - self._asked + SAME_MOMENT
-        if self._every is not None:
-            return "every" if passed >= self._every else None
+        if self.settings.every is not None:
+            return "every" if passed >= self.settings.every else None
         if changed:
             return "change"
-        return "heartbeat" if 0 < self._heartbeat <= passed else None
+        return "heartbeat" if 0 < self.settings.heartbeat <= passed else None
 
     def _ask(self, shot: Shot, reason: Reason) -> Sighting | None:
         before, begun = self.forwards, self._clock()
@@ -181,7 +188,7 @@ class Watcher:
         self.looks.asked += 1
         text, known = text_of(tokens, self._processor, self._view.tail), self._text
         self._text = text
-        if self._only_new and text == known:
+        if self.settings.only_new and text == known:
             return None
         self.looks.told += 1
         return Sighting(

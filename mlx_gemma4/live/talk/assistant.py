@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Speech
 from mlx_gemma4.inputs.audio.frames import Framer
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, check_samples
+from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.live.see.camera import Shot
@@ -41,52 +43,64 @@ ROUNDS = 8
 """How often an answer goes on behind results of functions: a model may repeat a call forever."""
 
 
+@dataclass(frozen=True)
+class Talking:
+    """How an assistant answers."""
+
+    system: str | None = None
+    """A system message."""
+    tools: Sequence[Mapping[str, Any]] | None = None
+    """JSON schemas of functions that the model may call. Calls are checked against them."""
+    image_tokens: int | None = None
+    """Budget of a picture, instead of the checkpoint's."""
+    max_tokens: int = MAX_TOKENS
+    """Tokens of an answer."""
+    context: int = CONTEXT
+    """Positions of the sequence, at most (``Dialogue``)."""
+    keep_interrupted: bool = True
+    """When somebody interrupts an answer, keep what was said of it. Otherwise it is discarded, and the new speech
+    continues the question."""
+    sampling: Sampling = GREEDY
+
+
+DEFAULT = Talking()
+
+
 class Assistant:
     """A conversation about what is seen and heard.
 
     Args:
-        endpointer: Finds where somebody speaks. An utterance cut at its longest goes on in the same turn.
-        tools: JSON schemas of functions that the model may call. Calls are checked against them.
-        image_tokens: Budget of a picture, instead of the checkpoint's.
-        max_tokens: Of an answer.
-        context: Positions of the sequence, at most (``Dialogue``).
-        keep_interrupted: What was said of an answer stays when somebody speaks into it; otherwise it is taken back, and
-            what is said goes on with the question.
+        endpointer: Finds where somebody speaks; by default with Silero's detector (``Voice``). An utterance that is
+            cut at its longest continues in the same turn.
 
     Raises:
-        ValueError: ``context`` has no room for a single turn.
+        ValueError: ``settings.context`` has no room for a single turn.
     """
 
     def __init__(
         self,
         model: Model,
         processor: Processor,
-        endpointer: Endpointer,
+        endpointer: Endpointer | None = None,
+        settings: Talking = DEFAULT,
         *,
-        system: str | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        image_tokens: int | None = None,
-        max_tokens: int = MAX_TOKENS,
-        context: int = CONTEXT,
-        keep_interrupted: bool = True,
-        sampling: Sampling = GREEDY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.endpointer = endpointer
+        self.settings = settings
+        self.endpointer = endpointer = endpointer or Endpointer(Voice())
         self._processor = processor
-        self._image_tokens = image_tokens or processor.limits.image_tokens
-        self._keep_interrupted = keep_interrupted
+        self._image_tokens = settings.image_tokens or processor.limits.image_tokens
         self._clock = clock
         self._framer = Framer(processor.frame_samples)
         self._frame_seconds = processor.frame_samples / SAMPLE_RATE
-        self._turns = Turns(processor, system=system, tools=tools)
+        self._turns = Turns(processor, system=settings.system, tools=settings.tools)
         longest = endpointer.max_frames
         self.dialogue = Dialogue(
             model,
             self._turns,
-            context=context,
-            turn=self._image_tokens + longest + max_tokens + SPARE,
-            room=max(self._image_tokens, longest, max_tokens) + SPARE,
+            context=settings.context,
+            turn=self._image_tokens + longest + settings.max_tokens + SPARE,
+            room=max(self._image_tokens, longest, settings.max_tokens) + SPARE,
         )
         self.pictures_dropped = 0
         """Pictures that a newer one replaced before they were needed."""
@@ -98,10 +112,10 @@ class Assistant:
         self._silence = round(endpointer.settings.silence / self._frame_seconds)
         self._patience = 0  # frames to wait for, before what was cut at its longest is answered
         self._answer: OpenAnswer | None = None
-        self._tools = tools
-        self._max_tokens = max_tokens
         self._ids = itertools.count(1)
-        self._respond = partial(stream_generate, model, processor, sampling=sampling, session=self.dialogue.session)
+        self._respond = partial(
+            stream_generate, model, processor, sampling=settings.sampling, session=self.dialogue.session
+        )
 
     @property
     def answering(self) -> bool:
@@ -217,7 +231,7 @@ class Assistant:
         replied = answer.replied()
         room = max(1, self.dialogue.left - len(replied))
         before = answer.tokens
-        answer.resume(self._respond(replied, before=[*before], max_tokens=min(self._max_tokens, room)))
+        answer.resume(self._respond(replied, before=[*before], max_tokens=min(self.settings.max_tokens, room)))
 
     def _cut(self, result: str, calls: int) -> str:
         """A result that takes no more than its share of what the context has left; the answer needs some, too."""
@@ -261,11 +275,11 @@ class Assistant:
             self.dialogue.put(typed)
         self._typed = []
         self._asked = self._waits = False
-        responses = self._respond(self.dialogue.question(), max_tokens=self._max_tokens)
+        responses = self._respond(self.dialogue.question(), max_tokens=self.settings.max_tokens)
         self._answer = OpenAnswer(responses, self.dialogue.session, self._clock, self._read_calls)
 
     def _read_calls(self, text: str) -> list[ToolCall]:
-        return read_calls(text, self._tools, lambda: f"call_{next(self._ids)}")
+        return read_calls(text, self.settings.tools, lambda: f"call_{next(self._ids)}")
 
     def _interrupt(self) -> list[AssistantEvent]:
         """Somebody speaks: an answer that is being given ends here."""
@@ -273,7 +287,7 @@ class Assistant:
         if answer is None:
             return []
         answer.close()
-        if self._keep_interrupted and answer.tokens and not answer.called:
+        if self.settings.keep_interrupted and answer.tokens and not answer.called:
             answer.reason = "kept"
             return self._end(answer)
         self._answer = None
