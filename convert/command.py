@@ -70,9 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
         print(recipe_table())
         return
     if arguments.hf_path is None:
-        raise ValueError("Expected --hf-path with a Hugging Face repo or a folder to convert, got none")
+        raise ValueError("There is nothing to convert: name a Hugging Face repo or a folder with --hf-path")
     if arguments.private and arguments.upload_repo is None:
-        raise ValueError("Expected --upload-repo with a repo to make private, got --private alone")
+        raise ValueError("--private needs --upload-repo: name the repo to upload to")
     recipe = chosen_recipe(arguments)
     if arguments.upload_repo is not None and not arguments.dry_run:
         from .publish import check_token
@@ -96,11 +96,9 @@ def run(arguments: argparse.Namespace) -> None:
         note=note,
     )
     if arguments.dequantize and not job.source.is_quantized:
-        raise ValueError(f"Expected a quantized checkpoint to dequantize, {job.source.folder} is none; leave out -d")
+        raise ValueError(f"There is nothing to dequantize: {job.source.folder} is not quantized; leave out -d")
     if job.source.is_quantized and recipe == UNQUANTIZED and not (arguments.dequantize or arguments.recipe):
-        raise ValueError(
-            f"Expected -d, -q or --recipe for {job.source.folder}, which is quantized already, got neither"
-        )
+        raise ValueError(f"Pass -d, -q or --recipe for {job.source.folder}: it is quantized already")
     if arguments.dry_run:
         print(described(job))
         return
@@ -135,10 +133,10 @@ def chosen_recipe(arguments: argparse.Namespace) -> str | Recipe:
     }
     asked = [name for name, given in (("-q", arguments.quantize), ("--recipe", arguments.recipe)) if given]
     if arguments.dequantize and (asked or own):
-        raise ValueError(f"Expected either -d or a way to quantize, got -d, {', '.join([*asked, *own])}")
+        raise ValueError(f"-d cannot be combined with {', '.join([*asked, *own])}")
     if arguments.recipe is not None and own:
         raise ValueError(
-            f"Expected either --recipe or {', '.join(own)}, got both; --q-module changes single modules of a recipe"
+            f"--recipe cannot be combined with {', '.join(own)}; --q-module changes single modules of a recipe"
         )
     if own:
         return uniform_recipe(Setting.of(arguments.q_mode or "affine", arguments.q_bits, arguments.q_group_size))

@@ -126,11 +126,11 @@ def check_target(target: Path, overwrite: bool) -> None:
     """Raise a ValueError if a folder may not be put there; what a run that was cut off had left to do is done."""
     place = target.resolve()
     if Path.cwd().is_relative_to(place):
-        raise ValueError(f"Expected a folder to make, got {target}, in which you are; name another --mlx-path")
+        raise ValueError(f"Cannot replace {target}, the current folder; name another --mlx-path")
     ground = next(folder for folder in place.parents if folder.exists())
     if not (ground.is_dir() and os.access(ground, os.W_OK | os.X_OK)):
         raise ValueError(
-            f"Expected a folder that can be written to for {target}, got {ground}; name another --mlx-path"
+            f"Cannot write {target}: {ground} is not a folder that can be written to; name another --mlx-path"
         )
     _mend(target)
     _check_free(target, overwrite)
@@ -141,9 +141,9 @@ def _check_free(target: Path, overwrite: bool) -> None:
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return
     if not overwrite:
-        raise ValueError(f"Expected a folder to make, {target} exists already; --overwrite replaces it")
+        raise ValueError(f"{target} exists already; pass --overwrite to replace it")
     if not ((place / "config.json").is_file() and any(place.glob("*.safetensors"))):
-        raise ValueError(f"Expected a checkpoint to replace at {target}, got something else: remove it yourself")
+        raise ValueError(f"Not replaced, because it is not a checkpoint: {target}; remove it yourself")
 
 
 def _mend(target: Path) -> None:

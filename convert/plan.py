@@ -100,9 +100,7 @@ def make_plan(tensors: Iterable[Tensor], recipe: Recipe, *, dtype: mx.Dtype | No
     modules = [module_of(tensor) for tensor in ordered if is_module(tensor)]
     for rule in recipe.rules:
         if rule.is_firm and not any(fnmatchcase(module, rule.pattern) for module in modules):
-            raise ValueError(
-                f"Expected a pattern that fits a module, got {rule.pattern!r}; modules are {_some(modules)}"
-            )
+            raise ValueError(f"No module matches {rule.pattern!r}; modules are {_some(modules)}")
     return Plan(recipe, tuple(_step(tensor, recipe, dtype) for tensor in ordered))
 
 

@@ -97,7 +97,7 @@ def _with_exact(source: Source, found: bool, note: Note) -> Source:
     others = [module_of(tensor) for tensor in decoder if tensor.exact is None]
     if len(others) == len(decoder):
         raise ValueError(
-            f"Expected weights on the grid of Q4_0 for recipe qat, those of {source.folder} lie on none; "
+            f"Recipe qat needs weights on the Q4_0 grid, but those of {source.folder} are not on it; "
             "use 4bit, or the checkpoint that was trained for 4 bits"
         )
     if others:
@@ -111,7 +111,7 @@ def _check_scales(plan: Plan) -> None:
         scales = step.outputs[1].dtype if step.is_exact else step.tensor.dtype
         if scales not in (step.tensor.dtype, mx.float32, mx.uint8):
             raise ValueError(
-                f"Expected the scales of weights that stay quantized as they are to stay "
+                f"Weights that stay quantized keep scales of type "
                 f"{type_name(step.tensor.dtype)}, got dtype {type_name(scales)}; leave out --dtype"
             )
 

@@ -64,7 +64,7 @@ def _made(repo: str, private: bool) -> list[str]:
         HfApi().create_repo(repo, private=True if private else None, exist_ok=True)
         info = HfApi().model_info(repo)
     if private and info.private is False:
-        raise ValueError(f"Expected a private repo, got {repo}, which is public; make it private, or name another")
+        raise ValueError(f"--private was passed, but {repo} is public; make it private, or name another")
     return [file.rfilename for file in info.siblings or []]
 
 
@@ -89,15 +89,15 @@ def check_folder(folder: Path) -> None:
     from mlx_gemma4.decoder.weights import check_complete
 
     if not folder.is_dir():
-        raise ValueError(f"Expected the folder of a converted checkpoint, there is none at {folder}")
+        raise ValueError(f"There is no folder of a converted checkpoint at {folder}")
     record_file(folder)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"Expected a config.json in {folder}, found none; convert it again")
+        raise ValueError(f"There is no config.json in {folder}; convert it again")
     try:
         for path in _weights(folder):
             check_complete(path)
     except ValueError as error:
-        raise ValueError(f"Expected a complete conversion in {folder}, convert it again; {error}") from error
+        raise ValueError(f"The conversion is incomplete in {folder}; convert it again: {error}") from error
     Record.read(folder)
 
 
@@ -116,7 +116,7 @@ def check_token(repo: str) -> None:
             "name one such as alice/gemma-4-12B-it-4bit"
         )
     if get_token() is None:
-        raise ValueError(f"Expected a Hugging Face token to upload with, got none; {LOGIN} ({TOKENS})")
+        raise ValueError(f"Uploading needs a Hugging Face token; {LOGIN} ({TOKENS})")
     with _mended(repo, f"The Hugging Face Hub cannot be asked about {repo}", "Nothing was sent: try again later"):
         user = HfApi().whoami()
     _check_rights(user, repo)
@@ -126,7 +126,7 @@ def _check_rights(user: dict[str, Any], repo: str) -> None:
     """What the Hub tells of a token's rights; where it tells nothing, it refuses later what may not be."""
     token = user.get("auth", {}).get("accessToken", {})
     if token.get("role") == "read":
-        raise ValueError(f"Expected a token that may write, got one that may only read; make another at {TOKENS}")
+        raise ValueError(f"The Hugging Face token may only read; make one that may write at {TOKENS}")
     teams = {team["name"] for team in user.get("orgs", []) if team.get("roleInOrg") != "read"}
     owners = [user["name"], *sorted(teams)]
     if repo.split("/")[0] not in owners:

@@ -56,7 +56,7 @@ def open_source(folder: Path) -> Source:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"Expected a checkpoint folder with a config.json, found none at {path}")
+        raise ValueError(f"There is no config.json of a checkpoint at {path}")
     raw = with_text_config(read_json(path))
     with typed(path):
         plain = _without_quantization(raw)
@@ -87,7 +87,7 @@ def _check_drafter(raw: Mapping[str, Any], path: Path) -> None:
     """The drafter is converted, not run: of its config only this is needed."""
     text = raw.get("text_config") or {}
     if not text.get("layer_types"):
-        raise ValueError(f"Expected layer_types in text_config in {path}, found none")
+        raise ValueError(f"There are no layer_types in text_config in {path}")
     per_layer_sizes(text, len(text["layer_types"]))
 
 
@@ -100,7 +100,7 @@ def _entries(folder: Path, *, is_drafter: bool) -> dict[str, Entry]:
             if name is None:
                 continue
             if name in entries:
-                raise ValueError(f"Expected each tensor once in {folder}, {entry.name} is in {path} and elsewhere")
+                raise ValueError(f"A tensor is stored twice in {folder}, {entry.name} is in {path} and elsewhere")
             entries[name] = entry
     return entries
 
@@ -115,7 +115,7 @@ def _stored(entries: Mapping[str, Entry], raw: Mapping[str, Any], path: Path) ->
     block = table(raw.get("quantization") or raw.get("quantization_config") or {}, f"'quantization' in {path}")
     stored = {name.removesuffix(".scales") for name in entries if name.endswith(".scales")}
     if stored and "bits" not in block:
-        raise ValueError(f"Expected a quantization block in {path}: {len(stored)} modules have scales")
+        raise ValueError(f"A quantization block is missing in {path}: {len(stored)} modules have scales")
     computed = compute_type((entry.dtype, entry.shape) for entry in entries.values())
     tensors: list[Tensor] = []
     for name, entry in entries.items():
@@ -184,7 +184,9 @@ def _compressed(entries: Mapping[str, Entry], group_size: int | None) -> tuple[T
     for name, entry in entries.items():
         module, _, parameter = name.rpartition(".")
         if parameter in ("weight_g_idx", "weight_zero_point"):
-            raise ValueError(f"Expected symmetric groups in their order, got {entry.name} in {entry.path}")
+            raise ValueError(
+                f"Only symmetric groups in their order can be read, not those of {entry.name} in {entry.path}"
+            )
         if parameter in ("weight_scale", "weight_shape"):
             continue
         if parameter != "weight_packed":
@@ -193,7 +195,7 @@ def _compressed(entries: Mapping[str, Entry], group_size: int | None) -> tuple[T
         rows, columns = _matrix(entry)[0], _matrix(entry)[1] * 8
         size = group_size or next((size for size in (128, 64, 32) if columns % size == 0), 32)
         if columns % size:
-            raise ValueError(f"Expected groups of {size} that divide the {columns} inputs of {entry.name}")
+            raise ValueError(f"Groups of {size} do not divide the {columns} inputs of {entry.name}")
         groups, scales = (rows, columns // size if group_size else 1), entries.get(f"{module}.weight_scale")
         if scales is None or scales.shape != groups:
             found = "none" if scales is None else str(list(scales.shape))
@@ -234,7 +236,7 @@ def _check_shapes(config: Config, tensors: tuple[Tensor, ...], folder: Path) -> 
         if names:
             first = ", ".join(sorted(names)[:3])
             raise ValueError(
-                f"Expected the tensors of config.json in {folder}, it {what} {first} ({len(names)} in all)"
+                f"The tensors are not those of config.json in {folder}: it {what} {first} ({len(names)} in all)"
             )
     for name, shape in expected.items():
         if found[name] != shape:

@@ -107,7 +107,7 @@ def _loss(value: object, name: str) -> dict[str, float]:
     loss = {key: real(number, f"{key!r} of {name}") for key, number in table(value, name).items() if key in _LOSSES}
     wanted = {*_LOSSES[:5], *(_LOSSES[5:] if "wer" in loss else ())}
     if wanted - loss.keys():
-        raise ValueError(f"Expected {', '.join(sorted(wanted - loss.keys()))} in {name}, found none")
+        raise ValueError(f"{name} lacks {', '.join(sorted(wanted - loss.keys()))}")
     return loss
 
 
@@ -119,7 +119,7 @@ def record_file(folder: Path) -> Path:
     """
     path = folder / NAME
     if not has_file(path):
-        raise ValueError(f"Expected a folder that mlx_gemma4 convert made, found no {NAME} in {folder}")
+        raise ValueError(f"This folder was not made by mlx_gemma4 convert: there is no {NAME} in {folder}")
     return path
 
 

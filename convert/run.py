@@ -63,7 +63,7 @@ def make(job: Job, target: Path, *, overwrite: bool = False, verify: bool = Fals
     """
     _check_apart(job.source.folder, target)
     if verify and job.source.config is None:
-        raise ValueError(f"Expected a model of its own to measure, {job.name} is a drafter; leave out --verify")
+        raise ValueError(f"--verify cannot measure a drafter by itself: {job.name} is a drafter; leave out --verify")
     with Unfinished(target, fingerprint(job.source, job.plan), overwrite=overwrite) as unfinished:
         if not unfinished.is_locked:
             note(f"The disk of {target} has no file locks: do not start a second conversion to the same folder")
@@ -100,7 +100,7 @@ def _write(job: Job, unfinished: Unfinished, note: Note) -> None:
 def _check_apart(source: Path, target: Path) -> None:
     source, target = source.resolve(), target.resolve()
     if source == target or source in target.parents or target in source.parents:
-        raise ValueError(f"Expected a folder apart from the source, got {target} for {source}; name another --mlx-path")
+        raise ValueError(f"The target overlaps the source: {target} for {source}; name another --mlx-path")
 
 
 def _measured(record: Record, source: Path, unfinished: Unfinished, note: Note) -> Record:

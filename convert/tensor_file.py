@@ -66,7 +66,7 @@ class Entry:
                 count = file.readinto(view[filled:])
                 if not count:
                     raise ValueError(
-                        f"Expected {self.nbytes} bytes of {self.name} in {self.path}: it was cut meanwhile"
+                        f"{self.name} in {self.path} ends before its {self.nbytes} bytes: the file was cut meanwhile"
                     )
                 filled += count
         return rows

@@ -185,7 +185,7 @@ def read_finite(entry: Entry, start: int, stop: int) -> np.ndarray:
     if bad is not None:
         row = start + int(np.argwhere(bad)[0][0])
         raise ValueError(
-            f"Expected finite weights, got NaN or infinity in {entry.name}, row {row}, of {entry.path}; "
-            "the source is damaged: fetch it again"
+            f"There is NaN or infinity in {entry.name}, row {row}, of {entry.path}; "
+            "the source is damaged: download it again"
         )
     return rows

@@ -62,7 +62,7 @@ def check_disk(source: Source, plan: Plan, target: Path, already: int = 0) -> No
     needed = plan.nbytes + sum(path.stat().st_size for path in copied_files(source.folder)) - already
     if needed > free:
         raise ValueError(
-            f"Expected {size_text(needed)} of free disk for {target}, {place} has {size_text(free)}; "
+            f"{target} needs {size_text(needed)} of free disk, {place} has {size_text(free)}; "
             "free some, or name another disk with --mlx-path"
         )
 

@@ -449,12 +449,12 @@ def test_a_device_that_stalls(plug: Plugged, monkeypatch: pytest.MonkeyPatch) ->
     [
         (
             "darwin",
-            "Expected pictures from camera 0, none came for 3 s; unplugged, used by another program, or not allowed "
-            "(System Settings > Privacy & Security > Camera; then start the terminal anew)",
+            "There are no pictures from camera 0: none came for 3 s; unplugged, used by another program, or not "
+            "allowed (System Settings > Privacy & Security > Camera; then start the terminal anew)",
         ),
         (
             "linux",
-            "Expected pictures from camera /dev/video0, none came for 3 s; unplugged, or used by another program",
+            "There are no pictures from camera /dev/video0: none came for 3 s; unplugged, or used by another program",
         ),
     ],
 )
@@ -502,33 +502,33 @@ PRIVACY = (
         (
             "darwin",
             av.error.OSError(5, "Input/output error"),
-            f"Expected to open camera 0, got: Input/output error; {PRIVACY}",
+            f"Cannot open camera 0, got: Input/output error; {PRIVACY}",
         ),
         (
             "darwin",
             av.error.PermissionError(1, "Operation not permitted"),
-            f"Expected to open camera 0, got: Operation not permitted; {PRIVACY}",
+            f"Cannot open camera 0, got: Operation not permitted; {PRIVACY}",
         ),
         (
             "darwin",
             ValueError("no container format 'avfoundation'"),
-            f"Expected to open camera 0, got: no container format 'avfoundation'; {PRIVACY}",
+            f"Cannot open camera 0, got: no container format 'avfoundation'; {PRIVACY}",
         ),
         (
             "linux",
             av.error.FileNotFoundError(2, "No such file or directory"),
-            "Expected to open camera /dev/video0, got: No such file or directory; "
+            "Cannot open camera /dev/video0, got: No such file or directory; "
             "connect it, or name another number, a file or an address",
         ),
         (
             "linux",
             av.error.PermissionError(13, "Permission denied"),
-            "Expected to open camera /dev/video0, got: Permission denied; join the group video, then log in anew",
+            "Cannot open camera /dev/video0, got: Permission denied; join the group video, then log in anew",
         ),
         (
             "linux",
             av.error.OSError(16, "Device or resource busy"),
-            "Expected to open camera /dev/video0, got: Device or resource busy; unplugged, or used by another program",
+            "Cannot open camera /dev/video0, got: Device or resource busy; unplugged, or used by another program",
         ),
     ],
 )
@@ -550,7 +550,7 @@ def test_what_is_live_is_neither_fast_nor_a_loop(plug: Plugged, monkeypatch: pyt
     monkeypatch.setattr(sys, "platform", "linux")
     for options in ({"fast": True}, {"loop": True}):
         device = plug((frames(1)[0], 0.0))
-        expected = "Expected a file to read fast or in a loop, got camera /dev/video0, which is live"
+        expected = "Only a file can be read fast or in a loop, not camera /dev/video0, which is live"
         with pytest.raises(ValueError, match=message(expected)), Camera(0, **options):
             pass
         assert device.closed
@@ -566,7 +566,7 @@ def test_a_device_that_never_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(av, "open", lambda url, **options: over.wait())
     monkeypatch.setattr(run, "CLOSE_SECONDS", 0.0)
     ticks = iter([0.0, 0.0, 15.0])
-    expected = "Expected camera /dev/video0 to open, it did not within 15 s; unplugged, or used by another program"
+    expected = "camera /dev/video0 did not open within 15 s; unplugged, or used by another program"
     with pytest.raises(ValueError, match=message(expected)), Camera(0, clock=lambda: next(ticks, 15.0)):
         pass
     over.set()
@@ -617,7 +617,7 @@ def test_a_graph_that_never_gives_a_frame(plug: Plugged, fast: bool, monkeypatch
     monkeypatch.setattr(run, "CLOSE_SECONDS", 0.0)
     over = threading.Event()
     plug(over.wait)
-    expected = "Expected pictures from lavfi:color, none came for 0.1 s"
+    expected = "There are no pictures from lavfi:color: none came for 0.1 s"
     with Camera("lavfi:color", fast=fast, stall_seconds=0.1) as camera:
         with pytest.raises(ValueError, match=message(expected)):
             camera.read()
@@ -728,7 +728,7 @@ def test_a_device_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (camera.seen, camera.dropped, camera.problem) == (2, 0, None)
     assert notes == [
         "The pictures from camera /dev/video0 broke off: No such device. Opening it again in 0 s.",
-        "Expected to open camera /dev/video0, got: No such device; unplugged, or used by another program. "
+        "Cannot open camera /dev/video0, got: No such device; unplugged, or used by another program. "
         "Opening it again in 0 s.",
     ]
     assert all(device.closed for device in devices.opened)
@@ -876,7 +876,7 @@ def test_a_network_camera_that_stalls(serve: Served) -> None:
 
 def test_an_address_where_nothing_answers() -> None:
     """Passwords are not told."""
-    expected = "Expected a video that FFmpeg reads from http://127.0.0.1:9/a, got: Connection refused"
+    expected = "FFmpeg cannot read the video http://127.0.0.1:9/a, got: Connection refused"
     with pytest.raises(ValueError, match=message(expected)), Camera("http://me:secret@127.0.0.1:9/a"):
         pass
 
@@ -887,7 +887,7 @@ def test_an_address_where_nothing_answers() -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     """A folder is no file either. Told before anything is opened."""
     for path in (tmp_path / "absent.mp4", tmp_path):
-        with pytest.raises(ValueError, match=message(f"Expected a video file, found none at {path}")):
+        with pytest.raises(ValueError, match=message(f"There is no video file at {path}")):
             Camera(path)
 
 
@@ -896,7 +896,7 @@ def test_a_file_that_is_no_video(tmp_path: Path, content: str) -> None:
     """0 bytes, and text."""
     path = tmp_path / "a.mp4"
     path.write_text(content)
-    expected = f"Expected a video that FFmpeg reads from {path}, got: Invalid data found when processing input"
+    expected = f"FFmpeg cannot read the video {path}, got: Invalid data found when processing input"
     with pytest.raises(ValueError, match=message(expected)), Camera(path):
         pass
 
@@ -906,7 +906,7 @@ def test_sound_is_nothing_to_see(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(1000), 16_000)
     for source in (str(path), "lavfi:sine"):
-        expected = f"Expected pictures from {source}, it has no video stream"
+        expected = f"There are no pictures from {source}: it has no video stream"
         with pytest.raises(ValueError, match=message(expected)), Camera(source):
             pass
 
@@ -915,12 +915,12 @@ def test_sound_is_nothing_to_see(tmp_path: Path) -> None:
 def test_a_file_without_frames(tmp_path: Path, fast: bool, loop: bool) -> None:
     """It opens, and has nothing to hand out; a loop of nothing ends as well."""
     path = write_video(tmp_path / "a.avi", [], codec="png")
-    expected = f"Expected pictures from {path}, it has 0 video frames"
+    expected = f"There are no pictures from {path}: it has 0 video frames"
     with Camera(path, fast=fast, loop=loop) as camera, pytest.raises(ValueError, match=message(expected)):
         camera.read()
 
 
 def test_a_graph_that_is_none() -> None:
-    expected = "^Expected a video that FFmpeg reads from lavfi:nonsense, got: (Invalid argument|Filter not found)$"
+    expected = "^FFmpeg cannot read the video lavfi:nonsense, got: (Invalid argument|Filter not found)$"
     with pytest.raises(ValueError, match=expected), Camera("lavfi:nonsense"):
         pass

@@ -52,28 +52,28 @@ def test_cameras_of_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     found = camera_address("FaceTime")
     assert (found.url, found.format) == ("0", "avfoundation")
     monkeypatch.setitem(sys.modules, "av.device", None)
-    message = "^Expected a PyAV that lists cameras, got an older one: pip install --upgrade av$"
+    message = "^The installed PyAV cannot list cameras: pip install --upgrade av$"
     with pytest.raises(ValueError, match=message):
         list_cameras()
 
 
 def test_a_name_that_means_no_camera_or_several(linux: Path) -> None:
     """What is there is listed; the whole name wins over a part of others."""
-    message = "Expected a video file or a camera called 'Cam', there is no camera (mlx_gemma4 watch --list-cameras"
+    message = "There is no video file or camera called 'Cam', there is no camera (mlx_gemma4 watch --list-cameras"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         camera_address("Cam")
     kernel(linux, (0, 0, "Cam"), (1, 0, "Cam 2"), (2, 0, "Webcam"))
     assert find_camera("cam").number == "0"
-    with pytest.raises(ValueError, match=r"^Expected one camera called 'am', found 0 'Cam', 1 'Cam 2', 2 "):
+    with pytest.raises(ValueError, match=r"^Several cameras are called 'am', found 0 'Cam', 1 'Cam 2', 2 "):
         find_camera("am")
-    with pytest.raises(ValueError, match=r"^Expected a video file or a camera called 'Eye', found 0 'Cam', 1 'Cam 2'"):
+    with pytest.raises(ValueError, match=r"^There is no video file or camera called 'Eye', found 0 'Cam', 1 'Cam 2'"):
         find_camera("Eye")
 
 
 @pytest.mark.parametrize("name", ["absent.mp4", "films/absent", ""])
 def test_what_looks_like_a_file_is_one(linux: Path, name: str) -> None:
     kernel(linux, (0, 0, "films/absent.mp4"))
-    with pytest.raises(ValueError, match=f"^Expected a video file, found none at {re.escape(name)}$"):
+    with pytest.raises(ValueError, match=f"^There is no video file at {re.escape(name)}$"):
         camera_address(name)
 
 

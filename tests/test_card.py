@@ -162,7 +162,9 @@ def test_written(tmp_path: Path) -> None:
 
 def test_no_conversion(tmp_path: Path) -> None:
     """Other folders get no card."""
-    with pytest.raises(ValueError, match=r"Expected a folder that mlx_gemma4 convert made, found no conversion\.json"):
+    with pytest.raises(
+        ValueError, match=r"This folder was not made by mlx_gemma4 convert: there is no conversion\.json"
+    ):
         write_card(tmp_path)
     assert not list(tmp_path.iterdir())
 

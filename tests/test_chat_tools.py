@@ -358,7 +358,7 @@ def test_tools_that_cannot_be_read(command: str, capsys: pytest.CaptureFixture[s
     """The same in every command, before the model is loaded."""
     more = {"generate": ["-p", "x"], "chat": [], "live": ["--no-camera"]}[command]
     assert main([command, "--model", "nowhere", "--tools", str(tmp_path / "absent.json"), *more]) == 2
-    assert "Expected a JSON file of tools, found none at " in capsys.readouterr().err
+    assert "There is no JSON file of tools at " in capsys.readouterr().err
 
 
 def test_a_template_that_leaves_tools_out(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -114,10 +114,10 @@ def test_a_large_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[" * 100_000, "Expected JSON in {path}, got: objects nested too deeply"),
-        ('{"a":' * 100_000, "Expected JSON in {path}, got: objects nested too deeply"),
-        ('{"a": 1, "b": 2, "a": 3}', "Expected JSON in {path}, got: the key 'a' twice in one object"),
-        ('{"a": ' + "9" * 5000 + "}", "Expected JSON in {path}, got: Exceeds the limit"),
+        ("[" * 100_000, "{path} is not valid JSON: objects nested too deeply"),
+        ('{"a":' * 100_000, "{path} is not valid JSON: objects nested too deeply"),
+        ('{"a": 1, "b": 2, "a": 3}', "{path} is not valid JSON: the key 'a' twice in one object"),
+        ('{"a": ' + "9" * 5000 + "}", "{path} is not valid JSON: Exceeds the limit"),
         ("[" + "[]," * 3_000_000, "{path} holds too many values: at most 4,000,000 are read"),
         ("[1]", "Expected a JSON object in {path}, got list"),
     ],

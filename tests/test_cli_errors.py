@@ -181,7 +181,7 @@ def test_picture_cut_short(tmp_path: Path, refused: Refused, name: str) -> None:
     path = tmp_path / name
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     message = ask(refused, "image", cut_in_half(path))
-    assert re.match(rf"Expected an image that Pillow reads in {re.escape(str(path))}, got: .*truncated", message)
+    assert re.match(rf"Pillow cannot read the image {re.escape(str(path))}, got: .*truncated", message)
 
 
 def test_picture_that_is_a_bomb(tmp_path: Path, refused: Refused) -> None:
@@ -230,7 +230,7 @@ def test_text_as_a_video(tmp_path: Path, refused: Refused) -> None:
     """FFmpeg's own words say what is wrong."""
     path = tmp_path / "a.mp4"
     path.write_text("This is no video.\n")
-    expected = f"Expected a video that FFmpeg reads in {path}, got: Invalid data found when processing input"
+    expected = f"FFmpeg cannot read the video {path}, got: Invalid data found when processing input"
     assert ask(refused, "video", path) == expected
 
 
@@ -240,7 +240,7 @@ def test_text_as_a_video(tmp_path: Path, refused: Refused) -> None:
 def test_folder_that_is_no_checkpoint(tmp_path: Path, refused: Refused) -> None:
     """The message says what could be named."""
     assert refused("generate", "-p", "Hi", "--model", tmp_path) == (
-        f"Expected a checkpoint folder with a config.json, found none at {tmp_path / 'config.json'}; "
+        f"There is no config.json of a checkpoint at {tmp_path / 'config.json'}; "
         "name a folder that holds one, a Hugging Face repo id, or 'demo'"
     )
 
@@ -262,7 +262,7 @@ def test_config_without_a_size(tmp_path: Path, refused: Refused, part: str, key:
     del config[part][key]
     (folder / "config.json").write_text(json.dumps(config))
     message = refused("generate", "-p", "Hi", "--model", folder)
-    assert message == f"Expected {key!r} in {part}, found none; the checkpoint's config.json is incomplete"
+    assert message == f"{part} has no {key!r}: the checkpoint's config.json is incomplete"
 
 
 def test_config_that_is_no_json(tmp_path: Path, refused: Refused) -> None:
@@ -270,7 +270,7 @@ def test_config_that_is_no_json(tmp_path: Path, refused: Refused) -> None:
     folder = checkpoint(tmp_path)
     cut_in_half(folder / "config.json")
     message = refused("generate", "-p", "Hi", "--model", folder)
-    assert message.startswith(f"Expected JSON in {folder / 'config.json'}, got: ")
+    assert message.startswith(f"{folder / 'config.json'} is not valid JSON: ")
 
 
 def test_weights_cut_short(tmp_path: Path, refused: Refused) -> None:
@@ -279,7 +279,7 @@ def test_weights_cut_short(tmp_path: Path, refused: Refused) -> None:
     path = folder / "model.safetensors"
     size = path.stat().st_size
     cut_in_half(path)
-    expected = f"Expected {size} bytes in {path}, got {size // 2}: the file is cut short, fetch it again"
+    expected = f"Expected {size} bytes in {path}, got {size // 2}: the file is cut short; download it again"
     assert refused("generate", "-p", "Hi", "--model", folder) == expected
 
 
@@ -355,8 +355,7 @@ def test_repo_that_does_not_exist(tmp_path: Path, empty_hub: str) -> None:
     assert from_hub(empty_hub, tmp_path) == (
         2,
         "",
-        "mlx_gemma4: error: Expected a Hugging Face repo, there is none called 'owner/name' "
-        "(or it is private: hf auth login)\n",
+        "mlx_gemma4: error: There is no Hugging Face repo called 'owner/name' (or it is private: hf auth login)\n",
     )
 
 

@@ -112,9 +112,9 @@ def test_texts_that_cannot_be_scored(tmp_path: Path, refused: Refused) -> None:
 
 def test_recordings_that_are_not_there(tmp_path: Path, refused: Refused) -> None:
     path = tmp_path / "manifest.jsonl"
-    assert refused("--audio", path) == f"Expected a manifest of JSON lines, found none at {path}"
+    assert refused("--audio", path) == f"There is no manifest of JSON lines at {path}"
     path.write_text('{"audio": "a.wav", "text": "a"}\n')
-    assert refused("--audio", path) == f"Expected an audio file, found none at {tmp_path / 'a.wav'}"
+    assert refused("--audio", path) == f"There is no audio file at {tmp_path / 'a.wav'}"
 
 
 def test_options_that_cannot_be(tmp_path: Path, refused: Refused) -> None:

@@ -268,7 +268,7 @@ def test_a_rate_that_changes() -> None:
 @pytest.mark.parametrize("seconds", [0, -1, 0.09, float("nan"), float("inf")])
 def test_stretches_of_no_length(tmp_path: Path, seconds: float) -> None:
     path = write_video(tmp_path / "a.mkv", numbered(2))
-    with pytest.raises(ValueError, match=rf"^Expected stretches of 0\.1 s or more, got {seconds:g}$"):
+    with pytest.raises(ValueError, match=rf"^Expected segments of 0\.1 s or more, got {seconds:g}$"):
         cut(path, seconds, sound=False)
 
 
@@ -285,7 +285,7 @@ def test_more_sound_than_the_model_takes(tmp_path: Path, released: tuple[Model, 
     """Told before anything is decoded; without sound, a stretch may be longer."""
     _, processor = released
     path = write_video(tmp_path / "a.mkv", numbered(4), sound=noise(2))
-    with pytest.raises(ValueError, match=r"^Expected stretches of at most 30 s, the longest sound, got 30\.5$"):
+    with pytest.raises(ValueError, match=r"^Expected segments of at most 30 s, the longest sound, got 30\.5$"):
         processor.stretches(path, 30.5)
     (whole,) = processor.stretches(path, 30.5, sound=False)
     assert (whole.end, len(whole.samples)) == (2, 0)
@@ -298,17 +298,17 @@ def test_sound_that_does_not_decode(tmp_path: Path) -> None:
     """A codec that FFmpeg does not know, or no sound in the track."""
     path = write_video(tmp_path / "a.mkv", numbered(4), sound=noise(2), sound_codec="flac")
     path.write_bytes(path.read_bytes().replace(b"A_FLAC", b"A_NONE"))
-    message = f"Expected a video that FFmpeg reads in {path}, got: Decoder not found"
+    message = f"FFmpeg cannot read the video {path}, got: Decoder not found"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         VideoFile(path, sound=True)
     path = write_video(tmp_path / "a.mkv", numbered(4), sound=noise(0))
-    message = f"Expected sound in {path}, its audio track is empty; leave out --with-audio"
+    message = f"There is no sound in {path}: its audio track is empty; leave out --with-audio"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         VideoFile(path, sound=True)
 
 
 def test_no_sound_where_it_is_asked_for(tmp_path: Path, released: tuple[Model, Processor]) -> None:
     path = write_video(tmp_path / "a.mkv", numbered(4))
-    message = f"Expected sound in {path}, it has no audio track; leave out --with-audio"
+    message = f"There is no sound in {path}: it has no audio track; leave out --with-audio"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         released[1].stretches(path, 10)

@@ -126,16 +126,14 @@ MEDIA_SIZES = (
 )
 def test_missing_size(dialect: str, where: str, key: str, value: object) -> None:
     """A size that is not there is named, and never guessed."""
-    with pytest.raises(
-        ValueError, match=f"Expected '{key}' in {where}, found none; the checkpoint's config.json is incomplete"
-    ):
+    with pytest.raises(ValueError, match=f"{where} has no '{key}': the checkpoint's config.json is incomplete"):
         Config.from_dict(raw(dialect, **{f"{where}__{key}": value}))
 
 
 def test_missing_size_of_a_full_layer() -> None:
     """In the other dialect it is the layer's own table that lacks it."""
     where = r"text_config.per_layer_config\['5'\]"
-    with pytest.raises(ValueError, match=f"Expected 'head_dim' in {where}, found none"):
+    with pytest.raises(ValueError, match=f"{where} has no 'head_dim'"):
         Config.from_dict(raw("resaved", text_config__per_layer_config={}))
 
 
@@ -261,7 +259,7 @@ def test_foreign_quantization(block: dict[str, Any]) -> None:
 
 def test_no_config(tmp_path: Path) -> None:
     """A folder without config.json is named, with what could be named instead."""
-    message = f"Expected a checkpoint folder with a config.json, found none at {tmp_path}/config.json; name a folder"
+    message = f"There is no config.json of a checkpoint at {tmp_path}/config.json; name a folder"
     with pytest.raises(ValueError, match=message):
         Config.from_file(tmp_path / "config.json")
 
@@ -269,8 +267,8 @@ def test_no_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a": ', "Expected JSON in {}, got: Expecting value"),
-        (b"\xff", "Expected JSON in {}, got: 'utf-8' codec can't decode"),
+        (b'{"a": ', "{} is not valid JSON: Expecting value"),
+        (b"\xff", "{} is not valid JSON: 'utf-8' codec can't decode"),
         (b"[]", "Expected a JSON object in {}, got list"),
     ],
 )
@@ -316,7 +314,7 @@ def test_no_generation_config(tmp_path: Path) -> None:
     path = tmp_path / "generation_config.json"
     assert GenerationConfig.from_file(path) == GenerationConfig((), (), temperature=0.0, top_k=0, top_p=1.0)
     path.write_text("temperature: 1")
-    with pytest.raises(ValueError, match=f"Expected JSON in {path}, got: Expecting value"):
+    with pytest.raises(ValueError, match=f"{path} is not valid JSON: Expecting value"):
         GenerationConfig.from_file(path)
 
 

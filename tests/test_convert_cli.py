@@ -195,15 +195,15 @@ def test_dequantized(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Expected --hf-path with a Hugging Face repo or a folder to convert, got none"),
-        (["-q", "-d"], "Expected either -d or a way to quantize, got -d, -q"),
-        (["-d", "--recipe", "8bit"], "Expected either -d or a way to quantize, got -d, --recipe"),
-        (["-d", "--q-bits", "4"], "Expected either -d or a way to quantize, got -d, --q-bits"),
+        ([], "There is nothing to convert: name a Hugging Face repo or a folder with --hf-path"),
+        (["-q", "-d"], "-d cannot be combined with -q"),
+        (["-d", "--recipe", "8bit"], "-d cannot be combined with --recipe"),
+        (["-d", "--q-bits", "4"], "-d cannot be combined with --q-bits"),
         (
             ["--recipe", "8bit", "--q-bits", "4", "--q-mode", "affine"],
-            "Expected either --recipe or --q-bits, --q-mode, got both; --q-module changes single modules of a recipe",
+            "--recipe cannot be combined with --q-bits, --q-mode; --q-module changes single modules of a recipe",
         ),
-        (["--private"], "Expected --upload-repo with a repo to make private, got --private alone"),
+        (["--private"], "--private needs --upload-repo: name the repo to upload to"),
         (
             ["--upload-repo", "nobody"],
             "Expected a repo as owner/name, of letters, digits, '-', '_' and '.', got 'nobody'; "
@@ -211,7 +211,7 @@ def test_dequantized(tmp_path: Path) -> None:
         ),
         (
             ["-q", "--q-module", "*.nonsense=8"],
-            "Expected a pattern that fits a module, got '*.nonsense'; modules are ",
+            "No module matches '*.nonsense'; modules are ",
         ),
         (["-q", "--q-module", "*.v_proj=7"], "Expected bits of 2, 3, 4, 5, 6, 8 for mode affine, got 7"),
         (
@@ -327,7 +327,7 @@ def test_a_quantized_source_without_a_word(tmp_path: Path, capsys: pytest.Captur
     capsys.readouterr()
     assert main(["convert", "--hf-path", str(source), "--mlx-path", str(target)]) == 2
     assert capsys.readouterr().err == (
-        f"mlx_gemma4: error: Expected -d, -q or --recipe for {source}, which is quantized already, got neither\n"
+        f"mlx_gemma4: error: Pass -d, -q or --recipe for {source}: it is quantized already\n"
     )
     assert not target.exists()
     made(target, "--recipe", "bf16", source=source)
@@ -339,7 +339,7 @@ def test_verify_of_a_drafter(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["convert", "--hf-path", str(source), "--mlx-path", str(tmp_path / "made"), "--verify"]) == 2
     assert capsys.readouterr().err == (
         "Not part of a checkpoint, left out: 'expected.npz'\n"
-        f"mlx_gemma4: error: Expected a model of its own to measure, {source} is a drafter; leave out --verify\n"
+        f"mlx_gemma4: error: --verify cannot measure a drafter by itself: {source} is a drafter; leave out --verify\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -366,7 +366,7 @@ def test_in_the_checkout(tmp_path: Path) -> None:
     assert done.stdout == f"{tmp_path / 'made'}: 4bit, {FOUR_BITS}\n"
     assert Record.read(tmp_path / "made").recipe == "4bit"
     done = run("--hf-path", "demo", "--mlx-path", tmp_path / "made", module="convert")
-    message = f"Expected a folder to make, {tmp_path / 'made'} exists already; --overwrite replaces it"
+    message = f"{tmp_path / 'made'} exists already; pass --overwrite to replace it"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"mlx_gemma4: error: {message}\n")
 
 

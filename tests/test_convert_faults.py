@@ -487,7 +487,7 @@ def test_truncated_source(source: Path, target: Path, refused: Refused) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     assert refused("--hf-path", source, "--mlx-path", target, "-q") == (
-        f"Expected {len(whole)} bytes in {path}, got {len(whole) - 1}: the file is cut short, fetch it again"
+        f"Expected {len(whole)} bytes in {path}, got {len(whole) - 1}: the file is cut short; download it again"
     )
     assert beside(target) == set()
 
@@ -520,8 +520,7 @@ def test_damaged_source(source: Path, target: Path, refused: Refused, value: np.
         file.seek(entry.start + 17 * entry.row_bytes + 6)
         file.write(value.tobytes())
     assert refused("--hf-path", source, "--mlx-path", target, "-q") == (
-        f"Expected finite weights, got NaN or infinity in {entry.name}, row 17, of {path}; "
-        "the source is damaged: fetch it again"
+        f"There is NaN or infinity in {entry.name}, row 17, of {path}; the source is damaged: download it again"
     )
     assert beside(target) == set()
 
@@ -539,8 +538,8 @@ def test_damaged_source(source: Path, target: Path, refused: Refused, value: np.
             "--list-recipes describes them",
         ),
         (["--q-module", "*.v_proj"], "Expected PATTERN=FORMAT ('*.v_proj=8'), got '*.v_proj'"),
-        (["-d"], f"Expected a quantized checkpoint to dequantize, {DEMO} is none; leave out -d"),
-        (["--recipe", "qat"], f"Expected weights on the grid of Q4_0 for recipe qat, those of {DEMO} lie on none; "),
+        (["-d"], f"There is nothing to dequantize: {DEMO} is not quantized; leave out -d"),
+        (["--recipe", "qat"], f"Recipe qat needs weights on the Q4_0 grid, but those of {DEMO} are not on it; "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -565,7 +564,7 @@ def test_source_as_target(source: Path, refused: Refused, place: str) -> None:
     """A source is neither replaced nor written into."""
     before = contents(source)
     target = source / place
-    message = f"Expected a folder apart from the source, got {target} for {source}; name another --mlx-path"
+    message = f"The target overlaps the source: {target} for {source}; name another --mlx-path"
     assert refused("--hf-path", source, "--mlx-path", target, "-q", "--overwrite") == message
     assert contents(source) == before
     assert beside(source) == {"source"}
@@ -576,7 +575,7 @@ def test_source_in_the_target(source: Path, refused: Refused) -> None:
     outer = source.parent / "outer"
     shutil.copytree(source, outer)
     source = source.rename(outer / "source")
-    message = f"Expected a folder apart from the source, got {outer} for {source}; name another --mlx-path"
+    message = f"The target overlaps the source: {outer} for {source}; name another --mlx-path"
     assert refused("--hf-path", source, "--mlx-path", outer, "-q", "--overwrite") == message
     assert contents(source) == contents(DEMO)
 
@@ -585,7 +584,7 @@ def test_target_that_is_there(target: Path, refused: Refused) -> None:
     """Nothing is replaced without --overwrite."""
     convert("demo", target, recipe="8bit")
     before = contents(target)
-    message = f"Expected a folder to make, {target} exists already; --overwrite replaces it"
+    message = f"{target} exists already; pass --overwrite to replace it"
     assert refused("--hf-path", "demo", "--mlx-path", target, "-q") == message
     assert contents(target) == before
     assert main(["convert", "--hf-path", "demo", "--mlx-path", str(target), "-q", "--overwrite"]) == 0
@@ -604,7 +603,7 @@ def test_target_that_is_something_else(target: Path, refused: Refused, files: se
         target.write_text("a file")
     else:
         put(target, dict.fromkeys(files, b"mine"))
-    message = f"Expected a checkpoint to replace at {target}, got something else: remove it yourself"
+    message = f"Not replaced, because it is not a checkpoint: {target}; remove it yourself"
     assert refused("--hf-path", "demo", "--mlx-path", target, "-q", "--overwrite") == message
     assert target.is_file() or contents(target).keys() == files
     assert beside(target) == {"made"}
@@ -643,7 +642,7 @@ def test_target_where_one_is(tmp_path: Path, refused: Refused, monkeypatch: pyte
     """The current folder is not put away under one's feet."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    message = f"Expected a folder to make, got {name or '.'}, in which you are; name another --mlx-path"
+    message = f"Cannot replace {name or '.'}, the current folder; name another --mlx-path"
     assert refused("--hf-path", "demo", "--mlx-path", name, "-q") == message
 
 
@@ -789,7 +788,7 @@ def test_loss_that_cannot_be_measured(source: Path, target: Path, refused: Refus
     (source / "tokenizer.json").unlink()
     message = refused("--hf-path", source, "--mlx-path", target, "-q", "--verify")
     assert message.startswith(
-        f"What was lost cannot be measured: Expected a tokenizer.json or tokenizer.model in {source}"
+        f"What was lost cannot be measured: There is no tokenizer.json or tokenizer.model in {source}"
     )
     assert message.endswith(
         f". Without --verify, the same command has nothing more to compute; to give it up, delete {target}.partial"

@@ -25,7 +25,7 @@ SPEECH, SAID = str(media_file(clearest())), said(clearest())
 COMMAND = "import sys; from mlx_gemma4.cli import main; print(main(sys.argv[1:]))"
 """A command in a process of its own; its exit code is the last line on stdout."""
 NO_TOKEN = (
-    "mlx_gemma4: error: Expected a Hugging Face token to upload with, got none; run `hf auth login`, or set HF_TOKEN "
+    "mlx_gemma4: error: Uploading needs a Hugging Face token; run `hf auth login`, or set HF_TOKEN "
     "(huggingface.co/settings/tokens)\n"
 )
 
@@ -208,7 +208,7 @@ def test_a_revision(hub: Hub, tmp_path: Path) -> None:
     out, err = ask(hub.address, tmp_path / "cache", COMMAND, *command, "v9")
     assert (out, err) == (
         "2",
-        f"mlx_gemma4: error: Expected a revision of {SOURCE}, it has none called 'v9'\n",
+        f"mlx_gemma4: error: The repo {SOURCE} has no revision called 'v9'\n",
     )
     assert list(tmp_path.glob("made*")) == []
     out, _ = ask(hub.address, tmp_path / "cache", COMMAND, *command, hub.repos[SOURCE].commit)

@@ -808,7 +808,7 @@ def with_config(source: Path, **changes: Any) -> None:
 def test_no_config(source: Path) -> None:
     """A folder without one is no checkpoint."""
     (source / "config.json").unlink()
-    refuse(source, f"Expected a checkpoint folder with a config.json, found none at {source / 'config.json'}")
+    refuse(source, f"There is no config.json of a checkpoint at {source / 'config.json'}")
 
 
 @pytest.mark.parametrize("block", [{}, {"quantization_config": {"quant_method": "fp8"}}])
@@ -842,7 +842,7 @@ def test_a_missing_tensor(source: Path) -> None:
     changed(source, change)
     refuse(
         source,
-        f"Expected the tensors of config.json in {source}, it lacks {LAYER}.layer_scalar, "
+        f"The tensors are not those of config.json in {source}, it lacks {LAYER}.layer_scalar, "
         "language_model.model.norm.weight (2 in all)",
     )
 
@@ -852,7 +852,7 @@ def test_nothing_but_a_matrix(source: Path) -> None:
     mx.save_safetensors(str(source / "model.safetensors"), {"model.embed_tokens.weight": mx.zeros((371, 64))})
     refuse(
         source,
-        f"Expected the tensors of config.json in {source}, it lacks {LAYER}.input_layernorm.weight, "
+        f"The tensors are not those of config.json in {source}, it lacks {LAYER}.input_layernorm.weight, "
         f"{LAYER}.layer_scalar, {LAYER}.mlp.down_proj.weight (28 in all)",
     )
 
@@ -862,7 +862,7 @@ def test_an_extra_tensor(source: Path) -> None:
     changed(source, lambda tensors: tensors.update({"model.language_model.layers.2.layer_scalar": mx.zeros(1)}))
     refuse(
         source,
-        f"Expected the tensors of config.json in {source}, it has unknown "
+        f"The tensors are not those of config.json in {source}, it has unknown "
         "language_model.model.layers.2.layer_scalar (1 in all)",
     )
 
@@ -879,7 +879,7 @@ def test_a_file_cut_short(source: Path, cut: int) -> None:
     path = source / "model.safetensors"
     size = path.stat().st_size
     os.truncate(path, size - cut)
-    refuse(source, f"Expected {size} bytes in {path}, got {size - cut}: the file is cut short, fetch it again")
+    refuse(source, f"Expected {size} bytes in {path}, got {size - cut}: the file is cut short; download it again")
 
 
 def test_a_type_that_is_not_known(source: Path) -> None:
@@ -898,7 +898,7 @@ def test_offsets_that_do_not_fit(source: Path) -> None:
     raw_file(path, {"model.embed_tokens.weight": ("BF16", (2, 2), b"1234")})
     refuse(
         source,
-        f"Expected a safetensors file at {path}, its header cannot be read: 'model.embed_tokens.weight' is BF16 of "
+        f"{path} is not a safetensors file: its header cannot be read: 'model.embed_tokens.weight' is BF16 of "
         "[2, 2], 8 bytes, its data_offsets hold 4",
     )
 
@@ -915,7 +915,7 @@ def test_scales_without_a_block(tmp_path: Path) -> None:
     """Quantized modules are of no use without the bits that they have."""
     source = quantized_by_mlx(tmp_path / "source", PEERS["all-alike"][0])
     (source / "config.json").write_text(json.dumps(config_of(RELEASED)))
-    refuse(source, f"Expected a quantization block in {source / 'config.json'}: 86 modules have scales")
+    refuse(source, f"A quantization block is missing in {source / 'config.json'}: 86 modules have scales")
 
 
 @pytest.mark.parametrize(
@@ -998,12 +998,12 @@ PACKED = "model.language_model.layers.0.mlp.up_proj"
         (
             "weight_g_idx",
             mx.zeros(64, mx.int32),
-            "Expected symmetric groups in their order, got {packed}.weight_g_idx in {path}",
+            "Only symmetric groups in their order can be read, not those of {packed}.weight_g_idx in {path}",
         ),
         (
             "weight_zero_point",
             mx.zeros((16, 2), mx.int32),
-            "Expected symmetric groups in their order, got {packed}.weight_zero_point in {path}",
+            "Only symmetric groups in their order can be read, not those of {packed}.weight_zero_point in {path}",
         ),
         (
             "weight_scale",
@@ -1018,13 +1018,13 @@ PACKED = "model.language_model.layers.0.mlp.up_proj"
         (
             "weight_packed",
             mx.zeros((128, 6), mx.int32),
-            "Expected groups of 32 that divide the 48 inputs of {packed}.weight_packed",
+            "Groups of 32 do not divide the 48 inputs of {packed}.weight_packed",
         ),
         (
             "weight_scale",
             mx.full((128, 2), float("inf"), mx.bfloat16),
-            "Expected finite weights, got NaN or infinity in {packed}.weight_scale, row 0, of {path}; "
-            "the source is damaged: fetch it again",
+            "There is NaN or infinity in {packed}.weight_scale, row 0, of {path}; "
+            "the source is damaged: download it again",
         ),
     ],
 )
@@ -1062,10 +1062,7 @@ def test_no_number(
         tensors[name] = values
 
     path = changed(source, change)
-    message = (
-        f"Expected finite weights, got NaN or infinity in {name}, row {row}, of {path}; "
-        "the source is damaged: fetch it again"
-    )
+    message = f"There is NaN or infinity in {name}, row {row}, of {path}; the source is damaged: download it again"
     refuse(source, message, "bf16" if dtype == mx.float16 else "4bit")
 
 
@@ -1077,8 +1074,8 @@ def test_no_number_among_scales(tmp_path: Path) -> None:
     tensors[name][3, 1] = float("nan")
     path = source / "model.safetensors"
     mx.save_safetensors(str(path), tensors)
-    message = f"Expected finite weights, got NaN or infinity in {name}, row 3, of {path}; "
-    refuse(source, message + "the source is damaged: fetch it again")
+    message = f"There is NaN or infinity in {name}, row 3, of {path}; "
+    refuse(source, message + "the source is damaged: download it again")
 
 
 @pytest.mark.parametrize("name", ["model.language_model.norm.weight", "language_model.model.norm.weight"])
@@ -1086,7 +1083,7 @@ def test_a_tensor_twice(source: Path, name: str) -> None:
     """Two files with the same tensor, under one name or two, are no checkpoint."""
     path = source / "model2.safetensors"
     mx.save_safetensors(str(path), {name: mx.zeros(64, mx.bfloat16)})
-    refuse(source, f"Expected each tensor once in {source}, {name} is in {path} and elsewhere")
+    refuse(source, f"A tensor is stored twice in {source}, {name} is in {path} and elsewhere")
 
 
 def test_a_dtype_that_is_none(source: Path) -> None:

@@ -126,11 +126,11 @@ def test_more_frames_than_a_stretch_may_have(
 
 def test_stretches_that_are_none(tmp_path: Path, released: tuple[Model, Processor]) -> None:
     path = two_scenes(tmp_path, sound=True)
-    with pytest.raises(ValueError, match=r"^Expected stretches of 0\.1 s or more, got nan$"):
+    with pytest.raises(ValueError, match=r"^Expected segments of 0\.1 s or more, got nan$"):
         describe_video(*released, path, Describing(segment=float("nan")))
-    with pytest.raises(ValueError, match=r"^Expected stretches of at most 30 s, the longest sound, got 31$"):
+    with pytest.raises(ValueError, match=r"^Expected segments of at most 30 s, the longest sound, got 31$"):
         describe_video(*released, path, Describing(segment=31, sound=True))
-    message = "Expected a number of frames per second to describe a video at, got none"
+    message = "The selection has no fps: name a number of video frames per second"
     with pytest.raises(ValueError, match=f"^{message}$"):
         describe_video(*released, path, Describing(selection=Selection()))
 
@@ -232,9 +232,9 @@ def test_files_that_cannot_be_described(tmp_path: Path, refused: Refused) -> Non
     """Told before a model is loaded."""
     nowhere = ["--model", "nowhere"]
     path = tmp_path / "absent.mp4"
-    assert refused("describe", path, *nowhere) == f"Expected a video file, found none at {path}"
+    assert refused("describe", path, *nowhere) == f"There is no video file at {path}"
     path = two_scenes(tmp_path)
-    expected = f"Expected sound in {path}, it has no audio track; leave out --with-audio"
+    expected = f"There is no sound in {path}: it has no audio track; leave out --with-audio"
     assert refused("describe", path, *nowhere, "--with-audio") == expected
     expected = f"--output would replace the input {path}; name another file"
     assert refused("describe", path, *nowhere, "--output", path) == expected

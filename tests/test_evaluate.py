@@ -298,18 +298,18 @@ def test_a_manifest(tmp_path: Path) -> None:
 
 def test_no_such_manifest(tmp_path: Path, refused: Refused) -> None:
     for path in (tmp_path / "absent.jsonl", tmp_path):
-        assert refused(path, "--model", "nowhere") == f"Expected a manifest of JSON lines, found none at {path}"
+        assert refused(path, "--model", "nowhere") == f"There is no manifest of JSON lines at {path}"
 
 
 def test_an_empty_manifest(tmp_path: Path, refused: Refused) -> None:
     path = manifest(tmp_path, "", " ")
-    assert refused(path) == f"Expected recordings in {path}, it has no lines"
+    assert refused(path) == f"There are no recordings in {path}: it has no lines"
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{audio}", "Expected JSON in line 3 of {path}, got: Expecting property name"),
+        ("{audio}", "line 3 of {path} is not valid JSON: Expecting property name"),
         ([1], "Expected a JSON object in line 3 of {path}, got list"),
         ({"text": "a"}, "Expected the key 'audio' in line 3 of {path}, got text"),
         ({}, "Expected the key 'audio' in line 3 of {path}, got none"),
@@ -329,7 +329,7 @@ def test_a_bad_line_is_named_by_its_number(tmp_path: Path, refused: Refused, lin
 def test_a_manifest_that_is_no_text(tmp_path: Path, refused: Refused) -> None:
     path = tmp_path / "manifest.jsonl"
     path.write_bytes(b"\xff\xfe\x00")
-    assert refused(path).startswith(f"Expected JSON lines in {path}, got: 'utf-8' codec can't decode")
+    assert refused(path).startswith(f"{path} is not JSON lines: 'utf-8' codec can't decode")
 
 
 def test_missing_recordings_are_told_before_any_work(tmp_path: Path, refused: Refused) -> None:
@@ -337,7 +337,7 @@ def test_missing_recordings_are_told_before_any_work(tmp_path: Path, refused: Re
     sound_file(tmp_path / "a.wav")
     lines = [{"audio": name, "text": ""} for name in ("a.wav", "b.wav", "c.wav")]
     path = manifest(tmp_path, *lines)
-    message = f"Expected an audio file, found none at {tmp_path / 'b.wav'}"
+    message = f"There is no audio file at {tmp_path / 'b.wav'}"
     assert refused(path, "--model", "nowhere") == f"{message} (2 are missing)"
     assert refused(path, "--model", "nowhere", "--limit", "2") == message
 

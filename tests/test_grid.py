@@ -257,7 +257,7 @@ def test_qat_refuses_other_weights(tmp_path: Path) -> None:
     """Rounding them to 8 bits under the name qat would mislead; nothing is written."""
     folder = write(tmp_path / "random", random_tensors())
     message = (
-        f"Expected weights on the grid of Q4_0 for recipe qat, those of {folder} lie on none; "
+        f"Recipe qat needs weights on the Q4_0 grid, but those of {folder} are not on it; "
         "use 4bit, or the checkpoint that was trained for 4 bits"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -317,10 +317,7 @@ def test_a_module_asked_for_otherwise(tmp_path: Path) -> None:
 def test_another_dtype_would_round_the_scales(tmp_path: Path) -> None:
     """float16 does not hold bfloat16's scales: qat refuses it, and takes float32, which does."""
     decoder = q4_checkpoint(tmp_path / "q4")
-    message = (
-        "Expected the scales of weights that stay quantized as they are to stay bfloat16, got dtype float16; "
-        "leave out --dtype"
-    )
+    message = "Weights that stay quantized keep scales of type bfloat16, got dtype float16; leave out --dtype"
     with pytest.raises(ValueError, match=f"^{message}$"):
         convert(tmp_path / "q4", tmp_path / "out", recipe="qat", dtype="float16")
     assert not (tmp_path / "out").exists()

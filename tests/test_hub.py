@@ -114,7 +114,7 @@ def test_download_of_a_checkpoint_alone(hub: Hub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("missing", "added", "message"),
     [
-        ("config.json", {}, "Expected a checkpoint in the repo owner/tiny, it has no config.json"),
+        ("config.json", {}, "There is no checkpoint in the repo owner/tiny: it has no config.json"),
         (
             "model.safetensors",
             {"model.gguf": b""},
@@ -331,10 +331,10 @@ def test_unreachable(tmp_path: Path) -> None:
         (
             "RepoNotFound",
             None,
-            "Expected a Hugging Face repo, there is none called 'owner/tiny' (or it is private: hf auth login)",
+            "There is no Hugging Face repo called 'owner/tiny' (or it is private: hf auth login)",
         ),
         ("GatedRepo", None, "The repo owner/tiny asks for its terms to be accepted: huggingface.co/owner/tiny"),
-        ("RevisionNotFound", "v9", "Expected a revision of owner/tiny, it has none called 'v9'"),
+        ("RevisionNotFound", "v9", "The repo owner/tiny has no revision called 'v9'"),
     ],
 )
 def test_refused(hub: Hub, tmp_path: Path, code: str, revision: str | None, message: str) -> None:

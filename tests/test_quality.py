@@ -303,7 +303,7 @@ def test_text_only_conversions(tmp_path: Path) -> None:
         f"audio is left out: there are no audio weights in {folder}",
         f"images are left out: there are no vision weights in {folder}",
     ]
-    message = f"^Expected audio weights in both checkpoints, there are no audio weights in {folder}$"
+    message = f"^Both checkpoints need audio weights: there are no audio weights in {folder}$"
     with pytest.raises(ValueError, match=message):
         measure(DEMO, folder, text=TEXT, recordings=[SPOKEN])
 
@@ -338,9 +338,11 @@ def test_other_tokens(tmp_path: Path) -> None:
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     folder = altered(tmp_path / "broken", noisy(float("inf")))
-    with pytest.raises(ValueError, match=f"^Expected finite numbers from {folder}, got NaN or infinity in layer 3; "):
+    with pytest.raises(
+        ValueError, match=f"^NaN or infinity was computed from {folder}, got NaN or infinity in layer 3; "
+    ):
         short(DEMO, folder)
-    with pytest.raises(ValueError, match=f"^Expected finite numbers from {folder}, "):
+    with pytest.raises(ValueError, match=f"^NaN or infinity was computed from {folder}, "):
         short(folder, DEMO)
 
 
@@ -350,5 +352,5 @@ def test_nothing_to_score(demo: tuple[Model, Processor]) -> None:
 
 
 def test_missing_recordings(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"^Expected an audio file, found none at {tmp_path / 'a.wav'}$"):
+    with pytest.raises(ValueError, match=f"^There is no audio file at {tmp_path / 'a.wav'}$"):
         measure(DEMO, DEMO, recordings=[Recording("a.wav", tmp_path / "a.wav", "a")])

@@ -236,7 +236,7 @@ def plan_of(recipe: Recipe, shapes: dict[str, tuple[int, ...]], exact: Setting |
 def test_a_pattern_that_fits_nothing() -> None:
     """A slip of the pen is told, with the names that there are; the recipe's own patterns may fit nothing."""
     shapes = {"a.weight": (64, 64), "b.norm.weight": (64,), "c.table": (2, 3, 4), "d.layers.0.x.weight": (64, 64)}
-    message = "Expected a pattern that fits a module, got 'layers'; modules are a, d.layers.0.x, …"
+    message = "No module matches 'layers'; modules are a, d.layers.0.x, …"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         plan_of(with_rules(RECIPES["4bit"], ["a=8", "layers=8"]), shapes)
     assert plan_of(RECIPES["4bit"], shapes).modules == {"bfloat16": 1, "4 bits, group 64": 1}

@@ -213,7 +213,7 @@ def test_templates_of_another_form(tmp_path: Path, held: Any) -> None:
 
 def test_a_template_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
-    message = rf"Expected a chat template in UTF-8 in {tmp_path}/chat_template.jinja, got: 'utf-8' codec"
+    message = rf"The chat template in {tmp_path}/chat_template.jinja is not UTF-8: 'utf-8' codec"
     with pytest.raises(ValueError, match=message):
         ChatTemplate.from_folder(tmp_path)
 

@@ -76,7 +76,7 @@ def test_null_metadata(tmp_path: Path) -> None:
 def test_headers_of_another_form(tmp_path: Path, header: object, message: str) -> None:
     """Whatever does not fit is named, in one line."""
     path = write(tmp_path / "a.safetensors", header)
-    expected = f"Expected a safetensors file at {path}, its header cannot be read: "
+    expected = f"{path} is not a safetensors file: its header cannot be read: "
     with pytest.raises(ValueError, match=f"{re.escape(expected)}.*{re.escape(message)}") as raised:
         read_header(path)
     assert "\n" not in str(raised.value)

@@ -65,7 +65,7 @@ def test_text_only_exports(tmp_path: Path, rename: Rename, model_type: str) -> N
     assert (model.config.vision_config, model.config.audio_config) == (None, None)
     assert (processor.bos_id, processor.stop_ids) == (2, {1, 5, 20})
     np.testing.assert_array_equal(logits(folder), logits(SAVED))
-    with pytest.raises(ValueError, match="Expected a checkpoint that takes image input, got one that does not"):
+    with pytest.raises(ValueError, match="The checkpoint takes no image input; use one that is not text-only"):
         processor.prompt([{"role": "user", "content": [{"type": "image", "image": np.zeros((9, 9, 3), np.uint8)}]}])
 
 

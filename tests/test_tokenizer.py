@@ -278,15 +278,15 @@ def test_json_comes_first(piece_model: Path, tmp_path: Path) -> None:
 
 def test_no_tokenizer(tmp_path: Path) -> None:
     """A folder without either file is named."""
-    with pytest.raises(ValueError, match=f"Expected a tokenizer.json or tokenizer.model in {tmp_path}, found neither"):
+    with pytest.raises(ValueError, match=f"There is no tokenizer.json or tokenizer.model in {tmp_path}"):
         load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tokenizer.json", "Expected JSON in {}, got: "),
-        ("tokenizer.model", "Expected a SentencePiece model in {}, got: it "),
+        ("tokenizer.json", "{} is not valid JSON: "),
+        ("tokenizer.model", "Cannot read the SentencePiece model in {}, got: it "),
     ],
 )
 def test_broken_files(tmp_path: Path, name: str, message: str) -> None:

@@ -222,5 +222,5 @@ def test_pieces_of_another_form(tmp_path: Path, pieces: bytes, change: Callable[
     """A model that would make long texts of short ones, or is damaged."""
     path = tmp_path / "tokenizer.model"
     path.write_bytes(change(pieces))
-    with pytest.raises(ValueError, match=f"Expected a SentencePiece model in {path}, got: {message}"):
+    with pytest.raises(ValueError, match=f"Cannot read the SentencePiece model in {path}, got: {message}"):
         SentencePieceTokenizer(path)

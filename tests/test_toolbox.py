@@ -68,8 +68,8 @@ def test_calls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1", r"^Expected functions in .*tools\.py, it defines none without a leading underscore$"),
-        ("def f(): pass", r"^Expected a docstring that tells what f does, found none$"),
+        ("x = 1", r"^There are no functions in .*tools\.py: it defines none without a leading underscore$"),
+        ("def f(): pass", r"^f has no docstring: describe in one what it does$"),
         ('def f(x):\n    "x"', r"^Expected a type for x of f \(str, int, float, bool, list, dict\), got x$"),
         ('def f(x: set):\n    "x"', r"^Expected a type for x of f \(str, int, float, bool, list, dict\), got x: set$"),
         ('def f(*x: int):\n    "x"', r"^Expected a type for x of f \(.*\), got \*x: int$"),
@@ -80,10 +80,10 @@ def test_calls(tmp_path: Path) -> None:
         ("def f(x: list[set]):\n 'x'", r"^Expected a type for x of f "),
         ("def f():\n 'x'\n yield 1", r"^f is a generator function, which cannot be a tool; return a list instead of "),
         ("async def f():\n 'x'\n yield 1", r"^f is a generator function, which cannot be a tool; return a list "),
-        ("import sys; sys.exit(3)", r"^Expected a Python file that runs, .*tools\.py raises SystemExit: 3$"),
-        ("raise ValueError('a\\nb')", r"^Expected a Python file that runs, .*tools\.py raises ValueError: a b$"),
-        ("def f(:", r"^Expected a Python file that runs, .*tools\.py raises SyntaxError: "),
-        ("1 / 0", r"^Expected a Python file that runs, .*tools\.py raises ZeroDivisionError: division by zero$"),
+        ("import sys; sys.exit(3)", r"^The Python file of functions fails: .*tools\.py raises SystemExit: 3$"),
+        ("raise ValueError('a\\nb')", r"^The Python file of functions fails: .*tools\.py raises ValueError: a b$"),
+        ("def f(:", r"^The Python file of functions fails: .*tools\.py raises SyntaxError: "),
+        ("1 / 0", r"^The Python file of functions fails: .*tools\.py raises ZeroDivisionError: division by zero$"),
     ],
 )
 def test_files_that_are_no_toolbox(tmp_path: Path, text: str, message: str) -> None:
@@ -92,7 +92,7 @@ def test_files_that_are_no_toolbox(tmp_path: Path, text: str, message: str) -> N
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^Expected a Python file of functions, found none at .*absent\.py$"):
+    with pytest.raises(ValueError, match=r"^There is no Python file of functions at .*absent\.py$"):
         Toolbox(tmp_path / "absent.py")
 
 
@@ -397,7 +397,7 @@ def test_json_files_that_declare_nothing(tmp_path: Path, content: str, message: 
 
 
 def test_json_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^Expected a JSON file of tools, found none at .*absent\.json$"):
+    with pytest.raises(ValueError, match=r"^There is no JSON file of tools at .*absent\.json$"):
         load_tools(tmp_path / "absent.json")
     with pytest.raises(ValueError, match=r"^The tools in .* cannot be read: Is a directory$"):
         load_tools(tmp_path)

@@ -188,7 +188,7 @@ def test_private_and_there(hub: Hub, send: Send) -> None:
     """What is to be private does not go to a repo that everyone sees."""
     hub.repos[REPO] = Repo()
     said = send("--private")
-    assert said == f"Expected a private repo, got {REPO}, which is public; make it private, or name another"
+    assert said == f"--private was passed, but {REPO} is public; make it private, or name another"
     assert not hub.received
 
 
@@ -200,8 +200,7 @@ def test_to_a_team(hub: Hub, send: Send) -> None:
 def test_no_token(hub: Hub, send: Send) -> None:
     """Without a token, the Hub is not even asked."""
     assert send(token=None) == (
-        "Expected a Hugging Face token to upload with, got none; run `hf auth login`, or set HF_TOKEN "
-        "(huggingface.co/settings/tokens)"
+        "Uploading needs a Hugging Face token; run `hf auth login`, or set HF_TOKEN (huggingface.co/settings/tokens)"
     )
     assert hub.asked == []
 
@@ -224,9 +223,7 @@ def test_checked_before(hub: Hub, tmp_path: Path) -> None:
 def test_read_only_token(hub: Hub, send: Send) -> None:
     """A token that may only read is found out before a repo is made."""
     hub.user["auth"]["accessToken"]["role"] = "read"
-    assert send() == (
-        "Expected a token that may write, got one that may only read; make another at huggingface.co/settings/tokens"
-    )
+    assert send() == ("The Hugging Face token may only read; make one that may write at huggingface.co/settings/tokens")
     assert hub.repos == {}
 
 
@@ -323,26 +320,28 @@ def test_whole(folder: Path) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     """A folder that is not there."""
     path = tmp_path / "nowhere"
-    assert complaint(path) == f"Expected the folder of a converted checkpoint, there is none at {path}"
+    assert complaint(path) == f"There is no folder of a converted checkpoint at {path}"
 
 
 def test_no_conversion(folder: Path) -> None:
     """A checkpoint that was not converted here."""
     (folder / "conversion.json").unlink()
-    assert complaint(folder) == f"Expected a folder that mlx_gemma4 convert made, found no conversion.json in {folder}"
+    assert (
+        complaint(folder) == f"This folder was not made by mlx_gemma4 convert: there is no conversion.json in {folder}"
+    )
 
 
 def test_no_config(folder: Path) -> None:
     """A conversion that lost its config."""
     (folder / "config.json").unlink()
-    assert complaint(folder) == f"Expected a config.json in {folder}, found none; convert it again"
+    assert complaint(folder) == f"There is no config.json in {folder}; convert it again"
 
 
 def test_missing_shard(folder: Path) -> None:
     """A conversion that lost a shard."""
     (folder / SHARDS[1]).unlink()
     assert complaint(folder) == (
-        f"Expected a complete conversion in {folder}, convert it again; Expected the shards that {folder / INDEX} "
+        f"The conversion is incomplete in {folder}; convert it again: Some shards that {folder / INDEX} "
         f"names, these are not there: {SHARDS[1]}"
     )
 
@@ -353,13 +352,13 @@ def test_truncated_shard(folder: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     assert complaint(folder) == (
-        f"Expected a complete conversion in {folder}, convert it again; Expected {len(whole)} bytes in {path}, got "
-        f"{len(whole) - 1}: the file is cut short, fetch it again"
+        f"The conversion is incomplete in {folder}; convert it again: Expected {len(whole)} bytes in {path}, got "
+        f"{len(whole) - 1}: the file is cut short; download it again"
     )
 
 
 def test_truncated_shard_is_not_sent(hub: Hub, folder: Path, send: Send) -> None:
     """The Hub is not asked about a folder that is not complete."""
     (folder / SHARDS[1]).write_bytes(b"")
-    assert send().startswith(f"Expected a complete conversion in {folder}, convert it again; ")
+    assert send().startswith(f"The conversion is incomplete in {folder}; convert it again: ")
     assert hub.asked == []

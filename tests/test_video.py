@@ -200,7 +200,7 @@ def test_a_time_without_frames(tmp_path: Path, fps: float | None) -> None:
     message = f"Expected a start of at most 20 s, where {path} shows its last frame, got 21 s"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         next(video_frames(path, Selection(fps=fps, start=21, end=22)))
-    message = f"Expected a frame from 2 to 3.5 s in {path}, there is none; choose a longer time"
+    message = f"There is no frame from 2 to 3.5 s in {path}; choose a longer time"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         next(video_frames(path, Selection(fps=fps, start=2, end=3.5)))
     message = "Expected a start of at most 0.5 s, where the array shows its last frame, got 1 s"
@@ -395,7 +395,7 @@ def test_packets_that_are_broken(tmp_path: Path) -> None:
     for start in starts:
         data[start : start + 4] = b"NONE"
     path.write_bytes(data)
-    message = f"Expected a video that FFmpeg reads in {path}, got: Invalid data found when processing input"
+    message = f"FFmpeg cannot read the video {path}, got: Invalid data found when processing input"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         video_frames(path)
 
@@ -405,14 +405,14 @@ def test_file_cut_before_its_index(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", 20)
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"moov")])
-    with pytest.raises(ValueError, match=f"^Expected a video that FFmpeg reads in {re.escape(str(path))}, got: "):
+    with pytest.raises(ValueError, match=f"^FFmpeg cannot read the video {re.escape(str(path))}, got: "):
         video_frames(path)
 
 
 def test_no_such_file(tmp_path: Path) -> None:
     """A folder is no file either."""
     for path in (tmp_path / "absent.mp4", tmp_path):
-        with pytest.raises(ValueError, match=f"^Expected a video file, found none at {re.escape(str(path))}$"):
+        with pytest.raises(ValueError, match=f"^There is no video file at {re.escape(str(path))}$"):
             video_frames(path)
 
 
@@ -421,7 +421,7 @@ def test_file_that_is_no_video(tmp_path: Path, content: str) -> None:
     """0 bytes, and text."""
     path = tmp_path / "a.mp4"
     path.write_text(content)
-    message = f"Expected a video that FFmpeg reads in {path}, got: Invalid data found when processing input"
+    message = f"FFmpeg cannot read the video {path}, got: Invalid data found when processing input"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         video_frames(path)
 
@@ -430,7 +430,7 @@ def test_sound_is_no_video(tmp_path: Path) -> None:
     """A file that FFmpeg reads, with nothing to see in it."""
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(1000), 16_000)
-    message = f"Expected pictures in {path}, it has no video stream, or is cut short before it"
+    message = f"There are no pictures in {path}: it has no video stream, or is cut short before it"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         video_frames(path)
 
@@ -438,7 +438,7 @@ def test_sound_is_no_video(tmp_path: Path) -> None:
 def test_file_without_frames(tmp_path: Path) -> None:
     """A stream that ends before its first picture."""
     path = write_video(tmp_path / "a.avi", [], codec="mpeg4")
-    with pytest.raises(ValueError, match=f"^Expected pictures in {re.escape(str(path))}, it has 0 video frames$"):
+    with pytest.raises(ValueError, match=f"^There are no pictures in {re.escape(str(path))}: it has 0 video frames$"):
         video_frames(path)
 
 

@@ -145,7 +145,7 @@ def test_too_many_frames_are_refused_with_sound_too(tmp_path: Path, refused: Cal
 
 def test_a_video_without_sound_cannot_be_heard(tmp_path: Path, refused: Callable[..., str]) -> None:
     path = clip(tmp_path)
-    expected = f"Expected sound in {path}, it has no audio track; leave out --with-audio"
+    expected = f"There is no sound in {path}: it has no audio track; leave out --with-audio"
     assert refused("generate", "-p", "?", *RELEASED, "--video", path, "--with-audio") == expected
 
 

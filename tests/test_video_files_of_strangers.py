@@ -70,9 +70,9 @@ def test_protocols_that_no_user_names(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "a.mkv", noise(1))
     for name in ("concat:a.mkv|a.mkv", "file:a.mkv", "ftp://127.0.0.1/a.mkv", "data:video/mp4;base64,AAAA"):
-        with pytest.raises(ValueError, match=f"^Expected a video file, found none at {re.escape(name)}(; download |$)"):
+        with pytest.raises(ValueError, match=f"^There is no video file at {re.escape(name)}(; download |$)"):
             VideoFile(name)
-        with pytest.raises(ValueError, match=f"^Expected a video file, found none at {re.escape(name)}$"):
+        with pytest.raises(ValueError, match=f"^There is no video file at {re.escape(name)}$"):
             Camera(name)
 
 
@@ -99,7 +99,7 @@ def test_giant_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", np.zeros((1, 6001, 6001, 3), np.uint8), codec="png")
     with pytest.raises(ValueError, match=f"^Expected a video .* {re.escape(str(path))}, {re.escape(NOT_TAKEN)}$"):
         VideoFile(path)
-    nothing = f"^Expected pictures from {re.escape(str(path))}, it has 0 video frames$"
+    nothing = f"^There are no pictures from {re.escape(str(path))}: it has 0 video frames$"
     with Camera(path, fast=True) as camera, pytest.raises(ValueError, match=nothing):
         camera.read()
     assert (camera.seen, camera.broken) == (0, 1)
@@ -176,8 +176,8 @@ def test_joined_recordings(tmp_path: Path) -> None:
 def test_addresses_are_no_files(address: str) -> None:
     """They are not fetched; what to do is said."""
     for read, message in (
-        (VideoFile, f"Expected a video file, found none at {address}; download it first"),
-        (load_image, f"Expected an image file, got the address {address}; download it first"),
+        (VideoFile, f"There is no video file at {address}; download it first"),
+        (load_image, f"Cannot open an address as an image file: {address}; download it first"),
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             read(address)

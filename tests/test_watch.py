@@ -188,7 +188,7 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     absent = tmp_path / "absent.mp4"
     graph = "lavfi:color"
     for arguments, expected in (
-        ([str(absent)], f"Expected a video file, found none at {absent}"),
+        ([str(absent)], f"There is no video file at {absent}"),
         ([graph, "--duration", "0"], "Expected a duration of more than 0 seconds, got 0"),
         ([graph, "--sensitivity", "1.5"], "Expected a sensitivity from 0 to 1, got 1.5"),
     ):
@@ -202,7 +202,7 @@ def test_no_camera(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.skip("this machine has a camera")
     assert main(["watch", "--model", "nowhere"]) == 2
     expected = (
-        "Expected to open camera /dev/video0, got: No such file or directory; "
+        "Cannot open camera /dev/video0, got: No such file or directory; "
         "connect it, or name another number, a file or an address"
     )
     assert capsys.readouterr() == ("", f"mlx_gemma4: error: {expected}\n")

@@ -106,7 +106,7 @@ def test_an_index_of_shards_that_were_replaced(tmp_path: Path) -> None:
     index(tmp_path, TWO)
     assert weight_files(tmp_path) == [tmp_path / ONE]
     touch(tmp_path, TWO[0])
-    with pytest.raises(ValueError, match=f"Expected the shards that .* names, these are not there: {TWO[1]}"):
+    with pytest.raises(ValueError, match=f"Some shards that .* names are missing: {TWO[1]}"):
         weight_files(tmp_path)
 
 

@@ -132,7 +132,7 @@ def _wanted(names: list[str], repo: str) -> list[str]:
     """Of the files of a repo, those of its checkpoint."""
     small = [name for name in names if any(fnmatch(name, pattern) for pattern in SMALL)]
     if "config.json" not in small:
-        raise ValueError(f"Expected a checkpoint in the repo {repo}, it has no config.json")
+        raise ValueError(f"There is no checkpoint in the repo {repo}: it has no config.json")
     return [*small, *downloaded_names([name for name in names if "/" not in name], f"the repo {repo}")]
 
 
@@ -164,11 +164,9 @@ def _missing(repo: str, revision: str | None) -> tuple[list[str], int]:
     except GatedRepoError as error:
         raise _gated(repo) from error
     except RepositoryNotFoundError as error:
-        raise ValueError(
-            f"Expected a Hugging Face repo, there is none called {repo!r} (or it is private: hf auth login)"
-        ) from error
+        raise ValueError(f"There is no Hugging Face repo called {repo!r} (or it is private: hf auth login)") from error
     except RevisionNotFoundError as error:
-        raise ValueError(f"Expected a revision of {repo}, it has none called {revision!r}") from error
+        raise ValueError(f"The repo {repo} has no revision called {revision!r}") from error
     except Exception as error:  # whatever the HTTP client of the installed version raises
         raise ValueError(
             f"The Hugging Face Hub cannot be reached for {repo}, and it is not in the cache: {_line(error)}. "

@@ -40,7 +40,7 @@ def typed(path: Path) -> Iterator[None]:
     try:
         yield
     except (TypeError, AttributeError, KeyError, OverflowError) as error:
-        raise ValueError(f"Expected values of the usual types in {path}, got something else: {error}") from error
+        raise ValueError(f"Some values have the wrong type in {path}: {error}") from error
 
 
 def read_json(path: Path, *, most: int = MOST_BYTES) -> dict[str, Any]:
@@ -59,9 +59,9 @@ def parse_object(data: bytes, path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(data.decode("utf-8"), object_pairs_hook=_object)
     except RecursionError as error:
-        raise ValueError(f"Expected JSON in {path}, got: objects nested too deeply") from error
+        raise ValueError(f"{path} is not valid JSON: objects nested too deeply") from error
     except ValueError as error:  # a UnicodeDecodeError and a number of 5,000 digits, too
-        raise ValueError(f"Expected JSON in {path}, got: {error}") from error
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(raw, dict):
         raise ValueError(f"Expected a JSON object in {path}, got {type(raw).__name__}")
     return raw

@@ -44,7 +44,7 @@ def _read(path: Path, folder: Path) -> str:
     try:
         return read_bytes(path, MOST_BYTES, folder).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"Expected a chat template in UTF-8 in {path}, got: {error}") from error
+        raise ValueError(f"The chat template in {path} is not UTF-8: {error}") from error
 
 
 def _named(held: Any, path: Path) -> dict[str, str]:

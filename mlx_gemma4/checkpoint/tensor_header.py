@@ -50,21 +50,20 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
-            raise ValueError(f"Expected a safetensors file at {path}, its {size} bytes end inside the header")
+            raise ValueError(f"{path} is not a safetensors file: its {size} bytes end inside the header")
         if length > MOST_HEADER:
             raise ValueError(
-                f"Expected a safetensors file at {path}, its header has {length:,} bytes, "
-                f"at most {MOST_HEADER:,} are read"
+                f"{path} is not a safetensors file: its header has {length:,} bytes, at most {MOST_HEADER:,} are read"
             )
         data = file.read(length)
     try:
         tensors = _tensors(data, path)
     except ValueError as error:
-        raise ValueError(f"Expected a safetensors file at {path}, its header cannot be read: {error}") from error
+        raise ValueError(f"{path} is not a safetensors file: its header cannot be read: {error}") from error
     begin = 8 + length
     expected = begin + max((tensor.stop for tensor in tensors.values()), default=0)
     if size < expected:
-        raise ValueError(f"Expected {expected} bytes in {path}, got {size}: the file is cut short, fetch it again")
+        raise ValueError(f"Expected {expected} bytes in {path}, got {size}: the file is cut short; download it again")
     return {
         name: StoredTensor(tensor.dtype, tensor.shape, begin + tensor.start, begin + tensor.stop)
         for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop))

@@ -39,7 +39,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in weight_names(lying, str(folder))]
     absent = [name for name in named if not has_file(folder / name)]
     if absent:
-        raise ValueError(f"Expected the shards that {folder / INDEX} names, these are not there: {_few(absent)}")
+        raise ValueError(f"Some shards that {folder / INDEX} names are missing: {_few(absent)}")
     others = [each for each in _complete(_candidates(lying)) if not set(each) & set(named)]
     if others:
         raise _two_sets([named, *others], str(folder))
@@ -58,9 +58,9 @@ def weight_names(names: Collection[str], where: str) -> list[str]:
     chosen = _candidates(names)
     if not chosen:
         found = [name for name in sorted(names) if name.endswith(_SUFFIX) and not name.startswith(".")]
-        only = f"only {_few(found)}" if found else "none"
-        way = "; adapters are merged into their model first (mlx_lm.fuse)" if "adapter" in only else ""
-        raise ValueError(f"Expected weights (model*.safetensors) in {where}, found {only}{way}")
+        only = f"; it has only {_few(found)}" if found else ""
+        way = ": merge the adapter into its model first (mlx_lm.fuse)" if "adapter" in only else ""
+        raise ValueError(f"There are no weights (model*.safetensors) in {where}{only}{way}")
     complete = _complete(chosen)
     if len(complete) > 1:
         raise _two_sets(complete, where)

@@ -158,7 +158,7 @@ class Config:
         """
         if not has_file(path):
             raise ValueError(
-                f"Expected a checkpoint folder with a config.json, found none at {path}; "
+                f"There is no config.json of a checkpoint at {path}; "
                 "name a folder that holds one, a Hugging Face repo id, or 'demo'"
             )
         with typed(path):
@@ -246,7 +246,7 @@ def with_text_config(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _missing(key: str, where: str) -> ValueError:
-    return ValueError(f"Expected {key!r} in {where}, found none; the checkpoint's config.json is incomplete")
+    return ValueError(f"{where} has no {key!r}: the checkpoint's config.json is incomplete")
 
 
 def _need(raw: Mapping[str, Any], key: str, where: str) -> Any:

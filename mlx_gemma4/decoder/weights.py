@@ -63,11 +63,11 @@ def read_weights(folder: Path) -> dict[str, mx.array]:
         try:
             tensors = mx.load(str(path))
         except RuntimeError as error:
-            raise ValueError(f"Expected tensors that MLX reads in {path}, got: {error}") from error
+            raise ValueError(f"MLX cannot read the tensors in {path}: {error}") from error
         assert isinstance(tensors, dict)
         for name, renamed in wanted.items():
             if renamed in weights:
-                raise ValueError(f"Expected each tensor once in {folder}, {name} is in {path} and elsewhere")
+                raise ValueError(f"A tensor is stored twice in {folder}, {name} is in {path} and elsewhere")
             weights[renamed] = tensors[name]
     return weights
 
@@ -140,7 +140,7 @@ def _apply_quantization(model: Model, block: Mapping[str, Any] | None, weights: 
     if not quantized:
         return
     if block is None:
-        raise ValueError(f"Expected a quantization block in config.json: {len(quantized)} modules have scales")
+        raise ValueError(f"A quantization block is missing in config.json: {len(quantized)} modules have scales")
     defaults = {key: block[key] for key in ("group_size", "bits", "mode") if key in block}
     # as in mlx-lm, a module's own entry stands alone: what it leaves out is MLX's default, not the block's
     overrides = {model_name(path): dict(value) for path, value in block.items() if isinstance(value, dict)}

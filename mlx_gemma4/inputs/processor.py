@@ -284,7 +284,7 @@ class Processor:
         """
         longest = self._seconds(self.limits.audio_tokens) if sound else math.inf
         if seconds > longest:
-            raise ValueError(f"Expected stretches of at most {longest:g} s, the longest sound, got {seconds:g}")
+            raise ValueError(f"Expected segments of at most {longest:g} s, the longest sound, got {seconds:g}")
         budget = image_tokens or self.limits.video_tokens
         return clip.stretches(
             source if isinstance(source, VideoFile) else VideoFile(source, sound=sound),
@@ -319,7 +319,7 @@ class Processor:
         frames = to_frames(samples, self.frame_samples)
         if len(frames) > limits.audio_tokens:
             raise ValueError(
-                f"Expected at most {longest:g} s of sound in one prompt, got more; "
+                f"A prompt takes at most {longest:g} s of sound; "
                 "cut it with mlx_gemma4.split_audio, or use mlx_gemma4 transcribe, which does"
             )
         return frames
@@ -397,4 +397,4 @@ def _in_order(types: np.ndarray, images: list[image.Patches], frames: list[image
 
 
 def _cannot(kind: str) -> ValueError:
-    return ValueError(f"Expected a checkpoint that takes {kind} input, got one that does not (text only)")
+    return ValueError(f"The checkpoint takes no {kind} input; use one that is not text-only")

@@ -74,7 +74,7 @@ class Prompt:
         vision, audio = self.is_vision, self.token_types == AUDIO
         for cut in (start, stop):
             if 0 < cut < len(self) and vision[cut - 1] and vision[cut]:
-                raise ValueError(f"Expected a cut between images, got one inside an image, at {cut} of {len(self)}")
+                raise ValueError(f"The cut goes through an image, at {cut} of {len(self)}")
         heard = slice(int(audio[:start].sum()), int(audio[:stop].sum()))
         seen = slice(int(vision[:start].sum()), int(vision[:stop].sum()))
         return Prompt(

@@ -61,7 +61,7 @@ def text_probes(processor: Processor, text: str) -> list[Probe]:
     """
     bos = processor.bos_id
     if bos is None:
-        raise ValueError("Expected a checkpoint with a BOS token, found none in its tokenizer and its config")
+        raise ValueError("The checkpoint has no BOS token, neither in its tokenizer nor in its config")
     ids = processor.tokenizer.encode(text.strip())
     if not ids:
         raise ValueError(f"Expected text to score, got {text!r}")
@@ -119,4 +119,4 @@ def _end(processor: Processor) -> int:
     for token in rendered[turn:]:
         if token in processor.stop_ids:
             return int(token)
-    raise ValueError("Expected a chat template that ends an answer with a stop token, got one that does not")
+    raise ValueError("The chat template does not end an answer with a stop token; eval quality needs one that does")

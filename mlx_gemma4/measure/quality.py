@@ -91,7 +91,7 @@ def measure(
     has_audio, has_vision = _check_pair(pair)
     if asked and not has_audio:
         if recordings is not None:
-            raise ValueError(f"Expected audio weights in both checkpoints, {_without(pair, 'audio')}")
+            raise ValueError(f"Both checkpoints need audio weights: {_without(pair, 'audio')}")
         progress(f"audio is left out: {_without(pair, 'audio')}")
         asked = []
     if not has_vision:

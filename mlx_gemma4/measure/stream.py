@@ -66,7 +66,7 @@ class Pair:
         for folder, h in zip((self.reference, self.model), state, strict=True):
             if not mx.isfinite(h).all():
                 raise ValueError(
-                    f"Expected finite numbers from {folder}, got NaN or infinity in {where}; where float16 is too "
+                    f"NaN or infinity was computed from {folder} in {where}; where float16 is too "
                     "narrow, --dtype bfloat16 is not, else the weights are damaged"
                 )
 

@@ -105,18 +105,18 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Recording]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"Expected a manifest of JSON lines, found none at {path}")
+        raise ValueError(f"There is no manifest of JSON lines at {path}")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a JSON string may hold U+2028
     except UnicodeDecodeError as error:
-        raise ValueError(f"Expected JSON lines in {path}, got: {error}") from error
+        raise ValueError(f"{path} is not JSON lines: {error}") from error
     recordings = [
         _recording(line, f"line {number} of {path}", path.parent)
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
     if not recordings:
-        raise ValueError(f"Expected recordings in {path}, it has no lines")
+        raise ValueError(f"There are no recordings in {path}: it has no lines")
     return recordings
 
 
@@ -125,7 +125,7 @@ def check_files(recordings: Iterable[Recording]) -> None:
     missing = [recording.path for recording in recordings if not recording.path.is_file()]
     if missing:
         others = f" ({len(missing)} are missing)" if len(missing) > 1 else ""
-        raise ValueError(f"Expected an audio file, found none at {missing[0]}{others}")
+        raise ValueError(f"There is no audio file at {missing[0]}{others}")
 
 
 def check_extra() -> None:
@@ -220,7 +220,7 @@ def _recording(line: str, where: str, folder: Path) -> Recording:
     try:
         told = json.loads(line)
     except ValueError as error:
-        raise ValueError(f"Expected JSON in {where}, got: {error}") from error
+        raise ValueError(f"{where} is not valid JSON: {error}") from error
     if not isinstance(told, dict):
         raise ValueError(f"Expected a JSON object in {where}, got {type(told).__name__}")
     audio, text, group = (_value(told, key, where) for key in ("audio", "text", "set"))

@@ -87,8 +87,10 @@ class Conversation:
             ValueError: There are no calls, or one has no result.
         """
         missing = [call.id for call in self.calls if call.id not in results]
-        if missing or not self.calls:
-            raise ValueError(f"Expected results of all calls of the last answer, got none of {missing or 'any call'}")
+        if not self.calls:
+            raise ValueError("The last answer called no functions: there is nothing to reply to")
+        if missing:
+            raise ValueError(f"Results are missing for the calls {', '.join(missing)} of the last answer")
         *before, last = self.messages
         messages = [*before, *self._replied(before, last, [results[call.id] for call in self.calls])]
         return self._answer(messages, max_tokens, sampling, show_thoughts)

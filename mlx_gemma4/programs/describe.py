@@ -76,7 +76,7 @@ def describe_video(
     selection = settings.selection or Selection(processor.limits.video_frames, FPS)
     check_length(segment)
     if selection.fps is None:
-        raise ValueError("Expected a number of frames per second to describe a video at, got none")
+        raise ValueError("The selection has no fps: name a number of video frames per second")
     longest = segment if selection.end is None else min(segment, selection.end - selection.start)
     frames = math.ceil(longest * selection.fps)
     if frames > selection.max_video_frames:

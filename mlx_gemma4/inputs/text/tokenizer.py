@@ -57,7 +57,7 @@ class JsonTokenizer:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
         except Exception as error:  # the library raises bare Exception
-            raise ValueError(f"Expected a tokenizer in {path}, got: {_line(error)}") from error
+            raise ValueError(f"Cannot read the tokenizer in {path}: {_line(error)}") from error
         # fine-tuning tools leave these on, and texts would be cut or filled up
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -155,7 +155,7 @@ class SentencePieceTokenizer:
             self._load()
             self.reserve(piece for piece in self._written if MARKER.fullmatch(piece))
         except (OSError, RuntimeError, UnicodeDecodeError) as error:
-            raise ValueError(f"Expected a SentencePiece model in {path}, got: {_line(error)}") from error
+            raise ValueError(f"Cannot read the SentencePiece model in {path}: {_line(error)}") from error
 
     @property
     def markup(self) -> Markup:
@@ -231,7 +231,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         return JsonTokenizer(folder / "tokenizer.json")
     if has_file(folder / "tokenizer.model"):
         return SentencePieceTokenizer(folder / "tokenizer.model")
-    raise ValueError(f"Expected a tokenizer.json or tokenizer.model in {folder}, found neither")
+    raise ValueError(f"There is no tokenizer.json or tokenizer.model in {folder}")
 
 
 def _surrogate(text: str) -> str:

@@ -66,7 +66,7 @@ def _check_model(model: Mapping[str, Any], path: Path) -> None:
         if type(value) is not int or not 0 <= value < MOST_ID:
             raise ValueError(f"Expected ids from 0 to {MOST_ID - 1} in 'vocab' in {path}, got {shown(value)}")
     if len(set(vocab.values())) < len(vocab):
-        raise ValueError(f"Expected an id of its own for each token in {path}, some are there twice")
+        raise ValueError(f"Each token needs an id of its own in {path}, some are there twice")
 
 
 def _check_added(tokens: Any, path: Path) -> None:
@@ -93,7 +93,7 @@ def _parts(component: Any, known: Mapping[str, Check], where: str) -> Iterator[M
             raise ValueError(f"Expected one list of at most {MOST_PARTS} components for {where}, got {shown(told)}")
         for each in inner[0]:
             if isinstance(each, dict) and each.get("type") == "Sequence":
-                raise ValueError(f"Expected no Sequence in another for {where}")
+                raise ValueError(f"A Sequence cannot stand inside another in {where}")
             yield from _parts(each, known, where)
         return
     if not isinstance(kind, str) or kind not in known:
@@ -202,7 +202,7 @@ def read_sentencepiece(path: Path) -> bytes:
             elif number in (3, 5):
                 _check_rules(message)
     except ValueError as error:
-        raise ValueError(f"Expected a SentencePiece model in {path}, got: {error}") from error
+        raise ValueError(f"Cannot read the SentencePiece model in {path}: {error}") from error
     return data
 
 

@@ -84,7 +84,7 @@ def stretches(
 def check_length(seconds: float) -> None:
     """Raise a ValueError if stretches of ``seconds`` are too short, or no length at all."""
     if not SHORTEST <= seconds < math.inf:
-        raise ValueError(f"Expected stretches of {SHORTEST:g} s or more, got {seconds:g}")
+        raise ValueError(f"Expected segments of {SHORTEST:g} s or more, got {seconds:g}")
 
 
 class _PaceOfEach:

@@ -97,7 +97,7 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.
             return _decode(source, "the image")
     path = Path(source)
     if "://" in os.fspath(source) and not path.is_file():
-        raise ValueError(f"Expected an image file, got the address {os.fspath(source)}; download it first")
+        raise ValueError(f"Cannot open an address as an image file: {os.fspath(source)}; download it first")
     check_file(path)
     with _reading(str(path)), open_image(path) as image:
         return _decode(image, str(path))
@@ -106,7 +106,7 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.
 def check_file(path: Path) -> None:
     """Raise a ValueError if a file is missing, or costs more than it can be worth before a pixel is decoded."""
     if not path.is_file():
-        raise ValueError(f"Expected an image file, found none at {path}")
+        raise ValueError(f"There is no image file at {path}")
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(
             f"Expected an image file of at most {MAX_BYTES} bytes, got {path.stat().st_size} in {path}; "
@@ -153,7 +153,7 @@ def _reading(name: str) -> Iterator[None]:
     except _Refused:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, RuntimeError, struct.error and more
-        raise ValueError(f"Expected an image that Pillow reads in {name}, got: {error}") from error
+        raise ValueError(f"Pillow cannot read the image {name}: {error}") from error
 
 
 class _Refused(ValueError):
@@ -173,7 +173,7 @@ def check_size(image: Image.Image, name: str) -> None:
     """Raise a ValueError if a picture, which need not have been decoded, has too many pixels, or none."""
     width, height = image.size
     if width * height == 0:
-        raise _Refused(f"Expected pixels in {name}, it has none")
+        raise _Refused(f"There are no pixels in {name}")
     most = MAX_PIXELS_HELD_TWICE if image.format in HELD_TWICE else MAX_PIXELS
     if width * height > most or max(width, height) > MAX_SIDE:
         raise _Refused(

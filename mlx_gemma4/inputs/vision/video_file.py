@@ -80,14 +80,14 @@ class VideoFile:
         self.broken = 0
         if not self.path.is_file():
             way_out = "; download it first" if "://" in os.fspath(path) else ""
-            raise ValueError(f"Expected a video file, found none at {os.fspath(path)}{way_out}")
+            raise ValueError(f"There is no video file at {os.fspath(path)}{way_out}")
         with self._open() as container:
             stream = self._pictures_of(container)
             if sound and not container.streams.audio:
-                raise ValueError(f"Expected sound in {self.path}, it has no audio track; leave out --with-audio")
+                raise ValueError(f"There is no sound in {self.path}: it has no audio track; leave out --with-audio")
             first = next(self._frames(container.demux(stream)), None)
             if first is None:
-                raise ValueError(f"Expected pictures in {self.path}, it has 0 video frames")
+                raise ValueError(f"There are no pictures in {self.path}: it has 0 video frames")
             # bare streams, outside any container, hold no times
             self._frame_seconds = 1 / float(stream.guessed_rate or 1)
             self._zero = first.time or 0.0
@@ -98,7 +98,7 @@ class VideoFile:
 
     def _check_sound(self, first: av.AudioFrame | None) -> None:
         if first is None:
-            raise ValueError(f"Expected sound in {self.path}, its audio track is empty; leave out --with-audio")
+            raise ValueError(f"There is no sound in {self.path}: its audio track is empty; leave out --with-audio")
         if not RATES[0] <= first.sample_rate <= RATES[1]:
             raise ValueError(
                 f"Expected sound of {RATES[0]} to {RATES[1]} Hz in {self.path}, got {first.sample_rate} Hz; "
@@ -157,7 +157,7 @@ class VideoFile:
             check_size(stream, str(self.path))
             return stream
         what = "a cover picture alone" if container.streams.video else "no video stream, or is cut short before it"
-        raise ValueError(f"Expected pictures in {self.path}, it has {what}")
+        raise ValueError(f"There are no pictures in {self.path}: it has {what}")
 
     @contextmanager
     def _open(self) -> Iterator[av.container.InputContainer]:
@@ -174,7 +174,7 @@ class VideoFile:
             head = file.read(12)
         if (head[:4], head[8:]) == (b"RIFF", b"WEBP"):
             return ValueError(f"FFmpeg reads no animated WebP, as {self.path} may be; convert it to GIF or MP4")
-        return ValueError(f"Expected a video that FFmpeg reads in {self.path}, got: {problem}")
+        return ValueError(f"FFmpeg cannot read the video {self.path}: {problem}")
 
 
 def upright(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:

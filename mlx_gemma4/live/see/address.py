@@ -87,7 +87,7 @@ class CameraAddress:
         if stream is None:
             what = "a cover picture alone" if container.streams.video else "no video stream"
             container.close()
-            raise ValueError(f"Expected pictures from {self.title}, it has {what}")
+            raise ValueError(f"There are no pictures from {self.title}: it has {what}")
         check_size(stream, self.title)
         return container
 
@@ -108,9 +108,9 @@ class CameraAddress:
     def _refusal(self, error: Exception) -> str:
         told = reason(error)
         if self.is_device:
-            return f"Expected to open {self.title}, got: {told}; {self.way_out(error)}"
+            return f"Cannot open {self.title}: {told}; {self.way_out(error)}"
         told = told if self.format is not None else refusal(error)
-        return f"Expected a video that FFmpeg reads from {self.title}, got: {told}"
+        return f"FFmpeg cannot read the video {self.title}: {told}"
 
 
 def camera_address(source: int | str | os.PathLike[str]) -> CameraAddress:
@@ -131,7 +131,7 @@ def camera_address(source: int | str | os.PathLike[str]) -> CameraAddress:
     if not Path(name).is_file() and is_camera_name(name):
         return _device(find_camera(name).number)
     if not Path(name).is_file():
-        raise ValueError(f"Expected a video file, found none at {name}")
+        raise ValueError(f"There is no video file at {name}")
     return CameraAddress(file_url(name), name, options=file_options())
 
 

@@ -105,7 +105,7 @@ class Camera:
         try:
             self._await_opening(run)
             if run.is_live and (self._settings.fast or self._settings.loop):
-                raise ValueError(f"Expected a file to read fast or in a loop, got {self._feed.title}, which is live")
+                raise ValueError(f"Only a file can be read fast or in a loop, not {self._feed.title}, which is live")
         except BaseException:
             run.close()
             raise
@@ -177,9 +177,7 @@ class Camera:
         while not (run.opened or run.ended or self._stopped):
             passed = self._clock() - begun
             if passed >= deadline:
-                raise ValueError(
-                    f"Expected {self._feed.title} to open, it did not within {deadline:g} s; {self._feed.way_out()}"
-                )
+                raise ValueError(f"{self._feed.title} did not open within {deadline:g} s; {self._feed.way_out()}")
             if self._feed.asks and passed >= DARK_SECONDS:
                 self._say_once(self._feed.not_allowed(f"No picture has come for {DARK_SECONDS:g} s"))
             self._sleep_until(begun + (deadline if self._is_told_of or not self._feed.asks else DARK_SECONDS))
@@ -221,7 +219,7 @@ class Camera:
         if self.seen == 0 and not self._feed.is_address:
             self._stopped = True
             way_out = f"; {self._feed.way_out()}" if self._feed.is_device else ""
-            raise ValueError(f"Expected pictures from {self._feed.title}, none came for {seconds}{way_out}")
+            raise ValueError(f"There are no pictures from {self._feed.title}: none came for {seconds}{way_out}")
         run.problem = f"The pictures from {self._feed.title} stalled: none came for {seconds}."
         run.ended = True
 

@@ -42,9 +42,9 @@ def find_camera(name: str) -> NamedCamera:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"Expected one camera called {name!r}, found {_listed(found)}; name its number")
-    there = f"found {_listed(cameras)}" if cameras else "there is no camera"
-    raise ValueError(f"Expected a video file or a camera called {name!r}, {there} ({LISTED})")
+        raise ValueError(f"Several cameras are called {name!r}: {_listed(found)}; name its number")
+    there = f"the cameras are {_listed(cameras)}" if cameras else "there is no camera"
+    raise ValueError(f"There is no video file or camera called {name!r}; {there} ({LISTED})")
 
 
 def _listed(cameras: list[NamedCamera]) -> str:
@@ -55,7 +55,7 @@ def _from_ffmpeg() -> list[NamedCamera]:
     try:
         from av.device import enumerate_input_devices
     except ImportError as error:
-        raise ValueError("Expected a PyAV that lists cameras, got an older one: pip install --upgrade av") from error
+        raise ValueError("The installed PyAV cannot list cameras: pip install --upgrade av") from error
     devices = enumerate_input_devices("avfoundation")
     return [NamedCamera(each.name, each.description) for each in devices if "video" in each.media_types]
 

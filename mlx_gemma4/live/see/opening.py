@@ -193,7 +193,7 @@ class Run:
         elif self.is_live:
             self.problem = f"The pictures from {title} ended."
         elif self.seen == 0:
-            raise ValueError(f"Expected pictures from {title}, it has 0 video frames")
+            raise ValueError(f"There are no pictures from {title}: it has 0 video frames")
 
     def _pictures(self, times: FrameTimes) -> Iterator[av.VideoFrame]:
         """Every picture that decodes, of every round."""

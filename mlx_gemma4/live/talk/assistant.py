@@ -169,7 +169,7 @@ class Assistant:
             ValueError: There is nothing in it.
         """
         if not text.strip():
-            raise ValueError("Expected a question, got an empty line")
+            raise ValueError("The question is empty")
         self._typed.append(self._turns.typed(text))
         if self.endpointer.speaking:
             return []
@@ -213,10 +213,8 @@ class Assistant:
         called = answer.called if answer is not None and answer.waits else []
         call = next((each for each in called if call_id in (None, each.id)), None)
         if answer is None or call is None:
-            which = "one" if call_id is None else f"the call {call_id}"
-            raise ValueError(
-                f"Expected a function that was called to reply for, got a result without {which}: {result[:100]!r}"
-            )
+            which = "no call" if call_id is None else f"no call {call_id}"
+            raise ValueError(f"There is {which} that waits for a result; got {result[:100]!r}")
         answer.replies[call.id] = self._turns.replied(call.name, self._cut(result, len(answer.calls)))
         if not answer.called:
             self._resume(answer)

@@ -41,7 +41,7 @@ class Turns:
         opening, resumed, bridge, resumed_again, _ = self._around(processor.render(chat, tools=tools), 4)
         *_, closing = self._around(processor.render([*first, user], tools=tools), 1)
         if resumed != resumed_again:
-            raise ValueError("Expected a chat template that writes all turns alike, got one that tells them apart")
+            raise ValueError("The chat template does not write all turns alike; live needs one that does")
         self.opening, self.closing, self.resumed, self.bridge = map(
             processor.markup, (opening, closing, resumed, bridge)
         )
@@ -89,5 +89,5 @@ class Turns:
         """What stands around the slots."""
         parts = rendered.split(self._slot)
         if len(parts) != slots + 1:
-            raise ValueError("Expected a chat template that writes every message once, got one that does not")
+            raise ValueError("The chat template does not write every message once; live needs one that does")
         return parts

@@ -39,7 +39,7 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
-        raise ValueError(f"Expected a JSON file of tools, found none at {path}") from error
+        raise ValueError(f"There is no JSON file of tools at {path}") from error
     except OSError as error:
         raise ValueError(f"The tools in {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -22,7 +22,7 @@ def function_schema(name: str, function: Callable[..., Any]) -> dict[str, Any]:
     """
     described = inspect.getdoc(function)
     if not described:
-        raise ValueError(f"Expected a docstring that tells what {name} does, found none")
+        raise ValueError(f"{name} has no docstring: describe in one what it does")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ValueError(f"{name} is a generator function, which cannot be a tool; return a list instead of yielding")
     hints = _hints(name, function)

@@ -83,7 +83,7 @@ class Toolbox:
             name: value for name, value in vars(module).items() if not name.startswith("_") and _is_own(value, module)
         }
         if not self._functions:
-            raise ValueError(f"Expected functions in {path}, it defines none without a leading underscore")
+            raise ValueError(f"There are no functions in {path}: it defines none without a leading underscore")
         self.schemas = [function_schema(name, function) for name, function in self._functions.items()]
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
@@ -102,7 +102,7 @@ def _is_own(value: Any, module: ModuleType) -> bool:
 
 def _load(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ValueError(f"Expected a Python file of functions, found none at {path}")
+        raise ValueError(f"There is no Python file of functions at {path}")
     spec = spec_from_file_location(MODULE, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"Expected a Python file (.py) of functions, got {path}")
@@ -116,5 +116,5 @@ def _load(path: Path) -> ModuleType:
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # of a program of the user's
         told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"Expected a Python file that runs, {path} raises {told}") from error
+        raise ValueError(f"The Python file of functions fails: {path} raises {told}") from error
     return module
