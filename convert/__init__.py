@@ -1,4 +1,4 @@
-"""The converter: Hugging Face weights into MLX ones, in little memory; it chooses and writes, and knows no prompts.
+"""The converter: Hugging Face weights to MLX, in little memory. It knows no prompts.
 
 Names are loaded when they are first used: the command line asks for options only.
 """

@@ -1,4 +1,4 @@
-"""The model card: ``README.md`` of a converted checkpoint, told from its record."""
+"""The model card: ``README.md`` of a converted checkpoint, made from its record."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def card(record: Record, repo: str | None) -> str:
     """The card of a conversion that is, or will be, at ``repo``."""
     title = f"{_last(record.source)}, {record.recipe}" if repo is None else _last(repo)
     parts = ["\n".join(_front_matter(record)), f"# {title}", _origin(record), _sizes(record)]
-    if record.loss is not None:
-        parts += ["## What was lost", *_losses(record.loss)]
+    if record.quantization_error is not None:
+        parts += ["## What was lost", *_errors(record.quantization_error)]
     return "\n\n".join([*parts, "## Use", _use(record, repo or PLACE)]) + "\n"
 
 
@@ -55,7 +55,7 @@ def _front_matter(record: Record) -> Iterator[str]:
 
 def _origin(record: Record) -> str:
     source = record.source if record.base_model is None else _link(record.base_model)
-    through = "" if record.base_model in (None, record.source) else f" (by way of {record.source})"
+    through = "" if record.base_model in (None, record.source) else f" (through {record.source})"
     return f"{source}{through} in MLX, converted by mlx_gemma4 {record.version}."
 
 
@@ -74,22 +74,22 @@ def _sizes(record: Record) -> str:
     return "\n".join(lines)
 
 
-def _losses(loss: Mapping[str, float]) -> Iterator[str]:
+def _errors(error: Mapping[str, float]) -> Iterator[str]:
     lines = [
         "| | source | this |",
         "|---|---:|---:|",
-        f"| perplexity | {loss['reference_perplexity']:.3f} | {loss['perplexity']:.3f} |",
+        f"| perplexity | {error['reference_perplexity']:.3f} | {error['perplexity']:.3f} |",
     ]
-    if "wer" in loss:
-        lines.append(f"| word error rate | {loss['reference_wer']:.1%} | {loss['wer']:.1%} |")
+    if "wer" in error:
+        lines.append(f"| word error rate | {error['reference_wer']:.1%} | {error['wer']:.1%} |")
     lines += [
-        f"| KL divergence from the source, nats | | {loss['kl']:.4f} |",
-        f"| same likeliest token | | {loss['top1']:.1%} |",
+        f"| KL divergence from the source, nats | | {error['kl']:.4f} |",
+        f"| same likeliest token | | {error['top1']:.1%} |",
     ]
     yield "\n".join(lines)
     yield (
-        f"Both models read the same {int(loss['tokens'])} tokens, and what they foresee at each is compared, in the "
-        "mean over the tokens" + ("; both transcribe the same recordings." if "wer" in loss else ".")
+        f"Means over {int(error['tokens'])} tokens that both models read; the predictions at each are compared."
+        + (" Both models transcribe the same recordings." if "wer" in error else "")
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .prepare import Job
+    from .job import Job
     from .recipes import Recipe
     from .record import Record
 
@@ -79,15 +79,15 @@ def run(arguments: argparse.Namespace) -> None:
 
         check_token(arguments.upload_repo)
 
-    from .files import left_out_text
+    from .config_files import left_out_text
     from .folder import check_target
-    from .prepare import prepare
-    from .run import make
+    from .job import plan_conversion
+    from .run import run_job
 
     target = Path(arguments.mlx_path)
     if not arguments.dry_run:
         check_target(target, arguments.overwrite)
-    job = prepare(
+    job = plan_conversion(
         arguments.hf_path,
         recipe,
         revision=arguments.revision,
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
     left_out = left_out_text(job.source.folder)
     if left_out is not None:
         note(left_out)
-    record = make(job, target, overwrite=arguments.overwrite, verify=arguments.verify, note=note)
+    record = run_job(job, target, overwrite=arguments.overwrite, verify=arguments.verify, note=note)
     print(summary(record, target))
     if arguments.upload_repo is not None:
         from .publish import upload
@@ -146,8 +146,8 @@ def chosen_recipe(arguments: argparse.Namespace) -> str | Recipe:
 
 
 def described(job: Job) -> str:
-    """What a conversion would make."""
-    from .files import copies_text
+    """What a conversion would write (``--dry-run``)."""
+    from .config_files import copies_text
     from .record import size_text
 
     plan = job.plan
@@ -161,11 +161,10 @@ def described(job: Job) -> str:
 
 
 def summary(record: Record, target: Path) -> str:
-    """What was made."""
+    """The result in a line."""
     line = f"{target}: {record.recipe}, {record.size}, {record.bits_per_weight:.2f} bits per weight"
-    if record.loss is None:
-        return line
-    return f"{line}; KL {record.loss['kl']:.4f}, same likeliest token {record.loss['top1']:.1%}"
+    error = record.quantization_error
+    return line if error is None else f"{line}; KL {error['kl']:.4f}, same likeliest token {error['top1']:.1%}"
 
 
 def note(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Which tensors of a source lie on a Q4_0 grid: told from the weights, never from a name."""
+"""Which tensors of a source lie on the Q4_0 grid: found in the weights, never in a name."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from fnmatch import fnmatchcase
 import mlx.core as mx
 
 from . import grid
-from .blocks import fetched, row_blocks, row_bytes
 from .plan import is_module, module_of
 from .progress import Tick
 from .recipes import DECODER
-from .tensors import OnGrid, Plain, Quantized, Rows, Tensor
+from .tensors import OnGrid, Plain, Quantized, Rows, Tensor, fetched, row_blocks, row_bytes
 
 _SAMPLE_ROWS = 4
 
 
 def looks_on_grid(tensor: Tensor) -> bool:
-    """Whether a few rows of a matrix lie on the grid: that they do not is proof, that they do is none."""
+    """Whether a few rows of a matrix lie on the grid. If they do not, neither does the matrix; if they do, it may."""
     if not is_module(tensor):
         return False
     if isinstance(tensor, Quantized):
@@ -36,22 +35,22 @@ def _sample(tensor: Tensor) -> list[Rows]:
 
 
 def _are_symmetric(tensor: Tensor, rows: Rows) -> bool:
-    """Whether biases are −8 scales, as on the grid; of groups that ``mx.quantize`` has made, only some are so."""
+    """Whether all biases are −8 scales, as on the grid; ``mx.quantize`` makes only some groups like that."""
     _, scales, biases = tensor.stored(rows)
     return bool(mx.all(biases == -8 * scales).item())
 
 
 def decoder_on_grid(tensors: Iterable[Tensor]) -> list[str]:
-    """The modules of the decoder of which a few rows lie on the grid."""
+    """The modules of the decoder whose sampled rows lie on the grid."""
     decoder = (tensor for tensor in tensors if fnmatchcase(module_of(tensor), DECODER))
     return [module_of(tensor) for tensor in decoder if looks_on_grid(tensor)]
 
 
 def with_grid(tensors: Iterable[Tensor], tick: Tick) -> tuple[Tensor, ...]:
-    """The tensors, plain ones of which every row lies on the grid as ``OnGrid``.
+    """The tensors; plain ones whose rows all lie on the grid become ``OnGrid``.
 
     Args:
-        tick: Told of the bytes that were looked at.
+        tick: Called with the bytes that were read.
     """
     return tuple(
         _on_grid(tensor, tick) if isinstance(tensor, Plain) and looks_on_grid(tensor) else tensor for tensor in tensors

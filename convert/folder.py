@@ -1,15 +1,25 @@
-"""A folder that appears complete or not at all, and whose making can be gone on with after it was cut off.
+"""A folder that appears complete or not at all, and whose writing can be resumed.
 
-It grows beside its place in ``NAME.partial``, with a file that says how far it is, and is moved when it is complete.
+NAME.partial/              beside the target, on its disk
+  lock                     held by the process that writes; another one is refused
+  progress.json            the plan, and how many of its steps are on the disk
+  checkpoint/              grows, step by step
+  replaced/                the old folder, for a moment, where the file system cannot exchange two
+
+interrupted     NAME.partial stays; the same plan resumes, another plan starts again
+failed          NAME.partial is removed
+complete        checkpoint/ becomes NAME in one rename or exchange, then NAME.partial is removed
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,22 +27,20 @@ from typing import TextIO
 
 from mlx_gemma4.checkpoint.json_file import read_json
 
-from .exchange import exchange
-
 _CHECKPOINT, _PROGRESS, _LOCK, _REPLACED = "checkpoint", "progress.json", "lock", "replaced"
 """What lies in ``NAME.partial``."""
 _NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
 """What network disks answer that have no locks."""
 
 
-class Unfinished:
-    """The growing folder of ``target``, locked against a second writer as long as the block lasts.
+class PartialFolder:
+    """The folder that becomes ``target``, locked against a second writer while the block runs.
 
     Args:
-        plan: What is being written, as a text that is the same when, and only when, the result is.
+        plan: Identifies what is written (``write.fingerprint``).
 
     Attributes:
-        is_locked: False on a disk without file locks, as some network disks are.
+        is_locked: False on a disk without file locks, as on some network disks.
 
     Raises:
         ValueError: The target exists and may not be replaced, cannot be written, or another process is writing it.
@@ -54,14 +62,14 @@ class Unfinished:
         self.done = self._steps_done()
         self.folder.mkdir(exist_ok=True)
 
-    def __enter__(self) -> Unfinished:
+    def __enter__(self) -> PartialFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
     def _steps_done(self) -> int:
-        """How many steps an earlier run of the same plan has finished; what another plan has left is removed."""
+        """How many steps an interrupted run of the same plan has finished. Leftovers of another plan are removed."""
         path = self._root / _PROGRESS
         told = {}
         with suppress(FileNotFoundError, ValueError):  # none, or not whole after a power failure
@@ -73,14 +81,14 @@ class Unfinished:
         return 0
 
     def record(self, done: int) -> None:
-        """Note that so many steps are finished, and on the disk."""
+        """Record that so many steps are on the disk."""
         path = self._root / f"{_PROGRESS}.new"
         path.write_text(json.dumps({"plan": self._plan, "done": done}), encoding="utf-8")
         path.replace(self._root / _PROGRESS)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """What fails in here leaves nothing behind.
+        """A block that leaves nothing behind if it fails.
 
         Raises:
             ValueError: For an OSError, too: the disk is full, for example.
@@ -89,17 +97,17 @@ class Unfinished:
             yield
         except OSError as error:
             self.discard()
-            raise ValueError(f"Writing {self.target} failed, what was written is removed: {error}") from error
+            raise ValueError(f"Writing {self.target} failed, and what was written is removed: {error}") from error
         except ValueError:
             self.discard()
             raise
 
     def complete(self) -> None:
-        """Put the folder in its place."""
+        """Move the complete folder to the target."""
         for path in (*self.folder.iterdir(), self.folder):
             _sync(path)
         if self._place.exists():
-            # from here on, the folder may be the old one, which is not to be gone on with
+            # from here on, checkpoint/ may be the old folder, which must not be resumed
             (self._root / _PROGRESS).unlink(missing_ok=True)
             if not exchange(self.folder, self._place):
                 self._place.rename(self._root / _REPLACED)
@@ -111,19 +119,19 @@ class Unfinished:
         self.discard()
 
     def discard(self) -> None:
-        """Remove what was written and is not in its place."""
+        """Remove everything that is not at the target."""
         _remove(self._root)
         self._lock.close()
 
 
 def partial_of(target: Path) -> Path:
-    """Where a folder grows: on the disk of its place, wherever links lead."""
+    """``NAME.partial``: on the disk of the target, links resolved."""
     place = target.resolve()
     return place.with_name(f"{place.name}.partial")
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Raise a ValueError if a folder may not be put there; what a run that was cut off had left to do is done."""
+    """Raise a ValueError if nothing may be written there. Finishes first what an interrupted run had begun to move."""
     place = target.resolve()
     if Path.cwd().is_relative_to(place):
         raise ValueError(f"Cannot replace {target}, the current folder; name another --mlx-path")
@@ -147,7 +155,7 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def _mend(target: Path) -> None:
-    """A run may have been cut off while it changed the folders, or before there was anything to go on with."""
+    """Repair what a run left that was interrupted while it moved folders, or before there was anything to resume."""
     root, place = partial_of(target), target.resolve()
     if not root.is_dir():
         return
@@ -179,7 +187,7 @@ def _locked(root: Path, target: Path) -> tuple[TextIO, bool]:
 
 
 def _remove(root: Path) -> None:
-    """Remove a growing folder, its lock last: until then, no other process begins there."""
+    """Remove a partial folder, its lock last: until then, no other process can begin."""
     for name in (_CHECKPOINT, _REPLACED):
         shutil.rmtree(root / name, ignore_errors=True)
     shutil.rmtree(root, ignore_errors=True)
@@ -191,3 +199,18 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+_SWAP = 2  # RENAME_SWAP on macOS, RENAME_EXCHANGE on Linux
+_HERE = -100  # AT_FDCWD on Linux
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step. False if the file system cannot, as exFAT and most network disks."""
+    libc = ctypes.CDLL(None)
+    names = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "darwin":
+        return bool(libc.renamex_np(*names, _SWAP) == 0)
+    if not hasattr(libc, "renameat2"):  # an older C library
+        return False
+    return bool(libc.renameat2(_HERE, names[0], _HERE, names[1], _SWAP) == 0)

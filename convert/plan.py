@@ -1,4 +1,4 @@
-"""What a conversion will write, before anything is computed: every tensor, its size and its shard."""
+"""What a conversion will write: every tensor, how it is stored, its size and its shard. Nothing is computed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .tensor_file import Output, type_name
 from .tensors import Tensor
 
 SHARD_BYTES = 2_000_000_000
-"""Of a file, unless one tensor is larger: an upload that breaks off loses no more than one file."""
+"""Size of a shard, unless one tensor is larger: an upload that is cut off loses one file at most."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One tensor and what becomes of it."""
+    """One tensor and how it is stored."""
 
     tensor: Tensor
     setting: Setting | None

@@ -1,4 +1,4 @@
-"""Progress on stderr: the tensor at hand, bytes, speed and time left."""
+"""Progress on stderr: the current tensor, bytes, speed and time left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from .tensors import Tensor
 
 Tick = Callable[[Tensor, int], None]
-"""Told of a tensor and of how many of its bytes were worked on."""
+"""Called with a tensor and how many of its bytes are done."""
 
 
 def silent(tensor: Tensor, count: int) -> None:
@@ -18,11 +18,11 @@ def silent(tensor: Tensor, count: int) -> None:
 
 @contextmanager
 def shown(total: int, task: str, done: int = 0) -> Iterator[Tick]:
-    """A bar in a terminal; elsewhere nothing, since lines that overwrite each other are no use in a log.
+    """A progress bar on a terminal; elsewhere nothing, because lines that overwrite each other are useless in a log.
 
     Args:
         total: Bytes of all tensors.
-        done: Bytes that an earlier run has worked on.
+        done: Bytes that an interrupted run has done.
     """
     if not sys.stderr.isatty():
         yield silent

@@ -1,4 +1,4 @@
-"""Where a checkpoint came from, as far as its name, its card and its own record tell."""
+"""Where a checkpoint came from: by its name, its model card and its own record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from mlx_gemma4 import __version__
 from mlx_gemma4.checkpoint.files import has_file, read_bytes
 
-from .prepare import Job, Note
+from .job import Job, Note
 from .record import NAME, Record
 
 MOST_CARD = 2**20
@@ -18,10 +18,10 @@ _LICENSE = re.compile(r"^license:[ \t]*[\"']?([\w.+-]{1,100})[\"']?[ \t]*\r?$", 
 
 
 def make_record(job: Job, note: Note) -> Record:
-    """The record of a conversion, its loss not measured yet.
+    """The record of a conversion; what was lost is not measured yet.
 
     Args:
-        note: Told if the source has a record that cannot be used.
+        note: Called if the source has a record that cannot be used.
     """
     plan, folder = job.plan, job.source.folder
     repo = None if Path(job.name).is_dir() or "/" not in job.name else job.name

@@ -16,7 +16,7 @@ from mlx_gemma4.checkpoint.weight_files import INDEX
 
 from .card import NAME as CARD
 from .card import write_card
-from .files import copied_files
+from .config_files import copied_files
 from .record import NAME as RECORD
 from .record import Record, record_file, size_text
 

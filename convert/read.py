@@ -28,7 +28,7 @@ _FLOATING = (mx.bfloat16, mx.float16, mx.float32)
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceCheckpoint:
     """A checkpoint, opened: no tensor has been read."""
 
     folder: Path
@@ -47,7 +47,7 @@ class Source:
         return any(tensor.exact for tensor in self.tensors)
 
 
-def open_source(folder: Path) -> Source:
+def open_checkpoint(folder: Path) -> SourceCheckpoint:
     """Open a checkpoint folder.
 
     Raises:
@@ -69,10 +69,10 @@ def open_source(folder: Path) -> Source:
     entries = _entries(folder, is_drafter=is_drafter)
     tensors = _stored(entries, raw, path) if compressed is None else _compressed(entries, group_size)
     if config is None:
-        return Source(folder, plain, None, tensors)
+        return SourceCheckpoint(folder, plain, None, tensors)
     config = config_of(config, entries)
     _check_shapes(config, tensors, folder)
-    return Source(folder, plain, config, tensors)
+    return SourceCheckpoint(folder, plain, config, tensors)
 
 
 def _without_quantization(raw: Mapping[str, Any]) -> dict[str, Any]:

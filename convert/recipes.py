@@ -1,4 +1,4 @@
-"""Recipes: which module is stored how. Of a recipe's patterns, the first that fits a module decides."""
+"""Recipes: how each module is stored. The first pattern of a recipe that matches a module decides."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from fnmatch import fnmatchcase
 from .setting import Setting
 
 AUTO = "auto"
-"""qat where the weights were trained for it, or else 4bit."""
+"""``qat`` if the weights were trained for it, otherwise ``4bit``."""
 DECODER = "*layers.*"
 EMBEDDING = "*embed_tokens"
 
-# The embedding is the head as well, and rounding it blurs every logit; README has the figures.
+# the embedding is the head too, so rounding it blurs every logit; tests/compare_recipes.py shows by how much
 _EMBEDDING = Setting(bits=6, group_size=64)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Modules whose path fits the pattern are stored so; None: as they are."""
+    """How modules whose path matches the pattern are stored; None: unquantized."""
 
     pattern: str
     setting: Setting | None
     is_firm: bool = False
-    """The user's, or the model's: it has to fit a module, and decides of exact quantized forms too."""
+    """Set by the user or needed by the model: it must match a module, and it overrides exact quantized forms."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to store a model. Modules that no rule fits, norms and scalars stay as they are."""
+    """A way to store a model. Modules that no rule matches, norms and scalars are not quantized."""
 
     name: str
     description: str
     rules: tuple[Rule, ...]
     keeps_exact: bool = False
-    """Modules that have an exact quantized form keep it, unless a firm rule fits them."""
+    """Modules that have an exact quantized form keep it, unless a firm rule matches them."""
 
     def choose(self, module: str, exact: Setting | None = None) -> Setting | None:
-        """How a module is to be stored.
+        """How a module is stored.
 
         Args:
             exact: Its exact quantized form, if it has one.
@@ -96,17 +96,17 @@ def find_recipe(name: str, modules: Collection[str]) -> Recipe:
 
 
 def uniform_recipe(setting: Setting) -> Recipe:
-    """The recipe of ``-q`` with bits, group size or mode of one's own."""
+    """The recipe of ``-q`` with other bits, group size or mode."""
     embedding = Setting.of(bits=8) if setting.bits > _EMBEDDING.bits else _EMBEDDING
     text = f"attention and MLP at {setting}, embedding at {embedding.bits} bits"
     return _uniform(f"{setting.bits}bit" if setting.mode == "affine" else setting.mode, text, setting, embedding)
 
 
 def with_rules(recipe: Recipe, texts: Sequence[str]) -> Recipe:
-    """The recipe, changed for modules: texts are ``PATTERN=FORMAT``, of which the last that fits decides.
+    """The recipe with changes for single modules: texts are ``PATTERN=FORMAT``; the last that matches decides.
 
     Raises:
-        ValueError: A text has another form.
+        ValueError: A text is not of this form.
     """
     rules = []
     for text in texts:

@@ -1,7 +1,8 @@
-"""``conversion.json``: what a converted folder was made from and how, and what was lost. The model card is its text."""
+"""``conversion.json``: what a checkpoint was converted from, how, and what that lost."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -9,18 +10,20 @@ from pathlib import Path
 
 from mlx_gemma4.checkpoint.files import has_file
 from mlx_gemma4.checkpoint.json_file import read_json, real, shown, table, text, whole
-
-from .identity import weights_hash
+from mlx_gemma4.checkpoint.tensor_header import read_header
+from mlx_gemma4.checkpoint.weight_files import weight_files
 
 NAME = "conversion.json"
 WEIGHTS = "weights_sha256"
-"""What binds a record to its weights (``weights_hash``): a copied or forgotten one tells of others."""
+"""Binds a record to its weights (``weights_hash``): a record that was copied along would describe others."""
 DRAFTER = "gemma4_unified_assistant"
 """The drafter's model type."""
 MOST_LINE = 300
 _LINES = ("source", "model_type", "recipe", "description", "version")
-_LOSSES = ("tokens", "kl", "top1", "perplexity", "reference_perplexity", "wer", "reference_wer")
-"""What is measured; the last two only where sound was heard."""
+_ERROR = "loss"
+"""The field of what was lost in ``conversion.json``."""
+_ERRORS = ("tokens", "kl", "top1", "perplexity", "reference_perplexity", "wer", "reference_wer")
+"""What is measured. The last two are there only if recordings were transcribed."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,12 @@ class Record:
     size_bytes: int
     """Of the tensors."""
     modules: Mapping[str, int]
-    """How many modules are stored in each way: ``{"4 bits, group 64": 328, "bfloat16": 5}``."""
+    """Number of modules by the way they are stored: ``{"4 bits, group 64": 328, "bfloat16": 5}``."""
     version: str
     """Of this program."""
-    loss: Mapping[str, float] | None = None
-    """Measured against the source: ``tokens``, ``kl``, ``top1``, ``perplexity``, ``reference_perplexity``, and where
-    sound was heard ``wer`` and ``reference_wer``; rates are fractions of 1."""
+    quantization_error: Mapping[str, float] | None = None
+    """Measured against the source: ``tokens``, ``kl`` (nats a token), ``top1``, ``perplexity``,
+    ``reference_perplexity`` and, if recordings were transcribed, ``wer`` and ``reference_wer``. Rates are fractions."""
 
     @property
     def bits_per_weight(self) -> float:
@@ -69,7 +72,8 @@ class Record:
         raw = read_json(path)
         if raw.get(WEIGHTS) != weights_hash(folder):
             raise ValueError(f"{path} does not describe the weights beside it: convert them, or remove the file")
-        missing = [field.name for field in fields(cls) if field.name not in raw]
+        names = [_ERROR if field.name == "quantization_error" else field.name for field in fields(cls)]
+        missing = [name for name in names if name not in raw]
         if missing:
             raise ValueError(f"{path} lacks {', '.join(missing)}: another version wrote it; convert the weights again")
         return cls(
@@ -82,12 +86,16 @@ class Record:
                 _line(name, f"a key of 'modules' in {path}"): whole(count, f"'modules' in {path}", least=0)
                 for name, count in table(raw["modules"], f"'modules' in {path}").items()
             },
-            loss=None if raw["loss"] is None else _loss(raw["loss"], f"'loss' in {path}"),
+            quantization_error=None
+            if raw[_ERROR] is None
+            else _quantization_error(raw[_ERROR], f"{_ERROR!r} in {path}"),
         )
 
     def write(self, folder: Path) -> None:
         """Write the record of the weights in a folder."""
-        text = json.dumps({**asdict(self), WEIGHTS: weights_hash(folder)}, ensure_ascii=False, indent=2)
+        raw = asdict(self)
+        raw[_ERROR] = raw.pop("quantization_error")
+        text = json.dumps({**raw, WEIGHTS: weights_hash(folder)}, ensure_ascii=False, indent=2)
         (folder / NAME).write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -103,12 +111,12 @@ def _optional_line(value: object, name: str) -> str | None:
     return None if value is None else _line(value, name)
 
 
-def _loss(value: object, name: str) -> dict[str, float]:
-    loss = {key: real(number, f"{key!r} of {name}") for key, number in table(value, name).items() if key in _LOSSES}
-    wanted = {*_LOSSES[:5], *(_LOSSES[5:] if "wer" in loss else ())}
-    if wanted - loss.keys():
-        raise ValueError(f"{name} lacks {', '.join(sorted(wanted - loss.keys()))}")
-    return loss
+def _quantization_error(value: object, name: str) -> dict[str, float]:
+    error = {key: real(number, f"{key!r} of {name}") for key, number in table(value, name).items() if key in _ERRORS}
+    needed = {*_ERRORS[:5], *(_ERRORS[5:] if "wer" in error else ())}
+    if needed - error.keys():
+        raise ValueError(f"{name} lacks {', '.join(sorted(needed - error.keys()))}")
+    return error
 
 
 def record_file(folder: Path) -> Path:
@@ -126,3 +134,23 @@ def record_file(folder: Path) -> Path:
 def size_text(count: int) -> str:
     """Bytes in GB or, where that is too coarse, in MB."""
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
+
+
+_SAMPLE = 64
+"""Bytes from the middle of each tensor. Training changes nearly all of them, and names and shapes stay."""
+
+
+def weights_hash(folder: Path) -> str:
+    """A hash of every tensor's header and a sample of its bytes, whatever files they are in and in whatever order.
+
+    Raises:
+        ValueError: The folder holds no weights, or broken ones.
+    """
+    found = {}
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            for name, tensor in read_header(path).items():
+                file.seek(max(tensor.start, (tensor.start + tensor.stop - _SAMPLE) // 2))
+                sample = file.read(min(_SAMPLE, tensor.stop - tensor.start))
+                found[name] = f"{tensor.dtype} {list(tensor.shape)} {sample.hex()}"
+    return hashlib.sha256("\n".join(f"{name} {found[name]}" for name in sorted(found)).encode()).hexdigest()

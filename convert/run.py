@@ -1,4 +1,12 @@
-"""The whole of a conversion: prepare, write, measure, describe, and put the folder in its place."""
+"""A conversion from beginning to end.
+
+read     open the source: its config, its tensors, nothing read yet           read.open_checkpoint
+plan     every tensor, how it is stored, its shard                            job.plan_conversion
+write    block by block: fetch rows, quantize, append to the shard            write.write_checkpoint
+verify   compare with the source, if asked                                    measure.quality
+record   conversion.json and the model card                                   record, card
+folder   put the complete folder in its place                                 folder.PartialFolder
+"""
 
 from __future__ import annotations
 
@@ -10,14 +18,14 @@ from pathlib import Path
 
 from mlx_gemma4.checkpoint.weight_files import weight_files
 
-from .blocks import row_bytes
 from .card import write_card
-from .folder import Unfinished, check_target, partial_of
-from .prepare import Job, Note, prepare
+from .folder import PartialFolder, check_target, partial_of
+from .job import Job, Note, plan_conversion
 from .progress import shown
 from .provenance import make_record
 from .recipes import AUTO, Recipe
 from .record import Record, size_text
+from .tensors import row_bytes
 from .write import check_disk, fingerprint, write_checkpoint
 
 
@@ -33,68 +41,68 @@ def convert(
     verify: bool = False,
     note: Note = print,
 ) -> Record:
-    """Convert a checkpoint into a folder, in little memory. What an interrupted call has written is gone on with.
+    """Convert a checkpoint into a folder, in little memory. Resumes an interrupted run.
 
     Args:
         hf_path: Folder, Hub repo or ``demo``.
-        mlx_path: The folder to make.
+        mlx_path: The folder to write.
         recipe: A name of ``--list-recipes``, or ``auto``.
-        modules: ``PATTERN=FORMAT`` for modules that are to differ from the recipe: ``"*.v_proj=8"``.
+        modules: ``PATTERN=FORMAT`` for modules that differ from the recipe: ``"*.v_proj=8"``.
         dtype: ``"bfloat16"``, ``"float16"`` or ``"float32"`` for what is not quantized; None keeps the source's.
-        overwrite: Replace a checkpoint that is there.
+        overwrite: Replace an existing checkpoint.
         verify: Measure what was lost, against the source.
-        note: Told what the user should know.
+        note: Called with what the user should know.
 
     Raises:
-        ValueError: The source, the recipe, the place or the disk will not do; the message says why. Nothing is left
-            behind.
+        ValueError: The source, the recipe, the target or the disk cannot be used; the message says why. Nothing is
+            left behind.
     """
     target = Path(mlx_path)
     check_target(target, overwrite)
-    job = prepare(hf_path, recipe, revision=revision, modules=modules, dtype=dtype, note=note)
-    return make(job, target, overwrite=overwrite, verify=verify, note=note)
+    job = plan_conversion(hf_path, recipe, revision=revision, modules=modules, dtype=dtype, note=note)
+    return run_job(job, target, overwrite=overwrite, verify=verify, note=note)
 
 
-def make(job: Job, target: Path, *, overwrite: bool = False, verify: bool = False, note: Note) -> Record:
-    """Write a prepared conversion.
+def run_job(job: Job, target: Path, *, overwrite: bool = False, verify: bool = False, note: Note) -> Record:
+    """Run a planned conversion.
 
     Raises:
-        ValueError: As ``convert``; and what was lost cannot be measured, where the written folder is kept.
+        ValueError: As ``convert``; or what was lost cannot be measured, in which case the written folder is kept.
     """
     _check_apart(job.source.folder, target)
     if verify and job.source.config is None:
         raise ValueError(f"--verify cannot measure a drafter by itself: {job.name} is a drafter; leave out --verify")
-    with Unfinished(target, fingerprint(job.source, job.plan), overwrite=overwrite) as unfinished:
-        if not unfinished.is_locked:
+    with PartialFolder(target, fingerprint(job.source, job.plan), overwrite=overwrite) as partial:
+        if not partial.is_locked:
             note(f"The disk of {target} has no file locks: do not start a second conversion to the same folder")
         try:
-            _write(job, unfinished, note)
+            _write_weights(job, partial, note)
             record = make_record(job, note)
             if verify:
-                record = _measured(record, job.source.folder, unfinished, note)
+                record = _measured(record, job.source.folder, partial, note)
         except KeyboardInterrupt:
-            note(f"Interrupted: the same command goes on from here. To give it up, delete {partial_of(target)}")
+            note(f"Interrupted: run the same command to resume, or delete {partial_of(target)}")
             raise
-        with unfinished.writing():
-            record.write(unfinished.folder)
-            write_card(unfinished.folder)
-            unfinished.complete()
+        with partial.writing():
+            record.write(partial.folder)
+            write_card(partial.folder)
+            partial.complete()
     return record
 
 
-def _write(job: Job, unfinished: Unfinished, note: Note) -> None:
-    steps, done = job.plan.steps, job.plan.steps[: unfinished.done]
+def _write_weights(job: Job, partial: PartialFolder, note: Note) -> None:
+    steps, done = job.plan.steps, job.plan.steps[: partial.done]
     if done:
-        note(f"Going on where an earlier run has stopped ({len(done)} of {len(steps)} tensors are there)")
+        note(f"Resuming an interrupted run: {len(done)} of {len(steps)} tensors are written")
     try:
-        check_disk(job.source, job.plan, unfinished.target, already=sum(step.nbytes for step in done))
+        check_disk(job.source, job.plan, partial.target, already=sum(step.nbytes for step in done))
     except ValueError:
         if not done:
-            unfinished.discard()
+            partial.discard()
         raise
     total, seen = (sum(step.tensor.shape[0] * row_bytes(step.tensor) for step in each) for each in (steps, done))
     with shown(total, f"converting to {job.plan.recipe.name}", seen) as tick:
-        write_checkpoint(job.source, job.plan, unfinished, tick)
+        write_checkpoint(job.source, job.plan, partial, tick)
 
 
 def _check_apart(source: Path, target: Path) -> None:
@@ -103,18 +111,18 @@ def _check_apart(source: Path, target: Path) -> None:
         raise ValueError(f"The target overlaps the source: {target} for {source}; name another --mlx-path")
 
 
-def _measured(record: Record, source: Path, unfinished: Unfinished, note: Note) -> Record:
+def _measured(record: Record, source: Path, partial: PartialFolder, note: Note) -> Record:
     """The record with what was lost, by the short form of ``eval quality``."""
     from mlx_gemma4.measure.quality import measure
 
     try:
-        quality = measure(source, unfinished.folder, hear=_can_hear(source, note), progress=note)
-    except (ValueError, OSError) as error:
+        quality = measure(source, partial.folder, hear=_can_hear(source, note), progress=note)
+    except (ValueError, OSError) as problem:
         raise ValueError(
-            f"What was lost cannot be measured: {error}. Without --verify, the same command has nothing more to "
-            f"compute; to give it up, delete {partial_of(unfinished.target)}"
-        ) from error
-    loss = {
+            f"What was lost cannot be measured: {problem}. The weights are written: run the same command "
+            f"without --verify to finish, or delete {partial_of(partial.target)}"
+        ) from problem
+    error = {
         "tokens": quality.tokens,
         "kl": quality.kl,
         "top1": quality.top1,
@@ -122,8 +130,8 @@ def _measured(record: Record, source: Path, unfinished: Unfinished, note: Note) 
         "reference_perplexity": quality.reference_perplexity,
     }
     if quality.wer is not None and quality.reference_wer is not None:
-        loss |= {"wer": quality.wer, "reference_wer": quality.reference_wer}
-    return replace(record, loss=loss)
+        error |= {"wer": quality.wer, "reference_wer": quality.reference_wer}
+    return replace(record, quantization_error=error)
 
 
 def _can_hear(source: Path, note: Note) -> bool:

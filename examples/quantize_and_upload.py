@@ -20,12 +20,12 @@ def main(source: str, repo: str | None) -> None:
     for recipe in RECIPES:
         folder = Path(f"{Path(source).name}-{recipe}")
         record = convert(source, folder, recipe=recipe, verify=True, overwrite=True)
-        assert record.loss is not None
+        assert record.quantization_error is not None
         print(
             f"{folder}: {record.size_bytes / 1e6:.1f} MB, {record.bits_per_weight:.2f} bits per weight, "
-            f"KL {record.loss['kl']:.4f}, same likeliest token {record.loss['top1']:.1%}"
+            f"KL {record.quantization_error['kl']:.4f}, same likeliest token {record.quantization_error['top1']:.1%}"
         )
-        if record.loss["kl"] <= MAX_KL:
+        if record.quantization_error["kl"] <= MAX_KL:
             best = folder
     if best is None:
         sys.exit(f"no recipe loses less than {MAX_KL} nats a token")

@@ -112,9 +112,9 @@ def _answer(folder: Path) -> object:
 
 
 def _open_source(folder: Path) -> object:
-    from mlx_gemma4.convert.prepare import prepare
+    from mlx_gemma4.convert.job import plan_conversion
 
-    return prepare(folder, "4bit", note=lambda _: None)
+    return plan_conversion(folder, "4bit", note=lambda _: None)
 
 
 def _read_record(folder: Path) -> object:

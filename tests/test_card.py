@@ -25,7 +25,7 @@ RECORD = Record(
     size_bytes=7_050_000_000,
     modules={"4 bits, group 64": 328, "6 bits, group 64": 1, "bfloat16": 5},
     version="0.1.0",
-    loss={
+    quantization_error={
         "tokens": 1789,
         "kl": 0.03214,
         "top1": 0.9512,
@@ -35,7 +35,7 @@ RECORD = Record(
         "reference_wer": 0.02,
     },
 )
-DRAFTER = replace(RECORD, model_type="gemma4_unified_assistant", base_model="google/drafter", loss=None)
+DRAFTER = replace(RECORD, model_type="gemma4_unified_assistant", base_model="google/drafter", quantization_error=None)
 
 TOLD = """\
 ---
@@ -70,8 +70,8 @@ Recipe `4bit`: attention and MLP at 4 bits, embedding at 6. 7.05 GB, 4.70 bits p
 | KL divergence from the source, nats | | 0.0321 |
 | same likeliest token | | 95.1% |
 
-Both models read the same 1789 tokens, and what they foresee at each is compared, in the mean over the tokens; both \
-transcribe the same recordings.
+Means over 1789 tokens that both models read; the predictions at each are compared. Both models transcribe the same \
+recordings.
 
 ## Use
 
@@ -115,7 +115,7 @@ def test_nothing_quantized() -> None:
 
 def test_nothing_known() -> None:
     """What is not known is not said; without a repo, the commands name a folder."""
-    text = card(replace(RECORD, base_model=None, license=None, source="checkpoint", loss=None), None)
+    text = card(replace(RECORD, base_model=None, license=None, source="checkpoint", quantization_error=None), None)
     assert front_matter(text) == {"library_name": "mlx", "pipeline_tag": "any-to-any", "tags": ["mlx", "gemma4"]}
     assert "\n# checkpoint, 4bit\n\ncheckpoint in MLX, converted by mlx_gemma4 0.1.0.\n" in text
     assert "What was lost" not in text
@@ -125,16 +125,16 @@ def test_nothing_known() -> None:
 def test_by_way_of_another() -> None:
     """What was converted from a conversion names both."""
     text = card(replace(RECORD, source="mlx-community/other"), "me/a")
-    assert "](https://huggingface.co/google/gemma-4-12B-it) (by way of mlx-community/other) in MLX, " in text
+    assert "](https://huggingface.co/google/gemma-4-12B-it) (through mlx-community/other) in MLX, " in text
 
 
 def test_without_sound() -> None:
     """Where nothing was heard, no word was in error."""
-    assert RECORD.loss is not None
-    loss = {name: value for name, value in RECORD.loss.items() if "wer" not in name}
-    text = card(replace(RECORD, loss=loss), "me/a")
+    assert RECORD.quantization_error is not None
+    loss = {name: value for name, value in RECORD.quantization_error.items() if "wer" not in name}
+    text = card(replace(RECORD, quantization_error=loss), "me/a")
     assert "| perplexity | 8.123 | 8.432 |\n| KL divergence" in text
-    assert "in the mean over the tokens.\n" in text
+    assert "; the predictions at each are compared.\n" in text
 
 
 def test_drafter() -> None:
@@ -182,7 +182,7 @@ def test_no_conversion(tmp_path: Path) -> None:
         ({"loss": True}, "Expected an object for 'loss' in {path}, got True"),
         (
             {"loss": {"kl": 1.0}},
-            "Expected perplexity, reference_perplexity, tokens, top1 in 'loss' in {path}, found none",
+            "'loss' in {path} lacks perplexity, reference_perplexity, tokens, top1",
         ),
         ({"loss": {"kl": float("nan")}}, "for 'kl' of 'loss' in {path}, got nan"),
     ],

@@ -170,7 +170,7 @@ def test_weights_that_were_trained_for_it(tmp_path: Path, capsys: pytest.Capture
     record = made(tmp_path / "made", "-q", source=W4A16)
     assert record.recipe == "qat"
     assert capsys.readouterr().err == (
-        "These weights were trained for 4 bits: recipe qat, which keeps them exactly\n"
+        "These weights were trained for 4 bits: recipe qat is used, which keeps them exactly\n"
         "Not part of a checkpoint, left out: 'expected.npz'\n"
     )
     stored = plain(tmp_path / "made")
@@ -310,7 +310,7 @@ def test_verify(
     monkeypatch.setattr(measure, "measure", measured)
     target = tmp_path / "made"
     loss = {"tokens": 10, "kl": 0.123456, "top1": 0.9, "perplexity": 5.0, "reference_perplexity": 4.0}
-    assert made(target, "-q", "--verify").loss == loss | (rates if hears else {})
+    assert made(target, "-q", "--verify").quantization_error == loss | (rates if hears else {})
     card = (target / "README.md").read_text()
     assert "| perplexity | 4.000 | 5.000 |" in card
     assert ("| word error rate | 12.5% | 25.0% |" in card) == hears

@@ -24,8 +24,8 @@ from hub_server import contents
 from make_random_checkpoint import RELEASED, make, tensor_shapes
 
 from mlx_gemma4.cli import main
-from mlx_gemma4.convert import blocks, convert, folder, run, write
-from mlx_gemma4.convert.folder import Unfinished, check_target
+from mlx_gemma4.convert import convert, folder, run, tensors, write
+from mlx_gemma4.convert.folder import PartialFolder, check_target
 from mlx_gemma4.convert.plan import Plan
 from mlx_gemma4.convert.tensor_file import read_entries
 
@@ -37,11 +37,11 @@ SHARD_BYTES = 3 << 20
 DRIVER = f"""
 import signal, sys
 from mlx_gemma4.cli import main
-from mlx_gemma4.convert import blocks, write
+from mlx_gemma4.convert import tensors, write
 from mlx_gemma4.convert.plan import Plan
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without
-blocks.BLOCK_BYTES, write._RECORD_BYTES, Plan.shards.__defaults__ = 1 << 16, 1 << 18, ({SHARD_BYTES},)
+tensors.BLOCK_BYTES, write._RECORD_BYTES, Plan.shards.__defaults__ = 1 << 16, 1 << 18, ({SHARD_BYTES},)
 sys.exit(main(["convert", *sys.argv[1:]]))
 """
 """A conversion in many small pieces and files."""
@@ -218,7 +218,7 @@ def put(folder: Path, files: dict[str, bytes]) -> None:
 
 def complete(target: Path, *, overwrite: bool) -> int:
     """Write all and put it in its place; how many steps were done before."""
-    with Unfinished(target, "plan", overwrite=overwrite) as growing:
+    with PartialFolder(target, "plan", overwrite=overwrite) as growing:
         if growing.done == 0:
             put(growing.folder, NEW)
             growing.record(1)
@@ -238,7 +238,7 @@ def test_killed_between_any_two_steps(
     for number in range(1, 1000):
         if replaces != "nothing":
             put(target, before)
-        growing = Unfinished(target, "plan", overwrite=True)
+        growing = PartialFolder(target, "plan", overwrite=True)
         put(growing.folder, NEW)
         growing.record(1)
         killer.left = number
@@ -276,7 +276,7 @@ def test_killed_between_any_two_steps(
 def test_work_is_kept_until_it_is_in_its_place(tmp_path: Path, killer: Killer) -> None:
     """Killed before the folder is moved, nothing has to be written again."""
     target = tmp_path / "made"
-    growing = Unfinished(target, "plan")
+    growing = PartialFolder(target, "plan")
     put(growing.folder, NEW)
     growing.record(1)
     killer.left = 1
@@ -290,7 +290,7 @@ def test_work_is_kept_until_it_is_in_its_place(tmp_path: Path, killer: Killer) -
 def test_progress_that_cannot_be_read(tmp_path: Path, told: str) -> None:
     """After a power failure, for example: the conversion starts afresh."""
     target = tmp_path / "made"
-    with Unfinished(target, "plan") as growing:
+    with PartialFolder(target, "plan") as growing:
         put(growing.folder, {"left-over": b""})
         growing.record(1)
     (tmp_path / "made.partial" / "progress.json").write_text(told)
@@ -305,20 +305,20 @@ def test_progress_that_cannot_be_read(tmp_path: Path, told: str) -> None:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the tensors that are computed, each of which is recorded when it is done."""
     names: list[str] = []
-    compute = write._compute
+    compute = write._compute_block
 
     def counted(step: Any, rows: Any) -> Any:
         names.append(step.tensor.name)
         return compute(step, rows)
 
-    monkeypatch.setattr(write, "_compute", counted)
+    monkeypatch.setattr(write, "_compute_block", counted)
     monkeypatch.setattr(write, "_RECORD_BYTES", 0)
     return names
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, after: int, *arguments: str | Path) -> None:
     """Convert up to that many tensors, and press Ctrl-C."""
-    compute, count = write._compute, iter(range(after))
+    compute, count = write._compute_block, iter(range(after))
 
     def pressed(step: Any, rows: Any) -> Any:
         if next(count, None) is None:
@@ -326,7 +326,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, after: int, *arguments: str | P
         return compute(step, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(write, "_compute", pressed)
+        patch.setattr(write, "_compute_block", pressed)
         assert main(["convert", *map(str, arguments)]) == 130
 
 
@@ -345,7 +345,7 @@ def test_nothing_is_computed_twice(
     assert beside(target) == {"whole", "made.partial"}
     assert capsys.readouterr() == (
         "",
-        f"Interrupted: the same command goes on from here. To give it up, delete {target}.partial\n",
+        f"Interrupted: run the same command to resume, or delete {target}.partial\n",
     )
     computed.clear()
     assert main(["convert", *command]) == 0
@@ -353,7 +353,7 @@ def test_nothing_is_computed_twice(
     assert len(set(every)) == len(every) == len(read_entries(source / "model.safetensors"))
     out, err = capsys.readouterr()
     assert out == f"{target}: 4bit, {FOUR_BITS}\n"
-    assert err == f"Going on where an earlier run has stopped (30 of {len(every)} tensors are there)\n"
+    assert err == f"Resuming an interrupted run: 30 of {len(every)} tensors are written\n"
     assert contents(target) == contents(target.with_name("whole"))
     assert beside(target) == {"whole", "made"}
 
@@ -414,7 +414,7 @@ def test_interrupted_for_real(large: Path, undisturbed: tuple[dict[str, bytes], 
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
-    assert err == f"Interrupted: the same command goes on from here. To give it up, delete {target}.partial\n"
+    assert err == f"Interrupted: run the same command to resume, or delete {target}.partial\n"
     assert beside(target) == {"made.partial"}
     assert finished(large, target) > 0
     assert contents(target) == undisturbed[0]
@@ -455,7 +455,7 @@ def test_locks_end_with_the_call(target: Path, monkeypatch: pytest.MonkeyPatch) 
             convert("demo", target, recipe="4bit", note=lambda _: None)
     said: list[str] = []
     assert convert("demo", target, recipe="4bit", note=said.append).recipe == "4bit"
-    assert len(said) == 1 and said[0].startswith("Going on where")
+    assert len(said) == 1 and said[0].startswith("Resuming an interrupted run")
     assert kept.type is KeyboardInterrupt
 
 
@@ -699,7 +699,7 @@ def test_disk_that_fills_up(disk: Path, refused: Refused, monkeypatch: pytest.Mo
     """Another program takes the room that there was."""
     monkeypatch.setattr(run, "check_disk", lambda *_, **__: None)
     assert refused("--hf-path", "demo", "--mlx-path", disk / "made", "-q") == (
-        f"Writing {disk / 'made'} failed, what was written is removed: [Errno 28] No space left on device"
+        f"Writing {disk / 'made'} failed, and what was written is removed: [Errno 28] No space left on device"
     )
     assert list(disk.iterdir()) == []
 
@@ -728,7 +728,7 @@ def test_no_room_to_go_on(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
     assert main(["convert", *map(str, command)]) == 2
     going_on, error = capsys.readouterr().err.splitlines()
-    assert going_on.startswith("Going on where")
+    assert going_on.startswith("Resuming an interrupted run")
     needed = re.match(r"mlx_gemma4: error: Expected (\d+\.\d\d) MB of free disk for ", error)
     assert needed is not None
     assert beside(target) == {"made.partial"}
@@ -749,7 +749,7 @@ def test_full_disk(target: Path, refused: Refused, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "pwrite", full)
     assert refused("--hf-path", "demo", "--mlx-path", target, "-q") == (
-        f"Writing {target} failed, what was written is removed: [Errno 28] No space left on device"
+        f"Writing {target} failed, and what was written is removed: [Errno 28] No space left on device"
     )
     assert beside(target) == set()
 
@@ -777,7 +777,7 @@ def test_disk_that_is_full_at_the_end(
     before = contents(target)
     monkeypatch.setattr(module, name, full)
     assert refused("--hf-path", "demo", "--mlx-path", target, "-q", "--overwrite") == (
-        f"Writing {target} failed, what was written is removed: [Errno 28] No space left on device"
+        f"Writing {target} failed, and what was written is removed: [Errno 28] No space left on device"
     )
     assert contents(target) == before
     assert beside(target) == {"made"}
@@ -791,7 +791,7 @@ def test_loss_that_cannot_be_measured(source: Path, target: Path, refused: Refus
         f"What was lost cannot be measured: There is no tokenizer.json or tokenizer.model in {source}"
     )
     assert message.endswith(
-        f". Without --verify, the same command has nothing more to compute; to give it up, delete {target}.partial"
+        f". The weights are written: run the same command without --verify to finish, or delete {target}.partial"
     )
     assert beside(target) == {"made.partial"}
     assert main(["convert", "--hf-path", str(source), "--mlx-path", str(target), "-q"]) == 0
@@ -801,6 +801,6 @@ def test_loss_that_cannot_be_measured(source: Path, target: Path, refused: Refus
 def test_small_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However a tensor is cut into rows, the bytes are the same."""
     convert("demo", tmp_path / "whole", recipe="4bit")
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 5000)
+    monkeypatch.setattr(tensors, "BLOCK_BYTES", 5000)
     convert("demo", tmp_path / "rows", recipe="4bit")
     assert contents(tmp_path / "rows") == contents(tmp_path / "whole")

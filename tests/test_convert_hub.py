@@ -109,7 +109,7 @@ def test_converted_from_a_conversion(hub: Hub, tmp_path: Path) -> None:
     record = Record.read(again)
     assert (record.source, record.base_model, record.license) == ("owner/tiny-bf16", SOURCE, "apache-2.0")
     told = (again / "README.md").read_text()
-    assert f"[{SOURCE}](https://huggingface.co/{SOURCE}) (by way of owner/tiny-bf16) in MLX" in told
+    assert f"[{SOURCE}](https://huggingface.co/{SOURCE}) (through owner/tiny-bf16) in MLX" in told
 
 
 @pytest.mark.parametrize("card", [None, b"---\nlanguage: en\n---\n"])

@@ -39,11 +39,11 @@ from reference_cases import DATA, REFERENCE, reference_case
 from mlx_gemma4 import Processor, Session, load
 from mlx_gemma4.checkpoint.weight_files import weight_files
 from mlx_gemma4.cli import main
-from mlx_gemma4.convert import blocks
+from mlx_gemma4.convert import tensors as tensors_module
 from mlx_gemma4.convert.card import write_card
-from mlx_gemma4.convert.files import copied_files, write_config
+from mlx_gemma4.convert.config_files import copied_files, write_config
+from mlx_gemma4.convert.job import plan_conversion
 from mlx_gemma4.convert.plan import Plan
-from mlx_gemma4.convert.prepare import prepare
 from mlx_gemma4.convert.provenance import make_record
 from mlx_gemma4.convert.publish import check_folder
 from mlx_gemma4.convert.record import Record
@@ -462,7 +462,7 @@ def test_an_ordered_embedding_is_told_of(tmp_path: Path, recipe: str) -> None:
     """It is most of a drafter: that it is not quantized is said."""
     notes: list[str] = []
     convert(FORMATS / "assistant-ordered", tmp_path / "out", recipe=recipe, note=notes.append)
-    assert notes == ["The embedding stays as it is, its rows are read as plain numbers (use_ordered_embeddings)"]
+    assert notes == ["The embedding is not quantized: its rows are read as plain numbers (use_ordered_embeddings)"]
     assert stored(tmp_path / "out")["model.embed_tokens.weight"].dtype == mx.bfloat16
 
 
@@ -642,7 +642,7 @@ def test_the_record(tmp_path: Path, recipe: str, modules: dict[str, int]) -> Non
     assert record.bits_per_weight == 8 * record.size_bytes / 1151948
     assert record.modules == modules
     assert (record.source, record.base_model, record.license) == ("checkpoint", None, None)
-    assert (record.recipe, record.model_type, record.loss) == (recipe, "gemma4_unified", None)
+    assert (record.recipe, record.model_type, record.quantization_error) == (recipe, "gemma4_unified", None)
 
 
 def test_the_base_model_is_kept(tmp_path: Path) -> None:
@@ -730,7 +730,7 @@ def test_a_record_is_not_copied(tmp_path: Path) -> None:
     source = shutil.copytree(RELEASED, tmp_path / "source")
     (source / "conversion.json").write_text('{"loss": 5}')
     convert(source, tmp_path / "out", recipe="4bit")
-    assert Record.read(tmp_path / "out").loss is None
+    assert Record.read(tmp_path / "out").quantization_error is None
 
 
 def test_a_repo_is_the_base_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -745,7 +745,7 @@ def test_a_repo_is_the_base_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return str(tmp_path / "card.md")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    job = prepare(RELEASED, "4bit", note=silent)
+    job = plan_conversion(RELEASED, "4bit", note=silent)
     record = make_record(replace(job, name="owner/model"), silent)
     assert (record.source, record.base_model, record.license) == ("owner/model", "owner/model", "gemma")
     record = make_record(replace(job, name="owner/gone"), silent)
@@ -1053,7 +1053,7 @@ def test_no_number(
     source: Path, monkeypatch: pytest.MonkeyPatch, dtype: mx.Dtype, name: str, row: int, value: float
 ) -> None:
     """NaN and infinity are found whatever the recipe, and their tensor and row named."""
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2**12)
+    monkeypatch.setattr(tensors_module, "BLOCK_BYTES", 2**12)
     name = f"model.language_model.{name}"
 
     def change(tensors: Tensors) -> None:

@@ -24,16 +24,16 @@ from quantized_checkpoints import (
     write,
 )
 
-from mlx_gemma4.convert import blocks, grid
+from mlx_gemma4.convert import grid, tensors
 from mlx_gemma4.convert.detect import decoder_on_grid, looks_on_grid, with_grid
 from mlx_gemma4.convert.progress import silent
-from mlx_gemma4.convert.read import open_source
+from mlx_gemma4.convert.read import open_checkpoint
 from mlx_gemma4.convert.run import convert
 from mlx_gemma4.convert.tensor_file import read_entries
 from mlx_gemma4.convert.tensors import OnGrid, Plain, Tensor
 from mlx_gemma4.decoder.config import Config
 
-FOUND = "These weights were trained for 4 bits: recipe qat, which keeps them exactly"
+FOUND = "These weights were trained for 4 bits: recipe qat is used, which keeps them exactly"
 LAYER = "language_model.model.layers.0"
 DECODER = sorted(filter(is_decoder_matrix, random_tensors()))
 
@@ -199,7 +199,7 @@ def test_one_damaged_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int, looks: bool, block_bytes: int
 ) -> None:
     """Every row is looked at: one group beside the grid, in the last row or where no sample was, is enough."""
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(tensors, "BLOCK_BYTES", block_bytes)
     rows = q4_weights(100, 64).values
     assert type(with_grid([tensor_of(tmp_path, rows)], silent)[0]) is OnGrid
     rows[row, 32:] = mx.random.normal((32,), key=mx.random.key(0)).astype(mx.bfloat16)
@@ -212,7 +212,7 @@ def test_modules_of_the_decoder_on_the_grid(tmp_path: Path) -> None:
     """They are told by their weights, each for itself, under the names that they will have."""
     q4_checkpoint(tmp_path, off=lambda name: "v_proj" in name or ".1.mlp" in name)
     on = [name for name in DECODER if "v_proj" not in name and ".1.mlp" not in name]
-    found = decoder_on_grid(open_source(tmp_path).tensors)
+    found = decoder_on_grid(open_checkpoint(tmp_path).tensors)
     assert sorted(found) == [converted_name(name).removesuffix(".weight") for name in on]
 
 
@@ -247,7 +247,7 @@ def test_recipes_that_lose_the_grid_warn(tmp_path: Path, recipe: str, warns: boo
     notes: list[str] = []
     convert(tmp_path / "q4", tmp_path / "out", recipe=recipe, note=notes.append)
     warning = (
-        f"Warning: 12 modules were trained for the 4 bits that they lie on, and recipe {recipe} puts them on others; "
+        f"Warning: 12 modules were trained for Q4_0, and recipe {recipe} rounds them again; "
         "--recipe qat keeps them exactly"
     )
     assert notes == ([warning] if warns else [])
@@ -271,7 +271,7 @@ def test_a_few_modules_off_the_grid(tmp_path: Path, off: str, count: int, more: 
     decoder = q4_checkpoint(tmp_path / "q4", off=lambda name: off in name)
     on_disk = [entry.name for entry in read_entries(tmp_path / "q4" / "model.safetensors")]
     left = [converted_name(name).removesuffix(".weight") for name in on_disk if name in DECODER and off in name]
-    named = f"{count} of 13 modules of the decoder lie on no grid: {', '.join(left[:3])}{more}"
+    named = f"{count} of 13 modules of the decoder are not on the Q4_0 grid: {', '.join(left[:3])}{more}"
     notes: list[str] = []
     record = convert(tmp_path / "q4", tmp_path / "out", recipe="qat", note=notes.append)
     assert notes == [named]
@@ -297,7 +297,7 @@ def test_a_module_that_only_looks_so(tmp_path: Path) -> None:
     write(tmp_path / "q4", tensors)
     notes: list[str] = []
     convert(tmp_path / "q4", tmp_path / "out", note=notes.append)
-    named = "1 of 13 modules of the decoder lie on no grid: language_model.model.layers.1.mlp.gate_proj"
+    named = "1 of 13 modules of the decoder are not on the Q4_0 grid: language_model.model.layers.1.mlp.gate_proj"
     assert notes == [FOUND, named]
 
 
@@ -350,7 +350,7 @@ def test_a_conversion_on_the_grid(tmp_path: Path) -> None:
         tmp_path / "qat" / "model.safetensors"
     ).read_bytes()
     convert(tmp_path / "qat", tmp_path / "other", recipe="4bit", note=notes.append)
-    assert notes[1].startswith("Warning: 13 modules were trained for the 4 bits that they lie on, and recipe 4bit")
+    assert notes[1].startswith("Warning: 13 modules were trained for Q4_0, and recipe 4bit")
 
 
 def test_a_conversion_beside_the_grid(tmp_path: Path) -> None:

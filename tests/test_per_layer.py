@@ -15,8 +15,8 @@ from quantized_checkpoints import stored
 from reference_cases import DATA
 
 from mlx_gemma4 import Session, load
-from mlx_gemma4.convert.files import write_config
-from mlx_gemma4.convert.read import open_source
+from mlx_gemma4.convert.config_files import write_config
+from mlx_gemma4.convert.read import open_checkpoint
 from mlx_gemma4.convert.run import convert
 from mlx_gemma4.decoder.config import FULL, SLIDING, Config, LayerConfig
 from mlx_gemma4.decoder.per_layer import per_layer_sizes
@@ -157,4 +157,4 @@ def test_a_drafter_with_another_entry(tmp_path: Path) -> None:
     """It is refused before anything is written."""
     source = drafter(tmp_path / "source", {"04": {"head_dim": 64}})
     with pytest.raises(ValueError, match="per_layer_config has an entry '04', but the model has 4 layers"):
-        open_source(source)
+        open_checkpoint(source)

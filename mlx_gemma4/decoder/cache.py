@@ -1,8 +1,16 @@
-"""Keys and values of the layers: grow, mark, rewind.
+"""Keys and values of the layers: they grow, and can be rewound.
 
-Full layers keep everything and grow in steps. Sliding layers keep the window and, behind it, a *room*: rewinding
-by up to ``room`` positions finds every key that the window then needs, so it is exact; further back it raises.
-The arrays are written in place, so a cache is never copied: going back is a rewind, not a fork.
+A full layer keeps everything. A sliding layer keeps its window and, behind it, some room:
+
+    positions   0 1 2 3 4 5 6 7 8 9          window 4, room 3; the next position is 10
+    held              [. . . 7 8 9]          window - 1 + room = 6 keys, from 4 on (``start``)
+    the next one sees        7 8 9           and itself
+    rewound to 7       4 5 6                 still has its whole window: as far back as a rewind is exact (``earliest``)
+
+The buffer of a sliding layer is written in place until it is full, then its last ``window - 1 + room`` entries move to
+the front of a new one (``origin`` is the position at its index 0):
+
+    buffer      [ old | start … position | spare ]     a rewind only lowers ``position``: nothing is copied
 """
 
 from __future__ import annotations
@@ -18,14 +26,14 @@ from mlx_gemma4.decoder.config import LayerConfig
 from mlx_gemma4.decoder.masks import Mask, full_mask, sliding_mask
 
 STEP = 256
-"""Positions by which a buffer grows."""
+"""Positions by which a buffer grows: allocating for each token would copy everything for each token."""
 
 DEFAULT_ROOM = 512
-"""Positions that can be rewound on sliding layers: 20 s of audio, whatever came before."""
+"""Positions that can be rewound on sliding layers by default: 20 s of sound."""
 
 
 class LayerCache(Protocol):
-    """What an attention layer asks of its cache."""
+    """What an attention layer needs from its cache."""
 
     @property
     def offset(self) -> int | mx.array:
@@ -36,7 +44,7 @@ class LayerCache(Protocol):
 
 
 class ModelCache(Protocol):
-    """What the decoder asks of the caches of all its layers."""
+    """What the decoder needs from the caches of its layers."""
 
     @property
     def layers(self) -> Sequence[LayerCache]: ...
@@ -47,7 +55,7 @@ class ModelCache(Protocol):
 
 @dataclass(frozen=True)
 class Held:
-    """The keys and values of a sequence, taken out of its cache: ``[1, K, S, head_dim]`` for each layer."""
+    """A copy of the keys and values of a sequence: ``[1, K, S, head_dim]`` for each layer."""
 
     position: int
     layers: list[tuple[mx.array, mx.array]]
@@ -92,9 +100,9 @@ class FullCache:
 
 
 class SlidingCache:
-    """The last ``window - 1 + room`` keys and values, in a buffer with at most one STEP to spare.
+    """The last ``window - 1 + room`` keys and values, in a buffer with about one STEP to spare.
 
-    Positions ``[start, position)`` are held; the buffer's index 0 is position ``origin <= start``.
+    Positions ``[start, position)`` are held; index 0 of the buffer is position ``origin <= start``.
     """
 
     def __init__(self, window: int, room: int) -> None:
@@ -181,14 +189,14 @@ class Cache:
         return full_mask(queries), sliding_mask(queries, first.visible(queries), first.window, image_ids)
 
     def held(self) -> Held:
-        """A copy of what the next position may see, which stays when this cache is rewound and goes on."""
+        """A copy of what the next position may see. It stays valid when this cache is rewound or grows."""
         layers = [layer.held() for layer in self.layers]
         copies = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in layers]
         mx.eval(copies)
         return Held(self.position, copies)
 
     def rewind(self, position: int) -> None:
-        """Forget everything from ``position`` on.
+        """Forget everything from ``position`` on, as if it had never been there.
 
         Raises:
             ValueError: ``position`` lies ahead, or so far back that sliding layers no longer hold its window.

@@ -155,9 +155,9 @@ class LanguageModel(nn.Module):
 
 
 class Model(nn.Module):
-    """Rows of the sequence in, hidden states out; and the four ways to make a row or read one.
+    """Rows of the sequence in, hidden states out.
 
-    ``embed_tokens``, ``embed_image`` and ``embed_audio_frames`` make rows, ``logits`` reads hidden states.
+    ``embed_tokens``, ``embed_image`` and ``embed_frames`` make rows; ``logits`` reads hidden states.
     """
 
     def __init__(self, config: Config) -> None:

@@ -1,7 +1,13 @@
-"""A stretch of the sequence: token ids, what each position is, and the raw media behind the placeholders.
+"""A part of the sequence: token ids, the type of each position, and the raw media behind the placeholders.
 
-This is the one type that goes into a session. A whole chat is a Prompt, and so are one frame of sound, one image
-between its markers, or three words; slices and sums of Prompts are Prompts. numpy only; knows nothing of models.
+    token_ids      2  105  258880 258880 258880 258880  3689  258881 258881
+    token_types    text    image                        text  audio
+    patches                one row of pixels each
+    patch_xy               (0,0)  (1,0)  (0,1)  (1,1)
+    frames                                                    640 samples each
+
+A whole chat is a Prompt, and so are an image between its markers or three words. Slices and sums of Prompts are
+Prompts; only an image cannot be cut. numpy only; knows nothing of models.
 """
 
 from __future__ import annotations

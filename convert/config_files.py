@@ -1,4 +1,4 @@
-"""The files beside the weights: the config, in words that every reader of MLX checkpoints knows, and copies."""
+"""The files beside the weights: config.json as every reader of MLX checkpoints expects it, the index, and copies."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mlx_gemma4.decoder.per_layer import per_layer_sizes
 from .plan import Step
 
 MOST_NAMES = 8
-"""That are listed of the files that are left out."""
+"""Names listed of the files that are left out."""
 
 
 def write_config(
     folder: Path, raw: Mapping[str, Any], config: Config | None, quantization: Mapping[str, Any] | None
 ) -> None:
     """Write config.json: the source's, in the released dialect, with its quantization under both names in use."""
-    told = _drafter(raw) if config is None else _released(raw, config)
+    written = _drafter(raw) if config is None else _released(raw, config)
     if quantization is not None:
-        told |= {"quantization": quantization, "quantization_config": quantization}
-    _write_json(folder / "config.json", told)
+        written |= {"quantization": quantization, "quantization_config": quantization}
+    _write_json(folder / "config.json", written)
 
 
 def write_index(folder: Path, names: Sequence[str], shards: Sequence[Sequence[Step]]) -> None:
@@ -50,7 +50,7 @@ def shard_names(count: int) -> list[str]:
 
 
 def copied_files(source: Path) -> list[Path]:
-    """Tokenizer, processor, templates and what else belongs to a checkpoint and is no tensor.
+    """The files of a checkpoint that hold no tensors: tokenizer, processor, templates and configs.
 
     Raises:
         ValueError: One of them must not be read, such as a link out of the folder.
