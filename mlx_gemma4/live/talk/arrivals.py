@@ -1,9 +1,11 @@
-"""What a conversation gets, as it comes: sound, pictures and typed lines. They know neither model nor tokenizer.
+"""The inputs of a conversation: sound, pictures and lines, collected while the assistant computes.
 
-Live, a thread reads each source and only the newest picture waits: older ones are dropped and counted, sound never is.
-Sound that can wait, in a pipe or a file, is read when there is room for it; lines that can wait, in a pipe, when what
-was asked before is answered. A question waits for the first picture.
-A recording and a clip that are played together, ``Replay``, come in the order of their times and wait for the answer.
+    microphone ─ thread ─▶ all sound          never dropped; a pipe or a file is read when there is room
+    camera ───── thread ─▶ one picture        a newer one replaces it, and is counted as dropped      ─▶ take()
+    keyboard ─── thread ─▶ lines              at once; from a pipe one by one, when the last is answered
+
+A question waits for the first picture. ``Replay`` plays a recording and a video in the order of their times and
+waits for each answer. This file knows neither model nor tokenizer.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.see.sight import STALE_SECONDS, Sight, Watched
 
 STOP_SECONDS = 0.3
-"""How long sources may take to hand over what they have when they are stopped; a dead one hands over nothing."""
+"""How long a stopped source may take to hand over what it has. A device that is gone hands over nothing."""
 
 
 class Pictures(Watched, Protocol):
@@ -36,7 +38,7 @@ class Pictures(Watched, Protocol):
 
 
 class Lines(Protocol):
-    """What is typed, or comes out of a pipe."""
+    """Lines that are typed, or come from a pipe."""
 
     @property
     def can_wait(self) -> bool:
@@ -46,7 +48,7 @@ class Lines(Protocol):
         """Wait for a line; None when there are no more."""
 
     def finish(self) -> None:
-        """Let them end behind those that have come already."""
+        """End after the lines that have arrived already."""
 
     def stop(self) -> None: ...
 
@@ -55,23 +57,23 @@ class Line(str):
     """A typed line."""
 
     arrived: float
-    """When, by time.monotonic."""
+    """When it was typed, by ``time.monotonic``."""
 
 
 @dataclass
 class Arrived:
-    """All that has come since the last one; what is seen is newer than what is heard."""
+    """Everything that arrived since the last delivery. The picture is newer than the sound."""
 
     sound: list[np.ndarray] = field(default_factory=list)
-    """float32 [n] at 16 kHz each."""
+    """Blocks, float32 [n] at 16 kHz."""
     shot: Shot | None = None
     typed: list[str] = field(default_factory=list)
     piped: str | None = None
-    """A line that waits until nobody speaks or is answered."""
+    """A line that can wait until nobody speaks and no answer is being given."""
     is_last_sound: bool = False
-    """The sound has ended, and lines follow."""
+    """The sound has ended; lines still follow."""
     lost: str | None = None
-    """Why the last picture is no longer what there is to see, in a sentence, when that has just shown."""
+    """Why the last picture is no longer current, in a sentence; only in the delivery in which that is found."""
 
     def __bool__(self) -> bool:
         has_come = bool(self.sound or self.typed or self.is_last_sound)
@@ -79,27 +81,28 @@ class Arrived:
 
 
 class Arrivals(Protocol):
-    """Where batches come from."""
+    """What ``converse`` takes its inputs from."""
 
     def take(self, *, wait: bool, ready: bool = True) -> Arrived | None:
-        """What has come, perhaps nothing; with ``wait``, something. None when nothing more comes.
+        """What has arrived, perhaps nothing; with ``wait``, something. None when nothing more comes.
 
         Args:
-            ready: The next line that can wait may come.
+            ready: Whether the next piped line may be delivered.
         """
 
     def stop(self) -> None:
-        """Let everything end here. Safe to call from a signal handler."""
+        """End all inputs. Safe to call from a signal handler."""
 
 
 class Inbox:
-    """Sources that are read in threads of their own. It ends when the sound has; without sound, when the lines have.
+    """Reads each source in a thread of its own. It ends with the sound or, without sound, with the lines.
 
-    Lines that can wait are read to their end, or after the sound until none stands there. What a source has raised is
-    raised by ``take``, behind what came before.
+    Piped lines are read to their end; after the sound, only those that are there already. An error of a source is
+    raised by ``take``, after what arrived before it.
 
     Args:
-        stale_seconds: Without a picture for this long, the last one of a live camera is lost (``Arrived.lost``).
+        stale_seconds: After so long without a picture, the last one of a live camera is no longer current
+            (``Arrived.lost``).
     """
 
     def __init__(
@@ -120,7 +123,7 @@ class Inbox:
         self._typed: deque[str] = deque()
         self._failure: BaseException | None = None
         self._open: list[Source | Pictures | Lines] = []
-        """Sources whose end is waited for."""
+        """Sources that the inbox waits for."""
         self._stopped = False
         self._is_over = False
 
@@ -140,7 +143,7 @@ class Inbox:
         self.stop()
 
     def stop(self) -> None:
-        """Let everything end here, with what the sources hand over at once. Safe to call from a signal handler."""
+        """End all sources; what they hand over at once is still delivered. Safe to call from a signal handler."""
         self._stopped = True
         for source in (self._sound, self._pictures, self._lines):
             if source is not None:
@@ -160,8 +163,8 @@ class Inbox:
             batch, self._batch = self._batch, Arrived()
             if self._has_line(ready):
                 self._take_lines(batch)
-            self._condition.notify_all()  # there is room for more sound, and for a line
-            if self._is_over:  # what a camera goes on to see would keep it going
+            self._condition.notify_all()  # wake a source that waits for room
+            if self._is_over:  # otherwise a camera would keep it going
                 return None
             if self._failure is not None and not batch:
                 raise self._failure
@@ -174,7 +177,7 @@ class Inbox:
         return not self._open and not self._typed
 
     def _wait(self, ready: bool) -> None:
-        """Until something has come, or sight is lost."""
+        """Wait until something arrives or the picture becomes stale."""
         self._condition.wait_for(
             lambda: (
                 self._batch
@@ -188,7 +191,7 @@ class Inbox:
         )
 
     def _has_line(self, ready: bool) -> bool:
-        """Whether a line may be handed over: a question is about what there is to see."""
+        """Whether a line may be delivered: a question is about the current picture, so it waits for the first."""
         can_be_asked = not self._sight.is_awaited and (ready or not self._lines_wait)
         return bool(self._typed) and (can_be_asked or self._stopped)
 
@@ -209,7 +212,7 @@ class Inbox:
                 with self._condition:
                     put(item)
                     self._condition.notify_all()
-        except Exception as error:  # of a device or its library; raised again where batches are taken
+        except Exception as error:  # from a device or its library; ``take`` raises it again
             with self._condition:
                 self._failure = error
         finally:
@@ -218,18 +221,19 @@ class Inbox:
                 self._condition.notify_all()
 
     def _end(self, source: Any) -> None:
-        self._open = [each for each in self._open if each is not source]
+        still_needed = [other for other in self._open if other is not source]
         if source is self._pictures:
             self._sight.ended()
         elif source is self._sound and self._lines is not None and self._lines_wait:
-            self._open = [each for each in self._open if each is self._lines]
+            still_needed = [other for other in still_needed if other is self._lines]
             self._batch.is_last_sound = True
             self._lines.finish()
         elif source is self._sound or self._sound is None:
-            self._open = []
+            still_needed = []
+        self._open = still_needed
 
     def _hear(self, block: np.ndarray) -> None:
-        # checked here, so that it spoils no other block; copied, since a source may use its buffer again
+        # checked here, so that a bad block spoils no other; copied, because a source may reuse its buffer
         block = check_samples(block, "what was heard").copy()
         if self._sound is not None and self._sound.can_wait:
             self._condition.wait_for(lambda: self._stopped or self._seconds_waiting() < WAITING_SECONDS)
@@ -252,7 +256,7 @@ class Inbox:
 
 
 class Replay:
-    """A recording and pictures, faster than they were: in the order of their times, never while an answer is given."""
+    """Plays a recording and pictures as fast as they are answered, in the order of their times."""
 
     def __init__(self, sound: Source, pictures: Pictures | None = None) -> None:
         self._sound, self._pictures = sound, pictures

@@ -1,8 +1,12 @@
-"""The engine of a conversation with eyes and ears: sound, pictures and typed text in, events out. No devices.
+"""The engine of a live conversation: sound, pictures and typed text in, events out. No devices.
 
-What is seen now is always in the cache, at the beginning of the user's turn, and is replaced by a rewind when it
-changes; frames of speech go in behind it as they come. When the speaker stops, only the end of the turn and the answer
-are left. Speech is never cut by a picture: of those that come while somebody speaks, the newest goes in behind it.
+    scene changes        open turn: [picture]                      the old picture is rewound
+    somebody speaks      open turn: [picture][sound sound …        each frame is computed when it arrives
+    scene changes too    open turn: [picture][sound sound …        the newest picture waits
+    the speaker stops    open turn: [picture][sound …][picture] end of turn → answer
+    speaks again         the answer stops: kept as far as it was given, or discarded with the question continuing
+
+When the speaker stops, only the end of the turn and the answer are left to compute.
 """
 
 from __future__ import annotations
@@ -33,14 +37,14 @@ from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
 
 CONTEXT = 8192
-"""Positions of the sequence, at most."""
+"""Positions of the sequence, at most, by default."""
 SPARE = 64
-"""Positions for markers and ends of turns, beside what is said, seen and answered."""
+"""Positions for the markers around turns, pictures and sound."""
 
 LONG_TOKEN = 32
-"""Characters of a token, hardly ever more."""
+"""Characters of a token; hardly any has more."""
 ROUNDS = 8
-"""How often an answer goes on behind results of functions: a model may repeat a call forever."""
+"""How often an answer continues after function results: a model may repeat a call forever."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +107,14 @@ class Assistant:
             room=max(self._image_tokens, longest, settings.max_tokens) + SPARE,
         )
         self.pictures_dropped = 0
-        """Pictures that a newer one replaced before they were needed."""
+        """Pictures that a newer one replaced before they were used."""
         self._seen: Prompt | None = None
         self._waits = False
         self._asked = False
         self._typed: list[Prompt] = []
         self._begun, self._given = 0, 0
         self._silence = round(endpointer.settings.silence / self._frame_seconds)
-        self._patience = 0  # frames to wait for, before what was cut at its longest is answered
+        self._patience = 0  # frames to wait before an utterance that was cut at its longest is answered
         self._answer: OpenAnswer | None = None
         self._ids = itertools.count(1)
         self._respond = partial(
@@ -119,16 +123,16 @@ class Assistant:
 
     @property
     def answering(self) -> bool:
-        """Is there anything to do for ``step``? Not while results of calls are awaited."""
+        """Whether ``step`` has something to do. Not while results of calls are missing."""
         return self._answer is not None and not self._answer.waits
 
     @property
     def ready(self) -> bool:
-        """Nobody speaks, and all questions are answered: another one interrupts nothing."""
+        """Nobody speaks and all questions are answered: another question interrupts nothing."""
         return self._answer is None and not self._asked and not self.endpointer.speaking
 
     def look(self, shot: Shot) -> list[AssistantEvent]:
-        """Take a picture; while nobody speaks or is answered, it is in the cache when this returns."""
+        """Take a picture. Unless somebody speaks or an answer is being given, it is in the cache when this returns."""
         self._seen = self._turns.picture(self._processor.patches(shot.pixels, image_tokens=self._image_tokens))
         if self._answer is not None or self.endpointer.speaking:
             self.pictures_dropped += self._waits
@@ -140,9 +144,9 @@ class Assistant:
         return [Looked(shot.time, self._clock() - shot.arrived, self.dialogue.session.forwards - before)]
 
     def lose_sight(self, problem: str) -> list[AssistantEvent]:
-        """There is nothing to see any more: what was seen last leaves the open turn, until another picture comes.
+        """The camera shows nothing any more: remove the last picture from the open turn until another one comes.
 
-        A question that is being answered keeps what it was asked about.
+        A question that is being answered keeps its picture.
         """
         self._seen, self._waits = None, False
         if self._answer is None:
@@ -151,22 +155,22 @@ class Assistant:
         return [SightLost(problem)]
 
     def hear(self, samples: np.ndarray) -> list[AssistantEvent]:
-        """Take sound, float32 [n] at 16 kHz; when it has ended an utterance, ``step`` answers."""
+        """Take sound, float32 [n] at 16 kHz. When an utterance has ended, ``step`` answers it."""
         frames = self._framer.push(check_samples(samples, "what was heard"))
         self._patience -= len(frames)
         return self._act(self.endpointer.push(frames))
 
     def finish(self) -> list[AssistantEvent]:
-        """The sound has ended, and with it the utterance that is open; ``step`` answers it."""
+        """The sound has ended, and the open utterance with it; ``step`` answers it."""
         actions = [*self.endpointer.push(self._framer.flush()), *self.endpointer.finish()]
         self._patience = 0
         return self._act(actions)
 
     def ask(self, text: str) -> list[AssistantEvent]:
-        """Take a typed question; ``step`` answers. While somebody speaks, it waits behind what is said.
+        """Take a typed question; ``step`` answers it. While somebody speaks, it waits behind the speech.
 
         Raises:
-            ValueError: There is nothing in it.
+            ValueError: The question is empty.
         """
         if not text.strip():
             raise ValueError("The question is empty")
@@ -178,7 +182,7 @@ class Assistant:
         return events
 
     def step(self) -> list[AssistantEvent]:
-        """Go on with the answer by a piece; nothing where none is being given."""
+        """Compute the next piece of the answer, if there is one."""
         answer = self._answer
         if answer is None or answer.waits:
             return []
@@ -194,7 +198,7 @@ class Assistant:
         return [*map(_refused, answer.calls), *self._end(answer)]
 
     def abandon(self) -> list[AssistantEvent]:
-        """End at once, without computing: an answer that is being given is over where it is."""
+        """End at once, without computing: the answer ends where it is."""
         answer, self._answer = self._answer, None
         if answer is None:
             return []
@@ -202,12 +206,12 @@ class Assistant:
         return [answer.over()]
 
     def reply(self, result: str, call_id: str | None = None) -> None:
-        """The result of a call (``Called.id``), by default of the first without one; with the last, ``step`` goes on.
+        """Bring the result of a call (``Called.id``), by default of the first that waits.
 
-        A result that would fill the context is cut, and says so.
+        After the last one, ``step`` continues. A result that would fill the context is cut, with a note in it.
 
         Raises:
-            ValueError: There is no such call: it has its result, or the answer was interrupted.
+            ValueError: No such call waits: it has its result, or the answer was interrupted.
         """
         answer = self._answer
         called = answer.called if answer is not None and answer.waits else []
@@ -232,7 +236,7 @@ class Assistant:
         answer.resume(self._respond(replied, before=[*before], max_tokens=min(self.settings.max_tokens, room)))
 
     def _cut(self, result: str, calls: int) -> str:
-        """A result that takes no more than its share of what the context has left; the answer needs some, too."""
+        """The result, cut to its share of the context that is left; the answer needs some too."""
         most = max(SPARE, self.dialogue.left // (2 * calls))
         begun = result[: LONG_TOKEN * most]
         tokens = self._processor.text(begun).token_ids if begun else ()
@@ -258,7 +262,7 @@ class Assistant:
         return events
 
     def _close(self, end: End) -> Heard:
-        """An utterance is over; frames that the next one begins with are taken back."""
+        """Close an utterance; frames that belong to the next one are removed."""
         if self._given > end.length:
             self.dialogue.trim(self._given - end.length)
         self.dialogue.put(self._turns.sound_end)
@@ -280,7 +284,7 @@ class Assistant:
         return read_calls(text, self.settings.tools, lambda: f"call_{next(self._ids)}")
 
     def _interrupt(self) -> list[AssistantEvent]:
-        """Somebody speaks: an answer that is being given ends here."""
+        """Somebody speaks: the answer ends here."""
         answer = self._answer
         if answer is None:
             return []

@@ -1,7 +1,13 @@
-"""A conversation in one bounded session: turns that are over, and the user's turn that is open, piece by piece.
+"""A conversation in one session of bounded length: finished turns, and the user's open turn.
 
-The sequence holds ``context`` positions at most. When the next turn might not fit, the oldest turns leave, whole, until
-at most half of it is held; the rest is computed anew, exactly as a fresh session would.
+    ┌ opening ┬ turn 1 ┬ turn 2 ┬ … ┬ open turn: picture │ sound … ┐
+    │ system  │ question, answer    │ ``content``, in pieces       │        ≤ ``context`` positions
+    └─────────┴─────────────────────┴──────────────────────────────┘
+              ▲                     ▲ ``_start``: a new picture rewinds to here, before anybody speaks
+              └ when the longest possible turn might not fit, the oldest turns leave, whole,
+                until at most half of the context is used
+
+After that the remaining turns are computed again, exactly as a new session would compute them.
 """
 
 from __future__ import annotations
@@ -15,15 +21,15 @@ from mlx_gemma4.session import Session
 
 
 class Dialogue:
-    """What was said, and what is being said.
+    """The turns of a conversation in a session.
 
     Args:
-        context: Positions, at most.
-        turn: Positions of the longest turn, its answer included.
-        room: Positions that can be taken back.
+        context: Positions of the sequence, at most.
+        turn: Positions of the longest possible turn, including its answer.
+        room: Positions that can be rewound.
 
     Raises:
-        ValueError: There is no room for a single turn.
+        ValueError: A single turn does not fit into ``context``.
     """
 
     def __init__(self, model: Model, turns: Turns, *, context: int, turn: int, room: int) -> None:
@@ -44,33 +50,33 @@ class Dialogue:
 
     @property
     def sequence(self) -> Prompt:
-        """All of it as one prompt, up to the end of the open turn."""
+        """The whole sequence as one prompt, up to the end of the open turn."""
         return join([self._turns.opening, *self._finished, *self.content])
 
     @property
     def left(self) -> int:
-        """Positions that the context has left."""
+        """Positions left in the context."""
         return self._context - self.session.position
 
     def put(self, piece: Prompt) -> None:
-        """Say something in the open turn; it waits to be computed."""
+        """Append a piece to the open turn; ``compute`` computes it."""
         self.content.append(piece)
         self._waiting.append(piece)
 
     def compute(self) -> None:
-        """Compute all that waits, in one go."""
+        """Compute all waiting pieces in one forward."""
         waiting, self._waiting = self._waiting, []
         if waiting:
             self.session.extend(join(waiting))
 
     def restart(self) -> None:
-        """Take back all of the open turn."""
+        """Empty the open turn."""
         self.compute()
         self._rewind(self._start, self.sequence)
         self.content = []
 
     def trim(self, count: int) -> None:
-        """Take back the last ``count`` positions of the open turn."""
+        """Remove the last ``count`` positions of the open turn."""
         self.session.rewind(self.session.position - count)
         while count > 0:
             last = self.content.pop()
@@ -79,7 +85,7 @@ class Dialogue:
             count -= len(last)
 
     def drop_pictures(self) -> None:
-        """Take the pictures out of the open turn; what stands behind them waits to be computed anew."""
+        """Remove the pictures from the open turn; the pieces behind them wait to be computed again."""
         kept = [piece for piece in self.content if not len(piece.patches)]
         if len(kept) < len(self.content):
             self.restart()
@@ -87,19 +93,19 @@ class Dialogue:
                 self.put(piece)
 
     def question(self) -> Prompt:
-        """What is left to compute before the answer: all that waits, and the end of the turn."""
+        """What is left to compute before the answer: the waiting pieces and the end of the turn."""
         waiting, self._waiting = self._waiting, []
         return join([*waiting, self._turns.closing])
 
     def reopen(self) -> None:
-        """Take back the end of the turn, and the answer; what an answer was yet to compute waits again."""
+        """Remove the end of the turn and the answer. Pieces that were not computed yet wait again."""
         content = join(self.content)
         held = min(len(content), self.session.position - self._start)
         self._rewind(self._start + held, self.sequence)
         self._waiting = [content[held:]] if held < len(content) else []
 
     def finish(self, answer: Sequence[int]) -> int:
-        """End the turn with the answer's tokens and begin the next; how many turns had to leave for it."""
+        """End the turn with the answer's tokens and begin the next. Returns how many turns left."""
         content = join(self.content)
         turn = self._turns.finished(content, answer)
         kept = min(self._alike(len(content), len(answer)), self.session.position - self._start)
@@ -111,14 +117,14 @@ class Dialogue:
         return self._forget()
 
     def _alike(self, content: int, answer: int) -> int:
-        """How much of a turn is in the cache as it is to stay there: templates may drop a thought's place."""
+        """How many cached positions of the turn stay valid: a template may write a finished turn differently."""
         closing, resumed = self._turns.closing, self._turns.resumed
         if len(closing) == len(resumed) == closing.common_prefix(resumed):
             return content + len(closing) + answer
         return content
 
     def _rewind(self, position: int, sequence: Prompt) -> None:
-        """Go back to a position; where that is out of reach, as behind long results of functions, compute anew."""
+        """Rewind to a position. If it is out of reach, as after long function results, compute everything again."""
         if position >= self.session.earliest:
             self.session.rewind(position)
         else:

@@ -1,4 +1,4 @@
-"""What happens in a conversation with eyes and ears."""
+"""What happens in a live conversation. Times are seconds from the beginning of the sound or of the pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Looked:
-    """A picture is in the cache."""
+    """A picture was computed and is in the cache."""
 
     time: float
     """When it was taken, in seconds since the first one."""
@@ -19,7 +19,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class SightLost:
-    """Sight is lost: the camera has ended or stalls. Its last picture is not shown any more; a new one would be."""
+    """The camera has ended or stalls. Its last picture is no longer shown to the model; a new one will be."""
 
     problem: str
     """Why, in a sentence."""
@@ -27,7 +27,7 @@ class SightLost:
 
 @dataclass(frozen=True)
 class Heard:
-    """Somebody has spoken; the answer follows."""
+    """An utterance has ended; the answer follows."""
 
     start: float
     """Seconds from the beginning of the sound."""
@@ -36,10 +36,10 @@ class Heard:
 
 @dataclass(frozen=True)
 class Transcribed:
-    """What was said, as text (``Transcript``)."""
+    """The text of an utterance (``Transcript``)."""
 
     start: float
-    """As of ``Heard``."""
+    """As in ``Heard``."""
     end: float
     text: str
 
@@ -53,17 +53,17 @@ class Said:
 
 @dataclass(frozen=True)
 class Called:
-    """The model wants a function called; its answer goes on when ``Assistant.reply`` has brought all results."""
+    """The model calls a function. The answer continues after ``Assistant.reply`` for all calls."""
 
     name: str
     arguments: dict[str, Any]
     id: str = field(default="", compare=False)
-    """Of this call alone: consent to it, and its result, belong to no other."""
+    """Identifies the call: consent and result belong to this one only."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """The model wants a function called in a way that is not declared; it is told so, and its answer goes on."""
+    """The model called a function in a way that is not declared. The problem is the result, and it continues."""
 
     name: str
     problem: str
@@ -72,26 +72,26 @@ class Refused:
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer is over."""
+    """An answer is complete."""
 
     text: str
     reason: str
-    """"stop"; "length": at ``max_tokens`` or at the end of the context; "calls": after too many of them; "kept" or
-    "dropped": somebody spoke into it; "interrupted": the session ended."""
+    """"stop"; "length": at ``max_tokens`` or the end of the context; "calls": after too many calls; "kept" or "dropped":
+    interrupted by speech; "interrupted": the session ended."""
     tokens: int
     delay: float
-    """Seconds from the decision that the question has ended to the first token of the answer."""
+    """Seconds from the decision that the question has ended to the first token."""
     forwards: int
-    """Forward passes in that time."""
+    """Forward passes during the delay."""
 
 
 @dataclass(frozen=True)
 class Forgot:
-    """The oldest turns have left."""
+    """The oldest turns have left the sequence."""
 
     turns: int
     positions: int
-    """That are held now."""
+    """Length of the sequence now."""
 
 
 AssistantEvent = Looked | SightLost | Heard | Transcribed | Said | Called | Refused | Answered | Forgot

@@ -1,4 +1,7 @@
-"""The loop of a conversation: what arrives into the assistant, its answer piece by piece in between, events out."""
+"""The loop of a conversation: sound, pictures and lines go into the assistant, events come out.
+
+Between two deliveries the assistant computes one piece of its answer, so that speech can interrupt it.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,22 @@ def converse(
     read: Callable[[str], Sequence[AssistantEvent]] | None = None,
     transcript: Transcript | None = None,
 ) -> Generator[AssistantEvent, None, None]:
-    """Yield what happens until nothing more arrives and the last answer is given.
+    """Yield events until nothing more arrives and the last answer is complete.
 
-    An error of a source or the model is raised after the last events: what was heard until then is answered. So is
-    KeyboardInterrupt, without waiting for the model: the answer ends where it is.
+    An error of a source or the model is raised after the last events: what was heard before it is answered.
+    KeyboardInterrupt is raised without waiting for the model: the answer ends where it is.
 
     Args:
-        scene: Which pictures are looked at: those that show something else than the last one. All, by default.
-        read: What takes typed lines, instead of ``assistant.ask``.
-        transcript: Writes down what was said: behind the answer to it; at the end of the sound, before it.
+        scene: Look only at pictures that differ from the last one, by this measure. By default at all.
+        read: Called with each line, instead of ``assistant.ask``.
+        transcript: Transcribes what was said, after the answer to it; at the end of the sound, before it.
     """
+    read = read or assistant.ask
     try:
-        piped = yield from _follow(assistant, arrivals, scene, read or assistant.ask, transcript)
+        piped = yield from _follow(assistant, arrivals, scene, read, transcript)
         yield from _finish(assistant, transcript)
         if piped is not None:
-            yield from (read or assistant.ask)(piped)
+            yield from read(piped)
             yield from _finish(assistant, transcript)
     except Exception:
         yield from _last_events(assistant, transcript)
@@ -52,7 +56,7 @@ def _follow(
     read: Callable[[str], Sequence[AssistantEvent]],
     transcript: Transcript | None,
 ) -> Generator[AssistantEvent, None, str | None]:
-    """Returns a piped line that nobody has read yet."""
+    """Returns the piped line that is still unread, if any."""
     piped: str | None = None
     while (batch := _take(assistant, arrivals, transcript, piped)) is not None:
         if transcript is not None and batch.sound:
@@ -86,13 +90,13 @@ def _finish(assistant: Assistant, transcript: Transcript | None) -> Iterator[Ass
         yield from transcript.step()
     while assistant.answering:
         yield from assistant.step()
-    yield from assistant.abandon()  # an answer that waits for what nobody brings any more
+    yield from assistant.abandon()  # it waits for a result that nobody will bring
 
 
 def _last_events(assistant: Assistant, transcript: Transcript | None) -> Iterator[AssistantEvent]:
     try:
         yield from _finish(assistant, transcript)
-    except Exception:  # it was the model: the reason is raised by the caller
+    except Exception:  # the model failed: the caller raises the reason
         yield from assistant.abandon()
 
 

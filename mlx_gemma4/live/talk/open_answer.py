@@ -1,4 +1,4 @@
-"""An answer that is being given, with the functions that are called in it. Knows nothing of what was asked."""
+"""An answer that is being generated, with the functions that it calls. Knows nothing of the question."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class OpenAnswer:
 
     Attributes:
         reason: Why it ended (``Answered``).
-        tokens: Without those that ended it; what called functions gave back is among them.
-        calls: The functions called since it last went on; ``replies``: what they have given back, by the calls' ids.
-        rounds: How often it went on behind replies.
-        waits: For replies.
+        tokens: Without the one that ended it; results of functions are among them.
+        calls: The calls since the answer last continued; ``replies``: their results, by the calls' ids.
+        rounds: How often the answer continued after results.
+        waits: Whether results are missing.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class OpenAnswer:
 
     @property
     def called(self) -> list[ToolCall]:
-        """Calls without a reply."""
+        """Calls without a result."""
         return [call for call in self.calls if call.id not in self.replies]
 
     def next(self) -> str | None:
-        """The next piece, perhaps empty; None when it is over, or waits. Calls are never text."""
+        """The next piece of text, perhaps empty; None when the answer is complete or waits. Calls are never text."""
         response = next(self._responses, None)
         if response is None:
             self.waits = bool(self.calls) and not self._is_cut
@@ -60,18 +60,18 @@ class OpenAnswer:
         self.tokens += response.tokens[:-1] if ended else response.tokens
         self.reason = response.finish_reason or self.reason
         if response.kind == "tool_call":
-            self._is_cut = response.finish_reason == "length"  # no reply could follow half a call
+            self._is_cut = response.finish_reason == "length"  # a call that was cut short cannot be run
             self.calls += self._read(response.text)
             return ""
         self._text += response.text
         return response.text
 
     def replied(self) -> Prompt:
-        """What all calls have given back, in the order of the calls."""
+        """The results of all calls, in the order of the calls."""
         return join([self.replies[call.id] for call in self.calls])
 
     def resume(self, responses: Responses) -> None:
-        """Go on behind the replies, which ``responses`` begins with."""
+        """Continue after the results, with which ``responses`` begins."""
         self.tokens += self.replied().token_ids.tolist()
         self._responses, self.calls, self.replies, self.waits = responses, [], {}, False
         self.reason = "interrupted"

@@ -1,5 +1,5 @@
-"""What was said in a conversation, as text. The assistant hears sound itself and writes nothing down: this costs a
-second pass over each utterance, made when no answer is being given.
+"""The transcript of a conversation. The assistant answers sound without writing it down, so each utterance is computed
+a second time, when no answer is being given.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from mlx_gemma4.live.talk.events import AssistantEvent, Heard, Transcribed
 from mlx_gemma4.programs.transcribe import Transcriber
 
 KEPT_SECONDS = 40.0
-"""Sound that is kept: more than the longest utterance, and the silence in which its end is decided."""
+"""Seconds of sound that are kept: more than the longest utterance and the silence that ends it."""
 
 
 class Transcript:
-    """Utterances that wait to be written down."""
+    """Utterances that wait to be transcribed."""
 
     def __init__(self, transcriber: Transcriber) -> None:
         self._transcriber = transcriber
         self._sound = np.zeros(0, np.float32)
         self._begin = 0
-        """Which sample of the conversation ``_sound`` begins with."""
+        """The sample of the conversation with which ``_sound`` begins."""
         self._waiting: list[tuple[Heard, np.ndarray]] = []
 
     @property
@@ -36,15 +36,15 @@ class Transcript:
         self._begin += dropped
 
     def add(self, event: AssistantEvent) -> None:
-        """Take an event of the assistant; an utterance waits from here on."""
+        """Take an event of the assistant; an utterance waits from then on."""
         if isinstance(event, Heard):
             start, end = (round(seconds * SAMPLE_RATE) - self._begin for seconds in (event.start, event.end))
             self._waiting.append((event, self._sound[max(0, start) : end]))
 
     def step(self) -> list[AssistantEvent]:
-        """Write down the oldest utterance."""
+        """Transcribe the oldest utterance."""
         if not self._waiting:
             return []
         heard, samples = self._waiting.pop(0)
         segments = self._transcriber.transcribe(samples)
-        return [Transcribed(heard.start, heard.end, " ".join(each.text for each in segments if each.text))]
+        return [Transcribed(heard.start, heard.end, " ".join(segment.text for segment in segments if segment.text))]

@@ -1,7 +1,12 @@
-"""What a checkpoint's template writes around the turns of a conversation, so that each part enters when it is there.
+"""What a checkpoint's template writes around the turns of a conversation, so that each part can enter when it arrives.
 
-A template renders whole chats. Its text between what people and the model say is always the same, so a chat with slots
-in their place is rendered once and taken apart. numpy only; knows no session.
+A template renders whole chats. What it writes between the turns is always the same, so a chat of slots is rendered once
+and cut at the slots:
+
+    opening  ▒slot▒  closing | resumed  ▒slot▒  bridge  ▒slot▒ …
+             user                       model           user
+
+numpy only; knows no session.
 """
 
 from __future__ import annotations
@@ -17,14 +22,14 @@ from mlx_gemma4.inputs.vision.image import Patches
 
 
 class Turns:
-    """The parts of a conversation as stretches of the sequence.
+    """The parts of a conversation as prompts.
 
     Attributes:
-        opening: The system's turn, and the beginning of the first user's.
-        closing: Behind what a user said, up to where the model's answer begins.
-        resumed: The same, as the template writes it when the answer is already given.
-        bridge: From the end of an answer to the beginning of the next user's turn.
-        sound_begin: Before the frames of a recording; ``sound_end`` is behind them.
+        opening: The system's turn and the beginning of the first user turn.
+        closing: From the end of a user's message to where the answer begins.
+        resumed: The same in a finished turn, where a template may write it differently.
+        bridge: From the end of an answer to the beginning of the next user turn.
+        sound_begin: Before the frames of an utterance; ``sound_end`` comes after them.
 
     Raises:
         ValueError: The template refuses such a chat, or writes the same turn in several ways.
@@ -65,18 +70,18 @@ class Turns:
         return self._processor.text(text.strip())
 
     def replied(self, name: str, result: str) -> Prompt:
-        """What a called function has given back: it stands inside the model's turn, behind the call."""
+        """The result of a function, as it stands in the model's turn after the call."""
         quote = self._processor.quote
         return self._processor.markup(
             f'<|tool_response>response:{quote(name)}{{value:<|"|>{quote(result)}<|"|>}}<tool_response|>'
         )
 
     def finished(self, content: Prompt, answer: Sequence[int]) -> Prompt:
-        """A whole turn and the beginning of the next: what was said, the answer's tokens, and all around them."""
+        """A finished turn and the beginning of the next: message, answer's tokens, and what stands around them."""
         return join([content, self.resumed, Prompt.from_tokens(answer), self.bridge])
 
     def _written(self, kind: str) -> str:
-        """How the template writes a medium into a user's turn."""
+        """How the template writes a picture or sound into a user turn."""
         marked = [
             {"type": "text", "text": self._slot},
             {"type": kind, kind: None},
@@ -86,7 +91,7 @@ class Turns:
         return written
 
     def _around(self, rendered: str, slots: int) -> list[str]:
-        """What stands around the slots."""
+        """The text around the slots."""
         parts = rendered.split(self._slot)
         if len(parts) != slots + 1:
             raise ValueError("The chat template does not write every message once; live needs one that does")

@@ -1,6 +1,6 @@
-"""Typed or piped lines from a file descriptor. Unlike ``sys.stdin``, it can be stopped, and waits without a lock.
+"""Typed or piped lines from a file descriptor. Unlike ``sys.stdin``, reading can be stopped.
 
-A thread that waits inside of ``sys.stdin`` when Python ends is a fatal error.
+A thread that still waits inside ``sys.stdin`` when Python ends is a fatal error.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import os
 import select
 
 READ = 65536
-"""Bytes taken at once."""
+"""Bytes per read."""
 LONGEST = 1_000_000
-"""Characters of a line; what is longer is handed over in parts."""
+"""Characters of a line; a longer one is delivered in parts."""
 FINISH, STOP = b"\1", b"\0"
-"""What wakes a thread that waits, and tells it how to end."""
+"""Wake the waiting thread and say how to end."""
 
 
 class TypedLines:
-    """The lines of a terminal or a pipe, without their ends."""
+    """The lines of a terminal or a pipe, without line ends."""
 
     def __init__(self, fd: int) -> None:
         self.can_wait = not os.isatty(fd)
-        """Whether a line may be read late: in a pipe it stands, at a terminal somebody expects to be read at once."""
+        """Whether a line may be read late. At a terminal somebody expects an answer at once; a pipe keeps its lines."""
         self._fd = fd
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._text = ""
