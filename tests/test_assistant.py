@@ -334,7 +334,7 @@ def test_calls_have_ids_of_their_own(released: tuple[Model, Processor], monkeypa
     assert (first.arguments, second.arguments) == ({"room": "hall"}, {"room": "bath"})
     assert len({first.id, refused.id, second.id}) == 3
     engine.reply("bath on", second.id)
-    with pytest.raises(ValueError, match=rf"got a result without the call {second.id}: 'again'$"):
+    with pytest.raises(ValueError, match=rf"^There is no call {second.id} that waits for a result; got 'again'$"):
         engine.reply("again", second.id)
     engine.reply("hall on", first.id)
     answered(engine)
@@ -355,7 +355,7 @@ def test_speech_takes_back_a_call_that_waits(
     assert isinstance(called, Called)
     events = fed(engine, SPEECH)
     assert next(event for event in events if isinstance(event, Answered)).reason == "dropped"
-    with pytest.raises(ValueError, match=rf"got a result without the call {called.id}: 'on'$"):
+    with pytest.raises(ValueError, match=rf"^There is no call {called.id} that waits for a result; got 'on'$"):
         engine.reply("on", called.id)
     assert_same(engine.dialogue.sequence[: len(question)], question)
     fed(engine, QUIET)
@@ -411,7 +411,7 @@ def test_long_results_are_cut_to_what_the_context_has_left(
 
 
 def test_a_result_that_nobody_asked_for(demo: tuple[Model, Processor]) -> None:
-    message = r"^Expected a function that was called to reply for, got a result without one: 'on'$"
+    message = r"^There is no call that waits for a result; got 'on'$"
     with pytest.raises(ValueError, match=message):
         assistant(demo).reply("on")
 

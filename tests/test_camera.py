@@ -502,33 +502,33 @@ PRIVACY = (
         (
             "darwin",
             av.error.OSError(5, "Input/output error"),
-            f"Cannot open camera 0, got: Input/output error; {PRIVACY}",
+            f"Cannot open camera 0: Input/output error; {PRIVACY}",
         ),
         (
             "darwin",
             av.error.PermissionError(1, "Operation not permitted"),
-            f"Cannot open camera 0, got: Operation not permitted; {PRIVACY}",
+            f"Cannot open camera 0: Operation not permitted; {PRIVACY}",
         ),
         (
             "darwin",
             ValueError("no container format 'avfoundation'"),
-            f"Cannot open camera 0, got: no container format 'avfoundation'; {PRIVACY}",
+            f"Cannot open camera 0: no container format 'avfoundation'; {PRIVACY}",
         ),
         (
             "linux",
             av.error.FileNotFoundError(2, "No such file or directory"),
-            "Cannot open camera /dev/video0, got: No such file or directory; "
+            "Cannot open camera /dev/video0: No such file or directory; "
             "connect it, or name another number, a file or an address",
         ),
         (
             "linux",
             av.error.PermissionError(13, "Permission denied"),
-            "Cannot open camera /dev/video0, got: Permission denied; join the group video, then log in anew",
+            "Cannot open camera /dev/video0: Permission denied; join the group video, then log in anew",
         ),
         (
             "linux",
             av.error.OSError(16, "Device or resource busy"),
-            "Cannot open camera /dev/video0, got: Device or resource busy; unplugged, or used by another program",
+            "Cannot open camera /dev/video0: Device or resource busy; unplugged, or used by another program",
         ),
     ],
 )
@@ -728,7 +728,7 @@ def test_a_device_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (camera.seen, camera.dropped, camera.problem) == (2, 0, None)
     assert notes == [
         "The pictures from camera /dev/video0 broke off: No such device. Opening it again in 0 s.",
-        "Cannot open camera /dev/video0, got: No such device; unplugged, or used by another program. "
+        "Cannot open camera /dev/video0: No such device; unplugged, or used by another program. "
         "Opening it again in 0 s.",
     ]
     assert all(device.closed for device in devices.opened)
@@ -876,7 +876,7 @@ def test_a_network_camera_that_stalls(serve: Served) -> None:
 
 def test_an_address_where_nothing_answers() -> None:
     """Passwords are not told."""
-    expected = "FFmpeg cannot read the video http://127.0.0.1:9/a, got: Connection refused"
+    expected = "FFmpeg cannot read the video http://127.0.0.1:9/a: Connection refused"
     with pytest.raises(ValueError, match=message(expected)), Camera("http://me:secret@127.0.0.1:9/a"):
         pass
 
@@ -896,7 +896,7 @@ def test_a_file_that_is_no_video(tmp_path: Path, content: str) -> None:
     """0 bytes, and text."""
     path = tmp_path / "a.mp4"
     path.write_text(content)
-    expected = f"FFmpeg cannot read the video {path}, got: Invalid data found when processing input"
+    expected = f"FFmpeg cannot read the video {path}: Invalid data found when processing input"
     with pytest.raises(ValueError, match=message(expected)), Camera(path):
         pass
 
@@ -921,6 +921,6 @@ def test_a_file_without_frames(tmp_path: Path, fast: bool, loop: bool) -> None:
 
 
 def test_a_graph_that_is_none() -> None:
-    expected = "^FFmpeg cannot read the video lavfi:nonsense, got: (Invalid argument|Filter not found)$"
+    expected = "^FFmpeg cannot read the video lavfi:nonsense: (Invalid argument|Filter not found)$"
     with pytest.raises(ValueError, match=expected), Camera("lavfi:nonsense"):
         pass

@@ -59,7 +59,7 @@ def test_cameras_of_macos(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_name_that_means_no_camera_or_several(linux: Path) -> None:
     """What is there is listed; the whole name wins over a part of others."""
-    message = "There is no video file or camera called 'Cam', there is no camera (mlx_gemma4 watch --list-cameras"
+    message = "There is no video file or camera called 'Cam'; there is no camera (mlx_gemma4 watch --list-cameras"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         camera_address("Cam")
     kernel(linux, (0, 0, "Cam"), (1, 0, "Cam 2"), (2, 0, "Webcam"))

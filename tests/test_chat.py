@@ -71,7 +71,7 @@ def test_a_turn_that_fails_changes_nothing(demo: tuple[Model, Processor]) -> Non
     conversation = Conversation(model, processor)
     say(conversation, PICTURE)
     before = list(conversation.messages)
-    with pytest.raises(ValueError, match=r"found none at nowhere\.png"):
+    with pytest.raises(ValueError, match=r"^There is no image file at nowhere\.png"):
         say(conversation, [{"type": "image", "image": "nowhere.png"}, {"type": "text", "text": "Describe."}])
     assert conversation.messages == before
     messages = [*before, {"role": "user", "content": PICTURE}]

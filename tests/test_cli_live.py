@@ -106,7 +106,10 @@ def test_an_empty_pipe_asks_nothing_and_is_told(text: str) -> None:
         (["--fast", "--no-sound", "--camera", PICTURE], "Expected a recording (--input) with --fast, got --no-sound"),
         (["--camera", "absent.mp4", "--input", RECORDING], "absent.mp4"),
         (["--camera", PICTURE, "--input", RECORDING, "--context", "10"], "Expected a context of "),
-        (["--camera", PICTURE, "--input", RECORDING, "--tools", "absent.py"], "Expected a Python file of functions"),
+        (
+            ["--camera", PICTURE, "--input", RECORDING, "--tools", "absent.py"],
+            "There is no Python file of functions at absent.py",
+        ),
         (
             ["--camera", PICTURE, "--input", RECORDING, "--sensitivity", "2"],
             "Expected a sensitivity from 0 to 1, got 2",

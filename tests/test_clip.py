@@ -298,7 +298,7 @@ def test_sound_that_does_not_decode(tmp_path: Path) -> None:
     """A codec that FFmpeg does not know, or no sound in the track."""
     path = write_video(tmp_path / "a.mkv", numbered(4), sound=noise(2), sound_codec="flac")
     path.write_bytes(path.read_bytes().replace(b"A_FLAC", b"A_NONE"))
-    message = f"FFmpeg cannot read the video {path}, got: Decoder not found"
+    message = f"FFmpeg cannot read the video {path}: Decoder not found"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         VideoFile(path, sound=True)
     path = write_video(tmp_path / "a.mkv", numbered(4), sound=noise(0))

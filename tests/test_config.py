@@ -143,7 +143,7 @@ def test_missing_size_of_a_full_layer() -> None:
 )
 def test_missing_rope(path: str, layer_type: str) -> None:
     """So are the numbers of the rotary embedding."""
-    with pytest.raises(ValueError, match=f"Expected '{path}' in text_config.rope_parameters.{layer_type}, found none"):
+    with pytest.raises(ValueError, match=f"text_config.rope_parameters.{layer_type} has no '{path}'"):
         Config.from_dict(raw(**{f"text_config__rope_parameters__{layer_type}__{path}": REMOVED}))
 
 

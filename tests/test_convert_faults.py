@@ -128,7 +128,7 @@ def finished(source: Path, target: Path, *, overwrite: bool = False) -> int:
     """A conversion that is not killed; how many tensors an earlier one had left to it."""
     said: list[str] = []
     convert(source, target, overwrite=overwrite, note=said.append)
-    return int(said[0].partition("(")[2].partition(" of ")[0]) if said else 0
+    return int(said[0].partition("run: ")[2].partition(" of ")[0]) if said else 0
 
 
 @pytest.fixture
@@ -506,7 +506,7 @@ def test_source_that_is_cut_meanwhile(
 
     monkeypatch.setattr(run, "write_checkpoint", cut)
     assert refused("--hf-path", source, "--mlx-path", target, "-q") == (
-        f"Expected {last.nbytes} bytes of {last.name} in {path}: it was cut meanwhile"
+        f"{last.name} in {path} ends before its {last.nbytes} bytes: the file was cut meanwhile"
     )
     assert beside(target) == set()
 
@@ -650,7 +650,7 @@ def test_target_below_a_file(target: Path, refused: Refused) -> None:
     """Where no folder can be, the message says what is in the way."""
     target.write_text("a file")
     assert refused("--hf-path", "demo", "--mlx-path", target / "a" / "b", "-q") == (
-        f"Expected a folder that can be written to for {target / 'a' / 'b'}, got {target}; name another --mlx-path"
+        f"Cannot write {target / 'a' / 'b'}: {target} is not a folder that can be written to; name another --mlx-path"
     )
     assert target.read_text() == "a file"
 
@@ -672,14 +672,14 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
 @pytest.mark.parametrize("disk", ["ro"], indirect=True)
 def test_disk_that_cannot_be_written(disk: Path, refused: Refused) -> None:
     """Found out before anything is downloaded or computed."""
-    message = f"Expected a folder that can be written to for {disk / 'made'}, got {disk}; name another --mlx-path"
+    message = f"Cannot write {disk / 'made'}: {disk} is not a folder that can be written to; name another --mlx-path"
     assert refused("--hf-path", "demo", "--mlx-path", disk / "made", "-q") == message
 
 
 def test_folder_that_cannot_be_written(target: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     """As others than root find it."""
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != target.parent)
-    message = f"Expected a folder that can be written to for {target}, got {target.parent}; name another --mlx-path"
+    message = f"Cannot write {target}: {target.parent} is not a folder that can be written to; name another --mlx-path"
     assert refused("--hf-path", "demo", "--mlx-path", target, "-q") == message
     assert beside(target) == set()
 
@@ -688,7 +688,7 @@ def test_folder_that_cannot_be_written(target: Path, refused: Refused, monkeypat
 def test_small_disk(disk: Path, refused: Refused) -> None:
     """What does not fit is not begun."""
     assert refused("--hf-path", "demo", "--mlx-path", disk / "made", "-q") == (
-        f"Expected {megabytes(four_bits() + SMALL)} of free disk for {disk / 'made'}, {disk} has 2.10 MB; free some, "
+        f"{disk / 'made'} needs {megabytes(four_bits() + SMALL)} of free disk, {disk} has 2.10 MB; free some, "
         "or name another disk with --mlx-path"
     )
     assert list(disk.iterdir()) == []
@@ -709,7 +709,7 @@ def test_no_room(target: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
     usage = shutil.disk_usage(target.parent)._replace(free=3_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert refused("--hf-path", "demo", "--mlx-path", target / "deep", "--recipe", "bf16") == (
-        f"Expected {megabytes(2 * PARAMETERS + SMALL)} of free disk for {target / 'deep'}, {target} has 3.00 MB; free "
+        f"{target / 'deep'} needs {megabytes(2 * PARAMETERS + SMALL)} of free disk, {target} has 3.00 MB; free "
         "some, or name another disk with --mlx-path"
     )
     assert not (target / "deep.partial").exists()
@@ -729,7 +729,7 @@ def test_no_room_to_go_on(
     assert main(["convert", *map(str, command)]) == 2
     going_on, error = capsys.readouterr().err.splitlines()
     assert going_on.startswith("Resuming an interrupted run")
-    needed = re.match(r"mlx_gemma4: error: Expected (\d+\.\d\d) MB of free disk for ", error)
+    needed = re.match(r"mlx_gemma4: error: \S+ needs (\d+\.\d\d) MB of free disk, ", error)
     assert needed is not None
     assert beside(target) == {"made.partial"}
     free = round(float(needed[1]) * 1e6) + 5000

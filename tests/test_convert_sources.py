@@ -824,13 +824,13 @@ def test_a_drafter_without_layers(tmp_path: Path, config: dict[str, Any]) -> Non
     """A drafter's config is refused before anything is computed."""
     source = shutil.copytree(FORMATS / "assistant-plain", tmp_path / "source")
     (source / "config.json").write_text(json.dumps({"model_type": "gemma4_unified_assistant", **config}))
-    refuse(source, f"Expected layer_types in text_config in {source / 'config.json'}, found none")
+    refuse(source, f"There are no layer_types in text_config in {source / 'config.json'}")
 
 
 def test_no_weights(source: Path) -> None:
     """A folder without weights is named."""
     (source / "model.safetensors").unlink()
-    refuse(source, f"Expected weights (model*.safetensors) in {source}, found none")
+    refuse(source, f"There are no weights (model*.safetensors) in {source}")
 
 
 def test_a_missing_tensor(source: Path) -> None:
@@ -842,7 +842,7 @@ def test_a_missing_tensor(source: Path) -> None:
     changed(source, change)
     refuse(
         source,
-        f"The tensors are not those of config.json in {source}, it lacks {LAYER}.layer_scalar, "
+        f"The tensors are not those of config.json in {source}: it lacks {LAYER}.layer_scalar, "
         "language_model.model.norm.weight (2 in all)",
     )
 
@@ -852,7 +852,7 @@ def test_nothing_but_a_matrix(source: Path) -> None:
     mx.save_safetensors(str(source / "model.safetensors"), {"model.embed_tokens.weight": mx.zeros((371, 64))})
     refuse(
         source,
-        f"The tensors are not those of config.json in {source}, it lacks {LAYER}.input_layernorm.weight, "
+        f"The tensors are not those of config.json in {source}: it lacks {LAYER}.input_layernorm.weight, "
         f"{LAYER}.layer_scalar, {LAYER}.mlp.down_proj.weight (28 in all)",
     )
 
@@ -862,7 +862,7 @@ def test_an_extra_tensor(source: Path) -> None:
     changed(source, lambda tensors: tensors.update({"model.language_model.layers.2.layer_scalar": mx.zeros(1)}))
     refuse(
         source,
-        f"The tensors are not those of config.json in {source}, it has unknown "
+        f"The tensors are not those of config.json in {source}: it has unknown "
         "language_model.model.layers.2.layer_scalar (1 in all)",
     )
 

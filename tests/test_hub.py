@@ -118,7 +118,7 @@ def test_download_of_a_checkpoint_alone(hub: Hub, tmp_path: Path) -> None:
         (
             "model.safetensors",
             {"model.gguf": b""},
-            "Expected weights (model*.safetensors) in the repo owner/tiny, found",
+            "There are no weights (model*.safetensors) in the repo owner/tiny",
         ),
         ("README.md", {"model-1-of-1.safetensors": b""}, "There are two sets of weights in the repo owner/tiny: model"),
     ],

@@ -300,9 +300,7 @@ def test_file_cut_short(tmp_path: Path, name: str) -> None:
     """Half of a picture is refused: none of it is made up in grey."""
     path = save(tmp_path / name, noise())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refused = (
-        f"^Expected an image (that Pillow reads|as .*) in {re.escape(str(path))}, got(: .| something else, or one)"
-    )
+    refused = f"^(Pillow cannot read the image|Expected an image as .* in) {re.escape(str(path))}(: .|, got something else, or one)"
     with pytest.raises(ValueError, match=refused):
         load_image(path)
 
@@ -313,7 +311,7 @@ def test_image_object_cut_short() -> None:
     noise().save(file, "PNG")
     with (
         Image.open(io.BytesIO(file.getvalue()[:500])) as image,
-        pytest.raises(ValueError, match=r"^Pillow cannot read the image the image, got: image file is truncated"),
+        pytest.raises(ValueError, match=r"^Pillow cannot read the image the image: image file is truncated"),
     ):
         load_image(image)
 
@@ -446,5 +444,7 @@ def _refused_or_picture(path: Path, data: bytes) -> bool:
     try:
         pixels = load_image(path)
     except ValueError as error:
-        return str(error).startswith("Expected ") and str(path) in str(error)
+        return re.match("Expected |Pillow cannot read |There are no ", str(error)) is not None and str(path) in str(
+            error
+        )
     return pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size > 0

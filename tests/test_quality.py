@@ -338,11 +338,9 @@ def test_other_tokens(tmp_path: Path) -> None:
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     folder = altered(tmp_path / "broken", noisy(float("inf")))
-    with pytest.raises(
-        ValueError, match=f"^NaN or infinity was computed from {folder}, got NaN or infinity in layer 3; "
-    ):
+    with pytest.raises(ValueError, match=f"^{folder} computes NaN or infinity in layer 3: "):
         short(DEMO, folder)
-    with pytest.raises(ValueError, match=f"^NaN or infinity was computed from {folder}, "):
+    with pytest.raises(ValueError, match=f"^{folder} computes NaN or infinity in "):
         short(folder, DEMO)
 
 

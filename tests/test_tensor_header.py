@@ -70,7 +70,7 @@ def test_null_metadata(tmp_path: Path) -> None:
         ({"__metadata__": [1], "a": entry(0, 4)}, "Expected an object for __metadata__, got [1]"),
         (b'{"a": {}, "a": {}}', "the key 'a' twice in one object"),
         (b'{"a":' * 50_000, "objects nested too deeply"),
-        (b"\xff\xfe", "got: 'utf-8' codec can't decode byte 0xff"),
+        (b"\xff\xfe", "is not valid JSON: 'utf-8' codec can't decode byte 0xff"),
     ],
 )
 def test_headers_of_another_form(tmp_path: Path, header: object, message: str) -> None:

@@ -286,7 +286,7 @@ def test_no_tokenizer(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("tokenizer.json", "{} is not valid JSON: "),
-        ("tokenizer.model", "Cannot read the SentencePiece model in {}, got: it "),
+        ("tokenizer.model", "Cannot read the SentencePiece model in {}: it "),
     ],
 )
 def test_broken_files(tmp_path: Path, name: str, message: str) -> None:

@@ -108,7 +108,10 @@ TEXT = {"Sequence": {"id": "A", "type_id": 0}}
         ),
         ({"normalizer": {"type": ["NFC"]}}, "for 'normalizer' in {path}, got ['NFC']"),
         ({"normalizer": sequence("normalizers", *[{"type": "NFC"}] * 99)}, "at most 16 components for 'normalizer'"),
-        ({"normalizer": sequence("normalizers", sequence("normalizers"))}, "no Sequence in another for 'normalizer'"),
+        (
+            {"normalizer": sequence("normalizers", sequence("normalizers"))},
+            "A Sequence cannot stand inside another in 'normalizer'",
+        ),
         (
             {"normalizer": {"type": "Prepend", "prepend": "a" * 99}},
             "at most 16 characters for 'prepend' in 'normalizer'",
@@ -142,10 +145,10 @@ TEXT = {"Sequence": {"id": "A", "type_id": 0}}
         (model(dropout=0.5), "no dropout in {path}, got 0.5"),
         (model(vocab={"a": 2**32 - 1}), "ids from 0 to 4194303 in 'vocab' in {path}, got 4294967295"),
         (model(vocab={"a": 1.0}), "ids from 0 to 4194303 in 'vocab' in {path}, got 1.0"),
-        (model(vocab={"a": 1, "b": 1}), "an id of its own for each token in {path}, some are there twice"),
+        (model(vocab={"a": 1, "b": 1}), "Each token needs an id of its own, but some ids are there twice in {path}"),
         (model(vocab=[]), "an object for 'vocab' in {path}, got []"),
-        (model(merges=["a b c"]), "a tokenizer in {path}, got: "),
-        (model(merges=["a zzzz"]), "a tokenizer in {path}, got: "),
+        (model(merges=["a b c"]), "Cannot read the tokenizer in {path}: "),
+        (model(merges=["a zzzz"]), "Cannot read the tokenizer in {path}: "),
         ({"added_tokens": [{**ADDED, "content": ""}]}, "1 to 1024 bytes of text for the added token '' in {path}"),
         ({"added_tokens": [{**ADDED, "content": "a" * 1025}]}, "1 to 1024 bytes of text for the added token 'aaa"),
         ({"added_tokens": [{**ADDED, "id": -1}]}, "the id of '<pad>' in {path}, got -1"),
@@ -157,7 +160,7 @@ def test_parts_that_gemma_has_not(tmp_path: Path, changes: dict[str, Any], messa
     """Each is named before the library sees it."""
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps({**DEMO, **changes}))
-    with pytest.raises(ValueError, match=f"^Expected .*{re.escape(message.format(path=path))}") as raised:
+    with pytest.raises(ValueError, match=f"^(Expected .*)?{re.escape(message.format(path=path))}") as raised:
         JsonTokenizer(path)
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 800
 
@@ -222,5 +225,5 @@ def test_pieces_of_another_form(tmp_path: Path, pieces: bytes, change: Callable[
     """A model that would make long texts of short ones, or is damaged."""
     path = tmp_path / "tokenizer.model"
     path.write_bytes(change(pieces))
-    with pytest.raises(ValueError, match=f"Cannot read the SentencePiece model in {path}, got: {message}"):
+    with pytest.raises(ValueError, match=f"Cannot read the SentencePiece model in {path}: {message}"):
         SentencePieceTokenizer(path)

@@ -342,7 +342,7 @@ def test_missing_shard(folder: Path) -> None:
     (folder / SHARDS[1]).unlink()
     assert complaint(folder) == (
         f"The conversion is incomplete in {folder}; convert it again: Some shards that {folder / INDEX} "
-        f"names, these are not there: {SHARDS[1]}"
+        f"names are missing: {SHARDS[1]}"
     )
 
 

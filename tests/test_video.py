@@ -395,7 +395,7 @@ def test_packets_that_are_broken(tmp_path: Path) -> None:
     for start in starts:
         data[start : start + 4] = b"NONE"
     path.write_bytes(data)
-    message = f"FFmpeg cannot read the video {path}, got: Invalid data found when processing input"
+    message = f"FFmpeg cannot read the video {path}: Invalid data found when processing input"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         video_frames(path)
 
@@ -405,7 +405,7 @@ def test_file_cut_before_its_index(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", 20)
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"moov")])
-    with pytest.raises(ValueError, match=f"^FFmpeg cannot read the video {re.escape(str(path))}, got: "):
+    with pytest.raises(ValueError, match=f"^FFmpeg cannot read the video {re.escape(str(path))}: "):
         video_frames(path)
 
 
@@ -421,7 +421,7 @@ def test_file_that_is_no_video(tmp_path: Path, content: str) -> None:
     """0 bytes, and text."""
     path = tmp_path / "a.mp4"
     path.write_text(content)
-    message = f"FFmpeg cannot read the video {path}, got: Invalid data found when processing input"
+    message = f"FFmpeg cannot read the video {path}: Invalid data found when processing input"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         video_frames(path)
 

@@ -37,16 +37,20 @@ def watched(source: Path | str) -> list[tuple[float, np.ndarray]]:
 
 def refused(source: Path, problem: str) -> None:
     """By both readers, in a line."""
-    with pytest.raises(ValueError, match=f"^Expected .* {re.escape(str(source))}, {re.escape(problem)}$"):
+    with pytest.raises(
+        ValueError, match=f"^(FFmpeg cannot|There are no) .* {re.escape(str(source))}{re.escape(problem)}$"
+    ):
         VideoFile(source)
     with (
-        pytest.raises(ValueError, match=f"^Expected .* {re.escape(str(source))}, {re.escape(problem)}$"),
+        pytest.raises(
+            ValueError, match=f"^(FFmpeg cannot|There are no) .* {re.escape(str(source))}{re.escape(problem)}$"
+        ),
         Camera(source),
     ):
         pass
 
 
-NOT_TAKEN = f"got: a playlist, frames of over {MAX_PIXELS} pixels, or a format other than {TAKEN}; convert it to MP4"
+NOT_TAKEN = f": a playlist, frames of over {MAX_PIXELS} pixels, or a format other than {TAKEN}; convert it to MP4"
 
 
 # names, playlists
@@ -97,7 +101,9 @@ def test_a_playlist_is_not_read(tmp_path: Path) -> None:
 def test_giant_frames(tmp_path: Path) -> None:
     """None of them is decoded, also before a camera."""
     path = write_video(tmp_path / "a.avi", np.zeros((1, 6001, 6001, 3), np.uint8), codec="png")
-    with pytest.raises(ValueError, match=f"^Expected a video .* {re.escape(str(path))}, {re.escape(NOT_TAKEN)}$"):
+    with pytest.raises(
+        ValueError, match=f"^FFmpeg cannot read the video {re.escape(str(path))}{re.escape(NOT_TAKEN)}$"
+    ):
         VideoFile(path)
     nothing = f"^There are no pictures from {re.escape(str(path))}: it has 0 video frames$"
     with Camera(path, fast=True) as camera, pytest.raises(ValueError, match=nothing):
@@ -246,7 +252,7 @@ def test_a_cover_is_no_film(tmp_path: Path) -> None:
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), format="s16", layout="mono")
         sound.sample_rate = 16_000
         container.mux(track.encode(sound))
-    refused(path, "it has a cover picture alone")
+    refused(path, ": it has a cover picture alone")
 
 
 def png_bytes(folder: Path) -> bytes:

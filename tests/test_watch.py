@@ -202,7 +202,7 @@ def test_no_camera(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.skip("this machine has a camera")
     assert main(["watch", "--model", "nowhere"]) == 2
     expected = (
-        "Cannot open camera /dev/video0, got: No such file or directory; "
+        "Cannot open camera /dev/video0: No such file or directory; "
         "connect it, or name another number, a file or an address"
     )
     assert capsys.readouterr() == ("", f"mlx_gemma4: error: {expected}\n")

@@ -49,11 +49,11 @@ def test_names(names: Sequence[str], expected: Sequence[str]) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "Expected weights (model*.safetensors) in here, found none"),
-        (["model.gguf", "._model.safetensors"], "Expected weights (model*.safetensors) in here, found none"),
+        ([], "There are no weights (model*.safetensors) in here"),
+        (["model.gguf", "._model.safetensors"], "There are no weights (model*.safetensors) in here"),
         (
             ["adapters.safetensors"],
-            "found only adapters.safetensors; adapters are merged into their model first (mlx_lm.fuse)",
+            "it has only adapters.safetensors: merge the adapter into its model first (mlx_lm.fuse)",
         ),
         (
             [ONE, *TWO],

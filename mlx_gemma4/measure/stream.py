@@ -66,8 +66,8 @@ class Pair:
         for folder, h in zip((self.reference, self.model), state, strict=True):
             if not mx.isfinite(h).all():
                 raise ValueError(
-                    f"NaN or infinity was computed from {folder} in {where}; where float16 is too "
-                    "narrow, --dtype bfloat16 is not, else the weights are damaged"
+                    f"{folder} computes NaN or infinity in {where}: use --dtype bfloat16 if float16 is too narrow; "
+                    "otherwise the weights are damaged"
                 )
 
 

@@ -66,7 +66,7 @@ def _check_model(model: Mapping[str, Any], path: Path) -> None:
         if type(value) is not int or not 0 <= value < MOST_ID:
             raise ValueError(f"Expected ids from 0 to {MOST_ID - 1} in 'vocab' in {path}, got {shown(value)}")
     if len(set(vocab.values())) < len(vocab):
-        raise ValueError(f"Each token needs an id of its own in {path}, some are there twice")
+        raise ValueError(f"Each token needs an id of its own, but some ids are there twice in {path}")
 
 
 def _check_added(tokens: Any, path: Path) -> None:
