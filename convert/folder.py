@@ -7,7 +7,7 @@ NAME.partial/              beside the target, on its disk
   replaced/                the old folder, for a moment, where the file system cannot exchange two
 
 interrupted     NAME.partial stays; the same plan resumes, another plan starts again
-failed          NAME.partial is removed
+failed          NAME.partial is removed, unless a resumed run or a failed --verify can still use it
 complete        checkpoint/ becomes NAME in one rename or exchange, then NAME.partial is removed
 """
 
@@ -71,11 +71,11 @@ class PartialFolder:
     def _steps_done(self) -> int:
         """How many steps an interrupted run of the same plan has finished. Leftovers of another plan are removed."""
         path = self._root / _PROGRESS
-        told = {}
+        progress = {}
         with suppress(FileNotFoundError, ValueError):  # none, or not whole after a power failure
-            told = read_json(path)
-        if told.get("plan") == self._plan:
-            return int(told["done"])
+            progress = read_json(path)
+        if progress.get("plan") == self._plan:
+            return int(progress["done"])
         shutil.rmtree(self.folder, ignore_errors=True)
         path.unlink(missing_ok=True)
         return 0
@@ -151,7 +151,7 @@ def _check_free(target: Path, overwrite: bool) -> None:
     if not overwrite:
         raise ValueError(f"{target} exists already; pass --overwrite to replace it")
     if not ((place / "config.json").is_file() and any(place.glob("*.safetensors"))):
-        raise ValueError(f"Not replaced, because it is not a checkpoint: {target}; remove it yourself")
+        raise ValueError(f"{target} is not a checkpoint, so --overwrite does not replace it; remove it yourself")
 
 
 def _mend(target: Path) -> None:

@@ -1,10 +1,10 @@
 """A conversion from beginning to end.
 
-read     open the source: its config, its tensors, nothing read yet           read.open_checkpoint
-plan     every tensor, how it is stored, its shard                            job.plan_conversion
+plan     open the source (read.open_checkpoint), choose the recipe by what
+         the weights are, and say for every tensor how it is stored           job.plan_conversion
 write    block by block: fetch rows, quantize, append to the shard            write.write_checkpoint
-verify   compare with the source, if asked                                    measure.quality
-record   conversion.json and the model card                                   record, card
+record   where it came from; with --verify, what was lost                      provenance, measure.quality
+         conversion.json and the model card                                   record, card
 folder   put the complete folder in its place                                 folder.PartialFolder
 """
 
@@ -55,7 +55,7 @@ def convert(
 
     Raises:
         ValueError: The source, the recipe, the target or the disk cannot be used; the message says why. Nothing is
-            left behind.
+            left behind but what a resumed run, or one whose ``verify`` failed, can still use.
     """
     target = Path(mlx_path)
     check_target(target, overwrite)

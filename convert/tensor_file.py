@@ -106,7 +106,7 @@ class Output:
 class TensorWriter:
     """A file whose tensors are known before they are computed: the header first, then rows wherever they belong.
 
-    An existing file of the same length is gone on with; what it holds is for the caller to know.
+    Resumes an existing file of the same length. The caller knows which rows it already holds.
     """
 
     def __init__(self, path: Path, outputs: Sequence[Output]) -> None:

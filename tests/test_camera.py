@@ -22,7 +22,7 @@ from video_writer import write_video
 
 from mlx_gemma4.inputs.vision.video_container import address_options
 from mlx_gemma4.live.see import camera as module
-from mlx_gemma4.live.see import opening as run
+from mlx_gemma4.live.see import stream as run
 from mlx_gemma4.live.see.camera import Camera, Shot
 from mlx_gemma4.live.see.opening import BROKEN_PACKETS
 

@@ -603,7 +603,7 @@ def test_target_that_is_something_else(target: Path, refused: Refused, files: se
         target.write_text("a file")
     else:
         put(target, dict.fromkeys(files, b"mine"))
-    message = f"Not replaced, because it is not a checkpoint: {target}; remove it yourself"
+    message = f"{target} is not a checkpoint, so --overwrite does not replace it; remove it yourself"
     assert refused("--hf-path", "demo", "--mlx-path", target, "-q", "--overwrite") == message
     assert target.is_file() or contents(target).keys() == files
     assert beside(target) == {"made"}

@@ -1,4 +1,4 @@
-"""A video with its sound, stretch by stretch: decoded in one pass, in memory that does not grow with its length.
+"""A video with its sound, stretch by stretch, decoded in one pass and in memory that does not grow with its length.
 
 numpy only.
 """
@@ -20,11 +20,11 @@ from mlx_gemma4.inputs.vision.video import TOLERANCE, Pace, Selection, check_any
 from mlx_gemma4.inputs.vision.video_file import Picture, Sound, VideoFile
 
 SHORTEST = 0.1
-"""Seconds of a stretch, at least. Less sound than this behind the last picture is what encoders pad it with."""
+"""Seconds of a stretch, at least. Less sound than this after the last picture is an encoder's padding."""
 SLACK = 0.04
-"""Seconds by which the times of sound may be off before it is moved."""
+"""Seconds by which the times of sound may be wrong before it is moved."""
 LAG = 10.0
-"""Seconds by which pictures and sound may lie apart in a file; what is further behind is taken to be missing."""
+"""Seconds by which pictures and sound may lie apart in a file; what is further behind counts as missing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +35,13 @@ class Stretch:
     """Seconds from the video's first frame on."""
     end: float
     film: Film | None
-    """None where no frame is taken."""
+    """None if no video frame is taken."""
     samples: np.ndarray
-    """float32 [n] at 16 kHz: its sound; shorter where that ends earlier, [0] where it was not asked for."""
+    """Its sound, float32 [n] at 16 kHz; shorter if the sound ends earlier, [0] if it was not asked for."""
 
     @property
     def content(self) -> list[dict[str, Any]]:
-        """The parts of a message: what is seen, then what is heard."""
+        """The parts of a message: pictures, then sound."""
         seen = [] if self.film is None else [{"type": "video", "video": self.film}]
         heard = [{"type": "audio", "audio": self.samples}] if len(self.samples) else []
         return [*seen, *heard]
@@ -50,12 +50,12 @@ class Stretch:
 def stretches(
     file: VideoFile, seconds: float, selection: Selection, prepare: Callable[[np.ndarray], Patches], *, sound: bool
 ) -> Iterator[Stretch]:
-    """Cut a video into stretches of ``seconds``, the last one shorter; those with nothing in them are left out.
+    """Cut a video into stretches of ``seconds``, the last one shorter. Empty ones are left out.
 
     Args:
         selection: With ``fps``, each stretch has its own frames, the first at or after its start and every 1 / fps
             from there, and ``max_video_frames`` does not count. Without, ``max_video_frames`` are those of the whole.
-        prepare: What makes patches of a frame, uint8 [H, W, 3], as soon as it is decoded.
+        prepare: Makes patches of a video frame, uint8 [H, W, 3], as soon as it is decoded.
 
     Raises:
         ValueError: Stretches that are too short, or no frame in the selected time.
@@ -88,7 +88,7 @@ def check_length(seconds: float) -> None:
 
 
 class _PaceOfEach:
-    """As ``Pace``, from the start of each stretch anew."""
+    """``Pace``, restarted at each stretch."""
 
     def __init__(self, start: float, seconds: float, fps: float) -> None:
         self._start = start
@@ -104,11 +104,11 @@ class _PaceOfEach:
 
 
 class _Cutter:
-    """Pictures and sound in, each in its order; stretches out, when both have passed them."""
+    """Pictures and sound in, each in order; stretches out, when both have passed them."""
 
     def __init__(self, seconds: float, selection: Selection, track: Track | None) -> None:
         self.seen = 0
-        """Frames that were taken."""
+        """Video frames that were taken."""
         self._seconds = seconds
         self._selection = selection
         self._track = track
@@ -118,11 +118,11 @@ class _Cutter:
 
     @property
     def is_over(self) -> bool:
-        """Whether the selected time is."""
+        """Whether the selected time has passed."""
         return self._selection.end is not None and self._start >= self._selection.end
 
     def see(self, picture: Picture, patches: Patches | None) -> None:
-        """A frame has come, ``patches`` if it is taken."""
+        """Take a video frame; ``patches`` if it is selected."""
         self._reached, self._shown = picture.seconds, picture.end
         if patches is not None:
             self.seen += 1
@@ -138,7 +138,7 @@ class _Cutter:
             yield from self._next(math.inf)
 
     def rest(self) -> Iterator[Stretch]:
-        """Nothing follows."""
+        """The video has ended."""
         if self._track is not None:
             self._track.finish()
         length = max(self._shown, 0.0 if self._track is None else self._track.seconds)
@@ -157,14 +157,14 @@ class _Cutter:
 
     @property
     def _passed(self) -> float:
-        """Up to where nothing more comes."""
+        """Seconds up to which nothing more can come."""
         seen = self._reached + TOLERANCE
         if self._track is None:
             return seen
         return max(min(seen, self._track.seconds), max(seen, self._track.seconds) - LAG)
 
     def _skip(self, passed: float) -> None:
-        """Leave out at once the stretches that have nothing in them, however many."""
+        """Skip empty stretches at once, however many."""
         waiting = [self._frames[0][0] + TOLERANCE] if self._frames else []
         waiting += [] if self._track is None else self._track.waiting
         index = math.floor((min([passed, *waiting]) - self._selection.start) / self._seconds)
@@ -188,7 +188,7 @@ class _Cutter:
 
 
 class Track:
-    """The sound of a video at 16 kHz, mono, from ``start`` on; where there is none between some, it is silent."""
+    """The sound of a video at 16 kHz, mono, from ``start`` on. Gaps are silent."""
 
     def __init__(self, start: float) -> None:
         self._first = round(start * SAMPLE_RATE)
@@ -199,16 +199,16 @@ class Track:
 
     @property
     def seconds(self) -> float:
-        """How far it goes so far."""
+        """Seconds of sound so far."""
         return self._next / SAMPLE_RATE
 
     @property
     def waiting(self) -> list[float]:
-        """When the next sound that was not taken begins, if any waits."""
+        """When the next waiting sound begins, if any waits."""
         return [self._pieces[0][0] / SAMPLE_RATE] if self._pieces else []
 
     def push(self, sound: Sound) -> None:
-        """Put a piece in its place: behind the one before, unless its time says otherwise."""
+        """Append a piece to the one before, unless its time says otherwise."""
         apart = abs(sound.seconds - self._until) > SLACK
         if apart:
             self.finish()
@@ -217,11 +217,11 @@ class Track:
         self._add(self._resampler.push(sound.samples.mean(axis=1), sound.rate))
 
     def finish(self) -> None:
-        """Nothing follows: what the resampler holds back comes out."""
+        """End the sound: the resampler returns what it holds back."""
         self._add(self._resampler.finish())
 
     def take(self, end: float) -> np.ndarray:
-        """The sound from where the last call ended up to ``end`` seconds, without silence behind it."""
+        """The sound from where the last call ended up to ``end`` seconds, without trailing silence."""
         stop = round(end * SAMPLE_RATE)
         pieces = [(at, samples[: stop - at]) for at, samples in self._pieces if at < stop]
         self._pieces = [

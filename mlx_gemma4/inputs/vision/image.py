@@ -1,6 +1,9 @@
-"""Pictures in: files of the usual formats to 48-pixel patches and their positions. numpy only.
+"""Images to patches of raw pixels. numpy only.
 
-The sizes are those of transformers ``get_aspect_ratio_preserving_size``; the patch side comes from the checkpoint.
+    640 × 480 ── target_size ──▶ 912 × 672 ── cut row by row ──▶ 266 patches of 48 × 48 × 3 values from 0 to 1
+                 (budget 280)    19 × 14 patches                 patch_xy (0,0) (1,0) … (18,0) (0,1) …
+
+The sizes are those of transformers ``get_aspect_ratio_preserving_size``; the side of a patch comes from the checkpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BUDGETS = (70, 140, 280, 560, 1120)
-"""Soft tokens that an image may take, at most."""
+"""Budgets of an image, in soft tokens: one for each patch."""
 FORMATS = (
     "AVIF",
     "BMP",
@@ -41,24 +44,24 @@ FORMATS = (
     "TIFF",
     "WEBP",
 )
-"""Pillow's names of the formats that are taken; HEIF is there where a plugin has registered it."""
+"""Pillow's names of the formats that are read; HEIF only if a plugin has registered it."""
 TAKEN = "AVIF, BMP, GIF, ICO, JPEG, JPEG 2000, PNG, PPM, QOI, TGA, TIFF or WebP"
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MAX_PIXELS = 89_478_485
-"""Pillow's own limit. More takes over 1 GB."""
+"""Pillow's own limit. More would need over 1 GB."""
 HELD_TWICE = ("AVIF", "ICO", "JPEG2000", "WEBP")
-"""Formats whose decoders hold a picture several times over."""
+"""Formats whose decoders hold several copies of a picture in memory."""
 MAX_PIXELS_HELD_TWICE = 50_000_000
 MAX_SIDE = 1_000_000
 MAX_BYTES = 600_000_000
-"""Of a file: the largest picture with 16 bits a channel."""
+"""Size of a file: the largest picture with 16 bits a channel."""
 MAX_SCANS = 100
-"""Of a JPEG; encoders write about ten."""
+"""Scans of a JPEG; encoders write about ten."""
 JPEG_SCAN = b"\xff\xda"
 STRIP = 1_000_000
-"""Pixels that are converted at once, about."""
+"""Pixels that are converted at a time, about."""
 ORIENTATION = 0x0112
-"""EXIF's tag."""
+"""The EXIF tag."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +80,14 @@ class Patches:
 def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.ndarray:
     """Read a picture as uint8 [H, W, 3].
 
-    Upright as its EXIF data says; the first frame of an animation; what is transparent lies on white, as in
-    transformers 5.24.
+    Turned upright by its EXIF data; the first picture of an animation; transparent parts on white, as in transformers
+    5.24.
 
     Args:
         source: A path, a PIL image, or uint8 [H, W, 3].
 
     Raises:
-        ValueError: No such file, no picture in it, one in a format that is not taken, cut short, or too large.
+        ValueError: No such file; no picture in it; a format that is not read; cut short; or too large.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
@@ -104,7 +107,7 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.
 
 
 def check_file(path: Path) -> None:
-    """Raise a ValueError if a file is missing, or costs more than it can be worth before a pixel is decoded."""
+    """Raise a ValueError if a file is missing or would cost too much, before a pixel is decoded."""
     if not path.is_file():
         raise ValueError(f"There is no image file at {path}")
     if path.stat().st_size > MAX_BYTES:
@@ -118,10 +121,10 @@ def check_file(path: Path) -> None:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Open a picture in one of the ``FORMATS``: Pillow knows more, and runs other programs for some.
+    """Open a picture in one of the ``FORMATS``. Pillow reads others too, and runs programs for some of them.
 
     Raises:
-        ValueError: It is in none of them.
+        ValueError: It has another format.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -140,12 +143,12 @@ def _head(path: Path) -> bytes:
 
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turn whatever Pillow and its decoders raise into a ValueError that says where."""
+    """Turn whatever Pillow and its decoders raise into a ValueError that names the picture."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of broken metadata beside whole pixels
+            warnings.simplefilter("ignore", UserWarning)  # about broken metadata beside intact pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -157,20 +160,20 @@ def _reading(name: str) -> Iterator[None]:
 
 
 class _Refused(ValueError):
-    """What is said of a picture here, in words of our own."""
+    """Raised here; everything else comes from Pillow."""
 
 
 def _decode(image: Image.Image, name: str) -> np.ndarray:
-    """The pixels, upright: uint8 [H, W, 3]."""
+    """The pixels, turned upright: uint8 [H, W, 3]."""
     check_size(image, name)
     image.load()
-    check_size(image, name)  # an icon holds pictures of other sizes than it says
+    check_size(image, name)  # an icon may hold pictures of other sizes than it declares
     pixels = _to_rgb(image, name)
     return turn(pixels, image.getexif().get(ORIENTATION, 1))
 
 
 def check_size(image: Image.Image, name: str) -> None:
-    """Raise a ValueError if a picture, which need not have been decoded, has too many pixels, or none."""
+    """Raise a ValueError if a picture has too many pixels, or none. It need not be decoded yet."""
     width, height = image.size
     if width * height == 0:
         raise _Refused(f"There are no pixels in {name}")
@@ -183,7 +186,7 @@ def check_size(image: Image.Image, name: str) -> None:
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
-    """uint8 [H, W, 3], made some rows at a time: Pillow holds each pixel in four bytes, and copies freely."""
+    """uint8 [H, W, 3], converted some rows at a time: Pillow uses four bytes a pixel and copies freely."""
     width, height = image.size
     convert = _deep_to_rgb if image.mode.startswith("I") or image.mode == "F" else _on_white
     pixels = np.empty((height, width, 3), np.uint8)
@@ -207,7 +210,7 @@ def _on_white(image: Image.Image, name: str) -> np.ndarray:
 
 
 def _deep_to_rgb(image: Image.Image, name: str) -> np.ndarray:
-    """16-bit greys to 8 bits: Pillow's own conversion would clip them to white."""
+    """16-bit grey to 8 bits: Pillow's own conversion would clip it to white."""
     values = np.asarray(image)
     if values.dtype == np.float32 or values.max() > 65535 or values.min() < 0:
         raise _Refused(f"Expected an image of 8 or 16 bits a channel in {name}, got {values.dtype}; convert it first")
@@ -218,9 +221,9 @@ def _deep_to_rgb(image: Image.Image, name: str) -> np.ndarray:
 
 
 def target_size(height: int, width: int, max_soft_tokens: int, side: int) -> tuple[int, int]:
-    """The size (height, width) to which a picture is scaled: at most ``max_soft_tokens`` patches of ``side``.
+    """The size (height, width) to which a picture is scaled: at most ``max_soft_tokens`` patches of ``side`` pixels.
 
-    The aspect ratio is kept and both sides are floored to whole patches; a side that would vanish gets one.
+    Keeps the aspect ratio and floors both sides to whole patches; each side has at least one.
     """
     factor = math.sqrt(max_soft_tokens * side**2 / (height * width))
     rows = math.floor(factor * height / side)

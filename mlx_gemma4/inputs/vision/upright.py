@@ -1,4 +1,4 @@
-"""The eight ways in which a camera may have been held, as EXIF numbers them. numpy only."""
+"""Turning pictures upright: the eight orientations of EXIF. numpy only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels [H, W, …] as they are to be seen: a view, nothing is copied.
+    """Pixels [H, W, …] turned upright, as a view: nothing is copied.
 
     Args:
         orientation: 1 to 8, as in EXIF's tag 0x0112; any other number means 1, as stored.
@@ -27,7 +27,7 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def orientation_of(matrix: tuple[int, int, int, int]) -> int:
-    """The orientation that a display matrix (a, b, c, d) asks for; any angle becomes the nearest quarter turn.
+    """The orientation of a display matrix (a, b, c, d); any angle becomes the nearest quarter turn.
 
     A point (x, y) of the stored picture is shown at (a·x + c·y, b·x + d·y), y downwards, as in ISO/IEC 14496-12.
     """

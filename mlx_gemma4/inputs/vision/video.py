@@ -1,4 +1,4 @@
-"""Moving pictures in: which frames are taken, one at a time, and when each is shown. numpy only."""
+"""Videos to video frames: which are taken, one at a time, and when each is shown. numpy only."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import numpy as np
 from mlx_gemma4.inputs.vision.video_file import Picture, VideoFile
 
 MAX_FRAMES = 32
-"""Frames taken from a video, at most."""
+"""Video frames taken from a video, at most."""
 TOLERANCE = 0.001
 """Seconds: Matroska rounds times to milliseconds."""
 
 Shown = tuple[float, Callable[[], np.ndarray]]
-"""When a frame is shown, and what makes its pixels."""
+"""When a video frame is shown, and a function that decodes its pixels."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is taken from a video. Times are seconds from its first frame on."""
+    """Which video frames are taken. Times are seconds from the first one on."""
 
     max_video_frames: int = MAX_FRAMES
     fps: float | None = None
     """The first frame at or after every 1 / fps seconds; None: ``max_video_frames`` of them, evenly spaced."""
     start: float = 0.0
     end: float | None = None
-    """The first moment that no longer belongs to it; None: it goes on to the video's end."""
+    """Exclusive; None: the end of the video."""
 
     def __post_init__(self) -> None:
         if self.max_video_frames < 1:
@@ -59,7 +59,7 @@ class Selection:
 
 
 class Pace:
-    """One frame for every 1 / fps seconds from ``start`` on: the first at or after each."""
+    """One video frame every 1 / fps seconds from ``start`` on: the first at or after each."""
 
     def __init__(self, start: float, fps: float) -> None:
         self._start = start
@@ -67,20 +67,20 @@ class Pace:
         self._tick = -1
 
     def take(self, seconds: float) -> bool:
-        """Whether the next frame, shown at ``seconds``, is one."""
+        """Whether to take the next video frame, which is shown at ``seconds``."""
         before, self._tick = self._tick, math.floor((seconds + TOLERANCE - self._start) * self._fps)
         return self._tick != before
 
 
 class Evenly:
-    """``count`` of ``total`` frames."""
+    """``count`` of ``total`` video frames, evenly spaced."""
 
     def __init__(self, total: int, count: int) -> None:
         self._wanted = set(sample_indices(total, count).tolist())
         self._index = -1
 
     def take(self, seconds: float) -> bool:
-        """Whether the next frame, whenever it is shown, is one."""
+        """Whether to take the next video frame."""
         self._index += 1
         return self._index in self._wanted
 
@@ -88,7 +88,7 @@ class Evenly:
 def video_frames(
     source: str | os.PathLike[str] | VideoFile | tuple[np.ndarray, float], selection: Selection | None = None
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """The selected frames of a video, (seconds, uint8 [H, W, 3]), each made when it is asked for.
+    """The selected video frames, (seconds, uint8 [H, W, 3]), each decoded when it is asked for.
 
     Args:
         source: A file, or (frames [T, H, W, 3] uint8, frames per second).
@@ -106,7 +106,7 @@ def video_frames(
 
 
 def shown_in(file: VideoFile, start: float = 0.0) -> Iterator[Shown]:
-    """The frames of a file, those before ``start`` not for certain."""
+    """The video frames of a file; some before ``start`` may be left out."""
     for item in file.decode(start=start):
         if isinstance(item, Picture):
             yield item.seconds, item.pixels

@@ -1,4 +1,4 @@
-"""What a camera can be: a device, a file, an address or a test pattern, as FFmpeg is told of it."""
+"""What a camera can be, a device, a file, an address or a test pattern, and how FFmpeg opens it."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     import av
 
 OPEN_SECONDS = 10.0
-"""How long an address may take to answer."""
+"""Seconds that an address may take to answer."""
 GIVE_UP_SECONDS = 15.0
-"""How long anything may take to open."""
+"""Seconds that opening may take."""
 ALLOW_SECONDS = 60.0
-"""The same for a device of a system that may be asking whether the camera is allowed."""
+"""The same while the system may be asking whether the camera is allowed."""
 DEVICE, PATTERN = "/dev/video", "lavfi:"
 ADDRESS = "(https?|rtsps?)://"
-"""What is opened as an address; whatever else FFmpeg has is a file's name."""
+"""What counts as an address; everything else is the name of a file."""
 PRIVACY = "System Settings > Privacy & Security > Camera"
 
 
 @dataclass(frozen=True)
 class CameraAddress:
-    """Something to open."""
+    """A source of pictures that can be opened."""
 
     url: str
     title: str
-    """What messages call it; passwords are left out."""
+    """Its name in messages, without passwords."""
     format: str | None = None
-    """FFmpeg's name for it, None where FFmpeg finds out."""
+    """FFmpeg's name of the format; None: FFmpeg finds it."""
     options: dict[str, str] = field(default_factory=dict)
     is_address: bool = False
 
@@ -52,16 +52,16 @@ class CameraAddress:
 
     @property
     def asks(self) -> bool:
-        """Whether the system may be asking the user about it."""
+        """Whether the system may be asking the user for permission."""
         return self.format == "avfoundation"
 
     @property
     def open_seconds(self) -> float:
-        """How long it may take to open."""
+        """Seconds that it may take to open."""
         return ALLOW_SECONDS if self.asks else GIVE_UP_SECONDS
 
     def not_allowed(self, symptom: str) -> str:
-        """What may be behind a device that opens and shows nothing."""
+        """Why a device may open and show nothing."""
         if self.asks:
             return f"{symptom} from {self.title}: it may be covered, or not allowed yet ({PRIVACY}). Waiting for it."
         return f"{symptom} from {self.title}: it may be covered. Waiting for it."
@@ -70,14 +70,14 @@ class CameraAddress:
         """Open it.
 
         Args:
-            stall_seconds: How long an address may be silent.
+            stall_seconds: Seconds that an address may send nothing.
 
         Raises:
-            ValueError: It is not there, not to be used, or holds no pictures.
+            ValueError: It does not exist, cannot be used, or has no pictures.
         """
         import av
 
-        # twice: the camera tells of a stall, this only frees its thread
+        # twice: the camera reports a stall itself, this only frees its thread
         timeout = (OPEN_SECONDS, 2 * stall_seconds) if self.is_address else None
         try:
             container = av.open(self.url, format=self.format, options=self.options, timeout=timeout)
@@ -92,7 +92,7 @@ class CameraAddress:
         return container
 
     def way_out(self, error: Exception | None = None) -> str:
-        """What to do about what does not open, or about a device that hands out nothing."""
+        """What to do if it does not open, or gives no pictures."""
         if self.is_address:
             return "check the address, and that the camera is on"
         if not self.is_device:
@@ -114,7 +114,7 @@ class CameraAddress:
 
 
 def camera_address(source: int | str | os.PathLike[str]) -> CameraAddress:
-    """The feed that a source names: a camera's number, device or name, ``lavfi:GRAPH``, an address, or else a file.
+    """What a source names: a camera's number, device or name, ``lavfi:GRAPH``, an address, or a file.
 
     Raises:
         ValueError: There is no such file or camera.
@@ -136,7 +136,7 @@ def camera_address(source: int | str | os.PathLike[str]) -> CameraAddress:
 
 
 def is_camera_name(name: str) -> bool:
-    """Whether it is meant as a camera's name, for it does not look like a path."""
+    """Whether it is a camera's name rather than a path, by its looks."""
     return bool(name.strip()) and not re.search(r"[/\\]|\.\w{1,5}$", name)
 
 
@@ -147,7 +147,7 @@ def reason(error: Exception) -> str:
 
 def _device(name: str) -> CameraAddress:
     if sys.platform == "darwin":
-        # any other rate is refused by most; the pixel format is the device's choice
+        # most devices refuse any other rate; the pixel format is the device's choice
         return CameraAddress(name, f"camera {name}", "avfoundation", {"framerate": "30"})
     path = DEVICE + name if name.isdecimal() else name
     return CameraAddress(path, f"camera {path}", "v4l2")

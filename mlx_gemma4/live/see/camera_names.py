@@ -1,4 +1,4 @@
-"""The cameras of this machine by their names: from FFmpeg on macOS, from the kernel on Linux."""
+"""The cameras of this machine and their names: from FFmpeg on macOS, from the kernel on Linux."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NamedCamera:
     """A camera that could be opened."""
 
     number: str
-    """What ``Camera`` takes."""
+    """The number that ``Camera`` takes."""
     name: str
 
 
@@ -30,15 +30,15 @@ def list_cameras() -> list[NamedCamera]:
 
 
 def find_camera(name: str) -> NamedCamera:
-    """The one camera that is called so, or whose name holds ``name``, whatever the case.
+    """The one camera with this name, or whose name contains ``name``, ignoring case.
 
     Raises:
         ValueError: There is none, or there are several.
     """
     cameras = list_cameras()
     wanted = name.casefold()
-    found = [each for each in cameras if wanted == each.name.casefold()]
-    found = found or [each for each in cameras if wanted in each.name.casefold()]
+    found = [camera for camera in cameras if wanted == camera.name.casefold()]
+    found = found or [camera for camera in cameras if wanted in camera.name.casefold()]
     if len(found) == 1:
         return found[0]
     if found:
@@ -48,7 +48,7 @@ def find_camera(name: str) -> NamedCamera:
 
 
 def _listed(cameras: list[NamedCamera]) -> str:
-    return ", ".join(f"{each.number} {each.name!r}" for each in cameras)
+    return ", ".join(f"{camera.number} {camera.name!r}" for camera in cameras)
 
 
 def _from_ffmpeg() -> list[NamedCamera]:
@@ -57,13 +57,13 @@ def _from_ffmpeg() -> list[NamedCamera]:
     except ImportError as error:
         raise ValueError("The installed PyAV cannot list cameras: pip install --upgrade av") from error
     devices = enumerate_input_devices("avfoundation")
-    return [NamedCamera(each.name, each.description) for each in devices if "video" in each.media_types]
+    return [NamedCamera(device.name, device.description) for device in devices if "video" in device.media_types]
 
 
 def _from_kernel() -> list[NamedCamera]:
     cameras = []
     for folder in sorted(SYSTEM.glob("video*"), key=lambda path: (len(path.name), path.name)):
-        # a camera has more nodes behind its first one, which hand out no pictures
+        # further nodes of a camera give no pictures
         if _read(folder / "index") in ("", "0"):
             cameras.append(NamedCamera(folder.name.removeprefix("video"), _read(folder / "name")))
     return cameras

@@ -1,4 +1,4 @@
-"""Times of a camera's frames in one line that never runs back, from what each frame says of itself."""
+"""Times of a camera's pictures that never run back, from the time that each picture carries."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 class FrameTimes:
-    """Seconds since the first frame; by count where a frame says nothing.
+    """Seconds since the first picture; counted if pictures carry no times.
 
     Args:
-        rate: Frames per second where they do not say how long they are shown.
-        jump: A frame further ahead than so many seconds follows the last one.
+        rate: Pictures per second, if they do not say how long they are shown.
+        jump: A picture further ahead than so many seconds has a new clock: it follows the last one.
     """
 
     def __init__(self, rate: float, *, jump: float) -> None:
@@ -23,18 +23,18 @@ class FrameTimes:
         self._shift: float | None = None
 
     def restart(self, after: float | None = None) -> None:
-        """The next frame follows the last one, by so many seconds if they are given, whatever it says."""
+        """Let the next picture follow the last one, ``after`` so many seconds if given, whatever its time."""
         self._shift = None
         if after is not None:
             self._next = self._last + after
 
     def of(self, picture: av.VideoFrame) -> float:
-        """When a frame was taken."""
-        told = self._count / self._rate if picture.time is None else picture.time
+        """Seconds since the first picture."""
+        clock_time = self._count / self._rate if picture.time is None else picture.time
         self._count += 1
-        if self._shift is None or self._is_new_clock(told + self._shift):
-            self._shift = self._next - told
-        self._last = told + self._shift
+        if self._shift is None or self._is_new_clock(clock_time + self._shift):
+            self._shift = self._next - clock_time
+        self._last = clock_time + self._shift
         shown = picture.duration * picture.time_base if picture.duration else 1 / self._rate
         self._next = self._last + float(shown)
         return self._last

@@ -1,4 +1,4 @@
-"""Has what a camera sees changed? Mean colours of a grid of blocks, in which noise averages out. numpy only."""
+"""Whether a scene has changed: the mean colours of a grid of blocks are compared, in which noise averages out."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import numpy as np
 GRID = 16
 """Blocks along each side."""
 SAMPLES = 512
-"""Pixels along each side that are looked at, about."""
+"""Pixels along each side that are sampled, about."""
 LARGEST = 4
-"""Blocks that say how much has changed: what moves leaves some and enters others."""
+"""The blocks that changed most, whose mean is the difference: a moving thing leaves some and enters others."""
 THRESHOLD = 0.0625
+"""A step of 16 in 255 of a colour."""
 
 
 def block_means(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -21,15 +22,15 @@ def block_means(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """By how much the blocks differ that differ most: 0 for nothing, 1 for black and white."""
+    """Mean difference of the blocks that differ most: from 0 for the same picture to 1 for black and white."""
     return float(np.sort(np.abs(one - other).max(axis=-1), axis=None)[-LARGEST:].mean())
 
 
 class Scene:
-    """What was last accepted, and whether a picture shows something else.
+    """The last accepted picture, and whether another one shows something else.
 
     Args:
-        threshold: A ``difference`` above this is a change: a colour's step of 16 in 255, by default.
+        threshold: A ``difference`` above this is a change.
     """
 
     def __init__(self, threshold: float = THRESHOLD) -> None:
@@ -41,31 +42,31 @@ class Scene:
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was accepted yet."""
+        """Whether no picture was accepted yet."""
         return self._accepted is None
 
     @property
     def seen(self) -> np.ndarray:
-        """Block means of the picture that was last asked about."""
+        """Block means of the picture that was compared last."""
         assert self._seen is not None
         return self._seen
 
     def changed(self, pixels: np.ndarray) -> bool:
-        """Whether uint8 [H, W, 3] differs from what was last accepted. Before anything was, everything does."""
+        """Whether a picture, uint8 [H, W, 3], differs from the accepted one. Without one, every picture does."""
         self._seen = block_means(pixels, GRID, GRID)
         return self._accepted is None or difference(self._seen, self._accepted) > self._threshold
 
     def accept(self) -> None:
-        """Compare with the picture that was last asked about from now on."""
+        """Accept the picture that was compared last."""
         self._accepted = self._seen
 
     def forget(self) -> None:
-        """Let whatever comes next be a change."""
+        """Forget the accepted picture: the next one is a change."""
         self._accepted = None
 
 
 def _means(values: np.ndarray, count: int, axis: int) -> np.ndarray:
-    """Means of ``count`` stretches along an axis; where there are fewer rows than stretches, rows are shared."""
+    """Means of ``count`` parts along an axis. If there are fewer rows than parts, parts share rows."""
     length = values.shape[axis]
     starts = np.arange(count) * length // count
     sums = np.add.reduceat(values, starts, axis=axis, dtype=np.float32)

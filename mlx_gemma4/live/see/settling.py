@@ -1,4 +1,8 @@
-"""When is a scene that has changed worth a question? Once it is still for a moment, or has gone on changing for long.
+"""When to ask about a changed scene: once it is still for a moment, or has kept changing for long.
+
+    change ┐ moves moves moves still still ─▶ ask            ``settle`` seconds of stillness
+    change ┐ moves moves moves moves moves ─▶ ask            ``max_wait`` seconds after the change began
+    change ┐ back as before                ─▶ no change      a flash
 
 All times are those of the pictures. numpy only.
 """
@@ -10,11 +14,11 @@ import numpy as np
 from mlx_gemma4.live.see.scene import difference
 
 SETTLE = 0.3
-"""Seconds without movement after which a change is over."""
+"""Seconds without movement after which a change has settled."""
 MAX_WAIT = 5.0
-"""Seconds after which a scene that goes on changing is asked about all the same."""
+"""Seconds after which a scene that keeps changing is asked about anyway."""
 STILL = 0.25
-"""Movement is a difference of more than this share of what counts as a change."""
+"""A difference above this share of the threshold of a change is movement."""
 
 
 class Settling:
@@ -44,16 +48,14 @@ class Settling:
 
     @property
     def waits(self) -> bool:
-        """Whether a change is still to be asked about."""
+        """Whether a change has not been asked about yet."""
         return self._began is not None and self._is_changed
 
     def is_due(self, means: np.ndarray, changed: bool, now: float) -> bool:
-        """Whether the change is to be asked about now.
-
-        A change that is gone when the scene is still again, such as a flash, is none.
+        """Whether to ask about the change now.
 
         Args:
-            means: Of the picture's blocks (``Scene.seen``).
+            means: Block means of the picture (``Scene.seen``).
             changed: Whether it differs from what was last asked about.
             now: The picture's time.
         """
@@ -69,9 +71,9 @@ class Settling:
         return is_still or now - self._began >= self._max_wait - _MOMENT
 
     def asked(self) -> None:
-        """A question was put: the change is over."""
+        """A question was asked: the change is over."""
         self._began = None
 
 
 _MOMENT = 1e-6
-"""Times are sums of others."""
+"""Seconds within which times are equal: they are sums of others."""

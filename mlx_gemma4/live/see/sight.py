@@ -1,4 +1,4 @@
-"""Are the pictures of a camera still current? A film's last picture stays; that of a live camera becomes stale."""
+"""Whether a camera's last picture is still current. A film's last picture stays; a live camera's becomes stale."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 STALE_SECONDS = 5.0
-"""Without a picture for this long, the last one of a live camera is no longer what there is to see."""
+"""Seconds without a picture after which the last one of a live camera is no longer current."""
 
 
 class Watched(Protocol):
@@ -23,11 +23,11 @@ class Watched(Protocol):
 
 
 class Sight:
-    """Tells once when sight is lost, and again after pictures have come back.
+    """Reports once that the last picture is no longer current, and again after pictures have returned.
 
     Args:
-        camera: None where there is none: nothing is ever lost.
-        seconds: Without a picture for this long, sight is lost.
+        camera: None without a camera: nothing is ever reported.
+        seconds: Seconds without a picture after which the last one is no longer current.
     """
 
     def __init__(
@@ -41,37 +41,37 @@ class Sight:
         self._came_at = clock()
         self._has_come = False
         self._ended = False
-        self._is_told = False
+        self._is_reported = False
 
     def came(self) -> None:
-        """A picture has come."""
-        self._came_at, self._has_come, self._is_told = self._clock(), True, False
+        """A picture has arrived."""
+        self._came_at, self._has_come, self._is_reported = self._clock(), True, False
 
     def ended(self) -> None:
-        """No more pictures come."""
+        """The pictures have ended."""
         self._ended = True
 
     @property
     def is_awaited(self) -> bool:
-        """Whether there is nothing to see yet, but will be."""
-        return self._camera is not None and not (self._has_come or self._ended or self._is_told)
+        """Whether the first picture is still expected."""
+        return self._camera is not None and not (self._has_come or self._ended or self._is_reported)
 
     @property
     def left(self) -> float | None:
-        """Seconds until sight is lost if nothing comes; None if that cannot happen by waiting."""
-        if self._camera is None or self._is_told or self._ended or not self._camera.is_live:
+        """Seconds until the last picture becomes stale; None if it cannot."""
+        if self._camera is None or self._is_reported or self._ended or not self._camera.is_live:
             return None
         return max(0.0, self._came_at + self._seconds - self._clock())
 
     @property
     def is_lost(self) -> bool:
-        """Whether there is something to tell."""
-        return not self._is_told and self._problem() is not None
+        """Whether there is something to report."""
+        return not self._is_reported and self._problem() is not None
 
     def lost(self) -> str | None:
-        """Why there is nothing to see any more, in a sentence; None if there is, or if it was told before."""
-        problem = None if self._is_told else self._problem()
-        self._is_told = self._is_told or problem is not None
+        """Why the last picture is no longer current, in a sentence; None if it is, or if that was reported before."""
+        problem = None if self._is_reported else self._problem()
+        self._is_reported = self._is_reported or problem is not None
         return problem
 
     def _problem(self) -> str | None:

@@ -1,7 +1,9 @@
-"""What stands before a question: one picture, or a rolling memory of pictures as the frames of a film.
+"""What stands before a question: the newest picture, or a memory of pictures as a video. Each is a session.
 
-A view is a session. Pictures are taken; a question computes what is new, and itself, in one forward, and is then
-rewound together with its answer.
+    Glance   system, turn … │ picture, question ─▶ answer          rewound to │ after every answer
+    Memory   system, turn … picture picture │ picture, question    pictures that are kept stay in the cache
+
+A question computes what is new, and itself, in one forward; then it is rewound with its answer.
 """
 
 from __future__ import annotations
@@ -22,31 +24,31 @@ from mlx_gemma4.session import Session
 
 NOTHING = Prompt.from_tokens([])
 MARKERS = 32
-"""Positions for the time of a picture and what stands around it."""
+"""Positions for the time of a picture and its markers."""
 
 
 class View(Protocol):
-    """Pictures in a session, and a question behind them."""
+    """Pictures in a session, with a question after them."""
 
     session: Session
 
     @property
     def tail(self) -> Prompt:
-        """What stands behind the pictures: the question, and all around it."""
+        """The prompt after the pictures: the question and what stands around it."""
 
     def take(self, pixels: np.ndarray, seconds: float, *, passing: bool = False) -> None:
         """Take a picture, uint8 [H, W, 3], and its time. It is computed with the next question or picture.
 
         Args:
-            passing: The next picture takes the place of this one.
+            passing: The next picture replaces this one.
         """
 
     def ask(self, draft: Sequence[int] = ()) -> list[int]:
-        """The tokens of the answer, the one that ended it included; ``draft`` is what they may well be."""
+        """The tokens of the answer, including the one that ended it; ``draft`` guesses them."""
 
 
 class Asking:
-    """How a question is put, and how its answer is decoded: greedily, with the last one as a draft."""
+    """How a question is asked and answered: greedily, with the last answer as a draft."""
 
     def __init__(
         self, model: Model, processor: Processor, *, question: str, system: str | None, max_tokens: int
@@ -61,7 +63,7 @@ class Asking:
         self._sampler = Sampler(Sampling(), model.config.text_config.vocab_size, suppress=processor.suppressed_ids)
 
     def prompt(self, kind: str, medium: Patches | Film) -> Prompt:
-        """The whole prompt: a picture ("image") or a film ("video") and the question, as the template has it."""
+        """The whole prompt, as the template writes it: a picture ("image") or a video ("video"), and the question."""
         messages: list[dict[str, Any]] = [{"role": "system", "content": self._system}] if self._system else []
         content = [{"type": kind, kind: medium}, {"type": "text", "text": self._question}]
         return self.processor.prompt([*messages, {"role": "user", "content": content}])
@@ -87,7 +89,7 @@ class Asking:
 
 
 class Glance:
-    """The newest picture alone. What stands before it is computed once; every question starts there."""
+    """The newest picture alone. Everything before it is computed once; every question starts there."""
 
     def __init__(self, asking: Asking, *, image_tokens: int | None = None) -> None:
         self._asking = asking
@@ -119,10 +121,10 @@ class Glance:
 
 
 class Memory:
-    """The last pictures as frames of one video, with their times. Each is computed once, when it is new.
+    """The last pictures as one video with their times. Each is computed once.
 
-    A passing picture is there until the next one comes. When there are more than ``size``, the older half leaves, and
-    the rest is computed anew: exactly a prompt of them.
+    A passing picture stays until the next one comes. When there are more than ``size``, the older half leaves and the
+    rest is computed again, exactly as a prompt of them.
     """
 
     def __init__(self, asking: Asking, *, size: int, image_tokens: int | None = None) -> None:
@@ -145,7 +147,7 @@ class Memory:
 
     @property
     def film(self) -> Film:
-        """What is remembered."""
+        """The pictures that are remembered."""
         frames, seconds = zip(*self._frames, strict=True)
         return Film(frames, seconds)
 
@@ -173,7 +175,7 @@ class Memory:
         return tokens
 
     def _drop_passing(self) -> None:
-        """Take back a picture that was only passing."""
+        """Remove a passing picture."""
         if not self._passing:
             return
         self._passing = False

@@ -1,7 +1,7 @@
-"""The engine of live watching: shots in, answers out. No devices, no display; the clock only measures.
+"""The engine of live watching: pictures in, answers out. No devices, no display; the clock only measures.
 
-A question is put when the scene has changed and is still for a moment, when it has gone on changing for long, when it
-has not changed for long, or every so often. What is not asked about costs no forward. All times are those of the shots.
+A question is asked when the scene has changed and is still for a moment, when it has kept changing for long, when it
+has not changed for long, or at regular times. A picture that is not asked about costs no forward.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from mlx_gemma4.live.see.views import Asking, Glance, Memory, View
 from mlx_gemma4.outputs.draft import text_of
 
 SAME_MOMENT = 1e-6
-"""Seconds within which times are the same: they are sums of others."""
+"""Seconds within which times are equal: they are sums of others."""
 
 Reason = Literal["change", "heartbeat", "every"]
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """What the model says about a shot."""
+    """What the model says about a picture."""
 
     time: float
-    """Of the shot, in seconds since the camera's first."""
+    """When the picture was taken, in seconds since the camera's first."""
     reason: Reason
     """Why it was asked."""
     text: str
     begun: float
-    """Seconds between the shot's arrival and the first forward."""
+    """Seconds from the picture's arrival to the first forward."""
     age: float
-    """Seconds between the shot's arrival and the whole answer."""
+    """Seconds from the picture's arrival to the complete answer."""
     tokens: int
-    """The one that ended it included."""
+    """Including the one that ended the answer."""
     forwards: int
-    """One for what is new and the question, then one for each further token; fewer where the last answer still holds,
-    more where a memory was computed anew."""
+    """One for the picture and the question, then one for each further token. Fewer if the last answer still holds, more
+    if a memory was computed again."""
     dropped: int
-    """Frames so far that were never looked at."""
+    """Pictures so far that were never read."""
     complete: bool
     """False where the answer was cut: at ``max_tokens``, or in a loop."""
 
@@ -55,10 +55,10 @@ class Looks:
 
     shots: int = 0
     changes: int = 0
-    """That were taken."""
+    """Changes that were asked about or remembered."""
     asked: int = 0
     told: int = 0
-    """Answers that were reported: fewer with ``only_new``."""
+    """Answers that were reported; fewer with ``only_new``."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Watcher:
         return self._view.session.forwards
 
     def see(self, shot: Shot) -> Sighting | None:
-        """Look at a shot; what the model says about it, if it was asked and there is something to report."""
+        """Take a picture. Returns what the model says about it, if it was asked and there is something to report."""
         self.looks.shots += 1
         self._last = shot
         changed, is_due = self._look(shot)
@@ -151,7 +151,7 @@ class Watcher:
         return None if reason is None else self._ask(shot, reason)
 
     def finish(self) -> Sighting | None:
-        """The pictures have ended: what the model says about a change that has not settled."""
+        """The pictures have ended. Returns what the model says about a change that has not settled."""
         shot, self._last = self._last, None
         if shot is None or self.settings.every is not None or not self._settling.waits:
             return None
@@ -159,7 +159,7 @@ class Watcher:
         return self._ask(shot, "change")
 
     def _look(self, shot: Shot) -> tuple[bool, bool]:
-        """Whether the scene differs from what was last taken, and whether that is to be told now."""
+        """Whether the scene has changed, and whether to ask about that now."""
         if self.settings.every is not None and not self._remembers:
             return False, False
         changed = self._scene.changed(shot.pixels)
@@ -169,7 +169,7 @@ class Watcher:
     def _take(self, shot: Shot, changed: bool) -> None:
         self.looks.changes += changed
         self._view.take(shot.pixels, shot.time, passing=self._remembers and not changed)
-        if changed or not self._remembers:  # what is only passing is no measure of what comes
+        if changed or not self._remembers:  # a passing picture is not compared with later ones
             self._scene.accept()
         self._settling.asked()
 

@@ -1,6 +1,6 @@
-"""One opening of a camera, in a thread of its own: opened, decoded and closed there.
+"""A camera's pictures from opening to end, in a thread of its own: opened, decoded and closed there.
 
-Whoever reads never hangs in FFmpeg. The newest frame takes the place of one that nobody has read.
+The reader never hangs in FFmpeg. The newest picture replaces an unread one.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     import av
 
 BROKEN_PACKETS = 100
-"""So many in a row that do not decode, and none will."""
+"""Packets in a row that cannot be decoded, after which the stream counts as broken."""
 RETRY_SECONDS = 0.005
-"""Between two looks at a device that has no frame yet."""
+"""Seconds between two attempts to read a device that has no picture yet."""
 NAP_SECONDS = 0.1
-"""The longest sleep that does not look whether the camera was stopped."""
+"""Longest sleep between two checks whether the camera was stopped."""
 LONGEST_WAIT = 10.0
-"""Seconds that a film at its own pace may show nothing new; what is longer is cut."""
+"""Longest pause between two pictures of a film at its own pace, in seconds; longer ones are shortened."""
 CLOSE_SECONDS = 1.0
-"""How long a device may take to let go."""
+"""Seconds that a device may take to close."""
 USUAL_RATE = 25.0
-"""Frames per second of what names neither times nor a rate, as FFmpeg has it."""
+"""Pictures per second if a source names neither times nor a rate, as in FFmpeg."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class StreamSettings:
     """How a camera is read."""
 
-    feed: CameraAddress
+    address: CameraAddress
     fast: bool
     loop: bool
     stall_seconds: float
@@ -48,42 +48,45 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """As it came out of the decoder."""
+    """A picture as it came out of the decoder."""
 
     picture: av.VideoFrame
     number: int
-    """Of the run, from 1 on."""
+    """Number in the stream, from 1 on."""
     time: float
     arrived: float
 
 
-class Run:
-    """A feed from its opening to its end. ``wake`` gets something whenever there is something new.
+class CameraStream:
+    """The pictures of an address from opening to end.
 
     Args:
-        before: The run of the same feed that this one follows; times go on.
+        wake: Gets an item whenever something is new.
+        before: The stream of the same address that this one follows. Times continue.
     """
 
-    def __init__(self, settings: Settings, wake: queue.SimpleQueue[None], before: Run | None = None) -> None:
+    def __init__(
+        self, settings: StreamSettings, wake: queue.SimpleQueue[None], before: CameraStream | None = None
+    ) -> None:
         self.problem: str | None = None
         """Why the pictures ended, in a sentence, if they should not have."""
         self.failure: Exception | None = None
-        """For the reader: the feed did not open, holds no pictures, or something else went wrong."""
-        self.is_live: bool = settings.feed.is_device if before is None else before.is_live
+        """For the reader to raise: the address cannot be opened, has no pictures, or something else failed."""
+        self.is_live: bool = settings.address.is_device if before is None else before.is_live
         self.opened = self.ended = False
         self.seen = 0
-        """Frames that have come."""
+        """Pictures that have arrived."""
         self.broken = 0
-        """Packets that did not decode and were passed over."""
+        """Packets that could not be decoded and were skipped."""
         self.pixel_ratio: Fraction | None = None
-        """Of the sides of a stored pixel, where they are not square."""
+        """Ratio of the sides of a stored pixel, if they are not square."""
         self.is_still = False
         """A file that holds one picture."""
         self.skipped = 0.0
         """Seconds of a film without a new picture that were not waited for."""
         self.times: FrameTimes | None = None if before is None else before.times
         self.came_at = settings.clock()
-        """When something came last, by the clock."""
+        """When the last picture arrived, by the clock."""
         self._settings, self._wake = settings, wake
         self._wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._slot: Frame | None = None
@@ -93,17 +96,17 @@ class Run:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let it end here. Safe to call from a signal handler."""
+        """End the stream. Safe to call from a signal handler."""
         self._stopped = True
         self._wanted.put(None)
 
     def close(self) -> None:
-        """Stop, and wait a moment until the device is free."""
+        """Stop, and wait a moment for the device to close."""
         self.stop()
         self._thread.join(CLOSE_SECONDS)
 
     def want(self) -> None:
-        """The next frame of a film may come: a film does not run before it is read, nor, when fast, ahead."""
+        """Ask for the next picture of a film: it does not run before the first read, nor ahead when ``fast``."""
         if not self._begun:
             self._begun = True
             if not self.is_live:
@@ -113,7 +116,7 @@ class Run:
         self._wanted.put(None)
 
     def take(self) -> Frame | None:
-        """The newest frame, if nobody has read it."""
+        """The newest picture, if it is unread."""
         with self._lock:
             frame, self._slot = self._slot, None
             return frame
@@ -126,19 +129,19 @@ class Run:
                 self._put(frame)
                 if self._settings.fast:
                     self._wanted.get()
-        except Exception as error:  # for the reader's thread
+        except Exception as error:  # raised in the reader's thread
             self.failure = error
         finally:
             self.ended = True
             self._wake.put(None)
 
     def _opened(self) -> Generator[Frame, None, None]:
-        feed = self._settings.feed
-        self._container = feed.open(self._settings.stall_seconds)
-        # an address that knows its length is a file's
-        self.is_live = feed.is_device or (feed.is_address and self._container.duration is None)
+        address = self._settings.address
+        self._container = address.open(self._settings.stall_seconds)
+        # an address with a known length is a file
+        self.is_live = address.is_device or (address.is_address and self._container.duration is None)
         self.pixel_ratio = self._stream().sample_aspect_ratio
-        self.is_still = not (feed.is_device or feed.is_address) and self._container.format.name.endswith("_pipe")
+        self.is_still = not (address.is_device or address.is_address) and self._container.format.name.endswith("_pipe")
         self.opened = True
         return self._decode()
 
@@ -150,7 +153,7 @@ class Run:
             self._wake.put(None)
 
     def _decode(self) -> Generator[Frame, None, None]:
-        """All frames, each when it has come or is due."""
+        """All pictures, each when it arrives or is due."""
         from av.error import FFmpegError
 
         failure = None
@@ -182,12 +185,12 @@ class Run:
 
     def _stream(self) -> av.VideoStream:
         stream = pictures_of(self._container)
-        assert stream is not None, "the feed has looked for it"
+        assert stream is not None, "``CameraAddress.open`` has checked it"
         return stream
 
     def _explain(self, failure: Exception | None) -> None:
         """Say why the pictures ended, if they should not have."""
-        title = self._settings.feed.title
+        title = self._settings.address.title
         if failure is not None:
             self.problem = f"The pictures from {title} broke off: {reason(failure)}."
         elif self.is_live:
@@ -196,14 +199,14 @@ class Run:
             raise ValueError(f"There are no pictures from {title}: it has 0 video frames")
 
     def _pictures(self, times: FrameTimes) -> Iterator[av.VideoFrame]:
-        """Every picture that decodes, of every round."""
+        """Every picture that can be decoded, of every loop."""
         while True:
             before = self.seen
             yield from self._round()
             if not self._settings.loop or self.seen == before or self._stopped:
                 return
             self._container.close()
-            self._container = self._settings.feed.open(self._settings.stall_seconds)
+            self._container = self._settings.address.open(self._settings.stall_seconds)
             times.restart()
 
     def _round(self) -> Iterator[av.VideoFrame]:
@@ -227,11 +230,11 @@ class Run:
             try:
                 yield from self._container.demux(self._stream())
                 return
-            except BlockingIOError:  # avfoundation does not wait for its next frame
+            except BlockingIOError:  # avfoundation does not wait for its next picture
                 self._settings.sleep(RETRY_SECONDS)
 
     def _pace(self, seconds: float) -> None:
-        """Wait until a frame of a film is due."""
+        """Wait until a picture of a film is due."""
         clock = self._settings.clock
         if self.seen == 0:
             self._started = clock() - seconds
