@@ -24,7 +24,7 @@ from mlx_gemma4.inputs.vision.video_container import address_options
 from mlx_gemma4.live.see import camera as module
 from mlx_gemma4.live.see import stream as run
 from mlx_gemma4.live.see.camera import Camera, Shot
-from mlx_gemma4.live.see.opening import BROKEN_PACKETS
+from mlx_gemma4.live.see.stream import BROKEN_PACKETS
 
 
 class Clock:
@@ -48,7 +48,7 @@ class Clock:
         with self._changed:
             self.now = 1000.0 + now
             self._changed.notify_all()
-            while self.until <= self.now and not camera._run.ended:
+            while self.until <= self.now and not camera._stream.ended:
                 self._changed.wait(0.01)
 
 
@@ -196,7 +196,7 @@ def test_a_graph_runs_in_real_time() -> None:
         shots = drain(camera)
     times = [shot.time for shot in shots]
     assert times == sorted(set(times)) and times[-1] == pytest.approx(0.29)
-    assert all(shot.arrived >= camera._run._started + shot.time for shot in shots)
+    assert all(shot.arrived >= camera._stream._started + shot.time for shot in shots)
     assert len(shots) + camera.dropped == camera.seen == 30
 
 

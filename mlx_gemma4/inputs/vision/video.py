@@ -137,7 +137,7 @@ def check_any(count: int, shown: Callable[[], Iterator[Shown]], name: str, selec
     for last, _ in shown():
         if selection.is_over(last):
             raise ValueError(
-                f"There is no frame from {selection.start:g} to {selection.end:g} s in {name}, there is none; "
+                f"There is no frame from {selection.start:g} to {selection.end:g} s in {name}; "
                 "choose a longer time"
             )
     raise ValueError(
