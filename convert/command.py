@@ -19,48 +19,65 @@ if TYPE_CHECKING:
 UNQUANTIZED = "bf16"
 """The recipe where none is asked for."""
 
+COMMON = (
+    "--help",
+    "--help-all",
+    "--hf-path",
+    "--mlx-path",
+    "--overwrite",
+    "--dry-run",
+    "--quantize",
+    "--recipe",
+    "--list-recipes",
+    "--q-module",
+    "--verify",
+    "--upload-repo",
+)
+"""The options that ``--help`` shows."""
+EXAMPLES = ("mlx_gemma4 convert --hf-path google/gemma-4-12B-it --mlx-path out -q --verify",)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--hf-path", "--model", metavar="REPO|FOLDER", help="what to convert ('demo' for the embedded one)"
-    )
+    parser.add_argument("--hf-path", "--model", metavar="REPO|FOLDER", help="repo, folder or 'demo' to convert")
     parser.add_argument("--revision", help="branch, tag or commit of the repo")
     parser.add_argument(
-        "--mlx-path", default="mlx_model", metavar="FOLDER", help="the folder to make (default: mlx_model)"
+        "--mlx-path", default="mlx_model", metavar="FOLDER", help="folder to write (default: mlx_model)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is there")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be made, and write nothing")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing checkpoint")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be written, and write nothing")
 
-    how = parser.add_argument_group(
-        "how weights are stored", "Without any of these: as plain numbers, in MLX's layout."
-    )
-    how.add_argument("--recipe", metavar="NAME", help="by a recipe of --list-recipes")
-    how.add_argument("--list-recipes", action="store_true", help="describe the recipes, with their sizes for the 12B")
+    how = parser.add_argument_group("how weights are stored", "Without these, weights are not quantized.")
+    how.add_argument("--recipe", metavar="NAME", help="recipe, one of --list-recipes")
     how.add_argument(
-        "-q", "--quantize", action="store_true", help="--recipe auto: qat for weights trained for it, or 4bit"
+        "--list-recipes", action="store_true", help="list the recipes with their sizes for the 12B, and exit"
+    )
+    how.add_argument(
+        "-q", "--quantize", action="store_true", help="quantize: recipe qat for weights trained for it, otherwise 4bit"
     )
     how.add_argument("--q-bits", type=int, metavar="N", help="bits of attention and MLP (default: the mode's)")
-    how.add_argument("--q-group-size", type=int, metavar="N", help="weights that share a scale (default: the mode's)")
+    how.add_argument(
+        "--q-group-size", type=int, metavar="N", help="number of weights that share a scale (default: the mode's)"
+    )
     how.add_argument("--q-mode", metavar="MODE", help="affine, mxfp4, mxfp8 or nvfp4 (default: affine)")
     how.add_argument(
         "--q-module",
         action="append",
         default=[],
         metavar="PATTERN=FORMAT",
-        help="store modules of this pattern otherwise: '*.v_proj=8', '*layers.0.*=none'; FORMAT is BITS, BITS/GROUP, "
-        "mxfp4, mxfp8, nvfp4 or none; may be given again, the last that fits decides",
+        help="override the format of modules that match a pattern: '*.v_proj=8', '*layers.0.*=none'; FORMAT is BITS, "
+        "BITS/GROUP, mxfp4, mxfp8, nvfp4 or none; can be repeated, the last match decides",
     )
-    how.add_argument("-d", "--dequantize", action="store_true", help="a quantized checkpoint back into plain numbers")
+    how.add_argument("-d", "--dequantize", action="store_true", help="dequantize a quantized checkpoint")
     how.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
-        help="type of what is not quantized (default: the source's)",
+        help="type of unquantized weights (default: the source's)",
     )
 
     after = parser.add_argument_group("afterwards")
-    after.add_argument("--verify", action="store_true", help="measure what was lost, and write it into the model card")
-    after.add_argument("--upload-repo", metavar="OWNER/NAME", help="upload the folder to the Hugging Face Hub")
-    after.add_argument("--private", action="store_true", help="make that repo a private one")
+    after.add_argument("--verify", action="store_true", help="measure what was lost, and add it to the model card")
+    after.add_argument("--upload-repo", metavar="OWNER/NAME", help="upload the result to the Hugging Face Hub")
+    after.add_argument("--private", action="store_true", help="make the uploaded repo private")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -6,11 +6,19 @@ import argparse
 import sys
 from pathlib import Path
 
+COMMON = (
+    "--help",
+    "--help-all",
+    "--private",
+)
+"""The options that ``--help`` shows."""
+EXAMPLES = ("mlx_gemma4 upload out me/gemma-4-12B-it-4bit",)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what mlx_gemma4 convert has made")
-    parser.add_argument("repo", metavar="REPO", help="Hugging Face repo id (owner/name), made if there is none")
-    parser.add_argument("--private", action="store_true", help="make the repo a private one")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder written by mlx_gemma4 convert")
+    parser.add_argument("repo", metavar="REPO", help="Hugging Face repo id (owner/name), created if it does not exist")
+    parser.add_argument("--private", action="store_true", help="make the repo private")
 
 
 def run(arguments: argparse.Namespace) -> None:

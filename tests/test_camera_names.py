@@ -64,9 +64,12 @@ def test_a_name_that_means_no_camera_or_several(linux: Path) -> None:
         camera_address("Cam")
     kernel(linux, (0, 0, "Cam"), (1, 0, "Cam 2"), (2, 0, "Webcam"))
     assert find_camera("cam").number == "0"
-    with pytest.raises(ValueError, match=r"^Several cameras are called 'am': 0 'Cam', 1 'Cam 2', 2 'Webcam'; name its number"):
+    with pytest.raises(ValueError, match=r"^Several cameras are called 'am': 0 'Cam', 1 'Cam 2', 2 'Webcam'; name"):
         find_camera("am")
-    with pytest.raises(ValueError, match=r"^There is no video file or camera called 'Eye'; the cameras are 0 'Cam', 1 'Cam 2', 2 'Webcam'"):
+    with pytest.raises(
+        ValueError,
+        match=r"^There is no video file or camera called 'Eye'; the cameras are 0 'Cam', 1",
+    ):
         find_camera("Eye")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import shlex
 import subprocess
 import sys
 from argparse import Namespace
@@ -17,7 +19,8 @@ from reference_cases import DESCRIBE, SHORT, media_file, picture_prompt
 from terminal import on_terminal, screen
 
 from mlx_gemma4 import __version__, demo_folder, load_audio
-from mlx_gemma4.cli import commands, main
+from mlx_gemma4.cli import commands, main, parser
+from mlx_gemma4.cli.shared.parsing import Parser
 
 ROOT = Path(__file__).parent.parent
 SPEECH, PACKAGED, PICTURE = (str(media_file(name)) for name in ("hibari-03.wav", "pico-04.wav", "picture-01.png"))
@@ -41,11 +44,52 @@ def imported(code: str) -> set[str]:
     return set(done.stderr.splitlines())
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in commands())])
-def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+COMMANDS = [[], *([name] for name in commands()), ["eval", "wer"], ["eval", "quality"]]
+
+
+def parser_of(command: list[str]) -> Parser:
+    found = parser()
+    for name in command:
+        below = next(action for action in found._actions if isinstance(action, argparse._SubParsersAction))
+        found = below.choices[name]
+    assert isinstance(found, Parser)
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one screen, with an example."""
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit, match="0"):
         main([*command, "--help"])
-    assert capsys.readouterr().out.startswith(f"usage: mlx_gemma4 {' '.join(command)}".rstrip())
+    out, err = capsys.readouterr()
+    assert err == "" and out.startswith(f"usage: mlx_gemma4 {' '.join(command)}".rstrip())
+    assert len(out.splitlines()) <= 40 and max(map(len, out.splitlines())) <= 80
+    assert "\nexample" in out and "None" not in out
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:], ids=" ".join)
+def test_all_options_are_in_the_long_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with a text of its own; and those of the short help are options."""
+    found = parser_of(command)
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help-all"])
+    out, err = capsys.readouterr()
+    names = [name for action in found._actions for name in action.option_strings]
+    assert err == "" and [name for name in names if name not in out] == []
+    assert [name for action in found._actions for name in action.option_strings if not action.help] == []
+    assert found._common is not None and sorted(found._common - set(names)) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_examples_of_the_help_are_commands(command: list[str]) -> None:
+    for example in parser_of(command).examples:
+        program, *words = shlex.split(example.partition(" < ")[0])
+        assert program == "mlx_gemma4"
+        if "--help" not in words:
+            assert parser().parse_args(words).command == words[0]
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

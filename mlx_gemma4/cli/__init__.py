@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     import argparse
 
 COMMANDS = {
-    "generate": ("mlx_gemma4.cli.generate", "Answer one prompt, with pictures, sound or video."),
-    "chat": ("mlx_gemma4.cli.chat", "Talk with the model, in turns, with pictures and sound."),
-    "transcribe": ("mlx_gemma4.cli.transcribe", "Transcribe recordings."),
-    "listen": ("mlx_gemma4.cli.listen", "Transcribe speech while it is being spoken."),
-    "watch": ("mlx_gemma4.cli.watch", "Say what a camera sees, when it changes or every so often."),
+    "generate": ("mlx_gemma4.cli.generate", "Answer one prompt about text, pictures, sound or video."),
+    "chat": ("mlx_gemma4.cli.chat", "Chat with the model. Pictures, sound and video can be added to a message."),
+    "transcribe": ("mlx_gemma4.cli.transcribe", "Transcribe recordings of any length and format."),
+    "listen": ("mlx_gemma4.cli.listen", "Transcribe the microphone, a recording or a pipe while it is heard."),
+    "watch": ("mlx_gemma4.cli.watch", "Answer a question about a camera whenever the scene changes."),
     "describe": ("mlx_gemma4.cli.describe", "Describe a video of any length, segment by segment."),
-    "live": ("mlx_gemma4.cli.live", "Talk about what the camera sees: microphone and camera in one session."),
-    "eval": ("mlx_gemma4.cli.evaluate", "Measure transcripts, and what a conversion lost."),
+    "live": ("mlx_gemma4.cli.live", "Talk to the model about what a camera sees, live."),
+    "eval": ("mlx_gemma4.cli.evaluate", "Measure word error rates, or what a conversion lost."),
     "demo": ("mlx_gemma4.cli.demo", "Demo on the built-in checkpoint: live transcription, pictures, spoken questions."),
     "convert": (
         "mlx_gemma4.convert.command",
-        "Convert Hugging Face weights to MLX, quantized or not.",
+        "Convert Hugging Face weights to MLX, quantized or not, in little memory.",
     ),
     "upload": ("mlx_gemma4.convert.upload_command", "Upload a converted checkpoint to the Hugging Face Hub."),
 }
-"""Module and summary of each. The converter is a package of its own, which this one does not know otherwise."""
+"""Module and description of each command. Nothing else in this package knows the converter."""
 CONVERTER = "mlx_gemma4.convert"
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 the session ended early, by a lost device for example; 2 an error, in one line on stderr; "
-    "129, 130, 143 ended by SIGHUP, Ctrl-C or SIGTERM (a live session that one Ctrl-C ends returns 0)."
+    "Exit codes: 0 done; 1 the session ended early, for example because a device was lost; 2 an error, in one line on "
+    "stderr; 129, 130, 143 ended by SIGHUP, Ctrl-C or SIGTERM (a live session ended by one Ctrl-C returns 0)."
 )
 
 
@@ -59,7 +59,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _find_converter() -> None:
-    """In a checkout, the converter lies beside the package, which hides the installed one."""
+    """In a checkout the converter lies beside the package, which hides the installed one."""
     from importlib.util import module_from_spec, spec_from_file_location
 
     folder = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "convert")
@@ -79,17 +79,20 @@ def parser() -> argparse.ArgumentParser:
         prog="mlx_gemma4",
         description="Gemma 4 12B on a Mac, native in MLX, live.",
         epilog=f"{ENVIRONMENT} {EXIT_CODES}",
+        examples=("mlx_gemma4 demo", "mlx_gemma4 listen --help"),
     )
     top.add_argument("--version", action="version", version=f"mlx_gemma4 {__version__}")
     subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in commands().items():
         text = COMMANDS[name][1]
-        command.add_arguments(subparsers.add_parser(name, help=text, description=text))
+        command.add_arguments(
+            subparsers.add_parser(name, help=text, description=text, common=command.COMMON, examples=command.EXAMPLES)
+        )
     return top
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Options that were typed, or stand in the environment; says which variables there mean nothing."""
+    """Parse typed options and those of the environment; note variables that belong to no option."""
     from mlx_gemma4.cli.shared.parsing import unknown_variables
 
     top = parser()
@@ -100,9 +103,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; what a user can mend is one line on stderr and exit code 2.
+    """Run a command. An error that the user can fix is one line on stderr and exit code 2.
 
-    ``MLX_GEMMA4_TRACEBACK=1`` shows where an error came from.
+    ``MLX_GEMMA4_TRACEBACK=1`` shows the traceback of an error.
     """
     if argv is None:
         # handlers stay until the process has ended: after them, Ctrl-C would print a traceback

@@ -32,15 +32,31 @@ ROUNDS = 8
 """How often an answer goes on behind results of functions: a model may repeat a call forever."""
 STOPPED = "The user stopped it."
 
+COMMON = (
+    "--help",
+    "--help-all",
+    "--model",
+    "--system",
+    "--tools",
+    "--thinking",
+    "--max-tokens",
+    "--stats",
+    "--temp",
+)
+"""The options that ``--help`` shows."""
+EXAMPLES = ("mlx_gemma4 chat --tools lights.py",)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--system", help="a system message")
+    parser.add_argument("--system", help="system message")
     add_tools(parser, runs=True)
     parser.add_argument("--thinking", action="store_true", help="let the model think before it answers")
-    parser.add_argument("--show-thoughts", action="store_true", help="show thoughts, on stderr")
-    parser.add_argument("--max-tokens", "-m", type=int, default=1024, help="length of an answer (default: 1024)")
-    parser.add_argument("--stats", action="store_true", help="print speed and memory after each answer, on stderr")
+    parser.add_argument("--show-thoughts", action="store_true", help="print thoughts on stderr")
+    parser.add_argument(
+        "--max-tokens", "-m", type=int, default=1024, help="maximum length of an answer (default: 1024)"
+    )
+    parser.add_argument("--stats", action="store_true", help="print speed and memory after each answer on stderr")
     add_sampling(parser)
 
 

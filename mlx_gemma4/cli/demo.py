@@ -20,9 +20,17 @@ QUESTION = "Describe the image."
 ASKED, ASKED_ALOUD = "question.png", "question.wav"
 FRAMES, CHANGED = ("before.png", "after.png"), "What changed?"
 
+COMMON = (
+    "--help",
+    "--help-all",
+    "--fast",
+)
+"""The options that ``--help`` shows."""
+EXAMPLES = ("mlx_gemma4 demo",)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fast", action="store_true", help="do not wait for the recording's own pace")
+    parser.add_argument("--fast", action="store_true", help="play the recording as fast as the model can")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -19,21 +19,45 @@ if TYPE_CHECKING:
     from mlx_gemma4.programs.describe import Description
     from mlx_gemma4.programs.formats import SegmentWriter
 
+COMMON = (
+    "--help",
+    "--help-all",
+    "--model",
+    "--prompt",
+    "--segment",
+    "--with-audio",
+    "--fps",
+    "--start",
+    "--end",
+    "--format",
+    "--output",
+    "--max-tokens",
+)
+"""The options that ``--help`` shows."""
+EXAMPLES = ("mlx_gemma4 describe film.mp4 --with-audio --format srt",)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a video")
+    parser.add_argument("file", metavar="FILE", help="video")
     add_model(parser)
-    parser.add_argument("--prompt", "-p", help="what is asked about each stretch, instead of what happens in it")
+    parser.add_argument("--prompt", "-p", help="question about each segment (default: what happens in it)")
     parser.add_argument(
-        "--segment", type=float, default=30.0, metavar="SECONDS", help="length of a stretch (default: 30)"
+        "--segment", type=float, default=30.0, metavar="SECONDS", help="length of a segment (default: 30)"
     )
-    parser.add_argument("--image-tokens", type=int, help="budget of each frame: 70, 140, 280, 560 or 1120")
-    parser.add_argument("--max-tokens", "-m", type=int, default=256, help="length of each answer (default: 256)")
-    parser.add_argument("--format", choices=("txt", "jsonl", "srt", "vtt"), default="txt", help="default: txt")
-    parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
+    parser.add_argument("--image-tokens", type=int, help="soft tokens of each video frame: 70, 140, 280, 560 or 1120")
+    parser.add_argument(
+        "--max-tokens", "-m", type=int, default=256, help="maximum length of each answer (default: 256)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("txt", "jsonl", "srt", "vtt"),
+        default="txt",
+        help="format of the descriptions (default: txt)",
+    )
+    parser.add_argument("--output", metavar="FILE", help="write to FILE instead of stdout")
     add_overwrite(parser)
     add_selection(parser, fps=1.0).add_argument(
-        "--with-audio", action="store_true", help="hear each stretch, too, behind the prompt (at most 30 s)"
+        "--with-audio", action="store_true", help="use the sound of each segment too (at most 30 s)"
     )
     add_sampling(parser)
 

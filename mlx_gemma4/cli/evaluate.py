@@ -41,20 +41,30 @@ NORMALIZER = (
 )
 COLUMNS = ("set", "recordings", "exact", "words", "sub", "del", "ins", "WER", "CER", "sound s", "work s", "work/sound")
 
+COMMON = ("--help", "--help-all")
+"""The options that ``--help`` shows."""
+WER_COMMON = ("--help", "--help-all", "--model", "--language", "--normalizer", "--live", "--limit", "--json")
+EXAMPLES = (
+    "mlx_gemma4 eval wer manifest.jsonl --live",
+    "mlx_gemma4 eval quality --reference google/gemma-4-12B-it --model out",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     measures = parser.add_subparsers(dest="measure", metavar="MEASURE", required=True)
-    wer = measures.add_parser("wer", help=WER, description=WER)
+    wer = measures.add_parser("wer", help=WER, description=WER, common=WER_COMMON, examples=EXAMPLES[:1])
     wer.add_argument("manifest", metavar="MANIFEST", help=MANIFEST)
     add_model(wer)
     add_speech(wer)
     add_endpointing(wer)
     wer.set_defaults(translate_to=None)  # a translation has another truth
     wer.add_argument("--normalizer", choices=("whisper", "basic", "none"), default="whisper", help=NORMALIZER)
-    wer.add_argument("--live", action="store_true", help="hear them live as well, and measure how long texts take")
-    wer.add_argument("--limit", type=int, metavar="N", help="only the first N recordings")
-    add_report(wer, "those of each recording")
-    lost = measures.add_parser("quality", help=quality.QUALITY, description=quality.QUALITY)
+    wer.add_argument("--live", action="store_true", help="also transcribe live, and measure how long texts take")
+    wer.add_argument("--limit", type=int, metavar="N", help="measure the first N recordings only")
+    add_report(wer, "including those of each recording")
+    lost = measures.add_parser(
+        "quality", help=quality.QUALITY, description=quality.QUALITY, common=quality.COMMON, examples=EXAMPLES[1:]
+    )
     quality.add_arguments(lost)
 
 

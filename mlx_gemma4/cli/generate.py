@@ -20,30 +20,53 @@ if TYPE_CHECKING:
 STRETCH = 10.0
 """Seconds of video that are seen before their sound is heard."""
 
+COMMON = (
+    "--help",
+    "--help-all",
+    "--model",
+    "--prompt",
+    "--system",
+    "--image",
+    "--audio",
+    "--video",
+    "--tools",
+    "--thinking",
+    "--max-tokens",
+    "--stats",
+    "--temp",
+)
+"""The options that ``--help`` shows."""
+EXAMPLES = (
+    'mlx_gemma4 generate --prompt "What is this?" --image photo.jpg',
+    "mlx_gemma4 generate -p - --audio talk.wav < question.txt",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--prompt", "-p", required=True, help="the text of the user's message; - reads stdin")
-    parser.add_argument("--system", help="a system message")
-    parser.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture; may be repeated")
-    parser.add_argument("--audio", action="append", default=[], metavar="FILE", help="sound; may be repeated")
-    parser.add_argument("--video", action="append", default=[], metavar="FILE", help="a video; may be repeated")
-    parser.add_argument("--image-tokens", type=int, help="budget of each picture: 70, 140, 280, 560 or 1120")
+    parser.add_argument("--prompt", "-p", required=True, help="text of the user's message; - reads stdin")
+    parser.add_argument("--system", help="system message")
+    parser.add_argument("--image", action="append", default=[], metavar="FILE", help="picture; can be repeated")
+    parser.add_argument("--audio", action="append", default=[], metavar="FILE", help="recording; can be repeated")
+    parser.add_argument("--video", action="append", default=[], metavar="FILE", help="video; can be repeated")
+    parser.add_argument("--image-tokens", type=int, help="soft tokens of each picture: 70, 140, 280, 560 or 1120")
     add_tools(parser, runs=False)
     parser.add_argument(
-        "--ignore-chat-template", action="store_true", help="continue the text of --prompt as it is, without a chat"
+        "--ignore-chat-template", action="store_true", help="continue the text of --prompt, without the chat template"
     )
-    parser.add_argument("--thinking", action="store_true", help="let the model think first")
+    parser.add_argument("--thinking", action="store_true", help="let the model think before it answers")
     parser.add_argument(
-        "--thoughts", choices=("drop", "keep", "show"), default="drop", help="show: on stderr; keep: in the text"
+        "--thoughts",
+        choices=("drop", "keep", "show"),
+        default="drop",
+        help="thoughts of the model: drop, keep in the text, or show on stderr (default: drop)",
     )
-    parser.add_argument("--max-tokens", "-m", type=int, default=256, help="length of the answer (default: 256)")
+    parser.add_argument("--max-tokens", "-m", type=int, default=256, help="maximum length of the answer (default: 256)")
     parser.add_argument("--stats", action="store_true", help="print speed and memory on stderr")
     add_selection(parser).add_argument(
         "--with-audio",
         action="store_true",
-        help=f"hear the videos, too: {STRETCH:g} s are seen, then heard, then the next {STRETCH:g}; "
-        "the prompt comes behind them",
+        help=f"use the sound of videos too, after every {STRETCH:g} s of pictures",
     )
     add_sampling(parser)
 

@@ -33,6 +33,27 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.hear.listener import Listener
     from mlx_gemma4.live.hear.sources import Source
 
+COMMON = (
+    "--help",
+    "--help-all",
+    "--model",
+    "--language",
+    "--translate-to",
+    "--input",
+    "--device",
+    "--list-devices",
+    "--format",
+    "--output",
+    "--save-audio",
+    "--stats",
+    "--silence",
+)
+"""The options that ``--help`` shows."""
+EXAMPLES = (
+    "mlx_gemma4 listen --language de",
+    "mlx_gemma4 listen --input talk.wav --stats",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
@@ -41,15 +62,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_endpointing(parser)
     add_sound(parser)
     parser.add_argument("--input", metavar="FILE", help=INPUT_HELP)
-    parser.add_argument("--device", help="a microphone's number or part of its name (default: the system's)")
-    parser.add_argument("--list-devices", action="store_true", help="list the microphones and leave")
-    parser.add_argument("--fast", action="store_true", help="do not wait for a recording's own pace")
+    parser.add_argument("--device", help="microphone, by number or part of its name (default: the system's)")
+    parser.add_argument("--list-devices", action="store_true", help="list the microphones and exit")
+    parser.add_argument("--fast", action="store_true", help="read a recording as fast as the model can")
     parser.add_argument(
-        "--guess-every", type=float, default=0.5, metavar="SECONDS", help="speech between two guesses (default: 0.5)"
+        "--guess-every",
+        type=float,
+        default=0.5,
+        metavar="SECONDS",
+        help="seconds of speech between two guesses (default: 0.5)",
     )
     add_format(parser, "event")
-    parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
-    parser.add_argument("--save-audio", metavar="FILE", help="keep what was heard, as a 16 kHz WAV")
+    parser.add_argument("--output", metavar="FILE", help="write to FILE instead of stdout")
+    parser.add_argument("--save-audio", metavar="FILE", help="save the sound as a 16 kHz WAV")
     add_overwrite(parser)
     parser.add_argument("--stats", action="store_true", help="print delays and work on stderr")
 

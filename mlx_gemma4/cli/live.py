@@ -50,6 +50,28 @@ REASONS = {
     "calls": "stopped after too many calls",
 }
 
+COMMON = (
+    "--help",
+    "--help-all",
+    "--model",
+    "--camera",
+    "--no-camera",
+    "--no-sound",
+    "--device",
+    "--list-cameras",
+    "--system",
+    "--tools",
+    "--barge-in",
+    "--transcript",
+    "--output",
+    "--stats",
+)
+"""The options that ``--help`` shows."""
+EXAMPLES = (
+    "mlx_gemma4 live --tools lights.py --transcript",
+    "mlx_gemma4 live --no-camera",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
@@ -57,40 +79,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera",
         default="0",
         metavar="SOURCE",
-        help="a number, a name, a file, an address or lavfi:GRAPH (default: 0)",
+        help="camera by number or name, a file, an address or lavfi:GRAPH (default: 0)",
     )
     add_listing(parser)
-    parser.add_argument("--no-camera", action="store_true", help="ears alone")
-    parser.add_argument("--no-sound", action="store_true", help="eyes and the keyboard alone")
+    parser.add_argument("--no-camera", action="store_true", help="no camera: audio only")
+    parser.add_argument("--no-sound", action="store_true", help="no microphone: camera and typed questions")
     parser.add_argument("--input", metavar="FILE", help=INPUT_HELP)
-    parser.add_argument("--device", help="a microphone's number or part of its name (default: the system's)")
+    parser.add_argument("--device", help="microphone, by number or part of its name (default: the system's)")
     parser.add_argument(
         "--fast",
         action="store_true",
-        help="do not wait for the pace of a recording and a clip; questions on stdin are not read",
+        help="play a recording and a video as fast as the model can; stdin is not read",
     )
-    parser.add_argument("--system", help="a system message")
+    parser.add_argument("--system", help="system message")
     add_tools(parser, runs=True)
     parser.add_argument(
         "--barge-in",
         choices=("keep", "drop"),
         default="keep",
-        help="what was said of an answer that somebody speaks into: keep it, or take it back (default: keep)",
+        help="when you interrupt an answer: keep what was said, or discard it (default: keep)",
     )
     add_sensitivity(parser)
-    parser.add_argument("--image-tokens", type=int, help="budget of a picture: 70, 140, 280, 560 or 1120")
-    parser.add_argument("--max-tokens", "-m", type=int, default=256, help="length of an answer (default: 256)")
-    parser.add_argument("--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest utterance")
+    parser.add_argument("--image-tokens", type=int, help="soft tokens of a picture: 70, 140, 280, 560 or 1120")
+    parser.add_argument("--max-tokens", "-m", type=int, default=256, help="maximum length of an answer (default: 256)")
     parser.add_argument(
-        "--context", type=int, default=8192, help="positions held; the oldest turns leave (default: 8192)"
+        "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest utterance, at most 30 (default: 15)"
     )
-    parser.add_argument("--format", choices=("txt", "jsonl"), default="txt", help="jsonl: a JSON line for each event")
-    parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
+    parser.add_argument(
+        "--context", type=int, default=8192, help="positions to keep; then the oldest turns leave (default: 8192)"
+    )
+    parser.add_argument(
+        "--format", choices=("txt", "jsonl"), default="txt", help="jsonl: one JSON line for each event (default: txt)"
+    )
+    parser.add_argument("--output", metavar="FILE", help="write to FILE instead of stdout")
     add_overwrite(parser)
     parser.add_argument(
-        "--transcript", action="store_true", help="also write what was said, with times, behind its answer"
+        "--transcript", action="store_true", help="also write what was said, with times, after its answer"
     )
-    parser.add_argument("--stats", action="store_true", help="print ages, delays and work on stderr")
+    parser.add_argument("--stats", action="store_true", help="print delays and work on stderr")
     add_sampling(parser)
     add_endpointing(parser)
     add_sound(parser)

@@ -27,22 +27,29 @@ WORST = 10
 PREFIX = "language_model.model."
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+COMMON = ("--help", "--help-all", "--reference", "--model", "--text", "--audio", "--no-wer", "--json")
+"""The options that ``--help`` shows."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reference", required=True, help="what was converted: checkpoint folder, repo id or 'demo'")
+    parser.add_argument(
+        "--reference", required=True, help="the source of the conversion: a folder, a repo id or 'demo'"
+    )
     add_model(parser, dtype="float32")
     parser.add_argument("--text", metavar="FILE", help=TEXT)
     parser.add_argument("--audio", metavar="MANIFEST", help=AUDIO)
     parser.add_argument(
-        "--language", default="English", help="language spoken, its English name or code (default: English)"
+        "--language", default="English", help="spoken language, as an English name or a code (default: English)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N chunks of text and N recordings")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="measure the first N chunks of text and N recordings only"
+    )
     parser.add_argument(
         "--no-wer",
         action="store_true",
-        help="do not transcribe the recordings as well, for which each model in its turn has to fit in memory",
+        help="do not transcribe the recordings; for that, each model has to fit in memory",
     )
-    add_report(parser, "the error of each module")
+    add_report(parser, "including the error of each module")
 
 
 def run(arguments: argparse.Namespace) -> None:

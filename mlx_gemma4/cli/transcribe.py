@@ -38,6 +38,26 @@ if TYPE_CHECKING:
 
 FILE_HELP = "a recording (WAV, FLAC, OGG, MP3, M4A, …) or a pipe; - is stdin"
 
+COMMON = (
+    "--help",
+    "--help-all",
+    "--model",
+    "--language",
+    "--translate-to",
+    "--terms",
+    "--format",
+    "--max-line",
+    "--output",
+    "--output-dir",
+    "--overwrite",
+    "--stats",
+)
+"""The options that ``--help`` shows."""
+EXAMPLES = (
+    "mlx_gemma4 transcribe talk.m4a --format srt --max-line 42",
+    "mlx_gemma4 transcribe *.wav --output-dir texts",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help=FILE_HELP)
@@ -47,10 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_endpointing(parser)
     add_sound(parser)
     add_format(parser, "segment")
-    parser.add_argument("--output", metavar="FILE", help="write there instead of stdout")
-    parser.add_argument("--output-dir", metavar="DIR", help="write FILE's text to DIR instead of stdout")
+    parser.add_argument("--output", metavar="FILE", help="write to FILE instead of stdout")
+    parser.add_argument("--output-dir", metavar="DIR", help="write one file for each FILE into DIR instead of stdout")
     add_overwrite(parser)
-    parser.add_argument("--stats", action="store_true", help="print work and its time on stderr")
+    parser.add_argument("--stats", action="store_true", help="print the work done and its time on stderr")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -22,21 +22,46 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.see.camera import Camera, Shot
     from mlx_gemma4.live.see.watcher import Sighting, Watcher
 
+COMMON = (
+    "--help",
+    "--help-all",
+    "--model",
+    "--ask",
+    "--every",
+    "--memory",
+    "--only-new",
+    "--sensitivity",
+    "--list-cameras",
+    "--save",
+    "--stats",
+)
+"""The options that ``--help`` shows."""
+EXAMPLES = (
+    'mlx_gemma4 watch --ask "What is on the desk?" --only-new',
+    "mlx_gemma4 watch rtsp://host/door --save pictures",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         nargs="?",
         default="0",
-        help="a camera's number or name (default: 0), a video or picture, an rtsp or http(s) address, or lavfi:GRAPH",
+        help="a camera by number or name (default: 0), a video, a picture, an rtsp or http(s) address, or lavfi:GRAPH",
     )
     add_listing(parser)
     add_model(parser)
-    parser.add_argument("--ask", default="Describe the image.", metavar="TEXT", help="default: Describe the image.")
-    parser.add_argument("--system", help="a system message")
-    parser.add_argument("--every", type=float, metavar="SECONDS", help="ask every so often, instead of on changes")
     parser.add_argument(
-        "--heartbeat", type=float, default=60.0, metavar="SECONDS", help="ask again when nothing changes (default: 60)"
+        "--ask", default="Describe the image.", metavar="TEXT", help="the question (default: Describe the image.)"
+    )
+    parser.add_argument("--system", help="system message")
+    parser.add_argument("--every", type=float, metavar="SECONDS", help="ask at regular times instead of on changes")
+    parser.add_argument(
+        "--heartbeat",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="ask again after so long without a change (default: 60; 0: never)",
     )
     add_sensitivity(parser)
     parser.add_argument(
@@ -44,26 +69,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.3,
         metavar="SECONDS",
-        help="ask about a change when nothing has moved for so long (default: 0.3; 0 asks at once)",
+        help="ask about a change after so long without movement (default: 0.3)",
     )
     parser.add_argument(
         "--max-wait",
         type=float,
         default=5.0,
         metavar="SECONDS",
-        help="ask about a scene that goes on changing after so long, at the latest (default: 5)",
+        help="ask about a scene that keeps changing after so long (default: 5)",
     )
     parser.add_argument(
-        "--memory", type=int, default=0, metavar="K", help="let the model see the last K changes, as a video"
+        "--memory", type=int, default=0, metavar="K", help="show the model the last K changes as a video"
     )
-    parser.add_argument("--only-new", action="store_true", help="do not repeat an answer that is the last one again")
-    parser.add_argument("--image-tokens", type=int, help="budget of each picture: 70, 140, 280, 560 or 1120")
-    parser.add_argument("--max-tokens", "-m", type=int, default=100, help="length of an answer (default: 100)")
-    parser.add_argument("--fast", action="store_true", help="look at every frame of a file, as fast as it goes")
-    parser.add_argument("--loop", action="store_true", help="start a file again when it ends")
-    parser.add_argument("--duration", type=float, metavar="SECONDS", help="end after so much of what the camera sees")
-    parser.add_argument("--save", metavar="DIR", help="keep each picture with an answer, as a PNG named by its time")
-    parser.add_argument("--stats", action="store_true", help="print frames, work and ages on stderr")
+    parser.add_argument("--only-new", action="store_true", help="do not print an answer that equals the one before")
+    parser.add_argument("--image-tokens", type=int, help="soft tokens of each picture: 70, 140, 280, 560 or 1120")
+    parser.add_argument("--max-tokens", "-m", type=int, default=100, help="maximum length of an answer (default: 100)")
+    parser.add_argument("--fast", action="store_true", help="look at every picture of a file, as fast as the model can")
+    parser.add_argument("--loop", action="store_true", help="restart a file when it ends")
+    parser.add_argument("--duration", type=float, metavar="SECONDS", help="stop after so much time of the camera")
+    parser.add_argument("--save", metavar="DIR", help="save each picture that has an answer as a PNG in DIR")
+    parser.add_argument("--stats", action="store_true", help="print pictures, work and delays on stderr")
 
 
 def run(arguments: argparse.Namespace) -> int:

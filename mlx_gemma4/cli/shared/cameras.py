@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_listing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--list-cameras", action="store_true", help="list the cameras and leave")
+    parser.add_argument("--list-cameras", action="store_true", help="list the cameras and exit")
 
 
 def print_cameras() -> None:

@@ -61,12 +61,17 @@ def _load(arguments: argparse.Namespace) -> tuple[Model, Processor]:
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """How tokens are chosen."""
     group = parser.add_argument_group("sampling", "Defaults come from the checkpoint's generation_config.json.")
-    group.add_argument("--temp", type=float, help="temperature; 0 always takes the likeliest token")
-    group.add_argument("--top-k", type=int, help="only among the k likeliest tokens")
-    group.add_argument("--top-p", type=float, help="only among the likeliest tokens that together reach p")
-    group.add_argument("--min-p", type=float, default=0.0, help="only among tokens this likely beside the likeliest")
-    group.add_argument("--repetition-penalty", type=float, help="make recent tokens less likely (1.1 is mild)")
-    group.add_argument("--seed", type=int, help="seed of the random numbers")
+    group.add_argument("--temp", type=float, help="temperature; 0 always takes the most likely token")
+    group.add_argument("--top-k", type=int, help="sample from the K most likely tokens only")
+    group.add_argument("--top-p", type=float, help="sample from the most likely tokens whose probabilities add up to P")
+    group.add_argument(
+        "--min-p",
+        type=float,
+        default=0.0,
+        help="drop tokens less likely than this fraction of the most likely one (default: 0)",
+    )
+    group.add_argument("--repetition-penalty", type=float, help="make recent tokens less likely; 1.1 is mild")
+    group.add_argument("--seed", type=int, help="seed of the random number generator")
 
 
 def sampling(arguments: argparse.Namespace, config: GenerationConfig) -> Sampling:
@@ -85,21 +90,21 @@ def sampling(arguments: argparse.Namespace, config: GenerationConfig) -> Samplin
 
 def add_selection(parser: argparse.ArgumentParser, fps: float | None = None) -> argparse._ArgumentGroup:
     """Which frames are taken from a video; with a default ``fps``, from each of its stretches."""
-    where = "" if fps is None else " of a stretch"
+    where = "" if fps is None else " of a segment"
     group = parser.add_argument_group("video", "Times are seconds, mm:ss or hh:mm:ss from the video's first frame on.")
     group.add_argument(
         "--fps",
         type=float,
         default=fps,
-        help="frames taken of each second (default: --max-frames of them, evenly)"
+        help="video frames per second (default: --max-frames in all, evenly spaced)"
         if fps is None
-        else f"frames taken of each second (default: {fps:g})",
+        else f"video frames per second (default: {fps:g})",
     )
     group.add_argument(
-        "--max-frames", type=int, metavar="N", help=f"frames{where}, at most (default: the checkpoint's)"
+        "--max-frames", type=int, metavar="N", help=f"video frames{where}, at most (default: the checkpoint's)"
     )
-    group.add_argument("--start", type=moment, metavar="TIME", help="leave out what comes before")
-    group.add_argument("--end", type=moment, metavar="TIME", help="leave out this moment and what comes after")
+    group.add_argument("--start", type=moment, metavar="TIME", help="leave out everything before")
+    group.add_argument("--end", type=moment, metavar="TIME", help="leave out everything from here on")
     return group
 
 
@@ -131,12 +136,12 @@ def moment(text: str) -> float:
 def add_speech(parser: argparse.ArgumentParser) -> None:
     """How speech is written down."""
     parser.add_argument(
-        "--language", default="English", help="language spoken, its English name or code (default: English)"
+        "--language", default="English", help="spoken language, as an English name or a code (default: English)"
     )
-    parser.add_argument("--prompt", help="instruction to use instead of Google's transcription prompt")
-    parser.add_argument("--terms", metavar="A,B,…", help="names and words that may come up, told to the model")
+    parser.add_argument("--prompt", help="instruction, instead of Google's transcription prompt")
+    parser.add_argument("--terms", metavar="A,B,…", help="names and words that the model should expect")
     parser.add_argument(
-        "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest segment (default: 15, at most 30)"
+        "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest segment, at most 30 (default: 15)"
     )
 
 
@@ -148,15 +153,17 @@ def add_sound(parser: argparse.ArgumentParser) -> None:
         type=_channel,
         default="mix",
         metavar="N",
-        help="a channel's number from 1 on, left, right, or mix for the mean of all (default: mix)",
+        help="channel to use: a number from 1 on, left, right, or mix for the mean of all (default: mix)",
     )
     group.add_argument(
         "--raw",
         metavar="ENCODING",
-        help="the recording has no header, only samples: s16le, s24le, s32le, f32le, u8, alaw or mulaw, as in FFmpeg",
+        help="encoding of a recording without a header: s16le, s24le, s32le, f32le, u8, alaw or mulaw, as in FFmpeg",
     )
-    group.add_argument("--raw-rate", type=int, metavar="HZ", help="with --raw: samples a second (default: 16000)")
-    group.add_argument("--raw-channels", type=int, metavar="N", help="with --raw: interleaved channels (default: 1)")
+    group.add_argument("--raw-rate", type=int, metavar="HZ", help="with --raw: sample rate (default: 16000)")
+    group.add_argument(
+        "--raw-channels", type=int, metavar="N", help="with --raw: number of interleaved channels (default: 1)"
+    )
 
 
 def _channel(text: str) -> int:
@@ -190,16 +197,18 @@ def add_format(parser: argparse.ArgumentParser, jsonl: str) -> None:
         "--format",
         choices=("txt", "json", "jsonl", "srt", "vtt"),
         default="txt",
-        help=f"json: one document; jsonl: a JSON line for each {jsonl} (default: txt)",
+        help=f"json: one document; jsonl: one JSON line for each {jsonl} (default: txt)",
     )
     parser.add_argument(
-        "--word-times", action="store_true", help="times of words in json and jsonl, interpolated from the speech found"
+        "--word-times",
+        action="store_true",
+        help="write the times of words in json and jsonl, interpolated between the speech found",
     )
     parser.add_argument(
         "--max-line",
         type=int,
         metavar="N",
-        help="at most N characters a line; in srt and vtt, a longer text becomes several cues with interpolated times",
+        help="break lines after at most N characters; srt and vtt split longer texts into cues",
     )
 
 
@@ -221,7 +230,9 @@ def text_style(arguments: argparse.Namespace) -> Style:
 
 def add_translation(parser: argparse.ArgumentParser) -> None:
     """What to do with speech beyond writing it down."""
-    parser.add_argument("--translate-to", metavar="LANGUAGE", help="translate as well; a name or a code")
+    parser.add_argument(
+        "--translate-to", metavar="LANGUAGE", help="also translate into this language, a name or a code"
+    )
 
 
 def speech_instruction(arguments: argparse.Namespace) -> str:
@@ -237,11 +248,20 @@ def speech_instruction(arguments: argparse.Namespace) -> str:
 def add_endpointing(parser: argparse.ArgumentParser) -> None:
     """What counts as speech, and when it has ended."""
     group = parser.add_argument_group("endpointing")
-    group.add_argument("--silence", type=float, default=0.5, help="seconds that end an utterance (default: 0.5)")
-    group.add_argument("--pre-roll", type=float, default=0.5, help="seconds kept from before speech (default: 0.5)")
-    group.add_argument("--threshold", type=float, default=0.5, help="probability that is speech (default: 0.5)")
     group.add_argument(
-        "--level", type=float, default=-math.inf, help="dBFS below which all is silence (default: the detector decides)"
+        "--silence", type=float, default=0.5, help="seconds of silence that end an utterance (default: 0.5)"
+    )
+    group.add_argument(
+        "--pre-roll", type=float, default=0.5, help="seconds of sound kept from before speech (default: 0.5)"
+    )
+    group.add_argument(
+        "--threshold", type=float, default=0.5, help="probability above which a frame is speech (default: 0.5)"
+    )
+    group.add_argument(
+        "--level",
+        type=float,
+        default=-math.inf,
+        help="dBFS below which everything is silence (default: the detector decides)",
     )
 
 
@@ -268,7 +288,10 @@ def endpointing(arguments: argparse.Namespace) -> Endpointing:
 def add_sensitivity(parser: argparse.ArgumentParser) -> None:
     """Which changes of a scene count."""
     parser.add_argument(
-        "--sensitivity", type=float, default=0.5, help="how small a change counts, from 0 to 1 (default: 0.5)"
+        "--sensitivity",
+        type=float,
+        default=0.5,
+        help="how small a change counts, from 0 to 1; 1 notices the smallest (default: 0.5)",
     )
 
 

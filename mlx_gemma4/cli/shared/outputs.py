@@ -32,7 +32,7 @@ HEADER = 44
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing output files")
 
 
 class OutputFile:

@@ -1,21 +1,23 @@
 """Options of the command line and of the environment. One rule for every command.
 
-``--guess-every 1`` may be set as ``MLX_GEMMA4_GUESS_EVERY=1``. What is typed wins, also over a variable of an option
-that excludes it: ``--input`` over ``MLX_GEMMA4_DEVICE``. An empty variable is none.
+``--guess-every 1`` can be set as ``MLX_GEMMA4_GUESS_EVERY=1``. Typed options win, also over a variable of an option
+that they exclude: ``--input`` over ``MLX_GEMMA4_DEVICE``. An empty variable counts as not set.
+
+``--help`` shows the options that most people need and an example, on one screen; ``--help-all`` shows all options.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from mlx_gemma4.cli.shared.messages import one_line
 
 PREFIX = "MLX_GEMMA4_"
 OTHERS = ("TRACEBACK",)
-"""Variables that are no options."""
+"""Variables that belong to no option."""
 EXCLUDES = (
     ("input", "device"),
     ("no_sound", "input"),
@@ -24,7 +26,7 @@ EXCLUDES = (
     ("no_camera", "camera"),
     ("every", "heartbeat"),
 )
-"""Options that mean nothing beside each other."""
+"""Pairs of options of which only one can have an effect."""
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 ENVIRONMENT = (
     f"Every option can be set in the environment: --max-tokens as {PREFIX}MAX_TOKENS, and so on. Typed options win."
@@ -32,10 +34,64 @@ ENVIRONMENT = (
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that takes no abbreviations, and defaults from the environment."""
+    """A parser that takes no abbreviations, and defaults from the environment.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    Args:
+        common: The options that ``--help`` shows; None: all.
+        examples: Command lines.
+    """
+
+    def __init__(
+        self, *args: Any, common: Collection[str] | None = None, examples: Sequence[str] = (), **options: Any
+    ) -> None:
         super().__init__(*args, **{"allow_abbrev": False, "epilog": ENVIRONMENT, **options})
+        self._common = None if common is None else frozenset(common)
+        self.examples = examples
+        if common is not None:
+            self.add_argument("--help-all", action=_HelpAll, help="show all options and exit")
+
+    def format_usage(self) -> str:
+        places = [action for action in self._actions if not action.option_strings]
+        return " ".join(["usage:", self.prog, "[OPTIONS]", *map(_place, places)]) + "\n"
+
+    def format_help(self) -> str:
+        """The common options and examples."""
+        if self._common is None:
+            return self.format_help_all()
+        formatter = self._get_formatter()
+        formatter.add_text(self.description)
+        for title, is_option_section in (("arguments", False), ("options", True)):
+            formatter.start_section(title)
+            formatter.add_arguments(
+                action
+                for action in self._actions
+                if bool(action.option_strings) == is_option_section and self._is_common(action)
+            )
+            formatter.end_section()
+        closing = f"{self.prog} --help-all shows all options.\n"
+        return f"{self.format_usage()}\n{formatter.format_help()}\n{self._format_examples()}{closing}"
+
+    def format_help_all(self) -> str:
+        """All options in their groups, and examples."""
+        formatter = self._get_formatter()
+        formatter.add_text(self.description)
+        for group in self._action_groups:
+            formatter.start_section(group.title)
+            formatter.add_text(group.description)
+            formatter.add_arguments(group._group_actions)
+            formatter.end_section()
+        formatter.add_text(self.epilog)
+        return f"{self.format_usage()}\n{formatter.format_help()}\n{self._format_examples()}".rstrip("\n") + "\n"
+
+    def _is_common(self, action: argparse.Action) -> bool:
+        assert self._common is not None
+        return not action.option_strings or any(name in self._common for name in action.option_strings)
+
+    def _format_examples(self) -> str:
+        if not self.examples:
+            return ""
+        title = "example" if len(self.examples) == 1 else "examples"
+        return "\n".join([f"{title}:", *(f"  {example}" for example in self.examples)]) + "\n\n"
 
     def error(self, message: str) -> NoReturn:
         super().error(one_line(message))
@@ -68,18 +124,40 @@ class Parser(argparse.ArgumentParser):
         return set(vars(super().parse_known_args(args, None)[0]))
 
 
+class _HelpAll(argparse.Action):
+    """``--help-all``."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        assert isinstance(parser, Parser)
+        print(parser.format_help_all(), end="")
+        parser.exit()
+
+
+def _place(action: argparse.Action) -> str:
+    """An argument as a usage line shows it."""
+    name = str(action.metavar or action.dest.upper())
+    if action.nargs == "?":
+        return f"[{name}]"
+    if action.nargs == "+":
+        return f"{name}..."
+    return f"{name} ..." if isinstance(action, argparse._SubParsersAction) else name
+
+
 def variable(action: argparse.Action) -> str:
     """The environment variable of an option."""
     return f"{PREFIX}{action.dest.upper()}"
 
 
 def is_option(action: argparse.Action) -> bool:
-    """Something that can be set; not --help and the like."""
-    return bool(action.option_strings) and action.dest not in ("help", "version")
+    """Whether it can be set; not --help and the like."""
+    return bool(action.option_strings) and action.dest not in ("help", "version", argparse.SUPPRESS)
 
 
 def unknown_variables(parser: argparse.ArgumentParser) -> list[str]:
-    """Variables with our prefix that set no option of any command."""
+    """Variables with our prefix that belong to no option of any command."""
     known = {variable(action) for action in _all_actions(parser)}
     known |= {f"{PREFIX}{name}" for name in OTHERS}
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
@@ -97,7 +175,7 @@ def _all_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 
 def _excluded(parsed: argparse.Namespace, unused: set[str], defaults: Mapping[str, Any]) -> set[str]:
-    """Options of the environment that a typed option excludes."""
+    """Options set in the environment that a typed option excludes."""
     pairs = [*EXCLUDES, *((second, first) for first, second in EXCLUDES)]
     return {
         second
@@ -107,10 +185,10 @@ def _excluded(parsed: argparse.Namespace, unused: set[str], defaults: Mapping[st
 
 
 def _value(parser: Parser, action: argparse.Action, text: str) -> Any:
-    """What a variable means for an option.
+    """The value of a variable, as the option takes it.
 
     Raises:
-        ValueError: It is not of the option's type, or none of its choices.
+        ValueError: It has not the option's type, or is none of its choices.
     """
     name = variable(action)
     if action.nargs == 0:

@@ -12,7 +12,7 @@ from mlx_gemma4.cli.shared.outputs import add_overwrite, check_output, output_fi
 
 
 def add_report(parser: argparse.ArgumentParser, more: str) -> None:
-    parser.add_argument("--json", metavar="FILE", help=f"write the figures to FILE as well, with {more}")
+    parser.add_argument("--json", metavar="FILE", help=f"also write the figures to FILE, {more}")
     add_overwrite(parser)
 
 

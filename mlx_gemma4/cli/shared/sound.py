@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.hear.sources import Source
 
 
-INPUT_HELP = "a recording, played at its own pace; a pipe, or - for stdin, is heard as it arrives"
+INPUT_HELP = "a recording, played at its own pace, a pipe, or - for stdin (default: the microphone)"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def add_tools(parser: argparse.ArgumentParser, *, runs: bool) -> None:
     parser.add_argument(
         "--tools",
         metavar="FILE",
-        help=f"functions that the model may call: a Python file ({what}), or JSON schemas (calls are only printed)",
+        help=f"functions that the model may call: a Python file ({what}) or JSON schemas (calls are printed)",
     )
     if runs:
         parser.add_argument(
@@ -30,7 +30,7 @@ def add_tools(parser: argparse.ArgumentParser, *, runs: bool) -> None:
             type=float,
             default=30.0,
             metavar="SECONDS",
-            help="longest run of a function (default: 30)",
+            help="time limit of a function (default: 30)",
         )
 
 

@@ -137,8 +137,7 @@ def check_any(count: int, shown: Callable[[], Iterator[Shown]], name: str, selec
     for last, _ in shown():
         if selection.is_over(last):
             raise ValueError(
-                f"There is no frame from {selection.start:g} to {selection.end:g} s in {name}; "
-                "choose a longer time"
+                f"There is no frame from {selection.start:g} to {selection.end:g} s in {name}; choose a longer time"
             )
     raise ValueError(
         f"Expected a start of at most {last:g} s, where {name} shows its last frame, got {selection.start:g} s"
