@@ -45,18 +45,18 @@ def test_several_files(folder: Path) -> None:
     for name in ("a.png", "b c.png"):
         (folder / name).touch()
     assert files(r"a.png b\ c.png") == ["a.png", "b c.png"]
-    with pytest.raises(ValueError, match=r"^Expected a file to add, found none at 'd\.png'$"):
+    with pytest.raises(ValueError, match=r"^There is no file at 'd\.png'$"):
         files("a.png d.png")
 
 
 @pytest.mark.parametrize("typed", ["nowhere.png", "~nobody/x.png", "x" * 5000, "a\0b", "file://", ".", "'"])
 def test_no_such_file(folder: Path, typed: str) -> None:
-    with pytest.raises(ValueError, match=r"^Expected a file to add, found none at "):
+    with pytest.raises(ValueError, match=r"^There is no file at "):
         files(typed)
 
 
 def test_no_name(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"^Expected a file to add, found none: type its name behind the command$"):
+    with pytest.raises(ValueError, match=r"^Type the name of a file after the command$"):
         files("  ")
 
 

@@ -310,10 +310,10 @@ def test_a_message_that_begins_with_a_picture(
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ("/nonsense now", "error: Expected a command (/help lists them), got /nonsense"),
-        ("/", "error: Expected a command (/help lists them), got /"),
-        ("/home/x/nowhere.png what?", "error: Expected a file to add, found none at '/home/x/nowhere.png'"),
-        ("/image", "error: Expected a file to add, found none: type its name behind the command"),
+        ("/nonsense now", "error: There is no command (/help lists them) called /nonsense"),
+        ("/", "error: There is no command (/help lists them) called /"),
+        ("/home/x/nowhere.png what?", "error: There is no file at '/home/x/nowhere.png'"),
+        ("/image", "error: Type the name of a file after the command"),
     ],
 )
 def test_lines_that_mean_nothing(

@@ -236,8 +236,8 @@ def test_a_chat_keeps_its_turns() -> None:
     done = run("chat", *DEMO, text="\n".join(lines).encode())
     assert done.returncode == 0
     assert done.stdout.splitlines()[0] == named("picture-01.png") and len(done.stdout.splitlines()) == 2
-    assert "error: Expected a file to add, found none at 'nowhere.wav'" in done.stderr
-    assert "error: Expected a command (/help lists them), got /nonsense" in done.stderr
+    assert "error: There is no file at 'nowhere.wav'" in done.stderr
+    assert "error: There is no command (/help lists them) called /nonsense" in done.stderr
 
 
 def test_the_demo_shows_the_main_job() -> None:

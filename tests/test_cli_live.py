@@ -102,8 +102,11 @@ def test_an_empty_pipe_asks_nothing_and_is_told(text: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--no-sound", "--no-camera"], "Expected sound or a camera, got --no-sound and --no-camera; mlx_gemma4 chat"),
-        (["--fast", "--no-sound", "--camera", PICTURE], "Expected a recording (--input) with --fast, got --no-sound"),
+        (["--no-sound", "--no-camera"], "--no-sound and --no-camera leave nothing to hear or see; use mlx_gemma4 chat"),
+        (
+            ["--fast", "--no-sound", "--camera", PICTURE],
+            "--fast needs a recording: leave out --no-sound",
+        ),
         (["--camera", "absent.mp4", "--input", RECORDING], "absent.mp4"),
         (["--camera", PICTURE, "--input", RECORDING, "--context", "10"], "Expected a context of "),
         (

@@ -103,11 +103,11 @@ def test_the_demo_against_itself(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_texts_that_cannot_be_scored(tmp_path: Path, refused: Refused) -> None:
     path = tmp_path / "text.txt"
-    assert refused("--text", path) == f"Expected a file of plain text for --text, found none at {path}"
+    assert refused("--text", path) == f"There is no file for --text at {path}"
     path.write_bytes(b"\xff\xfe\x00")
-    assert refused("--text", path).startswith(f"Expected plain text in {path}, got: 'utf-8' codec can't decode")
+    assert refused("--text", path).startswith(f"{path} is not plain text: 'utf-8' codec can't decode")
     path.write_text(" \n")
-    assert refused("--text", path) == f"Expected text to score in {path}, it is empty"
+    assert refused("--text", path) == f"There is no text to score in {path}: it is empty"
 
 
 def test_recordings_that_are_not_there(tmp_path: Path, refused: Refused) -> None:

@@ -154,7 +154,7 @@ def test_a_video_without_sound_cannot_be_heard(tmp_path: Path, refused: Callable
 )
 def test_options_of_a_video_without_one(refused: Callable[..., str], option: list[str]) -> None:
     """They would change nothing: told before a model is loaded."""
-    expected = "Expected a --video for --fps, --max-frames, --start, --end and --with-audio, got none"
+    expected = "--fps, --max-frames, --start, --end and --with-audio need a --video"
     assert refused("generate", "-p", "?", "--model", "nowhere", *option) == expected
 
 

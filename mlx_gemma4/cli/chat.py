@@ -217,8 +217,8 @@ class Chat:
 
 def _unknown(line: str, command: str) -> str:
     if kind_of(command):
-        return f"Expected a file to add, found none at {command!r}"
-    return f"Expected a command (/help lists them), got {command}"
+        return f"There is no file at {command!r}"
+    return f"There is no command (/help lists them) called {command}"
 
 
 def _forget_typed() -> None:

@@ -131,7 +131,7 @@ def check_videos(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if options for videos stand alone."""
     given = (arguments.fps, arguments.max_frames, arguments.start, arguments.end, arguments.with_audio or None)
     if not arguments.video and any(each is not None for each in given):
-        raise ValueError("Expected a --video for --fps, --max-frames, --start, --end and --with-audio, got none")
+        raise ValueError("--fps, --max-frames, --start, --end and --with-audio need a --video")
 
 
 def video_parts(

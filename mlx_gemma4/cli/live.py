@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_cameras()
         return 0
     if arguments.no_sound and arguments.no_camera:
-        raise ValueError("Expected sound or a camera, got --no-sound and --no-camera; mlx_gemma4 chat needs neither")
+        raise ValueError("--no-sound and --no-camera leave nothing to hear or see; use mlx_gemma4 chat")
     from mlx_gemma4.live.see.scene import Scene
     from mlx_gemma4.live.talk.loop import converse
 
@@ -322,7 +322,7 @@ def open_arrivals(arguments: argparse.Namespace, sound: Source | None, camera: C
 
     if arguments.fast:
         if sound is None:
-            raise ValueError("Expected a recording (--input) with --fast, got --no-sound")
+            raise ValueError("--fast needs a recording: leave out --no-sound and name one with --input")
         yield Replay(sound, camera)
         return
     with Inbox(sound, camera, TypedLines(0) if reads_lines(arguments) else None) as inbox:

@@ -87,13 +87,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def read_text(path: Path) -> str:
     if not path.is_file():
-        raise ValueError(f"Expected a file of plain text for --text, found none at {path}")
+        raise ValueError(f"There is no file for --text at {path}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"Expected plain text in {path}, got: {error}") from error
+        raise ValueError(f"{path} is not plain text: {error}") from error
     if not text.strip():
-        raise ValueError(f"Expected text to score in {path}, it is empty")
+        raise ValueError(f"There is no text to score in {path}: it is empty")
     return text
 
 

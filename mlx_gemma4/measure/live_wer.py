@@ -1,5 +1,5 @@
-"""Recordings transcribed live, as fast as the model can, and again offline: does streaming cost accuracy, and how long
-after the end of speech does the text come?"""
+"""Recordings transcribed live, as fast as the model can, and again offline: what streaming costs in accuracy, and how
+long after the end of speech the text comes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is scored: sequences, of each of which the last tokens are known. Knows no model."""
+"""What is scored: sequences whose last tokens are known. Knows no model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mlx_gemma4.measure.wer import Recording
 from mlx_gemma4.programs.transcribe import instruction
 
 CHUNK = 512
-"""Tokens of one stretch of text, at most, the one that begins it included."""
+"""Tokens of a chunk of text, at most, including the one that begins it."""
 
 PAGE_CHUNKS = 2
-"""Chunks of the packaged page, at most: all of it, unless a small vocabulary spells it letter by letter."""
+"""Chunks of the packaged page, at most: the whole page, unless a small vocabulary spells it letter by letter."""
 
 SPOKEN = {
     "pico-04.wav": "go back seven meters",
@@ -26,20 +26,20 @@ SPOKEN = {
     "espeak-00.wav": "nine",
 }
 SHOWN = {"picture-01.png": "green circle on the top", "picture-02.png": "red circle in the center"}
-"""What is said and seen in the packaged media."""
+"""The texts of the packaged recordings and pictures."""
 
 QUESTION = "Describe the image."
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A sequence whose last tokens a model is to foresee, each from all before it."""
+    """A sequence whose last tokens are scored, each predicted from everything before it."""
 
     kind: str
     """text, audio or image."""
     prompt: Prompt
     scored: int
-    """How many tokens at its end are scored."""
+    """Number of tokens at the end that are scored."""
 
 
 def packaged_recordings() -> list[Recording]:
@@ -72,7 +72,7 @@ def text_probes(processor: Processor, text: str) -> list[Probe]:
 def audio_probes(
     processor: Processor, recordings: Sequence[Recording], language: str, progress: Callable[[str], None]
 ) -> list[Probe]:
-    """The transcription prompt with each recording; what is said in it is scored, as the answer.
+    """The transcription prompt with each recording; the true text is scored as the answer.
 
     A recording that is too long for one prompt is left out, and ``progress`` told.
     """
@@ -80,7 +80,7 @@ def audio_probes(
 
 
 def image_probes(processor: Processor) -> list[Probe]:
-    """The pictures of the demo; what they show is scored, as the answer."""
+    """The pictures of the demo; what they show is scored as the answer."""
     media = demo_folder() / "media"
     return [
         _probe(processor, "image", [_part("image", media / name), _part("text", QUESTION)], answer)
@@ -112,7 +112,7 @@ def _probe(processor: Processor, kind: str, content: Sequence[Mapping[str, Any]]
 
 
 def _end(processor: Processor) -> int:
-    """The token that ends an answer: the first such one in a chat that the template writes."""
+    """The token that ends an answer, in a chat that the template writes."""
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     rendered = processor.prompt(chat, add_generation_prompt=False).token_ids.tolist()
     turn = len(processor.prompt(chat[:1], add_generation_prompt=False))

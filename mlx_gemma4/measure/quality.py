@@ -1,4 +1,4 @@
-"""A conversion against its reference: what it foresees, what it hears, and which modules are to blame."""
+"""A conversion against its reference: what it predicts, what it transcribes, and the error of each module."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Module:
-    """One module of the model, under the name that ``quantization`` in config.json gives it."""
+    """One module, under its name in the ``quantization`` block of config.json."""
 
     name: str
     error: float
-    """How far its output is from the reference module's on the reference's own input: sqrt of the mean over rows of
-    ‖B(x) − A(x)‖² / ‖A(x)‖²."""
+    """Relative error of its output B(x) against the reference module's A(x), on the reference's own input: the square
+    root of the mean over rows of ‖B(x) − A(x)‖² / ‖A(x)‖²."""
 
 
 @dataclass(frozen=True)
 class Quality(Scores):
-    """What was found over all tokens, and more."""
+    """What a conversion lost, over all scored tokens."""
 
     parts: dict[str, Scores]
-    """The same of text, audio and image, as far as they were measured."""
+    """The same for text, audio and image, as far as they were measured."""
     modules: list[Module]
     """The worst first."""
     layers: list[float]
-    """How far the hidden state behind each layer is from the reference's, relative to it, as in ``Module``."""
+    """Relative error of the hidden state after each layer, as in ``Module``."""
     wer: float | None
-    """Word error rate; None where nothing was transcribed."""
+    """Word error rate; None if nothing was transcribed."""
     reference_wer: float | None
 
 
@@ -142,7 +142,7 @@ def _quality(
 
 
 def _check_pair(pair: Pair) -> tuple[bool, bool]:
-    """Check that both are of one shape; whether both hear, and whether both see."""
+    """Check that both have the same sizes. Returns whether both take sound, and whether both take pictures."""
     models = pair.open()
     texts = [each.config.text_config for each in models]
     for name, sizes in (
@@ -176,7 +176,7 @@ def _without(pair: Pair, part: str) -> str:
 
 
 def _check_tokenizers(pair: Pair, processor: Processor, probes: Sequence[Probe]) -> None:
-    """What is scored must read the same in both."""
+    """Raise a ValueError if the two tokenizers differ: the scored tokens would."""
     tokenizer = load_tokenizer(pair.model)
     for probe in probes:
         for token in dict.fromkeys(probe.prompt.token_ids.tolist()):
@@ -189,8 +189,8 @@ def _check_tokenizers(pair: Pair, processor: Processor, probes: Sequence[Probe])
 
 
 def _heard(folder: Path, recordings: Sequence[Recording], language: str, progress: Progress) -> float | None:
-    """The word error rate of one checkpoint, which is gone afterwards."""
-    mx.clear_cache()  # and so is the one before
+    """The word error rate of one checkpoint, which is released afterwards."""
+    mx.clear_cache()  # the buffers of the checkpoint before
     progress(f"listening with {folder}")
     transcriber = Transcriber(load_model(folder), Processor.from_folder(folder), text=instruction(language))
     total = Score()

@@ -1,4 +1,4 @@
-"""Two checkpoints run side by side, layer by layer: neither is ever in memory as a whole.
+"""Two checkpoints run side by side, layer by layer, so that neither is ever in memory as a whole.
 
 Each stage opens both anew, and nothing of them is read before it is used: what one stage has read is gone in the
 next, and a layer is gone when all sequences have passed it. What stays are the sequences' hidden states.
@@ -45,12 +45,12 @@ class Pair:
     dtype: mx.Dtype = mx.float32
 
     def open(self) -> tuple[Model, Model]:
-        """Both models, unread."""
+        """Both models; no weights are read yet."""
         reference, model = (load_model(each, dtype=self.dtype, lazy=True) for each in (self.reference, self.model))
         return reference, model
 
     def open_ends(self) -> tuple[Model, Model]:
-        """Both without their layers: what is before and behind them. A plain embedding stays as it is stored."""
+        """Both without their layers: the parts before and after them. A plain embedding stays as it is stored."""
         reference, model = (load_model(each, lazy=True) for each in (self.reference, self.model))
         for each in (reference, model):
             each.language_model.model.layers = []
@@ -86,7 +86,7 @@ def embed(pair: Pair, prompts: Sequence[Prompt]) -> tuple[States, dict[str, floa
 def run_layers(
     pair: Pair, states: States, prompts: Sequence[Prompt], progress: Callable[[str], None]
 ) -> tuple[list[float], dict[str, float]]:
-    """Take ``states`` through all layers, in place; each layer's drift, and the errors of the modules."""
+    """Run ``states`` through all layers, in place. Returns the drift after each layer and the errors of the modules."""
     models = pair.open()
     configs = models[0].config.text_config.layers
     stacks = [each.language_model.model.layers for each in models]
@@ -115,7 +115,7 @@ def run_layers(
 
 
 def score(pair: Pair, states: States, probes: Sequence[Probe]) -> list[Tokens]:
-    """Compare what both foresee, from the hidden states behind the last layer; Tokens for each probe."""
+    """Compare the predictions of both from the hidden states after the last layer; Tokens for each probe."""
     reference, model = pair.open_ends()
     found = []
     for (expected, got), probe in zip(states, probes, strict=True):
@@ -123,7 +123,7 @@ def score(pair: Pair, states: States, probes: Sequence[Probe]) -> list[Tokens]:
         parts = []
         for start in range(len(ids) - probe.scored, len(ids), HEAD_ROWS):
             stop = min(start + HEAD_ROWS, len(ids))
-            rows = slice(start - 1, stop - 1)  # a row foresees the token behind it
+            rows = slice(start - 1, stop - 1)  # a row predicts the token after it
             logits = [_logits(each, h[:, rows]) for each, h in ((reference, expected), (model, got))]
             parts.append(compare(logits[0], logits[1], ids[start:stop]))
         found.append(Tokens.join(parts))
@@ -131,7 +131,7 @@ def score(pair: Pair, states: States, probes: Sequence[Probe]) -> list[Tokens]:
 
 
 def _logits(model: Model, h: mx.array) -> mx.array:
-    """[1, n, D] → [n, V]; the head's rows are written out some at a time, since they may be 4 GB in all."""
+    """[1, n, D] → [n, V]. The head is dequantized in parts, because all of it may be 4 GB."""
     h = model.language_model.model.norm(h)[0]
     config, embedding = model.config.text_config, model.language_model.model.embed_tokens
     parts = []
@@ -145,7 +145,7 @@ def _logits(model: Model, h: mx.array) -> mx.array:
 
 
 def _through(layer: DecoderLayer, h: mx.array, model: Model, config: LayerConfig, prompt: Prompt) -> mx.array:
-    """A whole sequence through one layer."""
+    """Run a whole sequence through one layer."""
     text = model.config.text_config
     vision = prompt.is_vision
     cache = Cache([config], window=text.sliding_window, room=0)
@@ -154,7 +154,7 @@ def _through(layer: DecoderLayer, h: mx.array, model: Model, config: LayerConfig
 
 
 def _rows(model: Model, prompt: Prompt) -> mx.array:
-    """[1, L, D], as a session makes them."""
+    """[1, L, D], as ``Session`` computes them."""
     rows = []
     for run in prompt.spans():
         if run.token_types[0] == TEXT:

@@ -11,33 +11,33 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """What was found at each scored token: [n] float64 each."""
+    """What was measured at each scored token: [n] float64 each."""
 
     kl: np.ndarray
     same: np.ndarray
-    """1 where both models' likeliest token is the same."""
-    loss: np.ndarray
-    """-log of the probability that the model gave to the token that came."""
+    """1 where both models have the same most likely token."""
+    nll: np.ndarray
+    """Negative log likelihood: -log of the probability of the true token."""
     reference_loss: np.ndarray
 
     @classmethod
     def join(cls, parts: Sequence[Tokens]) -> Tokens:
-        """All of several, at least one."""
+        """One from several, at least one."""
         names = ("kl", "same", "loss", "reference_loss")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What was found over many tokens."""
+    """Means over many tokens."""
 
     tokens: int
     kl: float
-    """KL(reference ‖ model), the mean over tokens."""
+    """KL(reference ‖ model), mean over tokens, in nats."""
     kl_p99: float
     """Its 99th percentile."""
     top1: float
-    """Share of tokens at which both find the same one likeliest."""
+    """Share of tokens at which both models have the same most likely token."""
     perplexity: float
     reference_perplexity: float
 
@@ -48,7 +48,7 @@ class Scores:
             kl=float(tokens.kl.mean()),
             kl_p99=float(np.percentile(tokens.kl, 99)),
             top1=float(tokens.same.mean()),
-            perplexity=float(np.exp(tokens.loss.mean())),
+            perplexity=float(np.exp(tokens.nll.mean())),
             reference_perplexity=float(np.exp(tokens.reference_loss.mean())),
         )
 

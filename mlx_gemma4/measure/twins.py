@@ -16,7 +16,7 @@ ROWS = 128
 
 
 class Gap:
-    """How far rows are from others, relative to them: sqrt of the mean of ‖a − b‖² / ‖b‖².
+    """Relative distance of rows from others: the square root of the mean of ‖a − b‖² / ‖b‖².
 
     A mean over rows, not over all numbers: one row can be a thousand times as long as the others (the first token's).
     """
@@ -26,7 +26,7 @@ class Gap:
         self._rows = 0
 
     def add(self, got: mx.array, expected: mx.array) -> None:
-        """Count rows [..., D]; those that are to be zero (digital silence) tell nothing, and are left out."""
+        """Add rows [..., D]. Rows whose reference is zero, as in digital silence, are left out."""
         target = expected.astype(mx.float32)
         difference = mx.square(got.astype(mx.float32) - target).sum(axis=-1)
         squares = np.array([difference.flatten(), mx.square(target).sum(axis=-1).flatten()], dtype=np.float64)
@@ -36,12 +36,12 @@ class Gap:
 
     @property
     def value(self) -> float | None:
-        """None where no row was counted."""
+        """None if no row was counted."""
         return float(np.sqrt(self._sum / self._rows)) if self._rows else None
 
 
 class Twin(nn.Module):
-    """Stands in the reference's place and does as it does; keeps count of what the other would have done with it."""
+    """Takes the place of a reference module, returns its output, and measures what the other module would return."""
 
     def __init__(self, reference: nn.Module, model: nn.Module) -> None:
         super().__init__()
@@ -53,14 +53,14 @@ class Twin(nn.Module):
         expected = self.reference(x)
         some = slice(None, None, -(-x.shape[1] // ROWS))
         rows = x[:, some]
-        if not mx.issubdtype(x.dtype, mx.integer):  # else they are token ids
+        if not mx.issubdtype(x.dtype, mx.integer):  # token ids are compared by their embeddings only
             rows = rows.astype(self.model.weight.dtype)
         self.gap.add(self.model(rows), expected[:, some])
         return expected
 
 
 def pair_up(reference: nn.Module, model: nn.Module) -> dict[str, Gap]:
-    """Put twins into ``reference`` for what both hold, and return what they will count, by the module's name."""
+    """Replace the modules of ``reference`` that both models have by twins. Returns their counts by module name."""
     others = dict(_leaves(model))
     twins = {
         name: Twin(module, others[name])
@@ -72,7 +72,7 @@ def pair_up(reference: nn.Module, model: nn.Module) -> dict[str, Gap]:
 
 
 def write_out(module: nn.Module, dtype: mx.Dtype) -> None:
-    """Put plain matrices in the place of quantized ones.
+    """Replace quantized modules by plain ones.
 
     Hundreds of rows read each of them, and go on as they would: a product over many rows writes its tiles out itself.
     Without Metal the quantized product is twenty times slower.

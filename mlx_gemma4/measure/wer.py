@@ -1,4 +1,4 @@
-"""How well speech is written down: word and character error rates over a manifest of recordings.
+"""Word and character error rates over a manifest of recordings.
 
 Knows no model: what transcribes is a function, so a live transcriber is measured like any other.
 
@@ -40,20 +40,20 @@ class Recording:
     """As the manifest writes it."""
     path: Path
     text: str
-    """The truth."""
+    """The true text."""
     group: str = ""
     """The manifest's "set"; empty where it has none."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What was counted in one recording, or in many: sums of scores are scores."""
+    """Counts of one recording or of many: scores can be added."""
 
     recordings: int = 0
     exact: int = 0
     """Recordings without an error."""
     words: int = 0
-    """Of the truth; so are ``characters``, the spaces between words included."""
+    """Words of the true text; ``characters`` likewise, including spaces between words."""
     substitutions: int = 0
     deletions: int = 0
     insertions: int = 0
@@ -71,23 +71,23 @@ class Score:
 
     @property
     def wer(self) -> float | None:
-        """Errors per word of the truth; None where it has no words."""
+        """Errors per word of the true text; None without words."""
         return _ratio(self.errors, self.words)
 
     @property
     def cer(self) -> float | None:
-        """The same, of characters."""
+        """The same for characters."""
         return _ratio(self.character_errors, self.characters)
 
     @property
     def real_time_factor(self) -> float | None:
-        """Seconds of work per second of sound; None where there is no sound."""
+        """Seconds of work per second of sound; None without sound."""
         return _ratio(self.work_seconds, self.sound_seconds)
 
 
 @dataclass(frozen=True)
 class Result:
-    """A recording, what was heard in it, and how much of that is right."""
+    """A recording, its transcript, and the score."""
 
     recording: Recording
     heard: str
@@ -121,7 +121,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Recording]:
 
 
 def check_files(recordings: Iterable[Recording]) -> None:
-    """Raise a ValueError that names the first recording without a file, and says how many there are."""
+    """Raise a ValueError that names the first recording without a file and counts the others."""
     missing = [recording.path for recording in recordings if not recording.path.is_file()]
     if missing:
         others = f" ({len(missing)} are missing)" if len(missing) > 1 else ""
@@ -129,7 +129,7 @@ def check_files(recordings: Iterable[Recording]) -> None:
 
 
 def check_extra() -> None:
-    """Raise an ImportError that says what to install, unless it is."""
+    """Raise an ImportError that says what to install, unless the [eval] extra is installed."""
     try:
         import jiwer  # noqa: F401
         import whisper_normalizer.english  # noqa: F401
@@ -138,7 +138,7 @@ def check_extra() -> None:
 
 
 def normalizer(name: str = "whisper", language: str = "English") -> Normalizer:
-    """One of NORMALIZERS: Whisper's for the language, its basic one for all languages, or text as it is.
+    """One of NORMALIZERS: Whisper's for the language, its basic one, or none.
 
     ``whisper`` is the English one for English, and the basic one otherwise. The basic one lowers the case and takes
     punctuation away, with the vowel signs of Indic scripts among it.
@@ -182,7 +182,7 @@ def evaluate(
     *,
     unreadable: Callable[[Recording, Exception], None] | None = None,
 ) -> Iterator[Result]:
-    """Transcribe recordings, samples [n] at 16 kHz each, and score what was heard; reading files is no work.
+    """Transcribe recordings, samples [n] at 16 kHz each, and score the texts. Reading files is not counted as work.
 
     Args:
         unreadable: Takes a recording that cannot be read, and why; it has no result. Without it, the error is raised.

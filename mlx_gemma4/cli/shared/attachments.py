@@ -50,9 +50,9 @@ def files(text: str) -> list[str]:
     found = [_file(word) for word in words]
     for word, path in zip(words, found, strict=True):
         if path is None:
-            raise ValueError(f"Expected a file to add, found none at {text if len(words) == 1 else word!r}")
+            raise ValueError(f"There is no file at {text if len(words) == 1 else word!r}")
     if not found:
-        raise ValueError("Expected a file to add, found none: type its name behind the command")
+        raise ValueError("Type the name of a file after the command")
     return [path for path in found if path is not None]
 
 

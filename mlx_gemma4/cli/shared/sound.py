@@ -21,7 +21,7 @@ INPUT_HELP = "a recording, played at its own pace, a pipe, or - for stdin (defau
 def open_source(arguments: argparse.Namespace) -> Iterator[Source]:
     """The recording, the pipe or the microphone that the options name."""
     if arguments.input is not None and arguments.device is not None:
-        raise ValueError(f"Expected --input or --device, got both ({arguments.input}, {arguments.device})")
+        raise ValueError(f"Use --input or --device, not both ({arguments.input}, {arguments.device})")
     raw = raw_format(arguments)
     if arguments.input is not None:
         from mlx_gemma4.live.hear.sources import open_recording
