@@ -100,7 +100,7 @@ def _entries(folder: Path, *, is_drafter: bool) -> dict[str, Entry]:
             if name is None:
                 continue
             if name in entries:
-                raise ValueError(f"A tensor is stored twice in {folder}, {entry.name} is in {path} and elsewhere")
+                raise ValueError(f"The tensor {entry.name} is stored twice in {folder}: in {path} and in another file")
             entries[name] = entry
     return entries
 

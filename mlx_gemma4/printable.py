@@ -1,4 +1,4 @@
-"""Text that a model, a file or a tool has written, made safe to show on a terminal."""
+"""Text from a model, a file or a tool, made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from typing import TextIO, cast
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but tab and new line, marks that reorder text, and surrogates, which no stream can write."""
+"""Control characters other than tab and newline, marks that reorder text, and surrogates, which no stream can write."""
 
 
 def printable(text: str) -> str:
@@ -16,12 +16,12 @@ def printable(text: str) -> str:
 
 
 def show(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
-    """Print text to a stream (stdout), on a terminal as ``printable``; pipes and files get it as it is."""
+    """Print text to a stream (stdout): ``printable`` on a terminal, unchanged to pipes and files."""
     print(text, end=end, file=for_terminal(stream or sys.stdout), flush=True)
 
 
 def for_terminal(stream: TextIO) -> TextIO:
-    """The stream itself; or, if it is a terminal, one that writes to it as ``printable``."""
+    """The stream, or if it is a terminal, one that writes ``printable`` text to it."""
     is_terminal = stream is not None and stream.isatty()  # without a stdout, Python has None there
     return cast(TextIO, _Printable(stream)) if is_terminal else stream
 

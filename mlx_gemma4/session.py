@@ -177,7 +177,7 @@ class Session:
             self._check(piece)
             return map(self._rows, piece.chunks(PREFILL_STEP))
         array = np.asarray(piece)
-        if len(array) == 0:
+        if array.ndim and len(array) == 0:
             raise ValueError("There is nothing to extend the session with: the piece is empty")
         # what is of one type needs no Prompt: frames of sound come 25 times a second
         if array.ndim == 2 and np.issubdtype(array.dtype, np.floating):

@@ -331,7 +331,7 @@ def test_a_tensor_twice(source: Path, name: str) -> None:
     """Two files with the same tensor, under one name or two, are no checkpoint."""
     path = source / "model2.safetensors"
     mx.save_safetensors(str(path), {name: mx.zeros(64, mx.bfloat16)})
-    refuse(source, f"A tensor is stored twice in {source}, {name} is in {path} and elsewhere")
+    refuse(source, f"The tensor {name} is stored twice in {source}: in {path} and in another file")
 
 
 def test_a_dtype_that_is_none(source: Path) -> None:

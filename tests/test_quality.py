@@ -167,7 +167,7 @@ def test_kl_by_hand() -> None:
     found = compare(mx.array(expected), mx.array(got + 7), targets)
     np.testing.assert_allclose(found.kl, (np.exp(p) * (p - q)).sum(axis=-1), rtol=1e-5)
     np.testing.assert_allclose(found.nll, -q[np.arange(6), targets], rtol=1e-5)
-    np.testing.assert_allclose(found.reference_loss, -p[np.arange(6), targets], rtol=1e-5)
+    np.testing.assert_allclose(found.reference_nll, -p[np.arange(6), targets], rtol=1e-5)
     assert found.same.tolist() == (p.argmax(axis=-1) == q.argmax(axis=-1)).tolist()
     assert found.kl.dtype == np.float64
 

@@ -252,6 +252,7 @@ def test_what_does_not_fit_is_refused(released: tuple[Model, Processor]) -> None
         (np.full((1, 640), np.nan, np.float32), "The audio frames contain NaN or infinity"),
         (half, "The prompt has 60 image placeholders but 59 patches"),
         (far, "Expected patch_xy from 0 to 63, got 64 to "),
+        (5, r"Expected a Prompt, Patches, token ids \[L\] or audio frames"),
         (np.zeros((2, 2, 2)), r"Expected a Prompt, Patches, token ids \[L\] or audio frames"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -64,8 +64,11 @@ def test_null_metadata(tmp_path: Path) -> None:
         ({"a": entry(0, 4, (2**31 - 1,) * 8)}, "'a' is F16 of"),
         ({"a": entry(0, 4, dtype="Q4")}, "unknown type 'Q4' of 'a'"),
         ({"a": entry(0, 4, dtype=["F16"])}, "unknown type ['F16'] of 'a'"),
-        ({"a" * 257: entry(0, 4)}, "Expected names of one line, of at most 256 characters, got 'aaa"),
-        ({"a\nb": entry(0, 4)}, "Expected names of one line, of at most 256 characters, got 'a\\nb'"),
+        ({"a" * 257: entry(0, 4)}, "The tensor name 'aaa"),
+        (
+            {"a\nb": entry(0, 4)},
+            "The tensor name 'a\\nb' is too long or has unprintable characters: at most 256 are read",
+        ),
         ({"a": 5}, "Expected an object for 'a', got 5"),
         ({"__metadata__": [1], "a": entry(0, 4)}, "Expected an object for __metadata__, got [1]"),
         (b'{"a": {}, "a": {}}', "the key 'a' twice in one object"),

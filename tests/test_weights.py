@@ -372,16 +372,21 @@ def test_a_tensor_in_two_files(tmp_path: Path) -> None:
     one_file(tmp_path, tensors())
     path = tmp_path / "model2.safetensors"
     mx.save_safetensors(str(path), {NORM: mx.zeros(64)})
-    with pytest.raises(ValueError, match=f"A tensor is stored twice in {tmp_path}, {NORM} is in {path} and elsewhere"):
+    with pytest.raises(
+        ValueError, match=f"The tensor {NORM} is stored twice in {tmp_path}: in {path} and in another file"
+    ):
         load_model(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("weight_map", "message"),
     [
-        ({"a": "../out.safetensors"}, "names of safetensors files beside it in {index}, got '../out.safetensors'"),
-        ({"a": "/etc/passwd"}, "names of safetensors files beside it in {index}, got '/etc/passwd'"),
-        ({"a": "tokenizer.json"}, "names of safetensors files beside it in {index}, got 'tokenizer.json'"),
+        (
+            {"a": "../out.safetensors"},
+            "{index} names '../out.safetensors', which is not a safetensors file in the same folder",
+        ),
+        ({"a": "/etc/passwd"}, "{index} names '/etc/passwd', which is not a safetensors file in the same folder"),
+        ({"a": "tokenizer.json"}, "{index} names 'tokenizer.json', which is not a safetensors file in the same folder"),
         (
             {"a": ["model.safetensors"]},
             "a string for a file in the weight_map of {index}, got \\['model.safetensors'\\]",

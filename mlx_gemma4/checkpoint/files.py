@@ -1,6 +1,6 @@
-"""The files of a checkpoint folder: regular ones of a bounded size, and none outside the folder.
+"""The files of a checkpoint folder: regular files of bounded size, inside the folder.
 
-A folder from a stranger may hold a link to ``/etc/passwd`` or a pipe that nobody writes to. Each file is checked here
+A downloaded folder may contain a link to ``/etc/passwd``, or a pipe that nobody writes to. Each file is checked here
 before it is opened.
 """
 
@@ -24,17 +24,17 @@ SMALL_FILES = (
     "tokenizer_config.json",
     "video_preprocessor_config.json",
 )
-"""What belongs to a checkpoint beside its config, its weights and their index. Everything else is the user's own."""
+"""The files of a checkpoint besides its config, its weights and their index. All other files are the user's own."""
 
 
 def has_file(path: Path, folder: Path | None = None) -> bool:
     """Whether a checkpoint folder has this file.
 
     Args:
-        folder: The checkpoint's, where the file lies in a folder inside it.
+        folder: The checkpoint folder, if the file lies in a folder inside it.
 
     Raises:
-        ValueError: It has, but as something that must not be read (``check_file``).
+        ValueError: The file exists but must not be read (``check_file``).
     """
     if not os.path.lexists(path):
         return False
@@ -45,10 +45,10 @@ def has_file(path: Path, folder: Path | None = None) -> bool:
 def check_file(path: Path, folder: Path | None = None) -> None:
     """Check that a path is a regular file, and that no link leads out of the folder.
 
-    Links into the ``blobs`` of the same repo are how the Hugging Face cache stores a checkpoint, and are followed.
+    Links into the ``blobs`` of the same repo are followed: the Hugging Face cache stores checkpoints that way.
 
     Raises:
-        ValueError: It is not, or cannot be followed.
+        ValueError: It is something else, or a link that cannot be followed.
     """
     try:
         target = path.resolve(strict=True)
@@ -65,13 +65,13 @@ def check_file(path: Path, folder: Path | None = None) -> None:
 def _roots(folder: Path) -> Iterator[Path]:
     place = folder.resolve()
     yield place
-    for snapshot in (place, place.parent):  # a checkpoint's folder, or one in it
+    for snapshot in (place, place.parent):  # the checkpoint folder, or one inside it
         if snapshot.parent.name == "snapshots":
             yield snapshot.parent.parent / "blobs"
 
 
 def read_bytes(path: Path, most: int, folder: Path | None = None) -> bytes:
-    """The content of a checkpoint's file of at most ``most`` bytes.
+    """The content of a checkpoint file of at most ``most`` bytes.
 
     Raises:
         ValueError: It is larger, or must not be read (``check_file``).
@@ -85,5 +85,5 @@ def read_bytes(path: Path, most: int, folder: Path | None = None) -> bytes:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name from a file is that of a file in the same folder, and of nothing elsewhere."""
+    """Whether a name that a file contains can only mean a file in the same folder."""
     return name not in ("", ".", "..") and not any(part in name for part in ("/", "\\", "\0"))

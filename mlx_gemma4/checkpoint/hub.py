@@ -15,18 +15,18 @@ from mlx_gemma4.checkpoint.weight_files import downloaded_names, weight_files
 
 DEMO = "demo"
 DEFAULT_MODEL = "mlx-community/gemma-4-12B-it-4bit"
-"""What runs when nothing is named."""
+"""The model that is used if none is named."""
 DEFAULT_REVISION = "73bcf09092aa277861d5a191b989b666f7f32e8f"
-"""The commit of DEFAULT_MODEL that runs unless another revision is named: 6.74 GB, where earlier ones had 11 GB."""
+"""The commit of DEFAULT_MODEL that is used unless a revision is named: 6.74 GB; earlier ones had 11 GB."""
 MODEL_VARIABLE = "MLX_GEMMA4_MODEL"
 
 ELSEWHERE = "set HF_HOME to a folder on another disk"
 
 TEMPLATES = f"{ADDITIONAL}/*.jinja"
 RECORD = "conversion.json"
-"""What the converter says of itself."""
+"""The converter's record."""
 SMALL = (*SMALL_FILES, "config.json", RECORD, TEMPLATES)
-"""What a checkpoint is made of beside its weights; a repo may hold more, which is not downloaded."""
+"""The files of a checkpoint besides its weights. A repo's other files are not downloaded."""
 
 
 def demo_folder() -> Path:
@@ -35,12 +35,12 @@ def demo_folder() -> Path:
 
 
 def default_model() -> str:
-    """The model to run when none is named: ``$MLX_GEMMA4_MODEL``, or else DEFAULT_MODEL."""
+    """The model to use if none is named: ``$MLX_GEMMA4_MODEL``, or DEFAULT_MODEL."""
     return os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL
 
 
 def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = None) -> Path:
-    """The folder of a checkpoint, downloaded if need be.
+    """The folder of a checkpoint, downloaded if necessary.
 
     Args:
         name: ``"demo"``, a folder, or a Hub repo id (``owner/name``). ``"demo"`` is always the embedded one: a folder
@@ -73,7 +73,7 @@ def _download(repo: str, revision: str | None) -> Path:
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
     try:
-        # complete in the cache: no request is made, and starting does not wait for one
+        # complete in the cache: no request is made, so starting does not wait for the network
         cached = snapshot_download(repo, revision=revision, allow_patterns=list(SMALL), local_files_only=True)
         if _is_complete(Path(cached)):
             return Path(cached)
@@ -83,16 +83,16 @@ def _download(repo: str, revision: str | None) -> Path:
     _check_room(repo, size, Path(HF_HUB_CACHE))
     print(f"Downloading {repo} ({_size_text(size)}) to the Hugging Face cache at {HF_HUB_CACHE}", file=sys.stderr)
     try:
-        # the client keeps no part of a file: with one after the other, a break costs a part of one, not of all
+        # the client keeps no partial files: one at a time, an interruption costs a part of one file only
         return Path(snapshot_download(repo, revision=revision, allow_patterns=names, max_workers=1))
-    except GatedRepoError as error:  # anyone may see what such a repo holds, but not download it
+    except GatedRepoError as error:  # the file list of a gated repo is public, its files are not
         raise _gated(repo) from error
-    except Exception as error:  # whatever the HTTP client of the installed version raises, or the disk
+    except Exception as error:  # anything that the installed HTTP client, or the disk, may raise
         raise _broken_off(repo, size, error) from error
 
 
 def _broken_off(repo: str, size: int, error: Exception) -> ValueError:
-    """What stopped a download, and what to do about it."""
+    """Why a download stopped, and what to do about it."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):  # hf_xet has no errno
@@ -119,7 +119,7 @@ def _gated(repo: str) -> ValueError:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether a cached repo is a checkpoint; downloads break off, and others fetch a config.json alone."""
+    """Whether a cached repo is a complete checkpoint: a download may have been interrupted."""
     try:
         weight_files(folder)
     except ValueError:
@@ -129,7 +129,7 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _wanted(names: list[str], repo: str) -> list[str]:
-    """Of the files of a repo, those of its checkpoint."""
+    """The files of a repo that belong to its checkpoint."""
     small = [name for name in names if any(fnmatch(name, pattern) for pattern in SMALL)]
     if "config.json" not in small:
         raise ValueError(f"There is no checkpoint in the repo {repo}: it has no config.json")
@@ -137,7 +137,7 @@ def _wanted(names: list[str], repo: str) -> list[str]:
 
 
 def _check_room(repo: str, size: int, cache: Path) -> None:
-    """Refuse a download that does not fit on the cache's disk, before its first byte."""
+    """Raise a ValueError if a download does not fit on the cache's disk, before it starts."""
     disk = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
     free = shutil.disk_usage(disk).free
     if size > free:
@@ -152,9 +152,9 @@ def _size_text(count: int) -> str:
 
 
 def _missing(repo: str, revision: str | None) -> tuple[list[str], int]:
-    """The files of a checkpoint, and how many of their bytes are not in the cache yet.
+    """The files of a checkpoint, and how many of their bytes are missing in the cache.
 
-    The first request, so it also finds out what can go wrong.
+    This is the first request, so it also reports repos that do not exist or cannot be reached.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -167,7 +167,7 @@ def _missing(repo: str, revision: str | None) -> tuple[list[str], int]:
         raise ValueError(f"There is no Hugging Face repo called {repo!r} (or it is private: hf auth login)") from error
     except RevisionNotFoundError as error:
         raise ValueError(f"The repo {repo} has no revision called {revision!r}") from error
-    except Exception as error:  # whatever the HTTP client of the installed version raises
+    except Exception as error:  # anything that the installed HTTP client may raise
         raise ValueError(
             f"The Hugging Face Hub cannot be reached for {repo}, and it is not in the cache: {_line(error)}. "
             "Without a network, --model demo runs the embedded checkpoint, --model FOLDER one on disk"
@@ -180,5 +180,5 @@ def _missing(repo: str, revision: str | None) -> tuple[list[str], int]:
 
 
 def _older(revision: str | None) -> str:
-    """What else may be in the cache of somebody who has used the default model before its revision was set."""
+    """Notes an older revision of the default model in the cache, which now only takes space."""
     return ", --revision main an older download" if revision == DEFAULT_REVISION else ""

@@ -1,4 +1,4 @@
-"""The JSON files of a checkpoint: read within bounds, each value by its type, with every complaint naming the file."""
+"""The JSON files of a checkpoint: read within bounds, each value by its type. Every message names the file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from mlx_gemma4.checkpoint.files import read_bytes
 
 MOST_BYTES = 8 * 2**20
-"""Of a JSON file. The largest but ``tokenizer.json`` is an index, of less than 1 MB."""
+"""Bytes of a JSON file. The largest besides ``tokenizer.json`` is an index, of less than 1 MB."""
 MOST_VALUES = 4_000_000
-"""In a JSON file: each costs up to 150 bytes of memory. ``tokenizer.json`` of Gemma has 1.5 million."""
+"""Values in a JSON file, of up to 150 bytes of memory each. ``tokenizer.json`` of Gemma has 1.5 million."""
 MOST_INT = 2**31 - 1
-"""MLX counts in 32 bits."""
+"""MLX uses 32-bit sizes."""
 MOST_IDS = 4096
 """Token ids in one list."""
 LONGEST_SHOWN = 180
@@ -36,7 +36,7 @@ def shown(value: object) -> str:
 
 @contextmanager
 def typed(path: Path) -> Iterator[None]:
-    """Say which file holds a value of another type than its key stands for."""
+    """A block in which a value of the wrong type is reported with the name of the file."""
     try:
         yield
     except (TypeError, AttributeError, KeyError, OverflowError) as error:
@@ -44,10 +44,10 @@ def typed(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path, *, most: int = MOST_BYTES) -> dict[str, Any]:
-    """Read a JSON object from a checkpoint's file.
+    """Read a JSON object from a checkpoint file.
 
     Raises:
-        ValueError: It is larger than ``most`` bytes, is no JSON object, or must not be read; the message names it.
+        ValueError: The file is larger than ``most`` bytes, is not a JSON object, or must not be read.
     """
     return parse_object(read_bytes(path, most), path)
 
@@ -68,7 +68,7 @@ def parse_object(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Readers differ in which of two equal keys they take: what one checks, another may not see."""
+    """Refuse equal keys: readers differ in which one they take, so one could check what another does not use."""
     table = dict(pairs)
     if len(table) < len(pairs):
         seen: set[str] = set()
@@ -128,7 +128,7 @@ def array(value: object, name: str) -> Sequence[Any]:
 
 
 def token_id(value: object, name: str) -> int:
-    """A token id; whether there is such a token only the vocabulary knows."""
+    """A token id. Whether the vocabulary has it is checked elsewhere."""
     return whole(value, name, least=0)
 
 

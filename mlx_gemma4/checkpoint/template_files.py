@@ -10,22 +10,22 @@ from mlx_gemma4.checkpoint.files import has_file, read_bytes
 from mlx_gemma4.checkpoint.json_file import read_json, shown
 
 DEFAULT, TOOL_USE = "default", "tool_use"
-"""The names of templates that are used here: for chats with tools the second, where there is one."""
+"""The templates that are used: for chats with tools the second, if it exists."""
 
 MOST_BYTES = 2**20
-"""Of a template."""
+"""Bytes of a template."""
 FILE = "chat_template.jinja"
 ADDITIONAL = "additional_chat_templates"
 """The folder of templates with other names."""
 TABLES = ("chat_template.json", "processor_config.json", "tokenizer_config.json")
-"""Where older exports keep them, the first first."""
+"""Where older exports keep them, in order of preference."""
 
 
 def read_templates(folder: Path) -> dict[str, str]:
-    """A checkpoint's chat templates by name; none where it has none.
+    """The chat templates of a checkpoint by name, if it has any.
 
     Raises:
-        ValueError: A template is no text, or a list of them has another form than names with templates.
+        ValueError: A template is not text, or a list of templates is not one of names with templates.
     """
     others = {name: folder / ADDITIONAL / f"{name}.jinja" for name in (DEFAULT, TOOL_USE)}
     templates = {name: _read(path, folder) for name, path in others.items() if has_file(path, folder)}

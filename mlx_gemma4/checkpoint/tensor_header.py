@@ -1,4 +1,4 @@
-"""The header of a safetensors file: which tensors lie where. Checked whole, so that no reader has to trust it."""
+"""The header of a safetensors file: its tensors and where they lie. Checked here, so that readers can trust it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlx_gemma4.checkpoint.files import check_file
 from mlx_gemma4.checkpoint.json_file import array, parse_object, shown, table, whole
 
 MOST_HEADER = 16 * 2**20
-"""Bytes of a header. The 12B's has 0.1 MB; a parsed one takes ten times its size in memory."""
+"""Bytes of a header. The 12B's has 0.1 MB; a parsed header takes ten times its size in memory."""
 MOST_DIMENSIONS, MOST_NAME = 8, 256
 
 BITS: Mapping[str, int] = {
@@ -23,7 +23,7 @@ BITS: Mapping[str, int] = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-"""Of one value of each type that the format has."""
+"""Bytes of a value, by type."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class StoredTensor:
     """A tensor in a file: its bytes are ``[start, stop)`` of the file."""
 
     dtype: str
-    """As safetensors names it: ``BF16``."""
+    """Its name in safetensors: ``BF16``."""
     shape: tuple[int, ...]
     start: int
     stop: int
@@ -40,10 +40,10 @@ class StoredTensor:
 def read_header(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file by name, in the order of their bytes.
 
-    They follow each other without a gap, their bytes are those of their shapes and types, and all of them are there.
+    They follow each other without gaps, their sizes are those of their shapes and types, and the file is complete.
 
     Raises:
-        ValueError: The file is cut short, is no safetensors file, or must not be read (``check_file``).
+        ValueError: The file is cut short, is not a safetensors file, or must not be read (``check_file``).
     """
     check_file(path)
     size = path.stat().st_size
@@ -71,12 +71,14 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def _tensors(data: bytes, path: Path) -> dict[str, StoredTensor]:
-    """The entries of a header, their offsets counted from its end."""
+    """The entries of a header. Offsets count from the end of the header."""
     header = parse_object(data, path)
     table(header.pop("__metadata__", None) or {}, "__metadata__")  # MLX writes null
     for name in header:
         if len(name) > MOST_NAME or not name.isprintable():
-            raise ValueError(f"Expected names of one line, of at most {MOST_NAME} characters, got {shown(name)}")
+            raise ValueError(
+                f"The tensor name {shown(name)} is too long or has unprintable characters: at most {MOST_NAME} are read"
+            )
     tensors = {name: _tensor(entry, shown(name)) for name, entry in header.items()}
     order = sorted(tensors, key=lambda name: (tensors[name].start, tensors[name].stop))
     for before, after in pairwise(order):

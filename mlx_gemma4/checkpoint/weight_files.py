@@ -1,6 +1,6 @@
-"""Which files of a checkpoint hold its weights: those that an index names, or one whole set of those that lie there.
+"""Which files of a checkpoint hold its weights: those that an index names, or else one complete set in the folder.
 
-Folders hold more: what macOS leaves on disks of other systems (``._model.safetensors``), adapters, optimizers, a second
+Folders contain more: files that macOS leaves on other disks (``._model.safetensors``), adapters, optimizers, a second
 copy in other shards.
 """
 
@@ -22,7 +22,7 @@ _SHARD = re.compile(r"(?P<stem>.+?)[-_.](?P<number>\d{1,6})[-_]of[-_](?P<count>\
 _SIDECAR = re.compile(r"(^|.*[-_.])(adapters?|lora|optimizer|mtp|consolidated|imatrix)([-_.].*|$)", re.IGNORECASE)
 """Adapters, optimizers, further heads, and the format of another program."""
 _STEMS = ("model", "weights")
-"""Of weights; old MLX conversions have the second."""
+"""Names of weights without their number; old MLX conversions use the second."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -34,7 +34,7 @@ def weight_files(folder: Path) -> list[Path]:
     lying = [path.name for path in sorted(folder.iterdir())]
     named = _indexed(folder / INDEX)
     if "model.safetensors" in lying and not set(lying) & set(named):
-        named = []  # one file was saved over a checkpoint in shards, of which only the index is left
+        named = []  # a single file was saved over shards, of which only the index is left
     if not named:
         return [folder / name for name in weight_names(lying, str(folder))]
     absent = [name for name in named if not has_file(folder / name)]
@@ -47,10 +47,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weight_names(names: Collection[str], where: str) -> list[str]:
-    """Of the files of a folder without an index, those that hold its weights.
+    """The files with the weights, of a folder without an index.
 
     Args:
-        where: What messages call the folder.
+        where: The name of the folder in messages.
 
     Raises:
         ValueError: There are none, some are missing, or there are two sets; the message names them.
@@ -72,9 +72,9 @@ def weight_names(names: Collection[str], where: str) -> list[str]:
 
 
 def downloaded_names(names: Collection[str], where: str) -> list[str]:
-    """Of the files of a repo, the weights that belong to a checkpoint, and their index.
+    """The files of a repo that hold the weights of a checkpoint, and their index.
 
-    Where there is one it is not read yet: shards count before a single file, which is then a copy of them.
+    The index is not read yet. Shards are preferred to a single file, which is then a copy of them.
 
     Raises:
         ValueError: As ``weight_names``.
@@ -86,7 +86,7 @@ def downloaded_names(names: Collection[str], where: str) -> list[str]:
 
 
 def _indexed(index: Path) -> list[str]:
-    """The files that an index names, which lie beside it; none where there is no index."""
+    """The files beside an index that it names; none without an index."""
     if not has_file(index):
         return []
     weight_map = read_json(index, most=MOST_INDEX).get("weight_map")
@@ -95,12 +95,12 @@ def _indexed(index: Path) -> list[str]:
     names = sorted({text(name, f"a file in the weight_map of {index}") for name in weight_map.values()})
     for name in names:
         if not is_plain_name(name) or not name.endswith(_SUFFIX):
-            raise ValueError(f"Expected names of safetensors files beside it in {index}, got {shown(name)}")
+            raise ValueError(f"{index} names {shown(name)}, which is not a safetensors file in the same folder")
     return names
 
 
 def _candidates(names: Collection[str]) -> list[str]:
-    """Files that may hold weights, by their names: the usual ones, or else all that are not something else."""
+    """Files whose names are those of weights: the usual ones, or all that are nothing else."""
     found = [
         name
         for name in sorted(names)
@@ -114,7 +114,7 @@ def _candidates(names: Collection[str]) -> list[str]:
 
 
 def _shards(names: Collection[str]) -> list[dict[int, str]]:
-    """Shards of one set by their numbers, for each set, complete or not."""
+    """The shards of each set by number, complete or not."""
     groups: dict[tuple[str, str], dict[int, str]] = {}
     for name in names:
         if match := _SHARD.fullmatch(name.removesuffix(_SUFFIX)):

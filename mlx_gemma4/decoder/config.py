@@ -1,8 +1,7 @@
-"""What a checkpoint's ``config.json`` says: sizes, layer types and token ids, as frozen dataclasses.
+"""``config.json`` as frozen dataclasses: sizes, layer types and token ids. Fields have the names of the file.
 
-Two dialects exist and both are read: the released one (``global_head_dim``, ``num_global_key_value_heads``)
-and the one that transformers saves since 5.23 (``per_layer_config``). No size has a default: a missing one is an
-error that names it. Fields carry the names of ``config.json``.
+Both dialects are read: the released one (``global_head_dim``, ``num_global_key_value_heads``), and the one that
+transformers saves since 5.23 (``per_layer_config``). No size has a default: a missing one is an error that names it.
 """
 
 from __future__ import annotations
@@ -40,24 +39,24 @@ MOST_LAYERS, MOST_VOCABULARY, MOST_WIDTH, MOST_HEADS, MOST_HEAD_DIM, MOST_PATCH 
     2**16,
     2**12,
 )
-"""Sizes far above the 12B's, and small enough that a model of them is built, lazily, in a second and 0.3 GB; then its
+"""Bounds far above the 12B's sizes. A model of these sizes is still built, lazily, in a second and 0.3 GB; then its
 shapes are compared with those of the tensors. No product of two that make a dimension exceeds 32 bits."""
 MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
-"""Of MLX's quantization."""
+"""Modes of MLX's quantization."""
 
 _WHOLE = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype"),
     *("tie_word_embeddings", "transformers_version"),
 )
-"""What ``config.json`` has at its top as well as in ``text_config``."""
+"""Keys that ``config.json`` has at the top as well as in ``text_config``."""
 
 DEFAULT_EPS = 1e-6
-"""Norm epsilon where the vision or audio part names none: the reference's default (an epsilon is no size)."""
+"""Norm epsilon if the vision or audio part names none: the reference's default. An epsilon is not a size."""
 
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """The sizes in which one decoder layer differs from another."""
+    """The sizes in which decoder layers differ."""
 
     layer_type: str
     head_dim: int
@@ -124,7 +123,7 @@ class AudioConfig:
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Ids of the placeholders and of the markers around a medium; None where the checkpoint names none."""
+    """Ids of the placeholders of media and of the markers around them; None if the checkpoint names none."""
 
     image: int | None
     audio: int | None
@@ -144,9 +143,9 @@ class Config:
     audio_config: AudioConfig | None
     token_ids: TokenIds
     quantization: Mapping[str, Any] | None
-    """The ``quantization`` block of an MLX conversion: defaults, and an entry per module path that differs."""
+    """The ``quantization`` block of an MLX conversion: defaults, and an entry for each module that differs."""
     eos_token_ids: tuple[int, ...]
-    """What ends an answer, as the top of the file and its ``text_config`` say."""
+    """Tokens that end an answer, from the top of the file and from ``text_config``."""
     bos_token_id: int | None
 
     @classmethod
@@ -176,7 +175,7 @@ class Config:
         if not str(model_type).startswith("gemma4"):
             raise ValueError(f"Expected a Gemma 4 12B checkpoint (model_type gemma4_unified), got {shown(model_type)}")
         if raw.get("tie_word_embeddings") is False:
-            raise ValueError("Expected tied word embeddings, got tie_word_embeddings = false in config.json")
+            raise ValueError("config.json sets tie_word_embeddings to false: only tied embeddings are supported")
         vision, audio = raw.get("vision_config"), raw.get("audio_config")
         text = _table(raw, "text_config", "config.json")
         text_config = _text_config(text)
@@ -192,7 +191,7 @@ class Config:
                 image_begin=_token_id(raw, "boi_token_id"),
                 image_end=_token_id(raw, "eoi_token_id"),
                 audio_begin=_token_id(raw, "boa_token_id"),
-                # released configs spell this one differently
+                # released configs spell it this way
                 audio_end=_token_id(raw, "eoa_token_index" if "eoa_token_index" in raw else "eoa_token_id"),
             ),
             quantization=_quantization(raw),
@@ -203,19 +202,19 @@ class Config:
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """``generation_config.json``: how the checkpoint's authors sample, what ends an answer, what is never said."""
+    """``generation_config.json``: how to sample, the tokens that end an answer, and those that are never sampled."""
 
     eos_token_ids: tuple[int, ...] = ()
     suppress_tokens: tuple[int, ...] = ()
     temperature: float = 0.0
-    """0 (greedy) where the file does not ask for sampling."""
+    """0 (greedy) if the file does not ask for sampling."""
     top_k: int = 0
     top_p: float = 1.0
     bos_token_id: int | None = None
 
     @classmethod
     def from_file(cls, path: Path) -> GenerationConfig:
-        """Read the file; where there is none, greedy decoding with nothing suppressed."""
+        """Read the file. Without one, decoding is greedy and nothing is suppressed."""
         if not has_file(path):
             return cls()
         raw = {key: value for key, value in read_json(path).items() if value is not None}
@@ -281,7 +280,7 @@ def _token_id(raw: Mapping[str, Any], key: str) -> int | None:
 
 
 def _quantization(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """MLX writes the same block under both names; other tools use the second for formats of their own."""
+    """The quantization block. MLX writes it under two names; other tools use the second for their own formats."""
     own = raw.get("quantization") is not None
     name = "quantization" if own else "quantization_config"
     if raw.get(name) is None:
@@ -301,7 +300,7 @@ def _quantization(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _check_setting(block: Mapping[str, Any], where: str) -> None:
-    """How modules are quantized; whether MLX has such a combination it says itself."""
+    """Check the values of a block. MLX itself checks their combination."""
     for key, most in (("bits", 8), ("group_size", 1024)):
         if block.get(key) is not None:
             whole(block[key], f"{key!r} in {where} in config.json", most=most)
@@ -331,7 +330,7 @@ def _text_config(raw: Mapping[str, Any]) -> TextConfig:
 
 
 def _refuse_other_models(raw: Mapping[str, Any]) -> None:
-    """Features of other Gemma 4 sizes, which this model does not have: running without them would be wrong."""
+    """Refuse features of other Gemma 4 sizes: a model that ignored them would be wrong."""
     for key in ("num_kv_shared_layers", "hidden_size_per_layer_input", "enable_moe_block"):
         if raw.get(key):
             raise ValueError(f"Expected a Gemma 4 12B checkpoint, got one of another size ({key} = {shown(raw[key])})")
@@ -341,9 +340,9 @@ def _refuse_other_models(raw: Mapping[str, Any]) -> None:
             f"got {shown(raw['use_bidirectional_attention'])}"
         )
     if raw.get("tie_word_embeddings") is False:
-        raise ValueError("Expected tied word embeddings, got tie_word_embeddings = false in text_config")
+        raise ValueError("text_config sets tie_word_embeddings to false: only tied embeddings are supported")
     if raw.get("attention_bias"):
-        raise ValueError("Expected attention without biases, got attention_bias = true in text_config")
+        raise ValueError("text_config sets attention_bias to true: attention with biases is not supported")
     activation = raw.get("hidden_activation")
     if activation != "gelu_pytorch_tanh":
         raise ValueError(f"Expected hidden_activation 'gelu_pytorch_tanh' in text_config, got {shown(activation)}")

@@ -1,6 +1,9 @@
-"""Pixel patches and audio frames into the decoder: all there is between the input and the first layer.
+"""Pixel patches and audio frames into the decoder: everything between the input and the first layer.
 
-Module attributes carry the checkpoint's names. Positions and sizes are checked by the caller, on the numpy side.
+    patch   48·48·3 values ─ norm ─ matrix ─ norm ─ + x-table[x] + y-table[y] ─ norm ─ RMS norm ─ matrix ─▶ a row
+    frame   640 samples ──────────────────────────────────────────────────────────── RMS norm ─ matrix ─▶ a row
+
+Module attributes have the checkpoint's names. The caller checks positions and sizes, in numpy.
 """
 
 from __future__ import annotations
@@ -14,14 +17,14 @@ import mlx.nn as nn
 from mlx_gemma4.decoder.config import VisionConfig
 
 PROJECTION_BLOCKS = 8
-"""Of the 640 samples of a frame, 80 are summed at a time."""
+"""Blocks in which the values of a frame are summed: 80 of 640 samples at a time."""
 
 
 class PatchNorm(nn.LayerNorm):
     """LayerNorm over the values of a patch, summed pixel row by pixel row.
 
-    6912 numbers in one running float32 sum lose two digits, and the layers behind multiply what is lost; sums of
-    row sums do not. Computed in float32 whatever the input, as the fused kernel does.
+    One running float32 sum of 6912 numbers loses two digits, and the layers after it amplify the loss; sums of row sums
+    do not. Computed in float32 for every input type, as the fused kernel does.
     """
 
     def __init__(self, side: int) -> None:
@@ -32,7 +35,7 @@ class PatchNorm(nn.LayerNorm):
     def __call__(self, x: mx.array) -> mx.array:
         rows = x.astype(mx.float32).reshape(*x.shape[:-1], self.side, -1)
         rows = rows - _mean(rows)
-        rows = rows - _mean(rows)  # what rounding left of it
+        rows = rows - _mean(rows)  # what rounding has left
         normed = rows * mx.rsqrt(_mean(mx.square(rows)) + self.eps)
         return normed.reshape(x.shape).astype(x.dtype) * self.weight + self.bias
 
@@ -42,9 +45,9 @@ def _mean(rows: mx.array) -> mx.array:
 
 
 class BlockLinear(nn.Linear):
-    """Linear over many raw values; in float32 a sum over blocks of them, for the same reason as PatchNorm's.
+    """Linear over many raw values. In float32 it sums over blocks, for the same reason as PatchNorm.
 
-    In half precision the plain product is the better one: it accumulates in float32 and rounds once.
+    In half precision the plain product is better: it accumulates in float32 and rounds once.
     """
 
     def __init__(self, input_dims: int, output_dims: int, *, blocks: int, bias: bool) -> None:
@@ -85,8 +88,8 @@ class VisionEmbedder(nn.Module):
 class MultimodalEmbedder(nn.Module):
     """RMSNorm without weight → Linear, into the decoder's width.
 
-    transformers ``Gemma4UnifiedMultimodalEmbedder``. For audio this is the whole story: a frame of raw samples
-    goes in, a row of the sequence comes out.
+    transformers ``Gemma4UnifiedMultimodalEmbedder``. For audio this is everything: a frame of raw samples goes
+    in, a row of the sequence comes out.
     """
 
     def __init__(self, input_dims: int, hidden_size: int, eps: float) -> None:

@@ -1,4 +1,4 @@
-"""``per_layer_config``: how transformers saves the sizes in which single layers differ from the others."""
+"""``per_layer_config``: the table in which transformers saves the sizes of single layers that differ."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from mlx_gemma4.checkpoint.json_file import shown, table
 
 SIZES = ("head_dim", "num_key_value_heads")
-"""What may differ between layers here."""
+"""The sizes that may differ between layers."""
 
 
 def per_layer_sizes(text: Mapping[str, Any], count: int, where: str = "text_config") -> dict[int, Mapping[str, Any]]:
-    """The entries of ``per_layer_config`` by layer number; none where there is no such table.
+    """The entries of ``per_layer_config`` by layer number; none without such a table.
 
     Args:
-        text: The table that holds ``per_layer_config``.
-        count: Layers of the model.
-        where: What messages call the table.
+        text: The table that contains ``per_layer_config``.
+        count: Number of layers.
+        where: The name of the table in messages.
 
     Raises:
-        ValueError: A key is no layer number, two keys name one layer, or an entry changes more than sizes.
+        ValueError: A key is not a layer number, two keys name the same layer, or an entry changes more than sizes.
     """
     if text.get("per_layer_config") is None:
         return {}

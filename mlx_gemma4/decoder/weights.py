@@ -1,7 +1,7 @@
-"""Tensors on disk into the model's modules: names, shards, stored quantization. Strict: nothing missing, nothing extra.
+"""Tensors on disk into the model's modules: names, shards, stored quantization. Strict: none missing, none left over.
 
-Read are the released layout and transformers' own (``model.language_model.…``), MLX conversions
-(``language_model.model.…``, possibly quantized) and text-only ones (``model.layers.…``).
+Reads the released layout, which is also that of transformers (``model.language_model.…``), MLX conversions
+(``language_model.model.…``, quantized or not), and text-only exports (``model.layers.…``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.decoder.model import Model
 
 TYPES = ("BF16", "F16", "F32", "U32", "U8")
-"""Of plain tensors, and of quantized ones and their scales."""
+"""Types of plain tensors, and of quantized ones and their scales."""
 MEDIA_PREFIXES = ("vision_embedder.", "embed_vision.", "embed_audio.")
 
 
@@ -34,10 +34,10 @@ def load_model(
     Args:
         config: The folder's config, if it has been read.
         dtype: Compute in this type; None takes the checkpoint's own (``compute_type``).
-        lazy: Do not evaluate them: each is read when it is first used.
+        lazy: Do not evaluate the weights: each is read when it is first used.
 
     Raises:
-        ValueError: The folder is no checkpoint, or its tensors do not fit its config; the message names them.
+        ValueError: The folder is not a checkpoint, or its tensors do not fit its config; the message names them.
     """
     config = config or Config.from_file(folder / "config.json")
     weights = read_weights(folder)
@@ -67,13 +67,13 @@ def read_weights(folder: Path) -> dict[str, mx.array]:
         assert isinstance(tensors, dict)
         for name, renamed in wanted.items():
             if renamed in weights:
-                raise ValueError(f"A tensor is stored twice in {folder}, {name} is in {path} and elsewhere")
+                raise ValueError(f"The tensor {name} is stored twice in {folder}: in {path} and in another file")
             weights[renamed] = tensors[name]
     return weights
 
 
 def _wanted(path: Path) -> dict[str, str]:
-    """The model's names for those tensors of a file that it stores, by their names in the file."""
+    """The model's names of the tensors of a file, by their names in the file."""
     wanted = {}
     for name, tensor in read_header(path).items():
         renamed = model_name(name)
@@ -86,9 +86,9 @@ def _wanted(path: Path) -> dict[str, str]:
 
 
 def compute_type(tensors: Iterable[tuple[mx.Dtype, tuple[int, ...]]]) -> mx.Dtype:
-    """The type to compute in: that of the matrices, by most of their bytes.
+    """The type to compute in: the one that most bytes of the matrices have.
 
-    Of quantized ones it is their scales' type. Norms are often kept in float32 beside them: they do not decide, or they
+    For quantized matrices it is the type of their scales. Norms are often in float32 and do not count, because they
     would double the memory of everything.
 
     Args:
@@ -99,27 +99,27 @@ def compute_type(tensors: Iterable[tuple[mx.Dtype, tuple[int, ...]]]) -> mx.Dtyp
         if mx.issubdtype(dtype, mx.floating):
             key = len(shape) > 1, dtype
             sizes[key] = sizes.get(key, 0) + prod(shape) * dtype.size
-    # where no matrix is left in floating point (scales of mxfp4 are bytes), what is not a matrix decides
+    # if no matrix is in floating point (scales of mxfp4 are bytes), the other tensors decide
     return max(sizes, key=lambda key: (key[0], sizes[key]), default=(False, mx.bfloat16))[1]
 
 
 def check_complete(path: Path) -> None:
-    """Raise a ValueError if a safetensors file is cut short, or is none."""
+    """Raise a ValueError if a file is cut short, or is not a safetensors file."""
     read_header(path)
 
 
 def model_name(name: str) -> str | None:
-    """The model's name for a tensor (or module path) of any layout; None for what the model does not store."""
+    """The model's name of a tensor or module in any layout; None for tensors that the model does not store."""
     name = name.removeprefix("model.")
     if name.removeprefix("language_model.").startswith("lm_head.") or "rotary_emb" in name:
-        return None  # the head is tied to the embedding, frequencies follow from the config
+        return None  # the head is tied to the embedding; frequencies follow from the config
     if name.startswith(MEDIA_PREFIXES):
         return name
     return "language_model.model." + name.removeprefix("language_model.").removeprefix("model.")
 
 
 def config_of(config: Config, weights: Collection[str]) -> Config:
-    """The config of the tensors that are there: text-only conversions keep vision and audio in it and drop theirs."""
+    """The config for the tensors that exist: text-only conversions drop tensors of vision and audio, not the config."""
     absent: dict[str, Any] = {}
     if not any(name.startswith(MEDIA_PREFIXES[:2]) for name in weights):
         absent["vision_config"] = None
@@ -129,20 +129,20 @@ def config_of(config: Config, weights: Collection[str]) -> Config:
 
 
 def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a config asks for, not quantized; nothing is computed."""
+    """Names and shapes of the unquantized tensors of a config. Nothing is computed."""
     parameters = dict[str, mx.array](tree_flatten(Model(config).parameters()))
     return {name: parameter.shape for name, parameter in parameters.items()}
 
 
 def _apply_quantization(model: Model, block: Mapping[str, Any] | None, weights: Mapping[str, mx.array]) -> None:
-    """Turn the modules that have stored scales into quantized ones, each with its own settings."""
+    """Quantize the modules that have stored scales, each with its own settings."""
     quantized = {name.removesuffix(".scales") for name in weights if name.endswith(".scales")}
     if not quantized:
         return
     if block is None:
         raise ValueError(f"A quantization block is missing in config.json: {len(quantized)} modules have scales")
     defaults = {key: block[key] for key in ("group_size", "bits", "mode") if key in block}
-    # as in mlx-lm, a module's own entry stands alone: what it leaves out is MLX's default, not the block's
+    # as in mlx-lm, what a module's own entry leaves out is MLX's default, not the block's
     overrides = {model_name(path): dict(value) for path, value in block.items() if isinstance(value, dict)}
 
     def settings(path: str, module: nn.Module) -> bool | dict[str, Any]:

@@ -18,12 +18,12 @@ class Tokens:
     """1 where both models have the same most likely token."""
     nll: np.ndarray
     """Negative log likelihood: -log of the probability of the true token."""
-    reference_loss: np.ndarray
+    reference_nll: np.ndarray
 
     @classmethod
     def join(cls, parts: Sequence[Tokens]) -> Tokens:
         """One from several, at least one."""
-        names = ("kl", "same", "loss", "reference_loss")
+        names = ("kl", "same", "nll", "reference_nll")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
@@ -49,7 +49,7 @@ class Scores:
             kl_p99=float(np.percentile(tokens.kl, 99)),
             top1=float(tokens.same.mean()),
             perplexity=float(np.exp(tokens.nll.mean())),
-            reference_perplexity=float(np.exp(tokens.reference_loss.mean())),
+            reference_perplexity=float(np.exp(tokens.reference_nll.mean())),
         )
 
 
@@ -59,8 +59,8 @@ def compare(reference: mx.array, model: mx.array, targets: np.ndarray) -> Tokens
     came = mx.array(targets)[:, None]
     kl = (mx.exp(expected) * (expected - got)).sum(axis=-1)
     same = reference.argmax(axis=-1) == model.argmax(axis=-1)
-    losses = [-mx.take_along_axis(each, came, axis=-1)[:, 0] for each in (got, expected)]
-    found = [np.array(each.astype(mx.float32), dtype=np.float64) for each in (kl, same, *losses)]
+    nlls = [-mx.take_along_axis(each, came, axis=-1)[:, 0] for each in (got, expected)]
+    found = [np.array(each.astype(mx.float32), dtype=np.float64) for each in (kl, same, *nlls)]
     # of two all but equal distributions rounding can make it -1e-8, which it never is
     return Tokens(np.maximum(found[0], 0), *found[1:])
 
