@@ -218,7 +218,7 @@ def test_what_was_passed_over_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
     for start in starts[2:4]:
         data[start : start + 4] = b"NONE"
     path.write_bytes(data)
-    told = f"{path}: 2 packets did not decode and were passed over\n"
+    told = f"{path}: 2 packets could not be decoded and were skipped\n"
     assert main(command(path)) == 0
     assert capsys.readouterr().err.endswith(f"\n{told}")
     assert main(["generate", "-p", "?", *RELEASED, "-m", "1", "--video", str(path), "--max-frames", "1"]) == 0

@@ -145,7 +145,7 @@ def test_broken_packets_are_told(film: Path, tmp_path: Path, capsys: pytest.Capt
     assert main(["watch", str(path), "--fast", *DEMO]) == 0
     out, err = capsys.readouterr()
     assert [each["answer"] for each in lines(out)] == [named(NAMES[0])]
-    assert err == "1 packets did not decode and were passed over\n"
+    assert err == "1 packets could not be decoded and were skipped\n"
 
 
 def test_ctrl_c_ends_it() -> None:

@@ -1,7 +1,7 @@
 """The command line: ``mlx_gemma4 COMMAND``. Results on stdout, everything else on stderr.
 
-Nothing heavy is imported before a command runs, and nearly nothing before signals have their owner: Ctrl-C in the
-first moment would print a traceback.
+Nothing heavy is imported before a command runs, and almost nothing before the signal handlers are installed: before
+that, Ctrl-C prints a traceback.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Talk with the model, in turns, with pictures and sound."""
+"""``mlx_gemma4 chat``: a chat, with pictures, sound and video."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 HELP = """\
 /image FILE   add a picture to the next message      /reset   forget the conversation
 /audio FILE   add sound to the next message          /help    this text
-/video FILE   add a video to the next message        /exit    leave (or Ctrl-D)
+/video FILE   add a video to the next message        /exit    quit (or Ctrl-D)
 A line that begins with the name of a picture, a recording or a video adds that file; what follows it is the message.
-Ctrl-C stops an answer; what was said so far stays in the conversation."""
+Ctrl-C stops an answer; its text so far stays in the conversation."""
 ROUNDS = 8
-"""How often an answer goes on behind results of functions: a model may repeat a call forever."""
+"""How often an answer continues after function results: a model may repeat a call forever."""
 STOPPED = "The user stopped it."
 
 COMMON = (
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 class Chat:
-    """Reads lines until the end of input; a line is a message, or a command that starts with a slash."""
+    """Reads lines until the end of input. A line is a message, or a command that starts with a slash."""
 
     def __init__(
         self,
@@ -143,12 +143,12 @@ class Chat:
             self._say(line)
 
     def _attach(self, kind: str, path: str) -> None:
-        """A file that cannot be read is an error now, and not kept."""
+        """Attach a file to the next message. One that cannot be read is an error now."""
         self._media.append(attachment(self._processor, kind, path))
         note(f"({kind} {path} goes with the next message)")
 
     def _say(self, text: str) -> None:
-        """Whatever becomes of a message, the files that were attached to it are not attached to the next."""
+        """Send a message. Its files are not attached to the next one, even if it fails."""
         from mlx_gemma4.inputs.messages import user_content
 
         media, self._media = self._media, []
@@ -177,7 +177,7 @@ class Chat:
         return True
 
     def _call(self) -> None:
-        """Run the functions that the answer called, and let it go on, as long as it calls more."""
+        """Run the functions that the answer calls, and let it continue, as long as it calls more."""
         for _ in range(ROUNDS):
             calls = self._conversation.calls
             if not calls:
@@ -222,10 +222,10 @@ def _unknown(line: str, command: str) -> str:
 
 
 def _forget_typed() -> None:
-    """What was typed before a question was shown does not answer it."""
+    """Discard what was typed before a question was shown: it does not answer it."""
     try:
         import termios
-    except ImportError:  # where terminals are not POSIX's
+    except ImportError:  # not a POSIX terminal
         return
     with suppress(termios.error, OSError, ValueError):
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)

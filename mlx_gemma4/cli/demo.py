@@ -1,4 +1,4 @@
-"""Show what this is: speech written down as it arrives, pictures named and asked about, by the embedded checkpoint."""
+"""``mlx_gemma4 demo``: the built-in checkpoint transcribes, names pictures and answers spoken questions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def transcribe(model: Model, processor: Processor, recording: Path, *, fast: bool) -> None:
-    """Write down a recording while it is played."""
+    """Transcribe a recording while it is played."""
     from mlx_gemma4.live.hear.events import Final, Partial
     from mlx_gemma4.live.hear.loop import listen
 

@@ -1,4 +1,4 @@
-"""Say what happens in a video of any length, stretch by stretch."""
+"""``mlx_gemma4 describe``: a video of any length in words, segment by segment."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def describe(arguments: argparse.Namespace, file: VideoFile) -> Generator[Description, None, None]:
-    """The model's descriptions, as the options say."""
+    """The descriptions that the options ask for."""
     model, processor = load_model(arguments)
 
     from mlx_gemma4.programs.describe import DESCRIBE, Describing, describe_video
@@ -103,7 +103,7 @@ def describe(arguments: argparse.Namespace, file: VideoFile) -> Generator[Descri
 
 
 def progress(description: Description, length: float | None) -> str:
-    """How far the descriptions reach, for stderr."""
+    """How much of the video is described, for stderr."""
     from mlx_gemma4.inputs.vision.video import timestamp
 
     reached = timestamp(description.end)

@@ -1,4 +1,4 @@
-"""Measure how well speech is written down, and what a conversion lost."""
+"""``mlx_gemma4 eval``: word error rates, and what a conversion lost."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(wer)
     add_speech(wer)
     add_endpointing(wer)
-    wer.set_defaults(translate_to=None)  # a translation has another truth
+    wer.set_defaults(translate_to=None)  # the true text is a transcript, not a translation
     wer.add_argument("--normalizer", choices=("whisper", "basic", "none"), default="whisper", help=NORMALIZER)
     wer.add_argument("--live", action="store_true", help="also transcribe live, and measure how long texts take")
     wer.add_argument("--limit", type=int, metavar="N", help="measure the first N recordings only")
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
 def run_wer(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.measure.wer import check_extra, check_files, normalizer, read_manifest
 
-    # all that can be wrong is told before the model is read
+    # everything that can be wrong is reported before the model is loaded
     recordings = read_manifest(arguments.manifest)[: arguments.limit]
     check_files(recordings)
     check_extra()
@@ -100,7 +100,7 @@ def run_wer(arguments: argparse.Namespace) -> None:
 
 
 class Run:
-    """Recordings that are measured, one after the other. What is not measured does not cost the results of the others.
+    """Measures recordings one after the other. One that cannot be read does not cost the results of the others.
 
     Args:
         report: The file of ``--json``.
@@ -121,7 +121,7 @@ class Run:
         self._done = 0
 
     def results(self, hear: Callable[[np.ndarray], str]) -> Iterator[Result]:
-        """Measure, until the end or until a signal comes."""
+        """Measure until the end, or until a signal."""
         from mlx_gemma4.measure.wer import evaluate
 
         try:
@@ -133,12 +133,12 @@ class Run:
             self._stopped = stopped
 
     def save(self, told: dict[str, Any]) -> None:
-        """Write figures to the file, with what they lack."""
+        """Write the figures to the file, with the recordings that are missing in them."""
         missing = [{"audio": name, "problem": problem} for name, problem in self._unreadable.items()]
         save(self._report, {**told, "unreadable": missing, "complete": self._stopped is None})
 
     def end(self) -> None:
-        """Raise what was in the way, after all else is told."""
+        """Raise what went wrong, after everything else was reported."""
         if self._stopped is not None:
             note(f"Stopped after {self._done} of {len(self._recordings)} recordings: the rates are those of these.")
             raise self._stopped
@@ -154,7 +154,7 @@ class Run:
 
 
 def run_offline(run: Run) -> None:
-    """A table of what is heard in whole recordings."""
+    """Print a table for whole recordings."""
     from mlx_gemma4.programs.segments import transcribe
 
     segments: list[Segment] = []
@@ -172,7 +172,7 @@ def run_offline(run: Run) -> None:
 
 
 def run_live(run: Run) -> None:
-    """The same table for utterances heard live, and for the same utterances offline; and how long the texts took."""
+    """Print a table for utterances heard live, one for the same utterances offline, and the delays of the texts."""
     from mlx_gemma4.measure.live_wer import LiveEvaluation
     from mlx_gemma4.measure.wer import score
 
@@ -195,13 +195,13 @@ def run_live(run: Run) -> None:
 
 
 def progress(number: int, count: int, result: Result) -> str:
-    """A recording in one line: both texts where they differ."""
+    """A recording in one line, with both texts if they differ."""
     line = f"{number}/{count} {result.recording.name}"
     return line if result.score.exact else f"{line}: {result.recording.text!r}, heard {result.heard!r}"
 
 
 def table(results: list[Result]) -> str:
-    """A row for each set, and for all of them where there are several."""
+    """A row for each set, and one for all if there are several."""
     from mlx_gemma4.measure.wer import Score, totals
 
     groups = totals(results)
@@ -213,7 +213,7 @@ def table(results: list[Result]) -> str:
 
 
 def figures(results: list[Result]) -> dict[str, Any]:
-    """What the table shows, unrounded, and the same of each recording with its texts; rates are fractions of 1."""
+    """The figures of the table, unrounded, and those of each recording with its texts. Rates are fractions of 1."""
     from mlx_gemma4.measure.wer import Score, totals
 
     return {

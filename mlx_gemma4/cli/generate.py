@@ -1,4 +1,4 @@
-"""Answer one prompt, with pictures, sound or video."""
+"""``mlx_gemma4 generate``: one answer to text, pictures, sound or video."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.outputs.tools.toolbox import Tools
 
 STRETCH = 10.0
-"""Seconds of video that are seen before their sound is heard."""
+"""Seconds of pictures before their sound, with ``--with-audio``."""
 
 COMMON = (
     "--help",
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def chat_prompt(arguments: argparse.Namespace, processor: Processor, text: str, tools: Tools | None) -> Prompt:
-    """The chat that the options describe."""
+    """The prompt that the options describe."""
     from mlx_gemma4.inputs.messages import user_content
 
     schemas = None if tools is None else tools.schemas
@@ -120,7 +120,7 @@ def chat_prompt(arguments: argparse.Namespace, processor: Processor, text: str, 
 
 
 def check_plain(arguments: argparse.Namespace) -> None:
-    """Raise a ValueError if parts of a chat are given where there is none."""
+    """Raise a ValueError if parts of a chat are given with ``--ignore-chat-template``."""
     names = ("system", "image", "audio", "video", "tools", "thinking")
     given = [f"--{name}" for name in names if getattr(arguments, name)]
     if arguments.ignore_chat_template and given:
@@ -128,7 +128,7 @@ def check_plain(arguments: argparse.Namespace) -> None:
 
 
 def check_videos(arguments: argparse.Namespace) -> None:
-    """Raise a ValueError if options for videos stand alone."""
+    """Raise a ValueError if options of videos are given without a video."""
     given = (arguments.fps, arguments.max_frames, arguments.start, arguments.end, arguments.with_audio or None)
     if not arguments.video and any(each is not None for each in given):
         raise ValueError("--fps, --max-frames, --start, --end and --with-audio need a --video")
@@ -137,7 +137,7 @@ def check_videos(arguments: argparse.Namespace) -> None:
 def video_parts(
     paths: list[str], processor: Processor, selected: Selection, *, with_audio: bool
 ) -> list[dict[str, Any]]:
-    """The parts of a message that show videos: a film each, or with their sound, stretch after stretch."""
+    """The parts of a message with videos: each as a whole, or with its sound, stretch by stretch."""
     from mlx_gemma4.inputs.vision.video_file import VideoFile
 
     parts: list[dict[str, Any]] = []

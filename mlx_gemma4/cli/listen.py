@@ -1,4 +1,4 @@
-"""Write down speech while it is being spoken."""
+"""``mlx_gemma4 listen``: transcribe speech while it is spoken."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def open_outputs(arguments: argparse.Namespace) -> Iterator[tuple[TextIO, Callable[[np.ndarray], None] | None]]:
-    """Where the text and the sound go."""
+    """Open the outputs for text and sound."""
     overwrite = arguments.overwrite
     inputs = [arguments.input] if arguments.input is not None else []
     with text_output(arguments.output, overwrite=overwrite, inputs=inputs) as stream:
@@ -113,7 +113,7 @@ def open_outputs(arguments: argparse.Namespace) -> Iterator[tuple[TextIO, Callab
 
 
 def make_listener(arguments: argparse.Namespace) -> Listener:
-    """Model, voice activity and endpointing, as the options say."""
+    """The listener that the options describe."""
     instruction, settings = speech_instruction(arguments), endpointing(arguments)
     model, processor = load_model(arguments)
 
@@ -131,7 +131,7 @@ def show(
     arguments: argparse.Namespace,
     hear: Callable[[np.ndarray], None] | None,
 ) -> Session:
-    """Run the loop: on a terminal as a display, elsewhere as lines; statistics at the end."""
+    """Run the loop: a display on a terminal, lines elsewhere, statistics at the end."""
     from mlx_gemma4.cli.shared.writers import Writer
     from mlx_gemma4.live.hear.delays import Delays
     from mlx_gemma4.live.hear.loop import listen
@@ -165,7 +165,7 @@ def show(
 
 
 def tell(event: ListenerEvent, *, shown: bool) -> None:
-    """What went wrong, on stderr; a display that has ``shown`` the event tells of lost sound by itself."""
+    """Say on stderr what went wrong. A display that has ``shown`` the event reports lost sound itself."""
     from mlx_gemma4.live.hear.events import DroppedAudio, Final
 
     if isinstance(event, DroppedAudio) and not shown:
@@ -178,7 +178,7 @@ def tell(event: ListenerEvent, *, shown: bool) -> None:
 def display(
     stream: TextIO, arguments: argparse.Namespace
 ) -> Iterator[Callable[[ListenerEvent, Listener], None] | None]:
-    """A picture of what is going on, where stdout is a terminal and the text is meant for eyes; else None."""
+    """A live display if stdout is a terminal and the output is text; otherwise None."""
     if not sys.stdout.isatty() or (stream is sys.stdout and arguments.format != "txt"):
         yield None
         return

@@ -1,4 +1,4 @@
-"""Talk about what the camera sees: microphone and camera in one running session."""
+"""``mlx_gemma4 live``: talk about what a camera sees, in one running session."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[Assistant, Transcript | None]:
-    """Model, voice activity and session, as the options say."""
+    """The assistant that the options describe."""
     model, processor = load_model(arguments)
     if tools is not None:
         note_unwritten(processor, tools.schemas)
@@ -192,7 +192,7 @@ def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[
 
 
 class Talk:
-    """What is shown of a conversation, and what is typed into it."""
+    """Shows the events of a conversation, and reads typed lines."""
 
     def __init__(
         self, assistant: Assistant, arguments: argparse.Namespace, tools: Tools | None, stream: TextIO
@@ -201,18 +201,18 @@ class Talk:
         self._is_json = arguments.format == "jsonl"
         self._is_asked = is_typed(arguments)
         self.questions = 0
-        """How many lines were questions."""
+        """Number of typed questions."""
         self._calls: list[Called] = []
-        """Calls that wait for consent; the first one is asked about."""
+        """Calls that wait for permission, the first of which is asked about."""
         self._shown = math.inf
         self._is_blind = False
         self._ages: list[float] = []
         self._delays: list[float] = []
 
     def read(self, line: str) -> Sequence[AssistantEvent]:
-        """A typed line: a question, or whether the function that was asked about may be called.
+        """Take a typed line: a question, or the answer whether a function may be called.
 
-        What was typed before the question was shown does not answer it.
+        A line that was typed before that question was shown does not answer it.
         """
         answer = line.strip().lower()
         if self._calls and answer in YES + NO and getattr(line, "arrived", math.inf) >= self._shown:
@@ -244,7 +244,7 @@ class Talk:
             note(f"{event.problem} Answers are about what is heard and typed until pictures come.")
         elif isinstance(event, Answered):
             self._delays.append(event.delay)
-            self._calls.clear()  # whatever was to be called belonged to this answer
+            self._calls.clear()  # the calls belonged to this answer
         if isinstance(event, Called):
             self._calls.append(event)
         if self._is_json:
@@ -271,7 +271,7 @@ class Talk:
             note("Pictures come again.")
 
     def statistics(self) -> str:
-        """Ages, delays and work, in a line."""
+        """Delays and work in a line."""
         session = self._assistant.dialogue.session
         return (
             f"pictures looked at {len(self._ages)}, age {_middle(self._ages)} · answers {len(self._delays)}, "
@@ -305,18 +305,18 @@ class Talk:
 
 
 def reads_lines(arguments: argparse.Namespace) -> bool:
-    """Whether questions are taken from stdin."""
+    """Whether questions are read from stdin."""
     return sys.stdin is not None and not arguments.fast and arguments.input != "-"
 
 
 def is_typed(arguments: argparse.Namespace) -> bool:
-    """Whether questions can be typed, and consent be given."""
+    """Whether questions can be typed and permission be given."""
     return reads_lines(arguments) and sys.stdin.isatty()
 
 
 @contextmanager
 def open_arrivals(arguments: argparse.Namespace, sound: Source | None, camera: Camera | None) -> Iterator[Arrivals]:
-    """What arrives: as it comes, or with ``--fast`` in the order of its times."""
+    """The inputs: as they arrive, or with ``--fast`` in the order of their times."""
     from mlx_gemma4.live.talk.arrivals import Inbox, Replay
     from mlx_gemma4.live.talk.typed import TypedLines
 
@@ -332,7 +332,7 @@ def open_arrivals(arguments: argparse.Namespace, sound: Source | None, camera: C
 
 
 def _middle(seconds: list[float]) -> str:
-    """The median and the highest."""
+    """The median and the maximum."""
     from mlx_gemma4.live.hear.delays import quantile
 
     if not seconds:

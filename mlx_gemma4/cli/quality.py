@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.measure.wer import check_extra, check_files, read_manifest
     from mlx_gemma4.programs.languages import language_name
 
-    # all that can be wrong is told before a model is read
+    # everything that can be wrong is reported before a model is read
     text = None if arguments.text is None else read_text(Path(arguments.text))
     recordings = None if arguments.audio is None else read_manifest(arguments.audio)[: arguments.limit]
     check_files(recordings or [])
@@ -98,7 +98,7 @@ def read_text(path: Path) -> str:
 
 
 def scores(quality: Quality) -> str:
-    """A row for each kind of sequence, and for all of them; and the word error rates."""
+    """A row for each kind of sequence and one for all, and the word error rates."""
     rows = [_row(kind, part) for kind, part in quality.parts.items()]
     if len(rows) > 1:
         rows.append(_row("all", quality))
@@ -109,13 +109,13 @@ def scores(quality: Quality) -> str:
 
 
 def worst(quality: Quality) -> str:
-    """The modules whose output is furthest off."""
+    """The modules with the largest errors."""
     rows = [(module.name.removeprefix(PREFIX), _figure(module.error)) for module in quality.modules[:WORST]]
     return f"worst modules: ‖B(x) − A(x)‖ / ‖A(x)‖ on the reference's own inputs\n{aligned(rows)}"
 
 
 def layers(quality: Quality) -> str:
-    """How far each layer's hidden state has drifted, and the errors of its modules."""
+    """The drift of the hidden state after each layer, and the errors of its modules."""
     errors = {module.name: module.error for module in quality.modules}
     rows = []
     for index, drift in enumerate(quality.layers):

@@ -1,4 +1,4 @@
-"""Write down the speech in recordings."""
+"""``mlx_gemma4 transcribe``: recordings to text."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     check_names(arguments)
-    # all that can be wrong is told before the model is read
+    # everything that can be wrong is reported before the model is loaded
     text_style(arguments)
     instruction, settings = speech_instruction(arguments), endpointing(arguments)
     targets = check_targets(arguments)
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check_names(arguments: argparse.Namespace) -> None:
-    """Raise a ValueError where files and outputs do not fit together."""
+    """Raise a ValueError if files and outputs do not fit together."""
     files = arguments.files
     if arguments.output is not None and arguments.output_dir is not None:
         raise ValueError("--output and --output-dir exclude each other; name one of them")
@@ -115,12 +115,12 @@ def check_names(arguments: argparse.Namespace) -> None:
 
 
 def stem(path: str) -> str:
-    """What the text of a recording is called."""
+    """The name of the text of a recording."""
     return "stdin" if path == STDOUT else Path(path).stem
 
 
 def check_targets(arguments: argparse.Namespace) -> dict[str | None, list[str]]:
-    """Which recordings are written into which file; None is stdout. What is wrong with one is said now."""
+    """The recordings of each output file; None is stdout. Raises a ValueError if one cannot be written."""
     files = list(dict.fromkeys(arguments.files))
     if arguments.output_dir is None:
         if arguments.output not in (None, STDOUT):
@@ -134,7 +134,7 @@ def check_targets(arguments: argparse.Namespace) -> dict[str | None, list[str]]:
 
 
 def check_sound(path: str, arguments: argparse.Namespace, failed: Failed) -> None:
-    """Find out whether a file is a recording. A pipe is not touched: what is read of it is gone."""
+    """Check that a file is a recording. A pipe is not read: its beginning would be lost."""
     if path == STDOUT or (Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir()):
         return
     try:
@@ -150,11 +150,11 @@ def open_sound(path: str, arguments: argparse.Namespace) -> AudioStream:
 
 
 class Nothing(Exception):
-    """No recording of an output could be read."""
+    """Raised if no recording of an output can be read."""
 
 
 class Work:
-    """Transcribes recordings, and writes each segment when it is known."""
+    """Transcribes recordings and writes each segment when it is known."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Work:
         self._transcriber, self._settings = transcriber, settings
 
     def write(self, paths: list[str], target: str | None) -> None:
-        """Recordings into one output. What a signal or an error cuts is written as far as it is known."""
+        """Write recordings to one output. After a signal or an error, what is known is written."""
         with suppress(Nothing), self._output(target) as stream:
             from mlx_gemma4.programs.formats import SegmentWriter
 
@@ -218,7 +218,7 @@ class Work:
     def _segments(self, sound: Progress, endpointer: Endpointer, path: str) -> Generator[Segment, None, None]:
         from mlx_gemma4.programs.segments import BATCH_SIZE, transcribe
 
-        # who speaks into a pipe waits for the text
+        # whoever writes to a pipe waits for the text
         batch_size = BATCH_SIZE if Path(path).is_file() else 1
         try:
             yield from transcribe(sound, self._transcriber, endpointer, batch_size=batch_size)
@@ -227,7 +227,7 @@ class Work:
 
 
 def statistics(path: str, seconds: float, endpointer: Endpointer, work: float) -> str:
-    """What was done with a recording, in a line."""
+    """The work for a recording in a line."""
     speech = endpointer.spoken * endpointer.frame_seconds
     return (
         f"{path}: {seconds:.2f} s of sound, {speech:.2f} s of it given to the model; "

@@ -1,4 +1,4 @@
-"""Say what a camera sees, when it changes or every so often."""
+"""``mlx_gemma4 watch``: a question about a camera, answered when the scene changes."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         with Session(camera.stop) as session:
             show(camera, watcher, session, arguments.duration, save, ages)
         if camera.broken:
-            note(f"{camera.broken} packets did not decode and were passed over")
+            note(f"{camera.broken} packets could not be decoded and were skipped")
         if camera.skipped_seconds:
             note(f"{camera.skipped_seconds:.0f} s in which the film shows nothing new were not waited for")
         if arguments.stats:
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_watcher(arguments: argparse.Namespace) -> Watcher:
-    """The model and a standing question, as the options say."""
+    """The watcher that the options describe."""
     changes = threshold(arguments)
     model, processor = load_model(arguments)
 
@@ -147,7 +147,7 @@ def show(
     save: Callable[[Shot], None] | None,
     ages: list[tuple[float, float]],
 ) -> None:
-    """Watch until the camera or the time ends; note how old each shot was when its answer was begun, and there."""
+    """Watch until the camera or the time ends; add the age of each picture at its first forward and its answer."""
     with display() as draw:
         for shot, answer in session.events(sightings(camera, watcher, duration, lambda: session.number is not None)):
             draw(shot, answer)
@@ -163,7 +163,7 @@ def show(
 def sightings(
     camera: Camera, watcher: Watcher, duration: float | None, is_stopped: Callable[[], bool]
 ) -> Generator[tuple[Shot, Sighting | None], None, None]:
-    """Every shot, and what is said about it; at the end of the pictures also about a change that has not settled."""
+    """Every picture and its answer; at the end also the answer about a change that has not settled."""
     last = None
     while (shot := camera.read()) is not None and (duration is None or shot.time < duration):
         yield shot, watcher.see(shot)
@@ -174,7 +174,7 @@ def sightings(
 
 @contextmanager
 def display() -> Iterator[Callable[[Shot, Sighting | None], None]]:
-    """What takes every shot and its answer: a picture on a terminal; else JSON, a line for each answer."""
+    """A function that shows a picture and its answer: drawn on a terminal, elsewhere one JSON line for each answer."""
     if not sys.stdout.isatty():
         yield lambda shot, answer: None if answer is None else print(as_json(answer), flush=True)
         return
@@ -206,7 +206,7 @@ def as_json(answer: Sighting) -> str:
 
 @contextmanager
 def snapshots(path: Path) -> Iterator[Callable[[Shot], None]]:
-    """What writes a shot into a folder, which must be new or empty."""
+    """A function that saves a picture into a folder, which must be new or empty."""
     from PIL import Image
 
     with output_folder(path, "--save") as folder:
@@ -223,7 +223,7 @@ def snapshots(path: Path) -> Iterator[Callable[[Shot], None]]:
 
 
 def new_name(folder: Path, name: str) -> Path:
-    """Of a picture: its time; the second one within a millisecond has a 2 behind it, and so on."""
+    """A path by the time of a picture; a second one within the same millisecond gets a 2, and so on."""
     names = (f"{name}.png" if number == 1 else f"{name}-{number}.png" for number in count(1))
     return next(path for each in names if not (path := folder / each).exists())
 
@@ -235,7 +235,7 @@ def clock_time(seconds: float) -> str:
 
 
 def statistics(camera: Camera, watcher: Watcher, ages: list[tuple[float, float]]) -> str:
-    """Frames, work, and how old pictures were."""
+    """Pictures, work and delays."""
     from mlx_gemma4.live.hear.delays import quantile
 
     looks = watcher.looks

@@ -1,4 +1,4 @@
-"""Files that go with a message of a chat: their names as they are typed, pasted or dropped on a terminal."""
+"""Files that are attached to a message of a chat: their names as typed, pasted or dropped on a terminal."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ KINDS = {
 MEDIA = tuple(KINDS)
 _KIND_OF = {f".{suffix}": kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
 _BEGINNINGS = ("/", "~", "./", "../", "file://", "'", '"')
-"""Of a line that may begin with a file's name."""
+"""Characters of a line that may begin with the name of a file."""
 _SPACES = 64
-"""Spaces in a name that nobody has escaped, at most."""
+"""Unescaped spaces in the name of a file, at most."""
 
 
 def kind_of(path: str) -> str | None:
@@ -57,7 +57,7 @@ def files(text: str) -> list[str]:
 
 
 def leading_file(line: str) -> tuple[str, str] | None:
-    """The file that a line begins with, and the rest of the line; None if it begins with none."""
+    """The file whose name a line begins with, and the rest of the line; None if there is none."""
     if line.startswith(_BEGINNINGS):
         for name, rest in _leading_names(line):
             if (path := _file(name)) is not None and kind_of(path) is not None:
@@ -88,10 +88,10 @@ def _file(name: str) -> str | None:
 
 
 def attachment(processor: Processor, kind: str, path: str) -> dict[str, Any]:
-    """Read a file and make sure that it fits into a prompt.
+    """Read a file and check that it fits into a prompt.
 
     Raises:
-        ValueError: It does not, or cannot be read.
+        ValueError: It does not fit, or cannot be read.
     """
     part = {"type": kind, kind: _prepared(processor, kind, path)}
     processor.prompt([{"role": "user", "content": [part, {"type": "text", "text": "?"}]}])
@@ -99,14 +99,14 @@ def attachment(processor: Processor, kind: str, path: str) -> dict[str, Any]:
 
 
 def _prepared(processor: Processor, kind: str, path: str) -> Any:
-    """Pictures and frames as the model takes them; sound is first checked as a file, whose length can be told."""
+    """Pictures as the model takes them; sound is checked as a file first, whose length is known."""
     if kind == "audio":
         return path
     return processor.patches(path) if kind == "image" else processor.film(path)
 
 
 def _loaded(path: str) -> np.ndarray:
-    """Once read, a recording may be moved or changed."""
+    """Read now: the recording may be moved or changed later."""
     from mlx_gemma4.inputs.audio.recording import load_audio
 
     return load_audio(path)

@@ -28,7 +28,7 @@ def print_cameras() -> None:
 
 
 def open_camera(source: str, *, fast: bool = False, loop: bool = False) -> Camera:
-    """A camera that says on stderr what it waits for, and is opened again when it ends."""
+    """A camera that reports on stderr what it waits for, and is opened again when it ends."""
     from mlx_gemma4.live.see.camera import TRIES, Camera
 
     return Camera(source, fast=fast, loop=loop, tries=TRIES, tell=note)

@@ -1,4 +1,4 @@
-"""Recordings that cannot be read, or not to their end: the others are worked off all the same."""
+"""Recordings that cannot be read, or not to their end; the others are transcribed anyway."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from mlx_gemma4.cli.shared.notes import note
 
 
 class Failed:
-    """What went wrong with recordings, so far.
+    """The problems with recordings so far.
 
     Args:
-        count: How many recordings there are. Of several, each problem is told when it is found.
+        count: Number of recordings. If there are several, each problem is reported when it is found.
     """
 
     def __init__(self, count: int) -> None:
@@ -26,7 +26,7 @@ class Failed:
         self._problems.setdefault(path, problem)
 
     def raise_all(self) -> None:
-        """Raise what went wrong, if anything did."""
+        """Raise the problems, if there are any."""
         problems = list(self._problems.values())
         if problems and self._count == 1:
             raise problems[0]

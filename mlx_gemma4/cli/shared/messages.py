@@ -5,11 +5,11 @@ from __future__ import annotations
 from mlx_gemma4.printable import printable
 
 LONGEST = 1000
-"""Characters of a message; a stranger's file may make longer ones."""
+"""Characters of a message; a hostile file could make longer ones."""
 
 
 def message(error: BaseException) -> str:
-    """What an error says, and of which file."""
+    """The text of an error, with the name of the file."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
@@ -17,7 +17,7 @@ def message(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text in a line; one that is too long is cut in its middle."""
+    """Text in one line, cut in the middle if it is too long."""
     shown = printable(" ".join(text.split()))
     if len(shown) > LONGEST:
         shown = f"{shown[: LONGEST // 2]} … {shown[-LONGEST // 2 :]}"

@@ -1,4 +1,4 @@
-"""What commands say on stderr: anything that is not a result."""
+"""What commands write to stderr: everything that is not a result."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 def note(text: str) -> None:
-    """Say something that is no result."""
+    """Write a line to stderr."""
     show(text, sys.stderr)
 
 
 def note_gated(endpointer: Endpointer, name: str) -> None:
-    """Say how much speech the option --level has dropped, if it has."""
+    """Report how much speech --level has dropped, if any."""
     if endpointer.gated:
         seconds = endpointer.gated * endpointer.frame_seconds
         note(f"{name}: {seconds:.2f} s of speech were below --level {endpointer.settings.level:g} and left out")
 
 
 def note_broken(file: VideoFile) -> None:
-    """Say what of a video did not decode, if anything."""
+    """Report the packets of a video that could not be decoded, if any."""
     if file.broken:
-        note(f"{file.path}: {file.broken} packets did not decode and were passed over")
+        note(f"{file.path}: {file.broken} packets could not be decoded and were skipped")
 
 
 def warn_incomplete(segments: list[Segment], name: str) -> None:
-    """Say which answers ran into their limit: their text may lack its end."""
+    """Report the segments that were stopped at their limit: their text may be incomplete."""
     for segment in segments:
         if not segment.complete:
             note(f"{name}: the text of {segment.start:.2f}–{segment.end:.2f} s was stopped at {segment.tokens} tokens")
@@ -50,7 +50,7 @@ def statistics(response: GenerationResponse) -> str:
 
 
 def end_code(session: Session, *problems: str | None) -> int:
-    """Say why sources ended that should not have; the exit code."""
+    """Report why sources ended early; the exit code."""
     told = [problem for problem in problems if problem is not None]
     for problem in told:
         note(problem)

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 SHORTEST = 0.04
-"""Seconds of a frame."""
+"""Seconds of a frame, the shortest segment."""
 
 
 def add_model(parser: argparse.ArgumentParser, dtype: str | None = None) -> None:
-    """Which checkpoint, and the type to compute in; None is the checkpoint's own."""
+    """Add the options of the checkpoint and of the type to compute in; None: the checkpoint's own."""
     parser.add_argument(
         "--model",
         help=f"checkpoint folder, Hugging Face repo id, or 'demo' (default: ${MODEL_VARIABLE}, or {DEFAULT_MODEL})",
@@ -42,7 +42,7 @@ def add_model(parser: argparse.ArgumentParser, dtype: str | None = None) -> None
 
 
 def load_model(arguments: argparse.Namespace) -> tuple[Model, Processor]:
-    """Load what ``add_model``'s options name."""
+    """Load the checkpoint that the options name."""
     with starting():
         return _load(arguments)
 
@@ -53,13 +53,13 @@ def _load(arguments: argparse.Namespace) -> tuple[Model, Processor]:
     from mlx_gemma4.loading import load
 
     if mx.metal.is_available() and mx.default_device() == mx.Device(mx.gpu):
-        # macOS is not to page the weights out between answers; mlx-lm sets the same limit
+        # keeps macOS from paging out the weights between answers, as mlx-lm does
         mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
     return load(arguments.model or default_model(), revision=arguments.revision, dtype=arguments.dtype)
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """How tokens are chosen."""
+    """Add the options of sampling."""
     group = parser.add_argument_group("sampling", "Defaults come from the checkpoint's generation_config.json.")
     group.add_argument("--temp", type=float, help="temperature; 0 always takes the most likely token")
     group.add_argument("--top-k", type=int, help="sample from the K most likely tokens only")
@@ -75,7 +75,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def sampling(arguments: argparse.Namespace, config: GenerationConfig) -> Sampling:
-    """The Sampling that ``add_sampling``'s options ask for."""
+    """The Sampling that the options describe."""
     from mlx_gemma4.outputs.sample import Sampling
 
     return Sampling(
@@ -89,7 +89,7 @@ def sampling(arguments: argparse.Namespace, config: GenerationConfig) -> Samplin
 
 
 def add_selection(parser: argparse.ArgumentParser, fps: float | None = None) -> argparse._ArgumentGroup:
-    """Which frames are taken from a video; with a default ``fps``, from each of its stretches."""
+    """Add the options of video frames; with a default ``fps``, for each segment."""
     where = "" if fps is None else " of a segment"
     group = parser.add_argument_group("video", "Times are seconds, mm:ss or hh:mm:ss from the video's first frame on.")
     group.add_argument(
@@ -109,7 +109,7 @@ def add_selection(parser: argparse.ArgumentParser, fps: float | None = None) -> 
 
 
 def selection(arguments: argparse.Namespace, limits: Limits) -> Selection:
-    """The Selection that ``add_selection``'s options ask for."""
+    """The Selection that the options describe."""
     from mlx_gemma4.inputs.vision.video import Selection
 
     return Selection(
@@ -134,7 +134,7 @@ def moment(text: str) -> float:
 
 
 def add_speech(parser: argparse.ArgumentParser) -> None:
-    """How speech is written down."""
+    """Add the options of transcription."""
     parser.add_argument(
         "--language", default="English", help="spoken language, as an English name or a code (default: English)"
     )
@@ -146,7 +146,7 @@ def add_speech(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sound(parser: argparse.ArgumentParser) -> None:
-    """What of a recording is heard, and what it is if it has no header."""
+    """Add the options of channels, and of recordings without a header."""
     group = parser.add_argument_group("sound")
     group.add_argument(
         "--channel",
@@ -175,12 +175,12 @@ def _channel(text: str) -> int:
 
 
 def channel(arguments: argparse.Namespace) -> int | None:
-    """The channel that ``add_sound``'s options name, from 1 on; None is the mean of all."""
+    """The channel that the options name, from 1 on; None is the mean of all."""
     return arguments.channel or None
 
 
 def raw_format(arguments: argparse.Namespace) -> RawFormat | None:
-    """What ``add_sound``'s options say of samples without a header; None if there is one."""
+    """The format of a recording without a header; None if it has one."""
     from mlx_gemma4.inputs.audio.pcm import RawFormat
 
     if arguments.raw is None:
@@ -192,7 +192,7 @@ def raw_format(arguments: argparse.Namespace) -> RawFormat | None:
 
 
 def add_format(parser: argparse.ArgumentParser, jsonl: str) -> None:
-    """How transcripts are written; ``jsonl`` says what a line is."""
+    """Add the options of the output format; ``jsonl`` names what a line is."""
     parser.add_argument(
         "--format",
         choices=("txt", "json", "jsonl", "srt", "vtt"),
@@ -213,10 +213,10 @@ def add_format(parser: argparse.ArgumentParser, jsonl: str) -> None:
 
 
 def text_style(arguments: argparse.Namespace) -> Style:
-    """The Style that ``add_format``'s options ask for.
+    """The Style that the options describe.
 
     Raises:
-        ValueError: The format has no place for it; or the text is a translation, whose words have no times.
+        ValueError: The format cannot express it, or the text is a translation, whose words have no times.
     """
     from mlx_gemma4.programs.formats import Style
 
@@ -229,14 +229,14 @@ def text_style(arguments: argparse.Namespace) -> Style:
 
 
 def add_translation(parser: argparse.ArgumentParser) -> None:
-    """What to do with speech beyond writing it down."""
+    """Add the option of translation."""
     parser.add_argument(
         "--translate-to", metavar="LANGUAGE", help="also translate into this language, a name or a code"
     )
 
 
 def speech_instruction(arguments: argparse.Namespace) -> str:
-    """The instruction that the options of ``add_speech`` and ``add_translation`` ask for."""
+    """The instruction that the options describe."""
     from mlx_gemma4.programs.transcribe import instruction, with_terms
 
     text = arguments.prompt
@@ -246,7 +246,7 @@ def speech_instruction(arguments: argparse.Namespace) -> str:
 
 
 def add_endpointing(parser: argparse.ArgumentParser) -> None:
-    """What counts as speech, and when it has ended."""
+    """Add the options of endpointing."""
     group = parser.add_argument_group("endpointing")
     group.add_argument(
         "--silence", type=float, default=0.5, help="seconds of silence that end an utterance (default: 0.5)"
@@ -266,7 +266,7 @@ def add_endpointing(parser: argparse.ArgumentParser) -> None:
 
 
 def endpointing(arguments: argparse.Namespace) -> Endpointing:
-    """The Endpointing that ``add_endpointing``'s options ask for."""
+    """The Endpointing that the options describe."""
     from mlx_gemma4.inputs.audio.endpoint import LONGEST, Endpointing
 
     if not SHORTEST <= arguments.max_segment <= LONGEST:
@@ -281,12 +281,12 @@ def endpointing(arguments: argparse.Namespace) -> Endpointing:
         pre_roll=arguments.pre_roll,
         tail=min(arguments.silence, Endpointing.tail),
     )
-    settings.check_longest(arguments.max_segment)  # now: whoever joins them checks it again, but has loaded the model
+    settings.check_longest(arguments.max_segment)  # checked before the model is loaded; the endpointer checks it again
     return settings
 
 
 def add_sensitivity(parser: argparse.ArgumentParser) -> None:
-    """Which changes of a scene count."""
+    """Add the option of how small a change counts."""
     parser.add_argument(
         "--sensitivity",
         type=float,
@@ -296,7 +296,7 @@ def add_sensitivity(parser: argparse.ArgumentParser) -> None:
 
 
 def threshold(arguments: argparse.Namespace) -> float:
-    """The threshold of a Scene that ``--sensitivity`` asks for."""
+    """The threshold of a Scene for ``--sensitivity``."""
     if not 0 <= arguments.sensitivity <= 1:
         raise ValueError(f"Expected a sensitivity from 0 to 1, got {arguments.sensitivity:g}")
     return 2 ** (-8 * float(arguments.sensitivity))

@@ -1,8 +1,8 @@
-"""Files that a command writes: one rule for all of them.
+"""Files that a command writes, by one rule.
 
-A target must be new, or ``--overwrite`` must be given. It is opened before anything is computed, so that a bad path
-costs no wait. A command that fails before its first result leaves no empty file behind, and an old file as it was.
-A record is written whole or not at all, even on a full disk.
+A target must not exist, or ``--overwrite`` must be given. It is opened before anything is computed, so that a bad path
+is reported at once. A command that fails before its first result leaves no empty file behind, and an old file unchanged.
+A record is written completely or not at all, even on a full disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 LARGEST = 0xFFFFFFFF
-"""What a WAV's header says of more bytes than it can count: the sound reaches to the end of the file."""
+"""The size in a WAV header that is too large to count: the sound reaches to the end of the file."""
 HEADER = 44
 """Bytes before the samples."""
 
@@ -40,8 +40,8 @@ class OutputFile:
 
     Args:
         option: The option that named it, for messages.
-        overwrite: Replace a file that exists. Its content stays until the first byte is written.
-        inputs: Files that the command reads; none of them may be the target.
+        overwrite: Replace an existing file. Its content stays until the first byte is written.
+        inputs: Files that the command reads, which the target must not be.
 
     Raises:
         ValueError: The target exists, is a folder or an input, or cannot be written.
@@ -62,10 +62,10 @@ class OutputFile:
         self.begun = False
 
     def append(self, data: bytes) -> None:
-        """Write a record at the end: all of it, or nothing.
+        """Append a record, completely or not at all.
 
         Raises:
-            OSError: It could not be written, for example because the disk is full.
+            OSError: It cannot be written, for example because the disk is full.
         """
         self._begin()
         try:
@@ -77,11 +77,11 @@ class OutputFile:
         self.size += len(data)
 
     def patch(self, data: bytes, position: int) -> None:
-        """Replace bytes that are written."""
+        """Replace bytes that were written."""
         self._write(data, position)
 
     def close(self, *, failed: bool) -> None:
-        """Keep what was written. After a failure, a file without content leaves, and an old one stays."""
+        """Keep what was written. After a failure, an empty new file is removed and an old one stays."""
         if self._fd < 0:
             return
         if not failed:
@@ -106,7 +106,7 @@ class OutputFile:
 
 
 class TextFile(io.TextIOBase):
-    """Text in an output file; what is written between two flushes is one record."""
+    """Text in an output file. What is written between two flushes is one record."""
 
     encoding = "utf-8"
 
@@ -128,7 +128,7 @@ class TextFile(io.TextIOBase):
 
 
 class WavFile:
-    """A 16 kHz mono 16-bit WAV that is whole after every block: its header is kept up to date."""
+    """A 16 kHz mono 16-bit WAV that is valid after every block: its header is kept up to date."""
 
     def __init__(self, file: OutputFile) -> None:
         self._file = file
@@ -163,7 +163,7 @@ def _header(size: int) -> bytes:
 def output_file(
     path: str | Path, option: str, *, overwrite: bool = False, inputs: Iterable[str | Path] = ()
 ) -> Iterator[OutputFile]:
-    """A new file, closed at the end. Without a record, it stays only if nothing failed."""
+    """A new file, closed at the end. An empty one stays only if nothing failed."""
     file = OutputFile(path, option, overwrite=overwrite, inputs=inputs)
     with on_exit(lambda: file.close(failed=True)):
         try:
@@ -200,7 +200,7 @@ def text_output(
 def wav_output(
     path: str | None, option: str = "--save-audio", *, overwrite: bool = False, inputs: Iterable[str | Path] = ()
 ) -> Iterator[Callable[[np.ndarray], None] | None]:
-    """What appends sound, float32 [n] at 16 kHz, to a WAV file; None without a path.
+    """A function that appends sound, float32 [n] at 16 kHz, to a WAV file; None without a path.
 
     Raises:
         ValueError: See ``OutputFile``.
@@ -216,10 +216,10 @@ def wav_output(
 
 @contextmanager
 def output_folder(path: str | Path, option: str) -> Iterator[Path]:
-    """A folder for results, made with its parents. What was made leaves again if nothing was put into it.
+    """A folder for results, created with its parents. Folders that stay empty are removed again.
 
     Raises:
-        ValueError: It is no folder, or cannot be made or written.
+        ValueError: It is not a folder, or cannot be created or written.
     """
     folder = Path(path)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -245,7 +245,7 @@ def output_folder(path: str | Path, option: str) -> Iterator[Path]:
 def check_output(path: Path, option: str, *, overwrite: bool = False, inputs: Iterable[str | Path] = ()) -> None:
     """Raise a ValueError if a file must not or cannot be written.
 
-    A device or a pipe holds nothing that could be lost: it needs no ``overwrite``.
+    A device or a pipe needs no ``overwrite``: nothing in it can be lost.
     """
     if path.is_dir():
         raise ValueError(f"{option} needs a file, but {path} is a folder")

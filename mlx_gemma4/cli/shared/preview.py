@@ -1,4 +1,4 @@
-"""Live watching in a terminal: answers go into the scrollback; below them, small, what the camera sees."""
+"""Live watching in a terminal: answers go into the scrollback, a small picture of the camera stands below them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mlx_gemma4.live.see.watcher import Sighting
 from mlx_gemma4.printable import printable
 
 COLUMNS, LINES = 32, 16
-"""Characters of the picture, at most; each shows two pixels, one above the other."""
+"""Characters of the picture, at most. Each shows two pixels, one above the other."""
 
 
 class Preview:
-    """Shows shots and answers; use it as a context manager."""
+    """Shows pictures and answers; use it as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -37,7 +37,7 @@ class Preview:
         self._live.stop()
 
     def show(self, shot: Shot, answer: Sighting | None, age: float) -> None:
-        """Show a shot that is ``age`` seconds old by now, and what was said about it."""
+        """Show a picture that is ``age`` seconds old, and its answer."""
         if answer is not None:
             line = Text(f"{timestamp(answer.time)}  ", style="dim")
             line.append(printable(answer.text), style="not dim").append(
@@ -49,7 +49,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class _Look:
-    """Drawn when the terminal is, not whenever a shot comes."""
+    """Drawn when the terminal is refreshed, not for every picture."""
 
     shot: Shot
     age: float
@@ -60,7 +60,7 @@ class _Look:
 
 
 def half_blocks(pixels: np.ndarray) -> Text:
-    """A picture in characters whose upper and lower halves have colours of their own."""
+    """A picture in characters whose upper and lower halves have different colours."""
     height, width = pixels.shape[:2]
     scale = min(COLUMNS / width, 2 * LINES / height)
     columns, lines = max(1, round(width * scale)), max(1, round(height * scale / 2))

@@ -1,4 +1,4 @@
-"""How far a recording is, on stderr: a line that is redrawn on a terminal, a line every few minutes elsewhere."""
+"""Progress of a recording on stderr: a line that is redrawn on a terminal, a line every few minutes elsewhere."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 EVERY = 300.0
-"""Seconds of sound between two lines, where stderr is no terminal."""
+"""Seconds of sound between two lines, if stderr is not a terminal."""
 SHORTEST = 1.0
-"""Seconds of sound between two drawings on a terminal."""
+"""Seconds of sound between two refreshes on a terminal."""
 
 
 class Progress:
     """The sound of one recording, block by block, counted and shown.
 
-    A recording that turns out to be damaged ends there; ``problem`` says why, and what came before it stands.
+    A recording that turns out to be damaged ends there, and ``problem`` says why.
 
     Args:
         total: Seconds of the recording, if they are known.
@@ -30,7 +30,7 @@ class Progress:
 
     def __init__(self, blocks: Iterable[np.ndarray], name: str, total: float | None) -> None:
         self.seconds = 0.0
-        """Of the sound that was read."""
+        """Seconds of sound that were read."""
         self.problem: ValueError | None = None
         self._blocks, self._name, self._total = blocks, name, total
         self._is_terminal = sys.stderr.isatty()
@@ -50,7 +50,7 @@ class Progress:
         self.clear()
 
     def clear(self) -> None:
-        """Make room for other lines."""
+        """Clear the line for other output."""
         if self._is_drawn:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
@@ -71,7 +71,7 @@ class Progress:
 
 
 def duration(path: str) -> float | None:
-    """Seconds of a recording, if its header says them; a pipe is not touched."""
+    """Length of a recording in seconds, if its header has it. A pipe is not read."""
     import soundfile
 
     try:

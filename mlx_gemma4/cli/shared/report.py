@@ -22,7 +22,7 @@ def check_limit(limit: int | None) -> None:
 
 
 def report_file(arguments: argparse.Namespace) -> Path | None:
-    """The file of ``--json``. What is wrong with it is said before anything is measured."""
+    """The file of ``--json``. Raises before anything is measured if it cannot be written."""
     if arguments.json is None:
         return None
     report = Path(arguments.json)
@@ -31,7 +31,7 @@ def report_file(arguments: argparse.Namespace) -> Path | None:
 
 
 def save(report: Path | None, told: dict[str, Any]) -> None:
-    """Write figures, where a file was asked for."""
+    """Write figures, if a file was asked for."""
     if report is not None:
         with output_file(report, "--json", overwrite=True) as file:
             file.append(f"{json.dumps(told, ensure_ascii=False, indent=2)}\n".encode())

@@ -1,12 +1,14 @@
 """What SIGINT (Ctrl-C), SIGTERM and SIGHUP do: one owner for all commands.
 
-    starting   leave at once: nothing was heard or computed yet
-    command    SIGINT is KeyboardInterrupt, as always in Python; the others are Terminated
-    session    stop the sources, work off what was heard; at the second signal, or when PATIENCE is over, give up
-               waiting for the model and write what is known
+    time ──▶  starting            command                   session                            ended
+    signal    exit at once:       SIGINT: KeyboardInterrupt stop the sources, compute what     nothing
+              nothing was         others: Terminated        was heard, exit
+              computed yet
+    second    -                   the same again            do not wait for the model any
+    signal                                                  more: write what is known, exit
 
-A thread watches as well. Handlers run between two steps of Python only: a device or a library that does not return
-would keep a command alive for ever.
+A session also gives up when PATIENCE is over. A thread watches too: Python runs signal handlers between two of its own
+steps only, so a device or a library that does not return would keep the command alive forever.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from typing import NoReturn, Protocol, TypeVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 1.2
-"""Seconds from a signal in which a session works off what was heard."""
+"""Seconds after a signal in which a session computes what was heard."""
 LAST = 0.4
-"""Seconds more in which it has to end by itself."""
+"""Further seconds in which it has to end by itself."""
 AT_ONCE = 0.3
-"""Seconds in which a command that starts has to end by itself."""
+"""Seconds in which a starting command has to end by itself."""
 
 PROBLEM = 1
 """Exit code of a session that ended before it should have."""
@@ -34,11 +36,11 @@ T = TypeVar("T")
 
 
 class Interrupted(KeyboardInterrupt):
-    """A session has no more time. Raised where it computes or waits for sound, never while it writes."""
+    """A session has no time left. Raised while it computes or waits for sound, never while it writes."""
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP. No Exception: nothing but the end of the command is meant."""
+    """SIGTERM or SIGHUP. Not an Exception, so that nothing but the end of the command handles it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -46,18 +48,18 @@ class Terminated(BaseException):
 
 
 def exit_code(number: int) -> int:
-    """What a shell makes of the end by a signal: 130, 143 or 129."""
+    """The exit code of a shell for a signal: 130, 143 or 129."""
     return 128 + number
 
 
 class Policy(Protocol):
-    """What signals do at present."""
+    """What signals do in the current phase."""
 
     def handle(self, number: int) -> None:
-        """A signal has come. In the main thread."""
+        """Handle a signal, in the main thread."""
 
     def last_resort(self, number: int, over: threading.Event) -> None:
-        """Wait for the end, but not for ever. In the watching thread; returns when ``over`` is set."""
+        """Wait for the end, but not forever. In the watching thread; returns when ``over`` is set."""
 
 
 class _Starting:
@@ -95,13 +97,13 @@ class Session:
 
     Args:
         stop: Ends the sources. Called from a signal handler.
-        last_words: Writes what is known of the sound that was not worked off. Called from the watching thread when the
-            main thread does not come back from computing or waiting. May be replaced as the session goes on.
-        patience: Seconds in which sound that was heard is worked off; 0 where nothing is heard live.
+        last_words: Writes what is known of sound that was not computed. Called from the watching thread if the main
+            thread does not return from computing or waiting. May be replaced during the session.
+        patience: Seconds to compute sound that was heard; 0 if nothing is heard live.
 
     Attributes:
-        number: The first signal that came, None until then.
-        hurried: There was no time to work off all that was heard.
+        number: The first signal, or None.
+        hurried: There was no time to compute everything that was heard.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class Session:
         self._waits = False
         self._raised = False
         self._pen = threading.Lock()
-        """Whoever writes holds it: the main thread, except while it computes or waits."""
+        """Held by whoever writes: the main thread, except while it computes or waits."""
 
     def __enter__(self) -> Session:
         self._pen.acquire()
@@ -140,14 +142,14 @@ class Session:
 
     @property
     def code(self) -> int:
-        """What the command is to return: 0 where Ctrl-C ended it and all that was heard is written."""
+        """The exit code: 0 if Ctrl-C ended the session and everything that was heard is written."""
         if self.number is None or (self.number == signal.SIGINT and not self.hurried):
             return 0
         return exit_code(self.number)
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Around what computes or waits. With no time left, it raises Interrupted, once."""
+        """A block that computes or waits. It raises Interrupted, once, if no time is left."""
         try:
             self._pen.release()
             self._waits = True
@@ -160,7 +162,7 @@ class Session:
             self._pen.acquire()
 
     def uncut(self, write: Callable[[T], None] | None) -> Callable[[T], None] | None:
-        """The same function, not to be cut inside of ``working``."""
+        """The same function, which is not interrupted inside of ``working``."""
         if write is None:
             return None
 
@@ -176,7 +178,7 @@ class Session:
         return whole
 
     def events(self, events: Generator[T, None, None]) -> Iterator[T]:
-        """Everything that a generator yields: what makes the events is cut, never what takes them.
+        """The events of a generator. Computing them is interrupted, handling them is not.
 
         Interrupted is raised inside of the generator, which may yield last events before it raises it again.
         """
@@ -185,7 +187,7 @@ class Session:
                 with self.working():
                     event = next(events, None)
             except Interrupted as interrupted:
-                event = events.throw(interrupted)  # raises it at once where the generator has ended
+                event = events.throw(interrupted)  # raised at once if the generator has ended
             if event is None:
                 return
             yield event
@@ -211,7 +213,7 @@ class Session:
     def last_resort(self, number: int, over: threading.Event) -> None:
         if over.wait((self._patience or PATIENCE) + LAST):
             return
-        self._pen.acquire()  # from the main thread, which computes or waits; it never gets it back
+        self._pen.acquire()  # taken from the main thread, which computes or waits and never gets it back
         try:
             self.last_words()
         finally:
@@ -219,7 +221,7 @@ class Session:
 
 
 class Owner:
-    """Owns the signals while it is entered. Only in the main thread; SIGHUP stays ignored under nohup."""
+    """Owns the signals while it is entered, in the main thread. SIGHUP stays ignored under nohup."""
 
     def __init__(self) -> None:
         self.policy: Policy = _Starting()
@@ -260,7 +262,7 @@ class Owner:
         self.policy = _Command()
 
     def ended(self, code: int) -> None:
-        """All is done: signals no longer change the exit code."""
+        """Everything is done: signals no longer change the exit code."""
         self.policy = _Ended(code)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -278,13 +280,13 @@ _discards: list[Callable[[], None]] = []
 
 
 def owner() -> Owner:
-    """The one of this process."""
+    """The owner of this process."""
     return _owner
 
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Around what a command loads and opens before it has any result: signals leave at once."""
+    """A block that loads or opens things before there is any result: a signal exits at once."""
     before, _owner.policy = _owner.policy, _Starting()
     try:
         yield
@@ -294,7 +296,7 @@ def starting() -> Iterator[None]:
 
 @contextmanager
 def on_exit(discard: Callable[[], None]) -> Iterator[None]:
-    """What is to be done if a signal makes the command leave at once."""
+    """What to do if a signal makes the command exit at once."""
     _discards.append(discard)
     try:
         yield

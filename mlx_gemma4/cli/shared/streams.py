@@ -8,7 +8,7 @@ import sys
 
 
 class ClosedStream(io.TextIOBase):
-    """In the place of a standard output that was closed when the command started."""
+    """Replaces a standard output that was closed when the command started."""
 
     encoding = "utf-8"
 
@@ -20,9 +20,9 @@ class ClosedStream(io.TextIOBase):
 
 
 def open_streams() -> None:
-    """Put something in the place of standard streams that are closed.
+    """Replace standard streams that are closed.
 
-    Their numbers must be taken, too: the next file that is opened would get them, and what is printed.
+    Their numbers must be taken too: otherwise the next opened file would get them, and everything that is printed.
     """
     for fd in (0, 1, 2):
         try:
@@ -38,7 +38,7 @@ def open_streams() -> None:
 
 
 def close_stdout(code: int) -> int:
-    """Write what waits for stdout. What cannot be written is dropped: Python would try again when it ends."""
+    """Flush stdout. What cannot be written is dropped, because Python would try again when it ends."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError) as error:

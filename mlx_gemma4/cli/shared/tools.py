@@ -1,4 +1,4 @@
-"""``--tools``, in every command that answers: functions of a Python file, or declarations in a JSON file."""
+"""``--tools``: functions of a Python file, or declarations in a JSON file."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def open_tools(arguments: argparse.Namespace) -> Tools | None:
 
 
 def note_unwritten(processor: Processor, schemas: Sequence[Mapping[str, Any]]) -> None:
-    """Say so where the checkpoint's chat template leaves tools out of the prompt."""
+    """Report if the checkpoint's chat template does not write tools into the prompt."""
     chat = [{"role": "user", "content": "x"}]
     if processor.template.render(chat, tools=schemas) == processor.template.render(chat):
         note("The checkpoint's chat template does not write tools: the model will not know of them.")
 
 
 def described(name: str, arguments: Mapping[str, Any]) -> str:
-    """A call, in full and on one line, with nothing in it that a terminal would obey."""
+    """A call in full, on one line, without terminal control characters."""
     written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     return printable(f"{name}({written})").replace("\n", r"\n").replace("\t", r"\t")
