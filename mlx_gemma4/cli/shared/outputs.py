@@ -1,8 +1,8 @@
 """Files that a command writes, by one rule.
 
 A target must not exist, or ``--overwrite`` must be given. It is opened before anything is computed, so that a bad path
-is reported at once. A command that fails before its first result leaves no empty file behind, and an old file unchanged.
-A record is written completely or not at all, even on a full disk.
+is reported at once. A command that fails before its first result leaves no empty file behind, and an old file as it
+was. A record is written completely or not at all, even on a full disk.
 """
 
 from __future__ import annotations
