@@ -7,12 +7,10 @@ import signal
 import struct
 import threading
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 import pytest
-from camera_parts import Device, Plugged, drain, frames
+from camera_parts import drain, frames
 from video_writer import write_video
 
 from mlx_gemma4.live.see import camera as module
@@ -230,28 +228,3 @@ def test_a_signal_handler_may_stop_it(tmp_path: Path) -> None:
             assert camera.read() is None
         finally:
             signal.signal(signal.SIGALRM, before)
-
-
-def test_a_file_that_is_not_read_is_closed(plug: Plugged) -> None:
-    """And nothing was decoded."""
-    device = plug((frames(1)[0], 0.0))
-    with Camera("lavfi:color") as camera:
-        assert not device.closed
-    assert device.closed and camera.seen == 0
-
-
-@pytest.fixture
-def plug(monkeypatch: pytest.MonkeyPatch) -> Plugged:
-    """Let every source open as a device with this script."""
-
-    def plug(*script: Any) -> Device:
-        device = Device(script)
-
-        def opened(url: str, **options: Any) -> Device:
-            device.calls.append((url, options))
-            return device
-
-        monkeypatch.setattr(av, "open", opened)
-        return device
-
-    return plug

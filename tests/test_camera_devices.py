@@ -464,3 +464,11 @@ def test_a_camera_can_be_stopped_while_it_waits_to_be_opened_again(monkeypatch: 
     with Camera(0, tries=(3600.0,), tell=lambda text: camera.stop()) as camera:
         assert camera.read() is not None and camera.read() is None
     assert camera.problem is None
+
+
+def test_a_file_that_is_not_read_is_closed(plug: Plugged) -> None:
+    """And nothing was decoded."""
+    device = plug((frames(1)[0], 0.0))
+    with Camera("lavfi:color") as camera:
+        assert not device.closed
+    assert device.closed and camera.seen == 0

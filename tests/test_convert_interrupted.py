@@ -1,24 +1,31 @@
-"""Conversions that are killed at any moment: there is nothing, or all of it."""
+"""Conversions that are killed or interrupted at any moment: nothing is left, or all of it, or a run that resumes."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import shutil
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conversions import SHARD_BYTES, beside, finished, put, start, wait_for
-from demo_sizes import DEMO
+from conversions import SHARD_BYTES, Refused, beside, finished, interrupted, put, start, wait_for
+from demo_sizes import DEMO, FOUR_BITS
 from hub_server import contents
 from make_random_checkpoint import RELEASED, make, tensor_shapes
 
-from mlx_gemma4.convert import convert, folder
+from mlx_gemma4.cli import main
+from mlx_gemma4.convert import convert, folder, write
 from mlx_gemma4.convert.folder import PartialFolder, check_target
 from mlx_gemma4.convert.plan import Plan
+from mlx_gemma4.convert.tensor_file import read_entries
 
 KILLS, REPLACING_KILLS = 20, 6
 
@@ -223,3 +230,183 @@ def test_progress_that_cannot_be_read(tmp_path: Path, told: str) -> None:
     (tmp_path / "made.partial" / "progress.json").write_text(told)
     assert complete(target, overwrite=False) == 0
     assert contents(target) == NEW
+
+
+DOWN = "language_model.model.layers.1.mlp.down_proj"
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Convert, which must fail; return its message."""
+
+    def run(*arguments: str | Path) -> str:
+        assert main(["convert", *map(str, arguments)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("mlx_gemma4: error: ") and err.count("\n") == 1 and err.endswith("\n")
+        return err.removeprefix("mlx_gemma4: error: ").removesuffix("\n")
+
+    return run
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the tensors that are computed, each of which is recorded when it is done."""
+    names: list[str] = []
+    compute = write._compute_block
+
+    def counted(step: Any, rows: Any) -> Any:
+        names.append(step.tensor.name)
+        return compute(step, rows)
+
+    monkeypatch.setattr(write, "_compute_block", counted)
+    monkeypatch.setattr(write, "_RECORD_BYTES", 0)
+    return names
+
+
+def test_nothing_is_computed_twice(
+    source: Path,
+    target: Path,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A run that goes on says so, and computes what is missing; the bytes are those of a single run."""
+    command = ["--hf-path", str(source), "--mlx-path", str(target), "-q"]
+    convert(source, target.with_name("whole"), recipe="4bit")
+    every = list(computed)
+    interrupted(monkeypatch, 30, *command)
+    assert beside(target) == {"whole", "made.partial"}
+    assert capsys.readouterr() == (
+        "",
+        f"Interrupted: run the same command to resume, or delete {target}.partial\n",
+    )
+    computed.clear()
+    assert main(["convert", *command]) == 0
+    assert computed == every[30:]
+    assert len(set(every)) == len(every) == len(read_entries(source / "model.safetensors"))
+    out, err = capsys.readouterr()
+    assert out == f"{target}: 4bit, {FOUR_BITS}\n"
+    assert err == f"Resuming an interrupted run: 30 of {len(every)} tensors are written\n"
+    assert contents(target) == contents(target.with_name("whole"))
+    assert beside(target) == {"whole", "made"}
+
+
+def touched(source: Path) -> list[str]:
+    os.utime(source / "model.safetensors", ns=(1, 1))
+    return ["-q"]
+
+
+def longer(source: Path) -> list[str]:
+    path = source / "model.safetensors"
+    stat = path.stat()
+    with path.open("ab") as file:
+        file.write(b"\0")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    return ["-q"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda source: ["--recipe", "8bit"],
+        lambda source: ["--q-bits", "4", "--q-group-size", "32"],
+        lambda source: ["-q", "--q-module", f"{DOWN}=8"],
+        lambda source: ["-q", "--dtype", "float32"],
+        touched,
+        longer,
+    ],
+    ids=["recipe", "group size", "module", "dtype", "time", "length"],
+)
+def test_something_else_starts_afresh(
+    source: Path,
+    target: Path,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Path], list[str]],
+) -> None:
+    """Another recipe, or a source that is another: nothing of what lies there is used."""
+    command = ["--hf-path", str(source), "--mlx-path", str(target)]
+    interrupted(monkeypatch, 30, *command, "-q")
+    command += change(source)
+    capsys.readouterr()
+    computed.clear()
+    assert main(["convert", *command]) == 0
+    assert "Going on" not in capsys.readouterr().err
+    assert len(computed) == len(read_entries(source / "model.safetensors"))
+    assert main(["convert", *command[:3], str(target.with_name("whole")), *command[4:]]) == 0
+    assert contents(target) == contents(target.with_name("whole"))
+
+
+@pytest.mark.usefixtures("shards")
+def test_interrupted_for_real(large: Path, undisturbed: tuple[dict[str, bytes], float], target: Path) -> None:
+    """Ctrl-C in a terminal: a line on how to go on, exit code 130, and the same command finishes."""
+    command = ("--hf-path", large, "--mlx-path", target, "-q")
+    process = start(*command)
+    wait_for(target.with_name("made.partial") / "progress.json", process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert err == f"Interrupted: run the same command to resume, or delete {target}.partial\n"
+    assert beside(target) == {"made.partial"}
+    assert finished(large, target) > 0
+    assert contents(target) == undisturbed[0]
+
+
+def test_two_at_once(large: Path, undisturbed: tuple[dict[str, bytes], float], target: Path, refused: Refused) -> None:
+    """The second is refused, and the first one is not disturbed."""
+    command = ("--hf-path", large, "--mlx-path", target, "-q")
+    process = start(*command)
+    wait_for(target.with_name("made.partial") / "progress.json", process)
+    process.send_signal(signal.SIGSTOP)
+    for overwrite in ([], ["--overwrite"]):
+        message = refused(*command, *overwrite)
+        assert message == f"Another conversion is writing {target}; wait for it or name another folder"
+    process.send_signal(signal.SIGCONT)
+    process.communicate()
+    assert contents(target) == undisturbed[0]
+    assert beside(target) == {"made"}
+
+
+def test_disk_without_locks(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network disks have no file locks: the conversion runs, and the user is told what not to do."""
+
+    def flock(lock: object, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(folder.fcntl, "flock", flock)
+    said: list[str] = []
+    assert convert("demo", target, recipe="4bit", note=said.append).recipe == "4bit"
+    assert f"The disk of {target} has no file locks: do not start a second conversion to the same folder" in said
+
+
+def test_locks_end_with_the_call(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook, which keeps the last error and all it refers to, the call can be made again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "write_index", lambda *_: exec("raise KeyboardInterrupt"))
+        with pytest.raises(KeyboardInterrupt) as kept:
+            convert("demo", target, recipe="4bit", note=lambda _: None)
+    said: list[str] = []
+    assert convert("demo", target, recipe="4bit", note=said.append).recipe == "4bit"
+    assert len(said) == 1 and said[0].startswith("Resuming an interrupted run")
+    assert kept.type is KeyboardInterrupt
+
+
+def test_in_another_thread(tmp_path: Path) -> None:
+    """Conversions one after another, in threads of their own."""
+    failures: list[BaseException] = []
+
+    def work(name: str) -> None:
+        try:
+            convert("demo", tmp_path / name, recipe="4bit")
+        except BaseException as error:
+            failures.append(error)
+
+    work("here")
+    for name in ("there", "elsewhere"):
+        thread = threading.Thread(target=work, args=(name,))
+        thread.start()
+        thread.join()
+    assert failures == []
+    assert contents(tmp_path / "here") == contents(tmp_path / "there") == contents(tmp_path / "elsewhere")
