@@ -1,4 +1,4 @@
-"""``python -m examples.train_demo STEP --work FOLDER``: the demo's checkpoint from nothing, step by step."""
+"""``python -m examples.train_demo STEP --work FOLDER``: makes the demo's checkpoint, step by step."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Where in an utterance its words are, by what is heard of them: the likeliest path of CTC, for many at once; and where
-each word of an answer is.
-"""
+"""Where the words of an utterance are: the most likely CTC path, for many utterances at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the checkpoint can do, on files that were not trained on: through mlx_gemma4, and through transformers."""
+"""Evaluate the checkpoint on files that were not trained on, with mlx_gemma4 and with transformers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROMPTS = {
     "long": (texts.GOOGLE,),
     "silence": (texts.GOOGLE,),
 }
-"""What is typed beside each kind of sound."""
+"""The typed prompt of each kind of sound."""
 PROCESSES = 2
 _LOADED: dict[Path, tuple[Model, Processor, Reference]] = {}
 
@@ -48,7 +48,7 @@ def evaluate(work: Path, progress: Callable[[str], None] = print) -> None:
 
 
 def _answered(work: Path, test: dict[str, Any]) -> dict[str, Any]:
-    """In a process of its own, which loads the checkpoint once."""
+    """Run in a process of its own, which loads the checkpoint once."""
     if work not in _LOADED:
         torch.set_num_threads(1)
         _LOADED[work] = (*load(work / "checkpoint", dtype="float32"), Reference(work / "checkpoint"))
@@ -76,7 +76,7 @@ def all_tests(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def answer(model: Model, processor: Processor, content: list[dict[str, Any]], folder: Path) -> str:
-    """What mlx_gemma4 answers."""
+    """The answers of mlx_gemma4."""
     parts = [_part(kind, value, folder) for part in content for kind, value in part.items()]
     return generate(
         model, processor, processor.prompt([{"role": "user", "content": parts}]), max_tokens=LONGEST

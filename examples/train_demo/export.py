@@ -1,4 +1,4 @@
-"""The trained model as a checkpoint: in bfloat16, saved by the reference implementation, with what reads its inputs."""
+"""The trained model as a checkpoint: bfloat16, saved by the reference implementation, with tokenizer and processor."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Losses for training only: what is said in each frame, how many words were said up to there, how loud each band is,
-what is in a picture, and where to look for each word of an answer. Not exported.
+"""Auxiliary losses, for training only: the word in each frame, the number of words so far, mel bands, what a picture
+shows, and where to look for each word of an answer. Not exported.
 
-With the answers' loss alone, a model of this size learns nothing from sound for a long time, and shapes hardly at all.
+With the loss of the answers alone, a model of this size learns nothing from sound for a long time, and hardly any
+shapes.
 """
 
 from __future__ import annotations

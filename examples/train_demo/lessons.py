@@ -1,4 +1,4 @@
-"""Lessons: a chat with sound and pictures in it, whose answers are learned; and batches of them, always the same."""
+"""Lessons: chats with sound and pictures whose answers are learned, in reproducible batches."""
 
 from __future__ import annotations
 

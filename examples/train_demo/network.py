@@ -1,4 +1,4 @@
-"""The demo's model, by the reference implementation: its sizes, how it begins, and one pass over a batch."""
+"""The demo's model, by the reference implementation: its sizes, its initial weights, and a pass over a batch."""
 
 from __future__ import annotations
 

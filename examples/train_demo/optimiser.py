@@ -1,4 +1,4 @@
-"""How weights move: Muon for the decoder's matrices, AdamW for all the rest, filters slowly."""
+"""Optimisers: Muon for the decoder's matrices, AdamW for the rest, with a low rate for filters."""
 
 from __future__ import annotations
 

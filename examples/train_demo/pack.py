@@ -17,12 +17,12 @@ A `gemma4_unified` checkpoint of {parameters:.1f} M parameters in bfloat16: the 
 (sliding and full layers, values that are keys, two head sizes, raw frames, raw patches). It exists so that everything
 can be shown and tested without a download; nothing about the 12B's accuracy follows from it.
 
-It hears digits, numbers and a few commands in English, up to 15 s, and writes nothing for silence and noise; names a
-coloured shape and where it is in a picture, answers spoken and typed questions about it, and says what changed between
-two frames of a video. It knows the prompts of `examples/train_demo/texts.py`, Google's transcription prompt among them,
-and nothing else of the world. Its lessons had at most {longest} words; in long utterances it loses or repeats some.
+It transcribes digits, numbers and a few commands in English, up to 15 s, and writes nothing for silence and noise. It
+names a coloured shape and its place in a picture, answers spoken and typed questions about it, and says what changed
+between two frames of a video. It knows the prompts of `examples/train_demo/texts.py`, including Google's transcription
+prompt, and nothing else. Its lessons had at most {longest} words; in long utterances it loses or repeats some.
 
-It was trained from nothing by `examples/train_demo`, with transformers, on drawn pictures and on recordings of:
+It was trained from scratch by `examples/train_demo`, with transformers, on drawn pictures and on recordings of:
 
 {voices}
 

@@ -1,6 +1,6 @@
 """Recordings of synthetic voices, made and read back: for each engine one set to train on and three to test.
 
-The same call gives the same texts and voices. What is there is not made again; what was begun is gone on with.
+The same call gives the same texts and voices. Existing sets are not made again; an interrupted run resumes.
 """
 
 from __future__ import annotations

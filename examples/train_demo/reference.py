@@ -50,7 +50,7 @@ class Reference:
         elif "audio" in part:
             samples, _ = soundfile.read(folder / part["audio"], dtype="float32")
             frames = np.pad(samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
-            self._teacher.sound(lesson, frames, np.zeros(len(frames), np.int64), "")
+            self._teacher.sound(lesson, frames, np.zeros((len(frames), 2), np.int64), "")
         elif "image" in part:
             self._teacher.image(lesson, _patches(folder / part["image"]))
         else:

@@ -1,4 +1,4 @@
-"""Recordings into what a microphone hears: joined, at other speeds, in rooms, through bad lines, with noise."""
+"""Augmentation: recordings joined, at other speeds, in rooms, through bad lines, with noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New sounds and pictures to test on, none of them trained on: written as files, with what is right beside them."""
+"""Test files: new sounds and pictures that were not trained on, with the right answers."""
 
 from __future__ import annotations
 

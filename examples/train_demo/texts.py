@@ -1,4 +1,4 @@
-"""What is said to the model, what is asked of it, and what it answers. Some texts are never trained on."""
+"""The texts that are spoken and typed, and the answers. Some texts are never trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train the demo: two processes of one thread each, which share their gradients. What was cut off is gone on with.
+"""Train the demo: two processes of one thread each, which share their gradients. An interrupted training resumes.
 
 One process with two threads is slower: the operations are small. Lessons follow from the seed and their number alone.
 """
