@@ -35,7 +35,7 @@ def upload(folder: Path, repo: str, *, private: bool = False, note: Callable[[st
     Args:
         repo: ``owner/name``; made if there is none.
         private: Make it a private one.
-        note: Told which files will be sent, before any is.
+        note: Called with the files that will be sent, before any is sent.
 
     Raises:
         ValueError: The folder is no complete conversion, the token may not write to the repo, or the connection is
@@ -177,13 +177,13 @@ def _mended(repo: str, what: str, way_out: str) -> Iterator[None]:
     except Exception as error:  # whatever the HTTP client of the installed version raises
         status, reason = _status(error), _reason(error)
         if status == 401:
-            message = f"Expected a valid Hugging Face token, got one that is wrong or has expired ({reason}); {LOGIN}"
+            message = f"The Hugging Face token is wrong or has expired ({reason}); {LOGIN}"
         elif status == 403:
-            message = f"Expected a token that may write to {repo}, got one that may not ({reason}); see {TOKENS}"
+            message = f"The Hugging Face token may not write to {repo} ({reason}); see {TOKENS}"
         elif status == 404:
             owner = repo.split("/")[0]
             message = (
-                f"Expected a repo that is there or can be made, got {repo!r} ({reason}): there is no owner {owner!r}, "
+                f"Cannot find or create {repo!r} ({reason}): there is no owner {owner!r}, "
                 f"or the token may not see it; check the name, or {LOGIN}"
             )
         else:

@@ -169,12 +169,12 @@ def test_parts_are_objects(key: str) -> None:
     [
         ({"model_type": "llama"}, r"Expected a Gemma 4 12B checkpoint \(model_type gemma4_unified\), got 'llama'"),
         ({"model_type": REMOVED}, r"Expected a Gemma 4 12B checkpoint \(model_type gemma4_unified\), got None"),
-        ({"text_config__num_kv_shared_layers": 20}, r"got one of another size \(num_kv_shared_layers = 20\)"),
+        ({"text_config__num_kv_shared_layers": 20}, r"but of another size \(num_kv_shared_layers = 20\)"),
         (
             {"text_config__hidden_size_per_layer_input": 256},
-            r"got one of another size \(hidden_size_per_layer_input = 256\)",
+            r"but of another size \(hidden_size_per_layer_input = 256\)",
         ),
-        ({"text_config__enable_moe_block": True}, r"got one of another size \(enable_moe_block = True\)"),
+        ({"text_config__enable_moe_block": True}, r"but of another size \(enable_moe_block = True\)"),
         ({"text_config__tie_word_embeddings": False}, "text_config sets tie_word_embeddings to false"),
         ({"tie_word_embeddings": False}, "^config.json sets tie_word_embeddings to false"),
         ({"text_config__attention_bias": True}, "text_config sets attention_bias to true"),

@@ -137,7 +137,7 @@ def test_tokens_are_checked_first(hub: Hub, tmp_path: Path, token: str | None) -
         assert err == NO_TOKEN
         assert hub.asked == []
     else:
-        assert err.startswith("mlx_gemma4: error: Expected a valid Hugging Face token, got one that is wrong or has")
+        assert err.startswith("mlx_gemma4: error: The Hugging Face token is wrong or has")
         assert hub.asked == ["GET /api/whoami-v2"]
     assert not target.parent.exists()
     assert not (tmp_path / "cache").exists()

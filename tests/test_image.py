@@ -337,7 +337,7 @@ def test_bomb(tmp_path: Path, sealed: None, side: int, name: str) -> None:
     """Kilobytes that would unpack to a hundred megapixels are refused before they do."""
     path = save(tmp_path / name, Image.new("1", (side, side)))
     assert path.stat().st_size < 1_000_000
-    message = f"Expected at most 89478485 pixels in {path}, it has more; scale it down first"
+    message = f"Expected at most 89478485 pixels in {path}, got more; scale it down first"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_image(path)
 

@@ -98,7 +98,7 @@ def test_a_quantized_export(tmp_path: Path) -> None:
 def test_a_flat_config_of_another_size() -> None:
     """It is refused as the same in a text_config is."""
     flat = json.loads((SAVED / "config.json").read_text())["text_config"] | {"hidden_size_per_layer_input": 256}
-    with pytest.raises(ValueError, match="Expected a Gemma 4 12B checkpoint, got one of another size"):
+    with pytest.raises(ValueError, match="This checkpoint is not of Gemma 4 12B but of another size"):
         Config.from_dict(flat)
 
 

@@ -208,7 +208,7 @@ def test_no_token(hub: Hub, send: Send) -> None:
 def test_wrong_token(hub: Hub, send: Send) -> None:
     """A token that the Hub does not know."""
     assert send(token="hf_expired") == (
-        "Expected a valid Hugging Face token, got one that is wrong or has expired "
+        "The Hugging Face token is wrong or has expired "
         "(HTTP 401: Invalid username or password.); run `hf auth login`, or set HF_TOKEN"
     )
     assert hub.asked == ["GET /api/whoami-v2"]
@@ -252,17 +252,17 @@ STEPS = {
     [
         (
             Refusal(401, message="Invalid credentials in Authorization header"),
-            "Expected a valid Hugging Face token, got one that is wrong or has expired "
+            "The Hugging Face token is wrong or has expired "
             "(HTTP 401: Invalid credentials in Authorization header); run `hf auth login`, or set HF_TOKEN",
         ),
         (
             Refusal(403, message="you must use a write token"),
-            f"Expected a token that may write to {REPO}, got one that may not "
+            f"The Hugging Face token may not write to {REPO} "
             "(HTTP 403: you must use a write token); see huggingface.co/settings/tokens",
         ),
         (
             Refusal(404, "RepoNotFound", "Repository not found"),
-            f"Expected a repo that is there or can be made, got {REPO!r} (HTTP 404: Repository not found): there is "
+            f"Cannot find or create {REPO!r} (HTTP 404: Repository not found): there is "
             "no owner 'owner', or the token may not see it; check the name, or run `hf auth login`, or set HF_TOKEN",
         ),
         (Refusal(500), "HTTP 500"),
@@ -283,7 +283,9 @@ def test_refused(hub: Hub, folder: Path, send: Send, step: str, refusal: Refusal
             f"What was sent is kept: run `mlx_gemma4 upload {folder} {REPO}` again, it goes on from there",
         ),
     )
-    assert send() == (message if message.startswith("Expected") else f"{what}: {message}. {way_out}")
+    assert send() == (
+        message if message.startswith(("The Hugging Face token", "Cannot find")) else f"{what}: {message}. {way_out}"
+    )
     assert REPO not in hub.repos or hub.repos[REPO].files == {}
 
 

@@ -333,7 +333,7 @@ def _refuse_other_models(raw: Mapping[str, Any]) -> None:
     """Refuse features of other Gemma 4 sizes: a model that ignored them would be wrong."""
     for key in ("num_kv_shared_layers", "hidden_size_per_layer_input", "enable_moe_block"):
         if raw.get(key):
-            raise ValueError(f"Expected a Gemma 4 12B checkpoint, got one of another size ({key} = {shown(raw[key])})")
+            raise ValueError(f"This checkpoint is not of Gemma 4 12B but of another size ({key} = {shown(raw[key])})")
     if raw.get("use_bidirectional_attention") not in ("vision", None):
         raise ValueError(
             "Expected use_bidirectional_attention 'vision' or null in text_config, "

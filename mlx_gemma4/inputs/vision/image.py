@@ -152,7 +152,7 @@ def _reading(name: str) -> Iterator[None]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"Expected at most {MAX_PIXELS} pixels in {name}, it has more; scale it down first") from error
+        raise ValueError(f"Expected at most {MAX_PIXELS} pixels in {name}, got more; scale it down first") from error
     except _Refused:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, RuntimeError, struct.error and more
