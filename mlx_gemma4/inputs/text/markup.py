@@ -1,23 +1,35 @@
-"""What is markup in a prompt, and what is text. This is the only place that decides it.
+"""Keeps text from becoming a control token. This is the only place that decides what is text and what is markup.
 
-**Text** comes from outside: messages of every role, tools, results of tools, terms, questions, typed lines, names of
-files. It never becomes a control token, whatever it says. **Markup** is written by the checkpoint's chat template and
-by this package: in it, a control token written out becomes its id.
+A control token such as ``<turn|>`` ends a turn. A user who types those seven characters must not end one. So a prompt
+is built from two kinds of strings:
 
-A control token is
+- **Text** comes from outside: messages of every role, tools and their results, transcripts, names of files. It never
+  becomes a control token, whatever it contains.
+- **Markup** is written by the checkpoint's chat template and by this package. A control token in it becomes its id.
 
-- what ``tokenizer.json`` marks as special, or ``tokenizer.model`` as control;
-- what is written as Gemma writes markers (``MARKER``), however the file marks it;
-- what the config and the tokenizer's settings name: beginnings and ends, turns, channels, tools and media.
+Text is *quoted* before it goes into markup: the first character of every control token (here ``<``) is replaced by a
+stand-in, a private-use character that no language writes with (here ``▯``)::
 
-All other tokens that are looked for in text, such as ``<table>``, are text; so are runs of spaces and newlines, even
-where a file marks them as special.
+    text                 say <turn|>                            typed by a user
+    quote                say ▯turn|>                            no control token can be found in it
+    template             <|turn>user\nsay ▯turn|><turn|>        only the template's own markers have a <
+    split                ("<|turn>", True)                      control token: one id
+                         ("user\nsay <turn|>", False)           text, unquoted again: encoded as characters
+                         ("<turn|>", True)                      control token: one id
 
-Where text goes into markup it is quoted first: each character with which a control token begins becomes another
-character, a stand-in, so that no control token can be found in it or put together from parts. A template may trim,
-split and join quoted text, and what it looks for is quoted, too: it can cut thoughts out of an earlier answer. The
-stand-ins are read back when the markup is encoded, between the control tokens that are
-left; text on both sides of a stand-in is encoded in one piece.
+Quoting each character, and not whole tokens, keeps the promise when a template trims, cuts or joins texts: two
+harmless pieces cannot join into a token. A template may also search the text of an earlier answer, for example to cut a
+thought out of it; the sandbox quotes what it searches for. Text on both sides of a stand-in is encoded in one piece, so
+quoting does not change the ids of ordinary text.
+
+A token is a control token if
+
+- ``tokenizer.json`` marks it as special, or ``tokenizer.model`` as control;
+- it has the form of Gemma's markers (``MARKER``), however the file marks it;
+- the config or the tokenizer's settings name it: begin and end of text, turns, channels, tools and media.
+
+All other added tokens, such as ``<table>``, are text. So are runs of spaces and newlines, even where a file marks them
+as special.
 """
 
 from __future__ import annotations
@@ -28,18 +40,18 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 MARKER = re.compile(r"<(\||start_of_|end_of_)[^<>]+>|<[^<>]+\|>")
-"""How special tokens are written; <table> and the like, which vocabularies hold too, are text."""
+"""The form of Gemma's markers: ``<|turn>``, ``<turn|>``, ``<start_of_turn>``. ``<table>`` has another form."""
 
 STAND_INS = range(0xF0000, 0xFFFFE)
-"""Private use: no language writes with these. Where a text holds one, it is quoted as well."""
+"""Private-use characters (plane 15). A text that contains one keeps it: it is escaped by ``_escape`` and a numeral."""
 NUMERALS = 0x100000
-"""Where the characters begin that say which stand-in was meant; only those behind an escape count."""
+"""The first numeral (plane 16). After an escape, it gives the index of the reserved character that the text had."""
 
 MOST_DEPTH = 100
-"""Lists and objects inside each other, in messages and tools."""
+"""The deepest nesting of lists and objects in messages and tools; deeper ones could exhaust Python's stack."""
 
 _ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\U(000f[0-9a-f]{4}|0010[0-9a-f]{4})")
-"""How Python writes a stand-in or a numeral; an even number of backslashes before it is text."""
+"""A stand-in or numeral as Python's repr writes it; after an odd number of backslashes it is text."""
 
 Value = TypeVar("Value")
 
@@ -50,20 +62,20 @@ def is_blank(token: str) -> bool:
 
 
 class Quoted(str):
-    """Text that is quoted already."""
+    """Text that was quoted; quoting it again leaves it as it is."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """As of other text, with the stand-ins as they are: templates write whole lists so."""
+        """The repr of a string, but with stand-ins as they are: templates write whole lists this way."""
         return _ESCAPED.sub(lambda match: match[1] + chr(int(match[2], 16)), super().__repr__())
 
 
 class Markup:
-    """Quotes text for markup, and takes markup apart.
+    """Quotes text for markup, and splits markup into text and control tokens.
 
     Args:
-        control: The control tokens, written out.
+        control: The control tokens, such as ``<turn|>``.
     """
 
     def __init__(self, control: Collection[str]) -> None:
@@ -73,7 +85,7 @@ class Markup:
         first = sorted({token[0] for token in self.control})
         self._escape, *stand_ins = (next(free) for _ in range(len(first) + 2))
         self.slot = Quoted(stand_ins.pop())
-        """A place for text that comes later: no quoted text and no control token holds it."""
+        """A place to fill with text later: neither quoted text nor a control token contains this character."""
         reserved = [self._escape, self.slot, *stand_ins]
         self._numerals = {chr(NUMERALS + index): character for index, character in enumerate(reserved)}
         self._quotes = {
@@ -83,7 +95,7 @@ class Markup:
         self._stands_for = dict(zip(stand_ins, first, strict=True))
 
     def quote(self, value: Value) -> Value:
-        """Text, or the texts in lists and objects (their keys too), so that it stays text inside markup.
+        """Quote a text, or every text in lists and objects (keys included), so that it stays text inside markup.
 
         Raises:
             ValueError: Lists or objects are more than ``MOST_DEPTH`` deep, or contain themselves.
@@ -91,11 +103,11 @@ class Markup:
         return self._quote(value, 0)
 
     def unquote(self, text: str) -> str:
-        """Quoted text as it was."""
-        return self._quoted.sub(self._read, text)
+        """Undo ``quote``."""
+        return self._quoted.sub(self._original, text)
 
     def split(self, markup: str) -> Iterator[tuple[str, bool]]:
-        """The parts of markup: text as it was, and control tokens (True)."""
+        """Yield the parts of markup in order: control tokens (True), and the text between them, unquoted (False)."""
         for index, part in enumerate(self._tokens.split(markup)):
             if index % 2:
                 yield part, True
@@ -110,16 +122,16 @@ class Markup:
         if isinstance(value, str):
             return Quoted(value.translate(self._quotes))
         if isinstance(value, Mapping):
-            return {self._quote(key, depth + 1): self._quote(each, depth + 1) for key, each in value.items()}
+            return {self._quote(key, depth + 1): self._quote(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self._quote(each, depth + 1) for each in value]
+            return [self._quote(item, depth + 1) for item in value]
         return value
 
-    def _read(self, match: re.Match[str]) -> str:
-        found = match[0]
-        if found[0] != self._escape:
-            return self._stands_for[found]
-        return self._numerals.get(found[1:], found[1:])
+    def _original(self, match: re.Match[str]) -> str:
+        quoted = match[0]
+        if quoted[0] != self._escape:
+            return self._stands_for[quoted]
+        return self._numerals.get(quoted[1:], quoted[1:])
 
     @cached_property
     def _quoted(self) -> re.Pattern[str]:

@@ -1,4 +1,4 @@
-"""Text to token ids and back, for both kinds of files that checkpoints ship. Knows nothing of chats or media."""
+"""Text to token ids and back, from ``tokenizer.json`` or ``tokenizer.model``. Knows nothing of chats or media."""
 
 from __future__ import annotations
 
@@ -12,39 +12,43 @@ from mlx_gemma4.inputs.text.markup import MARKER, Markup, is_blank
 from mlx_gemma4.inputs.text.tokenizer_file import as_control, read_sentencepiece, read_tokenizer_json
 
 REPLACEMENT = "\ufffd"
-"""What decoding shows for bytes that are not (yet) a character."""
+"""Decoders write this for bytes that are not, or not yet, a character."""
 
 MOST_BYTES = 4
-"""Of a character: when as many tokens wait for it to become whole, the first of them are no part of it."""
+"""Bytes of a UTF-8 character, at most. If this many tokens wait, the first of them cannot be part of the last one's."""
 
 
 class Tokenizer(Protocol):
-    """The little that this package asks of a tokenizer."""
+    """What this package needs from a tokenizer."""
 
     @property
     def markup(self) -> Markup:
-        """What is markup, with the control tokens of this tokenizer."""
+        """Quotes and splits with the control tokens of this tokenizer."""
 
     def reserve(self, tokens: Iterable[str]) -> None:
-        """Take these for control tokens too, where the tokenizer has them."""
+        """Add control tokens. Those that the vocabulary does not have are ignored."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``. No control token is found in it: ``<eos>`` is five characters."""
+        """Ids of ``text``, which never becomes a control token: ``<eos>`` is encoded as five characters.
+
+        Raises:
+            ValueError: The text has half a surrogate pair, which UTF-8 cannot write.
+        """
 
     def encode_markup(self, markup: str) -> list[int]:
-        """Ids of ``markup``: control tokens written out become their ids, quoted text is text; none are added."""
+        """Ids of ``markup``: control tokens become their ids, quoted text stays text. Nothing (no BOS) is added."""
 
     def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Text of ``token_ids``, without special tokens unless asked for."""
+        """Text of ``token_ids``; ``skip_special=False`` keeps the control tokens in it."""
 
     def token_id(self, token: str) -> int | None:
-        """Id of one token written out, or None."""
+        """The id of a token, or None where the vocabulary does not have it."""
 
     def token(self, token_id: int) -> str | None:
-        """A token written out, or None where there is no such id."""
+        """The token of an id, or None where there is no such id."""
 
     def first_id(self) -> int | None:
-        """The token that the tokenizer's own settings put before every text, or None."""
+        """The id that the tokenizer's own settings put before every text, or None."""
 
 
 class JsonTokenizer:
@@ -58,7 +62,7 @@ class JsonTokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
         except Exception as error:  # the library raises bare Exception
             raise ValueError(f"Cannot read the tokenizer in {path}: {_line(error)}") from error
-        # fine-tuning tools leave these on, and texts would be cut or filled up
+        # fine-tuning tools save these settings; they would cut or pad every text
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._free_blanks()
@@ -91,13 +95,15 @@ class JsonTokenizer:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError as error:  # half a surrogate pair, as from arguments that are not UTF-8
             raise ValueError(f"Expected text that can be written as UTF-8, got {_surrogate(text)!r}") from error
-        return ids if self._never_text.isdisjoint(ids) else [each for token_id in ids for each in self._spelt(token_id)]
+        if self._never_text.isdisjoint(ids):
+            return ids
+        return [part for token_id in ids for part in self._spelled(token_id)]
 
     def encode_markup(self, markup: str) -> list[int]:
         return _encode_markup(self, self._control, markup)
 
     def _free_blanks(self) -> None:
-        """Let runs of spaces and newlines be text, where a file marks them as special like all its added tokens."""
+        """Make runs of spaces and newlines text: some files mark all their added tokens as special."""
         added = self._tokenizer.get_added_tokens_decoder().values()
         if any(token.special and is_blank(token.content) for token in added):
             raw = json.loads(self._tokenizer.to_str())
@@ -115,18 +121,18 @@ class JsonTokenizer:
         self._markup = Markup(self._control)
         added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
         self._tokenizer.add_special_tokens([token for token in self._control if token in added])
-        self._tokenizer.encode_special_tokens = True  # as the characters that they are
-        # a character that the vocabulary does not have is a control token in text, too
+        self._tokenizer.encode_special_tokens = True  # in text: encode them as characters
+        # text may contain single-character control tokens, and the unknown token for characters out of the vocabulary
         self._never_text = {token_id for token, token_id in self._control.items() if len(token) > 1}
         self._never_text.discard(self._tokenizer.token_to_id(self._tokenizer.model.unk_token or ""))
 
-    def _spelt(self, token_id: int) -> list[int]:
-        """A control token that merges of plain characters have made, as single characters."""
+    def _spelled(self, token_id: int) -> list[int]:
+        """One id, but a control token as its characters: BPE merges of plain text may end in one."""
         if token_id not in self._never_text:
             return [token_id]
         characters = self._tokenizer.id_to_token(token_id) or ""
         return [
-            each for character in characters for each in self._tokenizer.encode(character, add_special_tokens=False).ids
+            part for character in characters for part in self._tokenizer.encode(character, add_special_tokens=False).ids
         ]
 
     def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
@@ -144,7 +150,11 @@ class JsonTokenizer:
 
 
 class SentencePieceTokenizer:
-    """A ``tokenizer.model``, by the ``sentencepiece`` library, with special tokens found in the text."""
+    """A ``tokenizer.model``, by the ``sentencepiece`` library.
+
+    SentencePiece finds user-defined pieces in any text, but never control pieces. So every marker is made a control
+    piece when the file is loaded; ``encode_markup`` alone puts their ids in.
+    """
 
     def __init__(self, path: Path) -> None:
         import sentencepiece
@@ -166,7 +176,6 @@ class SentencePieceTokenizer:
             token for token in tokens if not is_blank(token) and self.token_id(token) is not None
         } - self._control.keys()
         if new:
-            # SentencePiece finds user-defined pieces in text by itself, but not control pieces
             self._data = as_control(self._data, new)
             self._load()
 
@@ -192,7 +201,7 @@ class SentencePieceTokenizer:
         text, plain = "", list[int]()
         for token_id in token_ids:
             if token_id >= self._pieces.GetPieceSize():
-                continue  # models have more rows than there are pieces
+                continue  # the embedding has more rows than the vocabulary has pieces
             if token_id not in self._special:
                 plain.append(token_id)
             elif not skip_special:
@@ -226,7 +235,11 @@ def _encode_markup(tokenizer: Tokenizer, control: Mapping[str, int], markup: str
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint folder: its ``tokenizer.json``, or else its ``tokenizer.model``."""
+    """Load a checkpoint folder's ``tokenizer.json``, or else its ``tokenizer.model``.
+
+    Raises:
+        ValueError: There is neither file, or it is broken; the message names it.
+    """
     if has_file(folder / "tokenizer.json"):
         return JsonTokenizer(folder / "tokenizer.json")
     if has_file(folder / "tokenizer.model"):
@@ -235,19 +248,19 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _surrogate(text: str) -> str:
-    """The first half of a surrogate pair, and what stands around it."""
+    """The first lone surrogate of a text, with up to 20 characters on each side."""
     place = next(index for index, character in enumerate(text) if "\ud800" <= character <= "\udfff")
     return text[max(0, place - 20) : place + 20]
 
 
 def _line(error: Exception) -> str:
-    """A library's error in one line."""
-    text = "".join(each if each.isprintable() else " " for each in str(error))
+    """A library's error on one line, at most 300 characters."""
+    text = "".join(character if character.isprintable() else " " for character in str(error))
     return " ".join(text.split())[:300]
 
 
 def decode(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
-    """Text of token ids without special tokens, exactly as it is streamed."""
+    """Text of token ids without special tokens, exactly as ``Detokenizer`` streams it."""
     text = tokenizer.decode(token_ids)
     if REPLACEMENT not in text:
         return text
@@ -256,17 +269,21 @@ def decode(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
 
 
 class Detokenizer:
-    """Token ids in, text out as soon as its characters are whole; the pieces joined are the text of all ids."""
+    """Streams the text of token ids, each character as soon as it is complete.
+
+    A character may span several tokens (``é`` as the byte tokens C3, A9), so ids wait until their text is complete.
+    The pieces joined are the text of all ids.
+    """
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
-        # ids [context:shown] are already shown and give those after them their spacing
+        # ids[:_shown] were shown already; they stay as context for the spaces of the next ones
         self._ids: list[int] = []
         self._shown = 0
 
     def push(self, token_id: int) -> str:
-        """Take a token, return the text that is complete with it, possibly empty."""
+        """Take a token; return the text that it completes, possibly empty."""
         self._ids.append(token_id)
         text = self._new_text()
         if not text.endswith(REPLACEMENT):
@@ -274,12 +291,12 @@ class Detokenizer:
         return self._give_up()
 
     def flush(self) -> str:
-        """Return what is left: bytes that never became a character show as U+FFFD."""
+        """Return the rest. Bytes that never became a character become U+FFFD."""
         given_up = self._give_up()
         return given_up + self._show(self._new_text())
 
     def _give_up(self) -> str:
-        """Show the bytes that no others will make whole."""
+        """Return the waiting bytes that no further token can complete."""
         text = ""
         while count := self._broken():
             self._ids, self._shown = self._ids[self._shown :], count
@@ -290,13 +307,13 @@ class Detokenizer:
         return text
 
     def _broken(self) -> int:
-        """How many of the ids that wait are no part of what is still to become whole."""
+        """How many of the waiting ids, from the first, cannot be part of a character that is still incomplete."""
         waiting = self._ids[self._shown :]
         whole = self._decode(waiting)
         splits = [
             (count, self._decode(waiting[:count]) + self._decode(waiting[count:])) for count in range(1, len(waiting))
         ]
-        # byte-fallback decoders give up a whole run of bytes where a part of it is no character
+        # byte-fallback decoders replace a whole run of bytes if part of it is invalid: prefer a split that saves some
         better = (count for count, text in splits if text.count(REPLACEMENT) < whole.count(REPLACEMENT))
         closed = (count for count, text in splits if len(waiting) >= MOST_BYTES and text == whole)
         return next(better, 0) or next(closed, 0)
