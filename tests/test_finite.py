@@ -15,7 +15,7 @@ from video_writer import write_video
 from mlx_gemma4 import Model, Processor, Transcriber, generate, load, load_audio
 from mlx_gemma4.cli import main
 from mlx_gemma4.live.see.views import Asking, Glance
-from mlx_gemma4.outputs.finite import are_finite, check_finite
+from mlx_gemma4.outputs.sample import are_finite, check_finite
 
 OVERFLOW = r"The model computed NaN in float16, whose range is too small for it: use --dtype bfloat16; if that computes"
 DAMAGED = r"The model computed NaN in bfloat16: the checkpoint's weights are damaged; download or convert it again"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlx_gemma4 import Model, Processor
-from mlx_gemma4.inputs.messages import check_messages, check_tools
+from mlx_gemma4.inputs.messages import check_messages, check_tools, user_content
 
 ROLES = "system, developer, user, assistant, model, tool"
 
@@ -139,6 +139,15 @@ def test_tools_of_another_form(tools: Any, message: str) -> None:
     with pytest.raises(ValueError) as error:
         check_tools(tools)
     assert str(error.value) == message
+
+
+def test_media_order() -> None:
+    """Images and videos come before the text and sound after it; a video with its own sound stays together."""
+    sound, video, picture = ({"type": kind, kind: kind} for kind in ("audio", "video", "image"))
+    film = [{"type": "video", "video": "film"}, {"type": "audio", "audio": "film"}]
+    question = {"type": "text", "text": "Who?"}
+    content = user_content("Who?", [sound, video, picture], films=film)
+    assert content == [picture, video, *film, question, sound]
 
 
 def test_messages_in_order() -> None:

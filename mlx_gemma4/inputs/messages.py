@@ -1,4 +1,4 @@
-"""The messages of a chat as programs give them: checked, so that a mistake is named where it was made."""
+"""The messages of a chat: their form, the order of media in them, and checks that say where a mistake is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEDIA = ("image", "audio", "video")
 ROLES = ("system", "developer", "user", "assistant", "model", "tool")
 
 WITHOUT_CONTENT = ("tool_calls", "tool_responses", "reasoning", "reasoning_content", "thinking")
-"""What an answer may consist of instead of content."""
+"""An answer needs no content if it has one of these."""
 LISTS = ("tool_calls", "tool_responses")
 
 USE = '{"type": "%s", "%s": …}'
@@ -22,19 +22,19 @@ OTHER_TYPES = {
     **dict.fromkeys(("video_url", "input_video"), USE % ("video", "video") + " with a path or frames"),
     **dict.fromkeys(("input_text", "output_text"), USE % ("text", "text")),
 }
-"""What other programs' messages have, and what to write instead."""
+"""Types of parts in other programs' messages, and what to write instead."""
 
 
 def user_content(
     text: str, media: Sequence[Mapping[str, Any]] = (), *, films: Sequence[Mapping[str, Any]] = ()
 ) -> list[Mapping[str, Any]]:
-    """The content of a user message in the order that the model was trained on: pictures, then text, then sound.
+    """The parts of a user message in the order that the model was trained on: images, videos, text, audio.
 
-    Sound before the instruction makes the model answer the speech instead of transcribing it.
+    With audio before the instruction, the model answers the speech instead of transcribing it.
 
     Args:
         media: Parts of any type, ``{"type": "image", "image": …}``.
-        films: Parts of videos with their own sound, which stay together before the text.
+        films: The parts of videos with their own sound. They stay together, before the text.
     """
     pictures = [part for kind in ("image", "video") for part in media if part["type"] == kind]
     sound = [part for part in media if part["type"] == "audio"]
@@ -45,7 +45,7 @@ def check_messages(messages: Any) -> None:
     """Check the form of a chat.
 
     Raises:
-        ValueError: Something has another form; the message says where, by its index, and what to write.
+        ValueError: A message has another form. The error says which, by its index, and what to write.
     """
     if not isinstance(messages, (list, tuple)):
         raise ValueError(
@@ -73,7 +73,7 @@ def check_tools(tools: Any) -> None:
 
 
 def parts(message: Message) -> Iterator[Mapping[str, Any]]:
-    """The media of a message that was checked."""
+    """The media of a message that ``check_messages`` accepted."""
     content = message.get("content")
     if content is not None and not isinstance(content, str):
         yield from (part for part in content if part["type"] != "text")
@@ -99,9 +99,9 @@ def _check_list(value: Any, where: str) -> None:
         return
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{where} must be a list of objects, got {_kind(value)}")
-    for index, each in enumerate(value):
-        if not isinstance(each, Mapping):
-            raise ValueError(f"{where} must be a list of objects, got {_kind(each)} at {index}")
+    for index, item in enumerate(value):
+        if not isinstance(item, Mapping):
+            raise ValueError(f"{where} must be a list of objects, got {_kind(item)} at {index}")
 
 
 def _check_content(message: Message, where: str) -> None:

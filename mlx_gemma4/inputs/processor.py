@@ -1,4 +1,10 @@
-"""Chats and media to Prompts: the template rendered, placeholders expanded and counted, media prepared.
+"""Turns chats and media into Prompts, in three steps:
+
+    messages   {"role": "user", "content": [{"type": "image", "image": "cat.png"}, {"type": "text", "text": "Who?"}]}
+    render     <bos><|turn>user⏎<|image|>Who?<turn|>⏎<|turn>model⏎          the template writes markup; texts are quoted
+    expand     …user⏎<|image><|image|><|image|><|image|><image|>Who?…       a placeholder for each patch, in markers
+    encode              6        7        7        7       8    …           token ids, and the type of each
+    Prompt     └─── text ───┘└───────── image ─────────┘└─── text ──┘       spans; the image has a patch for each 7
 
 numpy only: a processor knows the checkpoint's sizes and ids, and nothing of its weights.
 """
@@ -32,15 +38,15 @@ AudioSource = str | os.PathLike[str] | np.ndarray
 VideoSource = str | os.PathLike[str] | VideoFile | tuple[np.ndarray, float] | Film
 
 MOST_IMAGE_TOKENS, MOST_VIDEO_FRAMES, MOST_AUDIO_TOKENS = 1120, 256, 15_000
-"""What a checkpoint's limits may be at most, for memory: a larger budget enlarges each picture to fill it."""
+"""The most that a checkpoint's limits may be, to bound memory: small pictures are enlarged to fill their budget."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a medium goes into one prompt: ``processor_config.json``, or else the reference's defaults."""
+    """How much of each medium fits into one prompt. The defaults are those of transformers."""
 
     image_tokens: int = 280
-    """Soft tokens of an image, at most: 70, 140, 280, 560 or 1120."""
+    """Soft tokens of an image, at most; 70, 140, 280, 560 or 1120."""
     video_tokens: int = 70
     """Soft tokens of a video frame, at most."""
     video_frames: int = video.MAX_FRAMES
@@ -49,13 +55,17 @@ class Limits:
 
     @classmethod
     def from_file(cls, path: Path) -> Limits:
-        """Read the file; what it does not say (MLX conversions drop much of it) stays at the default."""
+        """Read ``processor_config.json``. What is missing stays at its default: MLX conversions drop many values.
+
+        Raises:
+            ValueError: A value is not a whole number in its bounds; the message names it.
+        """
         if not has_file(path):
             return cls()
         raw = read_json(path)
         images = table(raw.get("image_processor") or {}, f"'image_processor' in {path}")
         videos = table(raw.get("video_processor") or {}, f"'video_processor' in {path}")
-        said = {
+        fields = {
             "image_tokens": ("max_soft_tokens", images, MOST_IMAGE_TOKENS),
             "video_tokens": ("max_soft_tokens", videos, MOST_IMAGE_TOKENS),
             "video_frames": ("num_frames", videos, MOST_VIDEO_FRAMES),
@@ -64,23 +74,23 @@ class Limits:
         return cls(
             **{
                 name: whole(source[key], f"{key!r} in {path}", most=most)
-                for name, (key, source, most) in said.items()
+                for name, (key, source, most) in fields.items()
                 if source.get(key) is not None
             }
         )
 
 
 class Processor:
-    """What a checkpoint folder says about text, chats and media.
+    """Prepares text, chats and media for one checkpoint.
 
     Attributes:
         tokenizer: Text to ids and back.
         generation: ``generation_config.json``.
-        limits: Budgets, as the checkpoint has them.
-        bos_id: What every prompt begins with; None where the checkpoint has no such token.
-        stop_ids: Every token that ends an answer.
-        suppressed_ids: Every token that is never sampled: those that ``generation_config.json`` lists, and all that
-            stand for media or around them.
+        limits: The checkpoint's budgets for media.
+        bos_id: The first token of every prompt; None where the checkpoint has no such token.
+        stop_ids: The tokens that end an answer.
+        suppressed_ids: The tokens that are never sampled: those that ``generation_config.json`` lists, and all
+            placeholders and markers of media.
     """
 
     def __init__(
@@ -143,7 +153,7 @@ class Processor:
         tools: Sequence[Mapping[str, Any]] | None = None,
         image_tokens: int | None = None,
     ) -> Prompt:
-        """Render a chat with the checkpoint's template and put its media in.
+        """Make a Prompt of a chat: render it with the checkpoint's template, and put the media in.
 
         Args:
             messages: ``[{"role": "user", "content": …}]``; content is text or a list of ``{"type": "text",
@@ -153,12 +163,12 @@ class Processor:
             tools: JSON schemas of functions that the model may call.
             image_tokens: Budget of each image, instead of the checkpoint's.
 
-        All text in messages and tools is text (``inputs.text.markup``), that of earlier answers too: a thought or a
-        call is markup where it is given in a field of its own, such as ``tool_calls``.
+        No text in messages and tools becomes a control token (``inputs.text.markup``), not even in earlier answers:
+        pass thoughts and calls in their own fields, such as ``tool_calls``.
 
         Raises:
-            ValueError: Messages of another form, unreadable media, audio beyond the segment limit, or a template that
-                drops media.
+            ValueError: The messages have another form, a medium cannot be read, a recording is too long, or the
+                template drops media.
         """
         markup = self.render(
             messages, add_generation_prompt=add_generation_prompt, enable_thinking=enable_thinking, tools=tools
@@ -181,7 +191,7 @@ class Processor:
         """Render a chat with the checkpoint's template, as markup in which all text is quoted.
 
         Raises:
-            ValueError: Messages or tools of another form, or such as the template refuses.
+            ValueError: Messages or tools have another form, or the template refuses them.
         """
         check_messages(messages)
         check_tools(tools)
@@ -203,12 +213,12 @@ class Processor:
         videos: Sequence[VideoSource] = (),
         limits: Limits | None = None,
     ) -> Prompt:
-        """Put media in the place of their placeholders in a rendered prompt (``render``), in order.
+        """Replace the placeholders of a rendered prompt (``render``) by media, in order.
 
-        transformers ``Gemma4UnifiedProcessor``.
+        As transformers' ``Gemma4UnifiedProcessor`` does.
 
         Raises:
-            ValueError: More or fewer placeholders than media, or media that cannot be read.
+            ValueError: There are more or fewer placeholders than media, or a medium cannot be read.
         """
         limits = limits or self.limits
         ids = self.config.token_ids
@@ -221,11 +231,11 @@ class Processor:
             ("audio", ids.audio, len(audios)),
             ("video", ids.video, len(videos)),
         ):
-            written = markup.count(self._token(token_id, kind)) if token_id is not None else 0
-            if written != count:
+            placeholders = markup.count(self._token(token_id, kind)) if token_id is not None else 0
+            if placeholders != count:
                 raise ValueError(
-                    f"Expected {count} {kind} placeholders in the rendered prompt, one for each {kind} input, "
-                    f"got {written}"
+                    f"The rendered prompt has {placeholders} {kind} placeholders for {count} {kind} inputs; "
+                    "each input needs one of its own"
                 )
         markup = self._write_out(markup, "image", ids.image, [self._image_text(len(each)) for each in patches])
         markup = self._write_out(markup, "audio", ids.audio, [self._audio_text(len(each)) for each in frames])
@@ -233,15 +243,15 @@ class Processor:
         return self._assemble(markup, frames, patches, films)
 
     def text(self, text: str) -> Prompt:
-        """Text alone as a stretch of a sequence. No control token is found in it."""
+        """A Prompt of text, without BOS. No part of it becomes a control token."""
         return Prompt.from_tokens(self.tokenizer.encode(text))
 
     def markup(self, markup: str) -> Prompt:
-        """Markup as a stretch of a sequence: control tokens written out become their ids. ``quote`` text for it."""
+        """A Prompt of markup, without BOS: control tokens become their ids. ``quote`` the text that goes into it."""
         return Prompt.from_tokens(self.tokenizer.encode_markup(markup))
 
     def quote(self, text: str) -> str:
-        """Text as it goes into markup, where it stays text."""
+        """Quote text, so that it stays text inside markup."""
         return self.tokenizer.markup.quote(text)
 
     def completion(self, text: str) -> Prompt:
@@ -309,9 +319,9 @@ class Processor:
     def _film(self, source: VideoSource, limits: Limits, selection: video.Selection | None = None) -> Film:
         if isinstance(source, Film):
             return source
-        frames = video.video_frames(source, selection or video.Selection(limits.video_frames))
-        shown = [(seconds, self._patches(pixels, limits.video_tokens)) for seconds, pixels in frames]
-        return Film(tuple(patches for _, patches in shown), tuple(seconds for seconds, _ in shown))
+        video_frames = video.video_frames(source, selection or video.Selection(limits.video_frames))
+        timed = [(seconds, self._patches(pixels, limits.video_tokens)) for seconds, pixels in video_frames]
+        return Film(tuple(patches for _, patches in timed), tuple(seconds for seconds, _ in timed))
 
     def _frames(self, source: AudioSource, limits: Limits) -> np.ndarray:
         longest = self._seconds(limits.audio_tokens)
@@ -375,25 +385,25 @@ class Processor:
         prompt = replace(Prompt.from_tokens(token_ids), token_types=types)
         if frames:
             prompt = replace(prompt, frames=np.concatenate(frames))
-        shown = _in_order(types, list(patches), [each for film in films for each in film.video_frames])
-        if shown:
+        pictures = _in_order(types, list(patches), [frame for film in films for frame in film.video_frames])
+        if pictures:
             prompt = replace(
                 prompt,
-                patches=np.concatenate([each.pixels for each in shown]),
-                patch_xy=np.concatenate([each.patch_xy for each in shown]),
+                patches=np.concatenate([picture.pixels for picture in pictures]),
+                patch_xy=np.concatenate([picture.patch_xy for picture in pictures]),
             )
         return prompt
 
 
-def _in_order(types: np.ndarray, images: list[image.Patches], frames: list[image.Patches]) -> list[image.Patches]:
-    """Images and video frames in the order in which their placeholders stand."""
+def _in_order(types: np.ndarray, images: list[image.Patches], video_frames: list[image.Patches]) -> list[image.Patches]:
+    """Images and video frames in the order of their placeholders."""
     starts = np.flatnonzero(np.diff(types, prepend=TEXT) != 0)
-    waiting = {IMAGE: iter(images), VIDEO: iter(frames)}
+    waiting = {IMAGE: iter(images), VIDEO: iter(video_frames)}
     shown = [next(waiting[int(types[start])], None) for start in starts if int(types[start]) in waiting]
-    found = [each for each in shown if each is not None]
-    if len(found) < len(shown):
+    patches = [each for each in shown if each is not None]
+    if len(patches) < len(shown):
         raise ValueError("The checkpoint's config.json gives a medium the token id of another token: fetch it again")
-    return found
+    return patches
 
 
 def _cannot(kind: str) -> ValueError:

@@ -1,7 +1,15 @@
-"""Several sequences decoded side by side: one forward gives a token to each. For recordings, where nobody waits.
+"""Decodes several sequences side by side: one forward gives each its next token. For recordings, where nobody waits.
 
-Reading the weights is what a step costs, and a batch reads them once for all. Sequences end together at the right, with
-unused keys before the shorter ones; each keeps its own positions.
+A step costs the time to read the weights, and a batch reads them once for all its sequences. Their keys and values are
+aligned at the right, so that the next one of every sequence is written at the same index::
+
+    index        0 1 2 3 4 5 | 6 7 8
+    sequence 0   a b c d e f | . . .    first = 0    next position 6
+    sequence 1   - - - a b c | . . .    first = 3    next position 3
+    sequence 2   - a b c d e | . . .    first = 1    next position 5
+                             ^ end: the next keys go here; "." is spare, "-" is masked
+
+A sequence keeps its own positions (``offset``), since padding must not change the rotary embedding.
 """
 
 from __future__ import annotations
@@ -21,7 +29,7 @@ from mlx_gemma4.session import Session
 
 
 class BatchLayer:
-    """Keys and values ``[B, K, capacity, head_dim]`` of one layer, of which index ``first[b]`` to ``end`` are valid."""
+    """Keys and values ``[B, K, capacity, head_dim]`` of one layer; sequence b is at ``first[b]`` to ``end - 1``."""
 
     def __init__(self, rows: Sequence[tuple[mx.array, mx.array]], offset: mx.array, spare: int) -> None:
         self.offset = offset
@@ -40,7 +48,7 @@ class BatchLayer:
         return self.keys[..., :end, :], self.values[..., :end, :]
 
     def mask(self, window: int | None) -> Mask:
-        """[B, 1, 1, end + 1]: what the next position may see, itself included."""
+        """[B, 1, 1, end + 1] bool: the indices that the next position may see, itself included."""
         index = np.arange(self.end + 1)
         visible = index >= self.first[:, None]
         if window is not None:
@@ -49,11 +57,11 @@ class BatchLayer:
 
 
 class Batch:
-    """The caches of several sequences, for one token each a step."""
+    """The caches of several sequences. Each step takes one token of each."""
 
-    def __init__(self, held: Sequence[Held], layers: Sequence[LayerConfig], *, window: int, spare: int) -> None:
-        offset = mx.array([each.position for each in held])
-        rows = zip(*(each.layers for each in held), strict=True)
+    def __init__(self, caches: Sequence[Held], layers: Sequence[LayerConfig], *, window: int, spare: int) -> None:
+        offset = mx.array([cache.position for cache in caches])
+        rows = zip(*(cache.layers for cache in caches), strict=True)
         self.layers = [BatchLayer(row, offset, spare) for row in rows]
         self._window = window
         self._full = next((i for i, layer in enumerate(layers) if not layer.is_sliding), None)
@@ -73,27 +81,30 @@ def decode_batch(
     stop_ids: Collection[int],
     max_tokens: Sequence[int],
 ) -> list[list[int]]:
-    """What ``draft.answer`` gives for each question behind the session's sequence, decoded side by side.
+    """Decode the answers to several questions, each asked after the session's sequence, as ``draft.answer`` would.
 
-    The session is as it was before.
+    The session ends as it was.
+
+    Args:
+        max_tokens: The most tokens of each answer.
     """
     start = session.position
-    held, tokens = [], []
+    caches, tokens = [], []
     for question in questions:
         tokens.append(sampler.greedy(session.extend(question)[None]))
-        held.append(session.held())
+        caches.append(session.held())
         session.rewind(start)
     model, text = session.model, session.model.config.text_config
-    batch = Batch(held, text.layers, window=text.sliding_window, spare=max(max_tokens))
-    del held
+    batch = Batch(caches, text.layers, window=text.sliding_window, spare=max(max_tokens))
+    del caches  # the batch has copies
 
     def is_over(row: int) -> bool:
-        said = tokens[row]
-        return said[-1] in stop_ids or len(said) == max_tokens[row] or loop_start(said) is not None
+        answer = tokens[row]
+        return answer[-1] in stop_ids or len(answer) == max_tokens[row] or loop_start(answer) is not None
 
     over = [is_over(row) for row in range(len(tokens))]
     while not all(over):
-        last = mx.array([said[-1] for said in tokens])[:, None]
+        last = mx.array([answer[-1] for answer in tokens])[:, None]
         logits = model.logits(model(model.embed_tokens(last), batch))[:, -1]
         for row, token in enumerate(sampler.greedy(logits)):
             if not over[row]:
@@ -103,6 +114,6 @@ def decode_batch(
 
 
 def _stack(rows: Sequence[mx.array], length: int, spare: int) -> mx.array:
-    """[1, K, S, head_dim] each → [B, K, length + spare, head_dim], right-aligned before the spare."""
+    """[1, K, S, head_dim] each → [B, K, length + spare, head_dim], aligned at the right, then the spare."""
     padded = [mx.pad(row, [(0, 0), (0, 0), (length - row.shape[2], spare), (0, 0)]) for row in rows]
     return mx.concatenate(padded, axis=0)

@@ -1,7 +1,10 @@
-"""What a token stream says aloud, what it thinks, and what it calls: answers, thoughts and tool calls told apart.
+"""Splits a token stream into its channels: the text of the answer, thoughts, and tool calls.
 
-Knows the markers ``<|channel>…<channel|>`` and ``<|tool_call>…<tool_call|>``, and nothing of models. A prompt may end
-inside a thought: chat templates open one after a tool's response. A call inside a thought is a call.
+    <|channel>thought⏎It is dark.<channel|>I will help.<|tool_call>call:lights{on:true}<tool_call|>
+    └────────────── thought ──────────────┘└── text ──┘└─────────────── tool_call ────────────────┘
+
+Markers and the header ``thought⏎`` are left out. A call inside a thought is a call, and the thought goes on after it. A
+prompt may end inside a thought, since chat templates open one after a tool's response. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from mlx_gemma4.inputs.text.tokenizer import Detokenizer, Tokenizer
 
 Kind = Literal["text", "thought", "tool_call"]
 Thoughts = Literal["drop", "keep", "show"]
-"""Thoughts are dropped, kept in the text as the model wrote them, or shown apart (kind "thought")."""
+"""Drop thoughts, keep them in the text with their markers, or show them as pieces of kind "thought"."""
 
 MARKERS: dict[Kind, tuple[str, str]] = {
     "thought": ("<|channel>", "<channel|>"),
@@ -21,11 +24,11 @@ MARKERS: dict[Kind, tuple[str, str]] = {
 }
 THOUGHT_HEADER = "thought\n"
 TURNS = ("<|turn>", "<turn|>")
-"""No thought goes on beyond these."""
+"""A thought ends at the latest where a turn begins or ends."""
 
 
 class Channels:
-    """Token ids in; (kind, text) out, as soon as characters are whole. A tool call comes out in one piece.
+    """Takes token ids and yields (kind, text) as soon as characters are complete; a tool call comes in one piece.
 
     Args:
         prompt: Token ids before the stream. If they end inside a thought, the stream begins inside it; kept in the
@@ -49,7 +52,7 @@ class Channels:
             else:
                 self._opens[begin_id], self._closes[end_id] = kind, kind
         self._is_thinking = False
-        """A call inside a thought is followed by the rest of the thought."""
+        """Whether a thought is open, also during a call inside it."""
         self._opening = ""
         self._enter("text")
         thought = open_thought(tokenizer, prompt)
@@ -59,7 +62,7 @@ class Channels:
             self._enter("thought", THOUGHT_HEADER[len(thought) :] if THOUGHT_HEADER.startswith(thought) else "")
 
     def push(self, token_id: int) -> Iterator[tuple[Kind, str]]:
-        """Take a token, yield what is complete with it."""
+        """Take a token; yield the pieces that it completes."""
         if self._opening:
             opening, self._opening = self._opening, ""
             yield "text", opening
@@ -78,7 +81,7 @@ class Channels:
             yield from self._say(self._detokenizer.push(token_id))
 
     def flush(self) -> Iterator[tuple[Kind, str]]:
-        """Yield what is left when the stream ends."""
+        """Yield the rest when the stream ends."""
         yield from self._leave()
 
     def _begins(self, token_id: int) -> bool:
@@ -88,29 +91,29 @@ class Channels:
     def _enter(self, kind: Kind, header: str = "") -> None:
         self._kind = kind
         self._is_thinking = self._is_thinking or kind == "thought"
-        self._held = ""
+        self._waiting = ""
         self._header = header
-        # inside a call, <|"|> and the like carry meaning
+        # a call needs its control tokens: <|"|> is a quotation mark
         self._detokenizer = Detokenizer(self._tokenizer, skip_special=kind != "tool_call")
 
     def _leave(self) -> Iterator[tuple[Kind, str]]:
-        self._held += self._detokenizer.flush()
+        self._waiting += self._detokenizer.flush()
         yield from self._release()
 
     def _say(self, text: str) -> Iterator[tuple[Kind, str]]:
-        self._held += text
-        header_may_come = len(self._held) < len(self._header) and self._header.startswith(self._held)
+        self._waiting += text
+        header_may_come = len(self._waiting) < len(self._header) and self._header.startswith(self._waiting)
         if self._kind != "tool_call" and not header_may_come:
             yield from self._release()
 
     def _release(self) -> Iterator[tuple[Kind, str]]:
-        text, self._held, self._header = self._held.removeprefix(self._header), "", ""
+        text, self._waiting, self._header = self._waiting.removeprefix(self._header), "", ""
         if text and not (self._kind == "thought" and self._thoughts == "drop"):
             yield self._kind, text
 
 
 def open_thought(tokenizer: Tokenizer, prompt: Sequence[int]) -> str | None:
-    """The text of the thought that a prompt ends in, perhaps empty; None if it ends in none."""
+    """The text so far of the thought that is open at the end of a prompt, or None where none is open."""
     begin, end = (tokenizer.token_id(marker) for marker in MARKERS["thought"])
     if begin is None or end is None:
         return None

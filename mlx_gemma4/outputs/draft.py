@@ -1,8 +1,15 @@
-"""Greedy decoding with a guess: a draft is read in one forward, and kept as far as greedy decoding agrees.
+"""Greedy decoding with a draft: a guess of the answer is checked in one forward, and kept as far as it is right.
 
-The tokens are those of decoding one by one; only the number of forwards differs. (A forward over several positions
-rounds differently from one over a single position: where two tokens are equally likely to the last bit of the
-precision, either may come.)
+    forward over     question   the   cat   sat   down       one forward; the session now holds all of it
+    model's choice              the   cat   sits  on    …    after each position: the greedy next token
+    agrees                       ✓     ✓     ✗
+    kept                        the   cat   sits             "sits" is right: everything before it was as decoded
+    rewind to                              ^                 "sat" and "down" leave the cache
+    then                                          on   the   one forward for each further token
+
+The tokens are those of decoding one by one, in fewer forwards. The exception is a tie: a forward over several
+positions rounds differently from one over a single position, so where two tokens are equally likely to the last bit of
+the precision, either may be chosen.
 """
 
 from __future__ import annotations
@@ -28,20 +35,24 @@ def answer(
     max_tokens: int,
     draft: Sequence[int] = (),
 ) -> list[int]:
-    """Tokens after ``question``: up to the one that ends the answer or closes a loop, at most ``max_tokens``.
+    """Decode the answer to ``question``, up to a stop token (included), a loop, or ``max_tokens``.
 
-    Forwards: one for the question and the draft, then one for each token that the draft did not hold. The session
-    ends somewhere behind the question: rewind it.
+    Takes one forward for the question and the draft, then one for each token after the first that the draft got wrong.
+    The caller rewinds the session, which ends somewhere after the question.
+
+    Args:
+        draft: A guess of the answer's tokens; it changes the speed, not the answer.
     """
     draft = list(draft[: max_tokens - 1])
     start = session.position + len(question)
-    piece = question + Prompt.from_tokens(draft) if draft else question
-    logits = session.extend(piece, all_logits=True)[len(question) - 1 :]
+    prompt = question + Prompt.from_tokens(draft) if draft else question
+    logits = session.extend(prompt, all_logits=True)[len(question) - 1 :]
     choices = sampler.greedy(logits)
-    agreed = next((i for i, (choice, token) in enumerate(zip(choices, draft, strict=False)) if choice != token), None)
-    if agreed is not None:
-        session.rewind(start + agreed)
-        choices = choices[: agreed + 1]
+    pairs = enumerate(zip(choices, draft, strict=False))
+    wrong = next((index for index, (choice, token) in pairs if choice != token), None)
+    if wrong is not None:
+        session.rewind(start + wrong)
+        choices = choices[: wrong + 1]
     tokens: list[int] = []
     while True:
         for token in choices:
@@ -52,11 +63,12 @@ def answer(
 
 
 def text_of(tokens: Sequence[int], processor: Processor, question: Prompt) -> str:
-    """What an answer says: no thoughts and calls, nothing of the token that ended it, a loop's first round only.
+    """The text of an answer, without thoughts, tool calls and stop tokens; of a loop, the first round only.
 
-    ``question`` is the end of the prompt, which may open a thought.
+    Args:
+        question: The end of the prompt. A thought may be open in it.
     """
     channels = Channels(processor.tokenizer, prompt=question.token_ids.tolist())
-    said = [token for token in tokens[: loop_start(tokens)] if token not in processor.stop_ids]
-    pieces = [piece for token in said for piece in channels.push(token)]
+    spoken = [token for token in tokens[: loop_start(tokens)] if token not in processor.stop_ids]
+    pieces = [piece for token in spoken for piece in channels.push(token)]
     return "".join(text for kind, text in [*pieces, *channels.flush()] if kind == "text").strip()

@@ -1,4 +1,4 @@
-"""Tokens out of a session: one by one, as streaming text with statistics, or as one string."""
+"""Generates from a session: single tokens, streamed text with statistics, or one string."""
 
 from __future__ import annotations
 
@@ -13,41 +13,40 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import MARKERS, Channels, Kind, Thoughts
-from mlx_gemma4.outputs.finite import are_finite, check_finite
-from mlx_gemma4.outputs.sample import Sampler, Sampling
+from mlx_gemma4.outputs.sample import Sampler, Sampling, are_finite, check_finite
 from mlx_gemma4.outputs.tools.calls import parse_tool_calls
 from mlx_gemma4.session import Session
 
 MAX_TOKENS = 256
 CLEAR_CACHE_EVERY = 256
-"""Tokens after which MLX's unused buffers are freed: attention over a longer sequence needs others."""
+"""Tokens between calls of ``mx.clear_cache``: a longer sequence needs other buffers, and MLX keeps the unused ones."""
 GREEDY = Sampling()
 
 
 @dataclass(frozen=True)
 class GenerationResponse:
-    """A piece of the answer, and how it is going."""
+    """A piece of the answer, with statistics so far."""
 
     text: str
     kind: Kind
     """"text", "thought" (with ``thoughts="show"``) or "tool_call" (the whole call)."""
     tokens: tuple[int, ...]
-    """The tokens since the last piece; in the last one, the token that ended the answer included."""
+    """The tokens since the previous piece. The last piece includes the stop token."""
     prompt_tokens: int
     prompt_tps: float
     """Prompt tokens per second."""
     generation_tokens: int
     generation_tps: float
     time_to_first_token: float
-    """Seconds from the call to the first token, the prompt included."""
+    """Seconds from the call to the first token, prefill included."""
     peak_memory: float
-    """GB, as MLX counts it; of the process."""
+    """Of the process, in GB (1e9 bytes), as MLX counts it."""
     finish_reason: str | None
-    """None while it runs, then "stop" or "length"."""
+    """None while the answer goes on; in the last piece "stop" or "length" (``max_tokens``)."""
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The calls in a piece of kind "tool_call": ``[{"name": …, "arguments": {…}}]``; else none.
+        """The calls in a piece of kind "tool_call": ``[{"name": …, "arguments": {…}}]``. Other pieces have none.
 
         Raises:
             ValueError: The call cannot be read, as when ``max_tokens`` cut it short.
@@ -58,13 +57,14 @@ class GenerationResponse:
 def generate_step(
     session: Session, logits: mx.array, sampler: Callable[[mx.array], mx.array], *, max_tokens: int = MAX_TOKENS
 ) -> Generator[int, None, None]:
-    """Yield tokens from ``logits`` [V] on; the next forward is queued before a token is handed out.
+    """Yield the tokens that follow, the first one sampled from ``logits`` [V].
 
-    When the generator is closed, the session holds all tokens that were yielded but the last: whatever was
-    computed ahead is rewound.
+    The next forward is queued (``mx.async_eval``) before a token is yielded, so that the device works while the caller
+    does. When the generator ends or is closed, that forward is rewound: the session then holds all tokens that were
+    yielded but the last.
 
     Raises:
-        ValueError: The model computes NaN.
+        ValueError: A logit is NaN or infinite.
     """
     start, dtype = session.position, logits.dtype
     taken = 0
@@ -103,14 +103,18 @@ def stream_generate(
     """Answer a prompt piece by piece.
 
     Args:
-        prompt: From ``processor.prompt``; a string is taken as one user message.
-        sampling: Greedy by default; ``Sampling.from_config(processor.generation)`` for the checkpoint's own way.
-        session: Where the prompt is appended; a new one by default. It ends up holding the prompt and the answer,
-            without the token that ended it.
-        before: Token ids right before ``prompt`` in the session, if the turn began there: a thought may be open.
+        prompt: From ``processor.prompt``; a string becomes one user message.
+        sampling: Greedy by default; ``Sampling.from_config(processor.generation)`` takes the checkpoint's settings.
+        thoughts: Drop thoughts, keep them in the text with their markers, or show them as pieces of kind "thought".
+        session: The prompt is appended to it; a new one by default. It ends with the prompt and the answer, without
+            the last token.
+        before: Ids in the session before ``prompt``, if the turn began there: they may open a thought.
 
     Yields:
-        A GenerationResponse for each piece of text, and a last one, possibly without text, with a finish_reason.
+        A GenerationResponse for each piece of text. The last one has a finish_reason, and perhaps no text.
+
+    Raises:
+        ValueError: ``max_tokens`` is less than 1, or a logit is NaN or infinite.
     """
     if max_tokens < 1:
         raise ValueError(f"Expected max_tokens of 1 or more, got {max_tokens}")
@@ -155,17 +159,17 @@ def generate(
 ) -> str:
     """Answer a prompt: the text of ``stream_generate`` as one string.
 
-    Thoughts are dropped, or else (``keep`` and ``show``) stand between their markers. Tool calls stand in it as
-    the model wrote them, between ``<|tool_call>`` and ``<tool_call|>``, where ``parse_tool_calls`` finds them. A call
-    that ``max_tokens`` cut short has no end.
+    Thoughts are dropped, or kept between their markers (``keep`` and ``show``). Tool calls stay in the text as the
+    model wrote them, between ``<|tool_call>`` and ``<tool_call|>``; ``parse_tool_calls`` reads them. A call that
+    ``max_tokens`` cut short has no end marker.
     """
-    written: Thoughts = "keep" if thoughts == "show" else thoughts
-    responses = stream_generate(model, processor, prompt, max_tokens=max_tokens, sampling=sampling, thoughts=written)
+    kept: Thoughts = "keep" if thoughts == "show" else thoughts
+    responses = stream_generate(model, processor, prompt, max_tokens=max_tokens, sampling=sampling, thoughts=kept)
     return "".join(map(marked, responses))
 
 
 def marked(response: GenerationResponse) -> str:
-    """The text of a piece; a call between its markers, the second one only where the call has ended."""
+    """The text of a piece; a call with its markers, the end marker only if the call is complete."""
     if response.kind != "tool_call":
         return response.text
     begin, end = MARKERS["tool_call"]
@@ -179,7 +183,7 @@ def _id(token: mx.array) -> int:
 
 
 class _Progress:
-    """Tokens and times of one answer."""
+    """Counts the tokens of one answer, and its times."""
 
     def __init__(self, started: float, prompt_tokens: int) -> None:
         self._started = started

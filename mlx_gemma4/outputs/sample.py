@@ -1,4 +1,4 @@
-"""Logits to a token: greedy, or by mlx-lm's samplers and processors, which are imported only when asked for."""
+"""Logits to a token: greedy, or by mlx-lm's samplers and processors, which are imported only when they are used."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gemma4.decoder.config import GenerationConfig
-from mlx_gemma4.outputs.finite import are_finite, check_finite
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen; the default is greedy."""
+    """How the next token is chosen; the default is greedy."""
 
     temperature: float = 0.0
-    """0: the most likely token."""
+    """0 takes the most likely token (greedy)."""
     top_k: int = 0
-    """Only among the k most likely; 0: all."""
+    """Keep the k most likely tokens; 0 keeps all."""
     top_p: float = 1.0
-    """Only among the most likely that together reach p; 1 (or 0, as in mlx-lm): all."""
+    """Keep the most likely tokens that together reach this probability; 1 (or 0, as in mlx-lm) keeps all."""
     min_p: float = 0.0
-    """Only among those at least min_p times as likely as the likeliest."""
+    """Drop tokens less likely than this fraction of the most likely one."""
     repetition_penalty: float | None = None
+    """Lowers the logits of recent tokens by this factor, as mlx-lm does; None changes nothing."""
     seed: int | None = None
+    """For ``mx.random``; None leaves the state of the generator as it is."""
 
     @classmethod
     def from_config(cls, config: GenerationConfig) -> Sampling:
-        """As the checkpoint's ``generation_config.json`` asks for."""
+        """The settings of the checkpoint's ``generation_config.json``."""
         return cls(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
 
     def __post_init__(self) -> None:
         for name, most in (("temperature", None), ("top_k", None), ("top_p", 1), ("min_p", 1)):
             value = getattr(self, name)
-            # written so that NaN is out of bounds
+            # "not >=" and not "<": NaN is out of bounds, too
             if not value >= 0 or not (most is None or value <= most):
                 raise ValueError(f"Expected {name} of 0 or more{f', at most {most}' if most else ''}, got {value}")
         if self.seed is not None and not 0 <= self.seed < 2**64:
@@ -45,11 +46,11 @@ class Sampling:
 
 
 class Sampler:
-    """Chooses the next token, never one that the checkpoint suppresses.
+    """Chooses the next token, and never a suppressed one.
 
     Args:
-        suppress: Ids whose logits become -inf (``suppress_tokens``).
-        history: Ids before the first one sampled, for the repetition penalty.
+        suppress: Ids whose logits become -inf (``Processor.suppressed_ids``).
+        history: Ids of the prompt, for the repetition penalty.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Sampler:
         if sampling.temperature > 0:
             from mlx_lm.sample_utils import make_sampler
 
-            # mlx-lm refuses a top_k that leaves nothing out
+            # mlx-lm refuses a top_k of vocab_size or more
             top_k = sampling.top_k if sampling.top_k < vocab_size else 0
             self._choose = make_sampler(
                 temp=sampling.temperature, top_p=sampling.top_p, min_p=sampling.min_p, top_k=top_k
@@ -75,10 +76,10 @@ class Sampler:
             self._processors = make_logits_processors(repetition_penalty=sampling.repetition_penalty)
 
     def greedy(self, logits: mx.array) -> list[int]:
-        """Logits [L, V] → the likeliest token of each row, suppressed ones left out; evaluated.
+        """Logits [L, V] → the most likely token of each row that is not suppressed; evaluated.
 
         Raises:
-            ValueError: The model computes NaN.
+            ValueError: A logit is NaN or infinite.
         """
         finite, dtype = are_finite(logits), logits.dtype
         logits = logits.astype(mx.float32)
@@ -103,6 +104,36 @@ class Sampler:
         if self._processors:
             self._history = mx.concatenate([self._history, token.astype(mx.int32)])
         return token[0]
+
+
+def are_finite(logits: mx.array) -> mx.array:
+    """Whether logits of any shape are all finite: a bool [], not evaluated, to be computed along with a token.
+
+    Without the check, the most likely token of NaN logits is 0, and the answer is empty.
+    """
+    return mx.isfinite(mx.sum(logits.astype(mx.float32)))
+
+
+def check_finite(finite: mx.array, dtype: mx.Dtype) -> None:
+    """Evaluate the result of ``are_finite``.
+
+    Args:
+        dtype: The logits' type, in which the model computes.
+
+    Raises:
+        ValueError: Some logits were NaN or infinite; the message says what to do.
+    """
+    if finite.item():
+        return
+    name = str(dtype).rpartition(".")[2]
+    if dtype == mx.float16:
+        raise ValueError(
+            "The model computed NaN in float16, whose range is too small for it: use --dtype bfloat16; "
+            "if that computes NaN too, the weights are damaged"
+        )
+    raise ValueError(
+        f"The model computed NaN in {name}: the checkpoint's weights are damaged; download or convert it again"
+    )
 
 
 def _minus_infinity(token_ids: Sequence[int], vocab_size: int) -> mx.array | None:
