@@ -133,7 +133,7 @@ def test_a_template_without_video_is_no_silent_drop(demo: tuple[Model, Processor
     """A template that writes no video placeholder."""
     clip = (np.zeros((2, 48, 48, 3), np.uint8), 1.0)
     blind = Processor(demo[1].config, demo[1].tokenizer, ChatTemplate("{{ messages | length }}", {}))
-    with pytest.raises(ValueError, match="^The rendered prompt has 0 video placeholders for 1 video inputs; "):
+    with pytest.raises(ValueError, match=r"^The rendered prompt has 0 video placeholders for 1 video inputs; "):
         blind.prompt([{"role": "user", "content": [{"type": "video", "video": clip}]}])
 
 
