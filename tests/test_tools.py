@@ -164,7 +164,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         try:
             assert parse_tool_calls(begin + text)
         except ValueError as error:
-            assert str(error).startswith("Expected a tool call (call:name{…}), got ")
+            assert str(error).startswith("Cannot read a tool call (call:name{…}) in ")
 
 
 @pytest.mark.parametrize(
@@ -177,16 +177,16 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         ("call:f{", "it is cut short"),
         ("call:f{x", "it is cut short"),
         ("call:f{x:1", "it is cut short"),
-        ('call:f{<|"|>x<|"|>', "there is no ':' behind the key 'x', at character 18"),
+        ('call:f{<|"|>x<|"|>', "there is no ':' after the key 'x', at character 18"),
         ('call:f{x:<|"|>abc<|"|>', "it is cut short"),
         ('call:f{x:<|"|>abc}', "a string does not end, at character 14"),
         ("call:f{x:'abc}", "a string does not end, at character 9"),
-        ('call:f{x:<|"|>abc<|"|>d}', "there is no ',' or '}' behind a value, at character 22"),
+        ('call:f{x:<|"|>abc<|"|>d}', "there is no ',' or '}' after a value, at character 22"),
         ("call:f{x:1,}", "a key is missing, at character 11"),
         ("call:f{x}", "a key is missing, at character 7"),
         ("call:f{:1}", "a key is missing, at character 7"),
         ("call:f{x:[1,]}", "a value is missing, at character 12"),
-        ("call:f{x:[1}", "there is no ',' or ']' behind a value, at character 11"),
+        ("call:f{x:[1}", "there is no ',' or ']' after a value, at character 11"),
         ("call:f{x:1,x:2}", "the key 'x' is given twice, at character 13"),
         ("call:f{x:g{y}}", "a value has '{' in it and no quotes around it, at character 9"),
         ("call:f{x:1e999}", "the number '1e999' is out of range"),
@@ -194,8 +194,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         ("call:a{x:1}call:b{y", "it is cut short"),
         ("call:a{x:1} call:b", "there is no call:name{…}, at character 11"),
         ("call:a{call:b{}}", "a value has '{' in it and no quotes around it, at character 12"),
-        ("call:f" + "{x:" * 65 + "1" + "}" * 65, "more than 64 maps and lists are inside each other, at character 199"),
-        ("call:f{x:" + "[" * 100_000, "more than 64 maps and lists are inside each other, at character 73"),
+        ("call:f" + "{x:" * 65 + "1" + "}" * 65, "more than 64 maps and lists are nested, at character 199"),
+        ("call:f{x:" + "[" * 100_000, "more than 64 maps and lists are nested, at character 73"),
     ],
 )
 def test_malformed(text: str, words: str) -> None:
@@ -203,7 +203,7 @@ def test_malformed(text: str, words: str) -> None:
     shown = repr(text) if len(text) <= 200 else f"{text[:200]!r}…"
     with pytest.raises(ValueError) as caught:
         parse_tool_calls(text)
-    assert str(caught.value) == f"Expected a tool call (call:name{{…}}), got {shown}: {words}"
+    assert str(caught.value) == f"Cannot read a tool call (call:name{{…}}) in {shown}: {words}"
 
 
 LIGHTS = {

@@ -1,1 +1,8 @@
-"""Functions that a model may call: declared, parsed, checked and run."""
+"""Functions that a model may call, from a file to a result.
+
+The way through::
+
+    load_tools     toolbox, signature, declarations    a Python or JSON file → JSON schemas for the chat template
+    read_calls     calls, syntax, schema               what the model wrote → ToolCalls with checked arguments
+    Tools.call     toolbox, execution                  a ToolCall → its result as text, for the model to read
+"""

@@ -1,4 +1,4 @@
-"""What a model wants called: its tool calls, read, and checked against what is declared."""
+"""Reads the tool calls of a model, and checks them against the declared functions."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mlx_gemma4.outputs.tools.syntax import QUOTE, SHOWN, named, plain, read_blo
 BEGIN, END = MARKERS["tool_call"]
 _STRING = re.escape(QUOTE) + ".*?" + re.escape(QUOTE)
 _BLOCK = re.compile(f"{re.escape(BEGIN)}((?:{_STRING}|(?!{re.escape(END)}).)*)", re.DOTALL)
-"""A call up to its end; strings may hold anything."""
+"""A call up to its end marker; strings may contain that marker."""
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call of a declared function.
+    """A call, as the model wrote it or as it can be run.
 
     Attributes:
-        id: Tells the calls of a conversation apart.
-        arguments: Of the declared types.
-        problem: Why it cannot be run, for the model to read; None where it can. Then the arguments are as written.
+        id: Unique in a conversation.
+        arguments: With the declared types; as written where there is a problem.
+        problem: Why the call cannot be run, for the model to read; None if it can.
     """
 
     id: str
@@ -37,23 +37,23 @@ def parse_tool_calls(text: str) -> list[dict[str, Any]]:
     """Read ``call:name{key:value}``, one or several: ``[{"name": …, "arguments": {…}}]``.
 
     ``text`` is a piece of kind "tool_call", or an answer of ``generate``, whose calls stand between their markers.
-    Values without quotes become null, booleans and numbers where they look like them, and else strings.
+    Values without quotes become null, booleans or numbers if they look like them, and strings otherwise.
 
     Raises:
-        ValueError: There is no call in the text, or one that cannot be read.
+        ValueError: The text has no call, or one that cannot be read; the message says where.
     """
     try:
         written = [call for block in _blocks(text) for call in read_block(block)]
         return [{"name": call.name, "arguments": plain(call.arguments)} for call in written]
     except ValueError as error:
         shown = repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}…"
-        raise ValueError(f"Expected a tool call (call:name{{…}}), got {shown}: {error}") from error
+        raise ValueError(f"Cannot read a tool call (call:name{{…}}) in {shown}: {error}") from error
 
 
 def read_calls(text: str, tools: Sequence[Mapping[str, Any]] | None, next_id: Callable[[], str]) -> list[ToolCall]:
-    """The calls in a piece of kind "tool_call", checked against the schemas of ``tools``; None checks nothing.
+    """Read the calls in a piece of kind "tool_call", and check them against the schemas of ``tools`` (None: no check).
 
-    A text that cannot be read is one call with a problem.
+    Never raises: a text that cannot be read becomes one call with a problem.
     """
     try:
         written = read_block(text)
@@ -82,11 +82,11 @@ def _parameters(name: str, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, A
 def _readable(written: dict[str, Any]) -> dict[str, Any]:
     try:
         arguments: dict[str, Any] = plain(written)
-    except ValueError:  # a number out of range; the problem says so
+    except ValueError:  # a number is out of range; the call's problem says so
         arguments = {}
     return arguments
 
 
 def _blocks(text: str) -> list[str]:
-    """What stands between markers, or the whole text where it has none."""
+    """The texts between markers, or the whole text if it has no markers."""
     return [text] if text.lstrip().startswith("call:") or BEGIN not in text else _BLOCK.findall(text)

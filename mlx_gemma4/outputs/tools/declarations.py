@@ -1,4 +1,4 @@
-"""Declarations of tools in a JSON file: the forms in which they are passed around, as chat templates take them."""
+"""Reads declarations of tools from a JSON file, in the form of OpenAI, Anthropic or MCP, for chat templates."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 FORM = '[{"name": …, "description": …, "parameters": {…}}, …]'
 PARAMETERS = ("parameters", "input_schema", "inputSchema")
-"""What OpenAI, Anthropic and MCP call the schema of the arguments."""
+"""The key of the arguments' schema in declarations of OpenAI, Anthropic and MCP."""
 MAX_DEPTH = 32
+"""Schemas inside each other."""
 SCHEMAS = ("properties", "$defs", "definitions")
 
 
@@ -21,7 +22,7 @@ def read_tools(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     A schema is ``{"type": "function", "function": {"name": …}}``, or the inner object alone.
 
     Raises:
-        ValueError: No such file, no JSON, or no declarations in it. The message names the file and the place.
+        ValueError: The file cannot be read, or a declaration is wrong. The message names the file and the place.
     """
     content = _read(Path(path))
     listed = content.get("tools", content) if isinstance(content, Mapping) else content
@@ -43,21 +44,21 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise ValueError(f"The tools in {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"The tools in {path} are no valid JSON: {error}") from error
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
 def _tool(item: Any, where: str) -> dict[str, Any]:
     function = item.get("function", item) if isinstance(item, Mapping) else item
     if not isinstance(function, Mapping):
-        raise ValueError(f"{where} is no object; the file must hold {FORM}")
+        raise ValueError(f"{where} is not an object; the file must hold {FORM}")
     name, description = function.get("name"), function.get("description") or ""
     if not isinstance(name, str) or not name or any(each in " \t\r\n{}<>|" or not each.isprintable() for each in name):
         raise ValueError(f'{where} needs a "name" without spaces, braces and <|>, got {name!r}')
     if not isinstance(description, str):
         raise ValueError(f'"description" of {where} must be text, got {description!r}')
-    given: Any = next((function[key] for key in PARAMETERS if function.get(key) is not None), {})
-    _check(given, f"the parameters of {where}", 0)
-    parameters = {"type": "object", "properties": {}, **given}
+    schema: Any = next((function[key] for key in PARAMETERS if function.get(key) is not None), {})
+    _check(schema, f"the parameters of {where}", 0)
+    parameters = {"type": "object", "properties": {}, **schema}
     return {"type": "function", "function": {**_others(function), "description": description, "parameters": parameters}}
 
 
@@ -66,7 +67,7 @@ def _others(function: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(schema: Any, where: str, depth: int) -> None:
-    """Whether a schema has the types that templates and checks rely on."""
+    """Check that a schema has the types on which templates and ``fit_arguments`` rely."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{where} are nested more than {MAX_DEPTH} deep")
     if not isinstance(schema, Mapping):

@@ -1,7 +1,7 @@
-"""A user's function, run so that nothing it does ends or blocks the session: its result, or its failure, as text.
+"""Runs a user's function so that it can neither end nor block the session. Its result, or its error, becomes text.
 
-It runs in a thread of its own, within a time limit. What it prints goes to stderr, since stdout belongs to answers; it
-has no stdin.
+It runs in its own thread with a time limit. What it prints goes to stderr, since stdout is for answers. Its stdin is
+empty.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any, TextIO, cast
 from mlx_gemma4.outputs.tools.syntax import valid
 
 RESULT_LENGTH = 8000
-"""Characters of a result that a model gets."""
+"""Characters of a result that the model reads; the rest would fill the context."""
 STDOUT, STDERR = 1, 2
 
 
 def run(function: Callable[..., Any], arguments: Mapping[str, Any], seconds: float) -> str:
-    """What a function gives back, as text; "error: …" where it fails or takes longer than ``seconds``.
+    """Return the result of a function as text, or "error: …" if it fails or takes longer than ``seconds``.
 
-    A function that takes longer goes on in its thread: Python cannot stop it.
+    A function that takes longer keeps running in its thread: Python cannot stop it.
     """
     results: list[str] = []
     thread = threading.Thread(target=lambda: results.append(_outcome(function, arguments)), daemon=True)
@@ -35,11 +35,11 @@ def run(function: Callable[..., Any], arguments: Mapping[str, Any], seconds: flo
         thread.join(seconds)
     if results:
         return results[0]
-    return f"error: there is no result after {seconds:g} s"
+    return f"error: no result within {seconds:g} s"
 
 
 def as_text(result: Any) -> str:
-    """A result for a model: valid text of RESULT_LENGTH characters at most, and a note where it was cut."""
+    """A result for the model: valid text of at most RESULT_LENGTH characters, and a note if it was cut."""
     if result is None:
         text = "done"
     elif isinstance(result, (bytes, bytearray)):
@@ -57,26 +57,26 @@ def _outcome(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
         if inspect.isawaitable(result):
             result = asyncio.run(_awaited(result))
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
-            return "error: the function gave a generator, not a result"
+            return "error: the function returned a generator instead of a result"
         return as_text(result)
-    except BaseException as error:  # of the user's function: sys.exit and KeyboardInterrupt are failures, too
-        return as_text(f"error: {type(error).__name__}: {_told(error)}")
+    except BaseException as error:  # from the user's function: sys.exit and KeyboardInterrupt count as errors, too
+        return as_text(f"error: {type(error).__name__}: {_message(error)}")
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:
     return await result
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # an exception of the user's whose text cannot be made
+    except Exception:  # the user's exception cannot be written as text
         return "(no message)"
 
 
 @contextmanager
 def _streams(thread: threading.Thread) -> Iterator[None]:
-    """While ``thread`` runs, what is printed goes to stderr; a function that never ends keeps printing there."""
+    """Send what ``thread`` prints to stderr, also after the time limit, for as long as it runs."""
     stdin, stdout = sys.stdin, sys.stdout
     sys.stdin, sys.stdout = io.StringIO(), cast(TextIO, _Output(stdout))
     try:
@@ -89,7 +89,7 @@ def _streams(thread: threading.Thread) -> Iterator[None]:
 
 
 class _Output:
-    """Stdout for the thread that made this, stderr for all others. It cannot be closed."""
+    """Stdout for the thread that created this object, stderr for all other threads. It cannot be closed."""
 
     def __init__(self, stdout: Any) -> None:
         self._stdout = stdout
@@ -103,8 +103,8 @@ class _Output:
 
 @contextmanager
 def _descriptor() -> Iterator[None]:
-    """The same for programs that the function starts: they inherit the descriptor, not Python's stream."""
-    with suppress(AttributeError, OSError, ValueError):  # stdout may be closed, or no file
+    """Do the same for programs that the function starts: they inherit the descriptor, not Python's stream."""
+    with suppress(AttributeError, OSError, ValueError):  # stdout may be closed, or not a file
         sys.stdout.flush()
     try:
         kept = os.dup(STDOUT)

@@ -1,8 +1,8 @@
-"""Arguments of a tool call against the JSON schema that the tool declares: checked, and read as the declared types.
+"""Checks the arguments of a tool call against the JSON schema of the tool, and reads them as the declared types.
 
-The part of JSON Schema that tools use: type, nullable, enum, const, properties, required, additionalProperties, items,
-anyOf, oneOf, an allOf of one, local $ref, and bounds. Unlike JSON Schema, keys that are not declared are an error
-unless ``additionalProperties`` allows them.
+Supports the part of JSON Schema that tools use: type, nullable, enum, const, properties, required, items,
+additionalProperties, anyOf, oneOf, an allOf of one, local $ref, and bounds. Unlike in JSON Schema, keys that are not
+declared are an error unless ``additionalProperties`` allows them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from mlx_gemma4.outputs.tools.syntax import MAX_DEPTH, Bare, number, plain, quot
 
 Schema = Mapping[str, Any]
 MAX_STEPS = 100_000
+"""Schemas looked at in one check: references may go in circles."""
 NULLS, TRUES, FALSES = ("null", "None"), ("true", "True"), ("false", "False")
 
 _BOUNDS: dict[str, tuple[tuple[type, ...], Callable[[Any, Any], bool], str]] = {
@@ -29,10 +30,10 @@ _BOUNDS: dict[str, tuple[tuple[type, ...], Callable[[Any, Any], bool], str]] = {
 
 
 def fit_arguments(arguments: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-    """Read a call's arguments (as ``read_block`` gives them) as the types that ``schema`` declares.
+    """Read a call's arguments (from ``read_block``) as the types that ``schema`` declares.
 
-    Bare words become what the schema says. Quoted numbers and booleans become numbers and booleans where only those
-    are allowed, and 5.0 an integer. Null for an optional argument that may not be null leaves it out.
+    Words without quotes become the declared type. Quoted numbers and booleans become numbers and booleans where the
+    schema allows no text, and 5.0 becomes an integer. An optional argument that is null, but may not be, is left out.
 
     Raises:
         ValueError: The arguments do not fit. The message names the argument, for the model to read.
@@ -146,14 +147,14 @@ class _Fit:
         return schema if isinstance(schema, Mapping) else {}
 
     def _count(self) -> None:
-        """Schemas may refer to themselves in circles."""
+        """End the check of a schema that refers to itself in circles."""
         self._steps += 1
         if self._steps > MAX_STEPS:
             raise ValueError(f"the declared schema takes more than {MAX_STEPS} steps to check")
 
 
 def _types(schema: Schema) -> list[str]:
-    """The declared types in JSON Schema's lower case; some files have STRING and "nullable"."""
+    """The declared types in lower case, as JSON Schema writes them; some files have STRING and "nullable"."""
     declared = schema.get("type")
     types = [declared] if isinstance(declared, str) else list(declared) if isinstance(declared, (list, tuple)) else []
     known = [name.lower() for name in types if isinstance(name, str) and name.lower() in _NATIVE]
@@ -181,7 +182,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _in_order(types: Sequence[str], value: Any) -> list[str]:
-    """The types that a value has by its looks first; a bare word is a string only where it can be nothing else."""
+    """The types that a value looks like come first; a bare word is a string only if it fits nothing else."""
     return sorted(types, key=lambda name: (not _looks(name, value), name == "string"))
 
 
@@ -250,7 +251,7 @@ def _check_bounds(value: Any, schema: Schema, where: str) -> None:
 
 
 def _among(word: Bare, schema: Schema) -> Any:
-    """A bare word where no type is declared: one of the choices, or what it looks like."""
+    """A bare word without a declared type: one of the choices, or what it looks like."""
     choices = [choice for choice in _list(schema, "enum") if str(choice) == word]
     return choices[0] if choices else plain(word)
 

@@ -1,4 +1,4 @@
-"""A Python function as the JSON schema that chat templates take: its docstring, and the types of its arguments."""
+"""Describes a Python function as a JSON schema for chat templates, from its docstring and its types."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 TYPES: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
-"""Types of arguments, and what JSON schemas call them."""
+"""Python types of arguments, and their names in JSON schemas."""
 
 
 def function_schema(name: str, function: Callable[..., Any]) -> dict[str, Any]:
@@ -20,9 +20,9 @@ def function_schema(name: str, function: Callable[..., Any]) -> dict[str, Any]:
     Raises:
         ValueError: There is no docstring, an argument has no such type, or the function is a generator.
     """
-    described = inspect.getdoc(function)
-    if not described:
-        raise ValueError(f"{name} has no docstring: describe in one what it does")
+    description = inspect.getdoc(function)
+    if not description:
+        raise ValueError(f"{name} has no docstring; write one that says what it does")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ValueError(f"{name} is a generator function, which cannot be a tool; return a list instead of yielding")
     hints = _hints(name, function)
@@ -31,29 +31,29 @@ def function_schema(name: str, function: Callable[..., Any]) -> dict[str, Any]:
         schema = _schema(hints.get(argument))
         if schema is None or parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ValueError(
-                f"Expected a type for {argument} of {name} ({', '.join(each.__name__ for each in TYPES)}), "
-                f"got {parameter}"
+                f"The argument {parameter} of {name} has no type that a tool can have; "
+                f"use {', '.join(known.__name__ for known in TYPES)}"
             )
         properties[argument] = schema
         if parameter.default is parameter.empty:
             required.append(argument)
     parameters = {"type": "object", "properties": properties, "required": required}
-    return {"type": "function", "function": {"name": name, "description": described, "parameters": parameters}}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
 def _hints(name: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """The types of the arguments; what a function gives back is of no interest."""
+    """The types of the arguments. The type of the result is not needed, and may not resolve."""
     original = inspect.unwrap(function)
     try:
         annotations = {key: hint for key, hint in original.__annotations__.items() if key != "return"}
         holder = types.SimpleNamespace(__annotations__=annotations)
         return get_type_hints(holder, getattr(original, "__globals__", {}), include_extras=True)
-    except Exception as error:  # annotations are expressions of the user's
+    except Exception as error:  # annotations are the user's code
         raise ValueError(f"The types of the arguments of {name} cannot be read: {error}") from error
 
 
 def _schema(hint: Any) -> dict[str, Any] | None:
-    """None where there is no schema for a type."""
+    """The schema of a type, or None where there is none."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is None:
         return {"type": TYPES[hint]} if isinstance(hint, type) and hint in TYPES else None

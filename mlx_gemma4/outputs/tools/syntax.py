@@ -1,4 +1,4 @@
-"""The syntax of Gemma 4's tool calls: ``call:name{key:value,…}``, read into Python values. Knows no schemas.
+"""Reads the syntax of Gemma 4's tool calls, ``call:name{key:value,…}``, into Python values. Knows no schemas.
 
 Templates write ``<|"|>text<|"|>``, ``true``, numbers, ``{key:value}`` and ``[value,value]``, with keys bare or quoted.
 Models also write JSON, Python's ``'text'`` and ``None``, and words without quotes. All of it is read here.
@@ -20,7 +20,7 @@ CUT = "it is cut short"
 _SPACE = re.compile(r"\s*")
 _CALL = re.compile(r"\s*call:\s*([^\s{}<>|]+)\s*\{")
 _STOP = re.compile(r'[{}\[\],]|<\|"\|>')
-"""What ends a bare word."""
+"""Ends a bare word."""
 _LONG_KEY = re.compile(r"""[^\s"']+:\s*""")
 # a quotation mark is the closing one only before what may follow a value or a key
 _QUOTED = {
@@ -34,22 +34,22 @@ _WORDS = {"true": True, "True": True, "false": False, "False": False, "null": No
 
 
 class Bare(str):
-    """A value that was written without quotes; ``plain`` or a schema says what it is."""
+    """A value written without quotes. ``plain`` or a schema gives it a type."""
 
 
 @dataclass(frozen=True)
 class WrittenCall:
-    """A call as it was written: strings, Bare, and dicts and lists of them."""
+    """A call as it was written; arguments are strings, Bare, and dicts and lists of them."""
 
     name: str
     arguments: dict[str, Any]
 
 
 def read_block(text: str) -> list[WrittenCall]:
-    """Read what stands between the markers of a call: one call or several.
+    """Read the text between the markers of a call: one call or several.
 
     Raises:
-        ValueError: It is no call, is cut short, or breaks the syntax. The message says where.
+        ValueError: The text is not a call, is cut short, or breaks the syntax. The message says where.
     """
     reader = _Reader(text)
     calls = [reader.call()]
@@ -65,7 +65,7 @@ def named(text: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Bare words as what they look like: null, booleans, numbers, or else text.
+    """Give bare words the type that they look like: null, boolean, number, or else text.
 
     Raises:
         ValueError: A number is out of range.
@@ -80,10 +80,10 @@ def plain(value: Any) -> Any:
 
 
 def number(text: str) -> int | float:
-    """A number that is written out.
+    """Read a number.
 
     Raises:
-        ValueError: It is none, or is out of range.
+        ValueError: The text is not a number, or is out of range.
     """
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"{quoted(text)} is not a number")
@@ -94,12 +94,12 @@ def number(text: str) -> int | float:
 
 
 def quoted(text: str) -> str:
-    """Text for an error message: escaped, and not longer than a line or two."""
+    """Text for an error message: escaped, and cut after SHOWN characters."""
     return repr(str(text)) if len(text) <= SHOWN else f"{str(text[:SHOWN])!r}…"
 
 
 class _Reader:
-    """Reads from left to right; ``_at`` is what comes next."""
+    """Reads from left to right; ``_at`` is the index of the next character."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -116,7 +116,7 @@ class _Reader:
         return WrittenCall(match[1], self._map(1))
 
     def _map(self, depth: int) -> dict[str, Any]:
-        """Behind the ``{``."""
+        """Read a map after its ``{``."""
         pairs: dict[str, Any] = {}
         if self._takes("}"):
             return pairs
@@ -129,7 +129,7 @@ class _Reader:
                 return pairs
 
     def _list(self, depth: int) -> list[Any]:
-        """Behind the ``[``."""
+        """Read a list after its ``[``."""
         items: list[Any] = []
         if self._takes("]"):
             return items
@@ -145,7 +145,7 @@ class _Reader:
         for begin, read in (("{", self._map), ("[", self._list)):
             if self._takes(begin):
                 if depth == MAX_DEPTH:
-                    raise self._error(f"more than {MAX_DEPTH} maps and lists are inside each other")
+                    raise self._error(f"more than {MAX_DEPTH} maps and lists are nested")
                 return read(depth + 1)
         string = self._string()
         return self._bare() if string is None else string
@@ -155,11 +155,11 @@ class _Reader:
         if key is None:
             return self._bare_key()
         if not self._takes(":"):
-            raise self._error(f"there is no ':' behind the key {quoted(key)}")
+            raise self._error(f"there is no ':' after the key {quoted(key)}")
         return key
 
     def _bare_key(self) -> str:
-        """Up to the first colon; keys may have colons themselves where a quoted value, a map or a list follows."""
+        """Read up to the first colon, or the last one where a quoted value, a map or a list follows."""
         stop = self._stop()
         head = self._text[self._at : stop]
         longer = self._text[stop] in "{[<" and _LONG_KEY.fullmatch(head.lstrip())
@@ -170,7 +170,7 @@ class _Reader:
         return key.strip()
 
     def _string(self) -> str | None:
-        """A string in quotes; None where there is none."""
+        """Read a string in quotes; None if none comes next."""
         if self._takes(QUOTE):
             end = self._text.find(QUOTE, self._at)
             if end < 0:
@@ -201,14 +201,14 @@ class _Reader:
         return match.start()
 
     def _ends(self, end: str) -> bool:
-        """True behind the last item, False behind one that is followed by another."""
+        """Read what follows an item: ``end`` (True), or a comma before another item (False)."""
         if self._takes(end):
             return True
         if self._takes(","):
             return False
         if self.is_at_end():
             raise ValueError(CUT)
-        raise self._error(f"there is no ',' or {end!r} behind a value")
+        raise self._error(f"there is no ',' or {end!r} after a value")
 
     def _takes(self, expected: str) -> bool:
         if space := _SPACE.match(self._text, self._at):
@@ -222,7 +222,7 @@ class _Reader:
 
 
 def _unescaped(text: str) -> str:
-    """Backslash escapes as JSON and Python have them; others stay as they are."""
+    """Replace the backslash escapes of JSON and Python; others stay as they are."""
     if "\\" not in text:
         return text
 

@@ -1,4 +1,4 @@
-"""Functions that a model may call: a Python file that runs them, or a JSON file that only declares them."""
+"""Loads functions that a model may call, from a Python file that defines them or a JSON file that declares them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ from mlx_gemma4.outputs.tools.signature import function_schema
 TIME_LIMIT = 30.0
 """Seconds that a function may take."""
 MAX_TIME_LIMIT = 86_400.0
+"""Seconds: a day."""
 MODULE = "mlx_gemma4_tools"
+"""The name under which the user's file is imported."""
 
 
 class Tools(Protocol):
-    """What a model may call."""
+    """The functions that a model may call."""
 
     schemas: list[dict[str, Any]]
-    """As chat templates take them."""
+    """For the chat template: ``{"type": "function", "function": {"name": …}}``."""
     runs: bool
-    """False where functions are only declared."""
+    """False if the functions are only declared."""
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """A function's result as text, for the model to read; a failure too."""
+        """Run a function; return its result, or "error: …", as text for the model to read."""
 
 
 def load_tools(path: str | os.PathLike[str], *, time_limit: float = TIME_LIMIT) -> Tools:
-    """The functions of a Python file (``.py``), or the declarations of a JSON file (any other).
+    """Load the functions of a Python file (``.py``), or the declarations of a JSON file (any other suffix).
 
     Raises:
-        ValueError: The file cannot be read, or declares nothing.
+        ValueError: The file cannot be read, or has no functions.
     """
     if Path(path).suffix.lower() == ".py":
         return Toolbox(path, time_limit=time_limit)
@@ -46,7 +48,7 @@ def load_tools(path: str | os.PathLike[str], *, time_limit: float = TIME_LIMIT) 
 
 
 class Declarations:
-    """Functions that a JSON file declares. A program around this one may run them; here they are only shown."""
+    """Functions that a JSON file declares. This package shows their calls; another program may run them."""
 
     runs = False
 
@@ -54,19 +56,19 @@ class Declarations:
         self.schemas = read_tools(path)
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        return f"error: {name} is not available: it is declared, and nothing here can run it"
+        return f"error: {name} is declared, but nothing here can run it"
 
 
 class Toolbox:
-    """The public functions that a Python file defines.
+    """The functions of a Python file without a leading underscore.
 
     Args:
         path: The file. It is executed; what it prints goes to stderr.
         time_limit: Seconds that a function may take.
 
     Raises:
-        ValueError: No such file, no functions in it, or one that cannot be described: it needs a docstring, and each
-            of its arguments a type (``function_schema``).
+        ValueError: The file does not exist, fails, or has no functions; or a function lacks a docstring or a type
+            (``function_schema``).
     """
 
     runs = True
@@ -83,11 +85,11 @@ class Toolbox:
             name: value for name, value in vars(module).items() if not name.startswith("_") and _is_own(value, module)
         }
         if not self._functions:
-            raise ValueError(f"There are no functions in {path}: it defines none without a leading underscore")
+            raise ValueError(f"{path} defines no functions without a leading underscore")
         self.schemas = [function_schema(name, function) for name, function in self._functions.items()]
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """What a function gives back, as text; where it fails, an error's text."""
+        """Run a function; return its result, or "error: …", as text."""
         function = self._functions.get(name)
         if function is None:
             return f"error: there is no function {name}, only {', '.join(self._functions)}"
@@ -95,7 +97,7 @@ class Toolbox:
 
 
 def _is_own(value: Any, module: ModuleType) -> bool:
-    """A function of the file, perhaps in a decorator's wrapping; not one that it imports."""
+    """Whether the file defines this function, perhaps decorated, and does not import it."""
     is_function = inspect.isfunction(value) or (callable(value) and hasattr(value, "__wrapped__"))
     return is_function and getattr(value, "__module__", None) == module.__name__
 
@@ -105,16 +107,16 @@ def _load(path: Path) -> ModuleType:
         raise ValueError(f"There is no Python file of functions at {path}")
     spec = spec_from_file_location(MODULE, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"Expected a Python file (.py) of functions, got {path}")
+        raise ValueError(f"{path} is not a Python file; its name must end in .py")
     module = module_from_spec(spec)
-    sys.modules[MODULE] = module  # dataclasses look their module up
+    sys.modules[MODULE] = module  # dataclasses look up their module
     folder = str(path.resolve().parent)
     if folder not in sys.path:
-        sys.path.append(folder)  # for what lies beside it; behind everything that is installed
+        sys.path.append(folder)  # for imports of files beside it; last, so that installed packages come first
     try:
         with redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # of a program of the user's
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"The Python file of functions fails: {path} raises {told}") from error
+    except (Exception, SystemExit) as error:  # from the user's file
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"The Python file of functions fails: {path} raises {reason}") from error
     return module
