@@ -1,4 +1,4 @@
-"""A conversation in one session: each turn computes what is new, whatever the template does to the turns before."""
+"""A conversation in one session. Each turn computes only what is new, even if the template rewrites earlier turns."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ Message = Mapping[str, Any]
 
 
 class Conversation:
-    """Messages, and a session that holds them.
+    """The messages of a chat, and a session that holds them.
 
-    Each turn renders the whole chat anew and keeps what it has in common with the session: templates drop old
-    thoughts, and a rebuilt prefix is exactly what a new session would hold.
+    Each turn renders the whole chat again, since templates change earlier turns (they drop old thoughts). The session
+    is rewound to the longest prefix that both have, and computes the rest::
+
+        session     <bos> user: hi  model: thought … hello
+        rendered    <bos> user: hi  model: hello  user: and you?  model:
+                    └─────── kept ───────┘└───────── computed ─────────┘
+
+    So the session always ends up as a new one would, given the same messages.
 
     Args:
         tools: JSON schemas of functions that the model may call.
 
     Attributes:
-        calls: The functions that the last answer called. ``reply`` brings their results; ``ask`` goes on without.
+        calls: The functions that the last answer called. Give their results to ``reply``, or ignore them with ``ask``.
     """
 
     def __init__(
@@ -55,7 +61,7 @@ class Conversation:
             self.messages.append({"role": "system", "content": self._system})
         self.calls: list[ToolCall] = []
         self.session.reset()
-        self._held = Prompt.from_tokens([])
+        self._prompt = Prompt.from_tokens([])  # what the session holds
 
     def ask(
         self,
@@ -67,7 +73,7 @@ class Conversation:
     ) -> Iterator[GenerationResponse]:
         """Add a user message and stream the answer.
 
-        Closing the iterator early keeps what was said so far as the answer, and none of its calls. An error leaves the
+        Closing the iterator early keeps the text so far as the answer, without its calls. An error leaves the
         conversation as it was.
         """
         messages = [*self.messages, {"role": "user", "content": content}]
@@ -81,10 +87,10 @@ class Conversation:
         sampling: Sampling = GREEDY,
         show_thoughts: bool = False,
     ) -> Iterator[GenerationResponse]:
-        """Add the results of all ``calls``, by their ids, and stream how the answer goes on, as ``ask`` does.
+        """Add the results of all ``calls``, by their ids, and stream the rest of the answer, as ``ask`` does.
 
         Raises:
-            ValueError: There are no calls, or one has no result.
+            ValueError: The last answer had no calls, or a result is missing.
         """
         missing = [call.id for call in self.calls if call.id not in results]
         if not self.calls:
@@ -96,13 +102,16 @@ class Conversation:
         return self._answer(messages, max_tokens, sampling, show_thoughts)
 
     def _replied(self, before: list[Message], last: Message, results: list[str]) -> list[Message]:
-        """A message with calls and their results, in the form that the template writes."""
-        named = list(zip(self.calls, results, strict=True))
-        whole = {**last, "tool_responses": [{"name": call.name, "response": result} for call, result in named]}
+        """A message with calls and their results, in the form that the template understands.
+
+        Some templates write ``tool_responses`` of the message that calls, others messages of the role "tool".
+        """
+        pairs = list(zip(self.calls, results, strict=True))
+        whole = {**last, "tool_responses": [{"name": call.name, "response": result} for call, result in pairs]}
         render = self._processor.template.render
         if render([*before, whole], tools=self._tools) != render([*before, last], tools=self._tools):
             return [whole]
-        return [last, *(_result(call, result) for call, result in named)]
+        return [last, *(_result(call, result) for call, result in pairs)]
 
     def _answer(
         self, messages: list[Message], max_tokens: int, sampling: Sampling, show_thoughts: bool
@@ -120,12 +129,12 @@ class Conversation:
             before=prompt[:kept].token_ids.tolist(),
         )
         tokens: list[int] = []
-        said: list[GenerationResponse] = []
+        pieces: list[GenerationResponse] = []
         is_whole = False
         try:
             for response in responses:
                 tokens += response.tokens
-                said.append(response)
+                pieces.append(response)
                 yield response
             is_whole = True
         except Exception:
@@ -135,22 +144,22 @@ class Conversation:
             responses.close()
             self._hold(prompt + Prompt.from_tokens(tokens) if tokens else prompt[:kept])
             if tokens:
-                self._remember(messages, said, is_whole=is_whole)
+                self._remember(messages, pieces, is_whole=is_whole)
 
-    def _hold(self, heard: Prompt) -> None:
-        """Let the session hold no more than ``heard``; it may hold less, where something was interrupted."""
-        length = min(len(heard), self.session.position)
+    def _hold(self, prompt: Prompt) -> None:
+        """Rewind the session to ``prompt`` at most. It holds less if a prefill was interrupted."""
+        length = min(len(prompt), self.session.position)
         if length < self.session.earliest:
             self.session.reset()
             length = 0
         self.session.rewind(length)
-        self._held = heard[:length]
+        self._prompt = prompt[:length]
 
-    def _remember(self, messages: list[Message], said: Sequence[GenerationResponse], *, is_whole: bool) -> None:
-        """Text and calls are messages of their own: templates write a message's calls before its text."""
-        text = "".join(response.text for response in said if response.kind == "text")
-        calls = [response.text for response in said if response.kind == "tool_call"] if is_whole else []
-        self.calls = [call for written in calls for call in read_calls(written, self._tools, self._next_id)]
+    def _remember(self, messages: list[Message], pieces: Sequence[GenerationResponse], *, is_whole: bool) -> None:
+        """Add the answer, its text and its calls as separate messages: templates write a message's calls first."""
+        text = "".join(piece.text for piece in pieces if piece.kind == "text")
+        calls = [piece.text for piece in pieces if piece.kind == "tool_call"] if is_whole else []
+        self.calls = [call for block in calls for call in read_calls(block, self._tools, self._next_id)]
         self.messages = messages
         if text and messages[-1].get("tool_responses"):
             self.messages = [*messages[:-1], {**messages[-1], "content": text}]
@@ -164,13 +173,13 @@ class Conversation:
         return f"call_{next(self._ids)}"
 
     def _keep(self, prompt: Prompt) -> int:
-        """Rewind the session to what it has in common with ``prompt``; how much that is."""
-        kept = min(self._held.common_prefix(prompt), len(prompt) - 1)
+        """Rewind the session to the longest prefix that it shares with ``prompt``; return its length."""
+        kept = min(self._prompt.common_prefix(prompt), len(prompt) - 1)
         if kept < self.session.earliest:
             self.session.reset()
             kept = 0
         self.session.rewind(kept)
-        self._held = self._held[:kept]
+        self._prompt = self._prompt[:kept]
         return kept
 
 

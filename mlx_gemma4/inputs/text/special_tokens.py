@@ -1,7 +1,7 @@
-"""Which tokens begin a prompt, end an answer, and stand for media: told by several files, any of which may be missing.
+"""Finds the tokens that begin a prompt, end an answer, and stand for media.
 
-Conversions and exports keep different ones of ``tokenizer_config.json``, ``special_tokens_map.json``,
-``generation_config.json`` and the ids in ``config.json``. All of them are asked, and the vocabulary itself.
+Several files name them: ``tokenizer_config.json``, ``special_tokens_map.json``, ``generation_config.json`` and
+``config.json``. Conversions keep different ones of these, so all are read, and the vocabulary is searched by name.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from mlx_gemma4.inputs.text.tokenizer import Tokenizer
 BOS, EOS = "<bos>", "<eos>"
 
 STOPS = (EOS, "<turn|>", "<end_of_turn>", "<|tool_response>")
-"""What ends an answer, by its name. A tool's response is for the caller to write, never for the model."""
+"""Tokens that end an answer. ``<|tool_response>`` does, since the caller writes the response and not the model."""
 STOP_NAMES = ("eos_token", "eot_token", "str_token")
-"""What tokenizer_config.json calls them."""
+"""Their keys in ``tokenizer_config.json``: end of text, end of turn, start of a tool's response."""
 
 MEDIA = (
     *("<|image>", "<|image|>", "<image|>", "<|audio>", "<|audio|>", "<audio|>", "<|video>", "<|video|>", "<video|>"),
     *("<start_of_image>", "<image_soft_token>", "<end_of_image>", "<start_of_audio>", "<audio_soft_token>"),
     "<end_of_audio>",
 )
-"""What stands for media and around them, by its name."""
+"""Placeholders of media, and the markers around them."""
 MEDIA_NAMES = (
     *("image_token", "boi_token", "eoi_token", "audio_token", "boa_token", "eoa_token"),
     *("video_token", "bov_token", "eov_token"),
@@ -37,24 +37,24 @@ MEDIA_NAMES = (
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What a checkpoint's tokens are for."""
+    """The tokens of a checkpoint that have a function."""
 
     written: Mapping[str, str]
-    """Tokens by the names that templates use (``bos_token``, …)."""
+    """Tokens by their names in templates (``bos_token``, …)."""
     bos_id: int | None
-    """What every prompt begins with; None where the checkpoint has no such token."""
+    """The first token of every prompt; None where the checkpoint has no such token."""
     stop_ids: frozenset[int]
-    """Every token that ends an answer."""
+    """The tokens that end an answer."""
     media_ids: frozenset[int]
-    """Every token that stands for a medium, or before or behind one."""
+    """The placeholders of media and the markers around them."""
 
     @property
     def bos(self) -> str:
-        """What every prompt begins with, written; empty where there is none."""
+        """The first token of every prompt as text; empty if there is none."""
         return "" if self.bos_id is None else self.written["bos_token"]
 
     def control(self, tokenizer: Tokenizer) -> list[str]:
-        """All tokens that have a part in the format of chats and media, written out."""
+        """All tokens with a function in chats and media, as text."""
         ids = (tokenizer.token(token_id) for token_id in self.stop_ids | self.media_ids)
         return [*self.written.values(), *(token for token in ids if token is not None)]
 
@@ -67,7 +67,7 @@ class SpecialTokens:
         generation: GenerationConfig | None = None,
         named: Mapping[str, str] | None = None,
     ) -> SpecialTokens:
-        """Ask the config, the tokenizer, ``generation_config.json``, and tokens by name (``named_tokens``)."""
+        """Collect the tokens of the config, the tokenizer, ``generation_config.json`` and ``named_tokens``."""
         generation, named = generation or GenerationConfig(), named or {}
         known = (token_id for token_id in _bos_ids(config, tokenizer, generation, named) if token_id is not None)
         bos = next((token_id for token_id in known if tokenizer.token(token_id) is not None), None)
@@ -84,12 +84,12 @@ class SpecialTokens:
             written={**named, **resolved},
             bos_id=bos,
             stop_ids=stop_ids,
-            media_ids=media_ids - stop_ids,  # a config that takes one for the other must not make answers endless
+            media_ids=media_ids - stop_ids,  # if a config confuses the two, answers must still end
         )
 
 
 def named_tokens(folder: Path) -> dict[str, str]:
-    """Special tokens by name, of ``tokenizer_config.json``, and what only ``special_tokens_map.json`` names."""
+    """Special tokens by name, from ``tokenizer_config.json`` first, then from ``special_tokens_map.json``."""
     named: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         raw = read_json(folder / name) if has_file(folder / name) else {}
@@ -100,7 +100,7 @@ def named_tokens(folder: Path) -> dict[str, str]:
 
 
 def _written(table: Mapping[str, Any]) -> dict[str, str]:
-    """The tokens in a table: their text, or an object that holds it."""
+    """The tokens in a table. A token is a text, or an object with the text in "content"."""
     tokens = {}
     for key, value in table.items():
         text = value.get("content") if isinstance(value, dict) else value
@@ -112,7 +112,7 @@ def _written(table: Mapping[str, Any]) -> dict[str, str]:
 def _bos_ids(
     config: Config, tokenizer: Tokenizer, generation: GenerationConfig, named: Mapping[str, str]
 ) -> Iterator[int | None]:
-    """What each source takes for the first token, the most explicit source first."""
+    """The BOS id of each source, the most explicit source first."""
     if "bos_token" in named:
         yield tokenizer.token_id(named["bos_token"])
     yield config.bos_token_id

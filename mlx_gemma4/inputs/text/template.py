@@ -1,4 +1,4 @@
-"""The checkpoint's own chat template: messages to text. Knows nothing of tokens or media beyond their names."""
+"""Renders messages with the checkpoint's chat template. Of tokens and media it knows only the names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlx_gemma4.inputs.text.markup import Markup
 from mlx_gemma4.inputs.text.special_tokens import named_tokens
 
 MOST_REASON = 300
-"""Characters of a template's own message."""
+"""Characters of a template's own error message."""
 
 NO_TEMPLATE = (
     "This checkpoint has no default chat template (chat_template.jinja), and a chat needs one. Copy the file from the "
@@ -21,17 +21,17 @@ NO_TEMPLATE = (
 
 
 class ChatTemplate:
-    """A Jinja template in a sandbox, with the functions that transformers gives to templates."""
+    """A Jinja template in a sandbox, with the functions that transformers offers to templates."""
 
     def __init__(
         self, source: str | None, variables: Mapping[str, str], *, tool_source: str | None = None, begin: str = ""
     ) -> None:
         """
         Args:
-            source: None where there is no template: then ``render`` says so.
+            source: The template, or None if there is none: then ``render`` raises.
             variables: The special tokens by name (``bos_token``, …).
-            tool_source: Another template, for chats with tools.
-            begin: What every chat begins with (BOS), whether the template writes it or not.
+            tool_source: Another template for chats with tools, if there is one.
+            begin: The token at the beginning of every chat (BOS). It is added if the template does not write it.
         """
         self.source = source
         self._tool_source = tool_source
@@ -44,7 +44,7 @@ class ChatTemplate:
 
     @classmethod
     def from_folder(cls, folder: Path, variables: Mapping[str, str] | None = None, *, begin: str = "") -> ChatTemplate:
-        """Read a checkpoint's templates (``template_files``), and its special tokens unless they are given.
+        """Read a checkpoint's templates (``template_files``), and its special tokens unless ``variables`` has them.
 
         Raises:
             ValueError: A file is broken; the message names it.
@@ -62,13 +62,13 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         markup: Markup | None = None,
     ) -> str:
-        """Write the chat out, media as their placeholders, and text as it is. ``Processor.render`` quotes it.
+        """Render a chat, with a placeholder for each medium. ``Processor.render`` quotes the texts first.
 
         Args:
-            markup: What the texts are quoted for: then the template finds in them what was there before.
+            markup: The Markup that quoted the texts. The template then finds in them what it would find unquoted.
 
         Raises:
-            ValueError: There is no template, or it refuses the messages; its own words are in the message.
+            ValueError: There is no template, or it refuses the messages; the error has the template's own words.
         """
         from mlx_gemma4.inputs.text.template_sandbox import Environment
 
@@ -86,15 +86,15 @@ class ChatTemplate:
             if source not in self._renderers:
                 self._renderers[source] = Environment().renderer(source)
             text = self._renderers[source](variables, markup)
-        except Exception as error:  # a template is a program of its own, and raises what it likes
-            told = str(error) if markup is None else markup.unquote(str(error))
-            reason = " ".join(told.split())[:MOST_REASON]
+        except Exception as error:  # a template is a program and may raise anything
+            message = str(error) if markup is None else markup.unquote(str(error))
+            reason = " ".join(message.split())[:MOST_REASON]
             raise ValueError(f"The checkpoint's chat template cannot render these messages: {reason}") from error
         return text if text.lstrip().startswith(self._begin) else self._begin + text
 
 
 def _plain(value: Any) -> Any:
-    """What a template may see of a message: images, arrays and paths have methods that write files."""
+    """Replace images, arrays and paths by their type's name: they have methods that write files."""
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""What a chat template may spend. A template is a program of a stranger: it may loop, recurse and make text.
+"""Limits what a chat template may use. A template is somebody else's program: it may loop, recurse and build long text.
 
-Everything that costs time or memory is paid for before it happens, in units of about one character of text or a
-quarter of an expression. A budget grows with the messages, so that long chats are rendered.
+Everything that takes time or memory is paid for before it happens, from a budget. A unit is about one character of text
+or a quarter of an expression. The budget grows with the messages, so that long chats can be rendered.
 """
 
 from __future__ import annotations
@@ -11,48 +11,48 @@ from itertools import chain
 from typing import Any
 
 BASE, PER_INPUT = 10_000_000, 50
-"""Units that every template has, and units for each unit of the messages. 10 million last about a second."""
+"""The budget: this many units, and this many for each unit of the messages. 10 million last about a second."""
 ITEM = 16
-"""Units of an element of a list, beside its content."""
+"""Units of an element of a list, without its content."""
 CALL = 150
 """Units of a call of a function, a filter or a test."""
 MOST_DEPTH = 100
 """Lists and objects inside each other."""
 MOST_BITS = 4096
-"""Of a whole number."""
+"""Bits of a whole number."""
 
 _LISTS = (list, tuple, set, frozenset, KeysView, ItemsView, ValuesView)
 
 
 class Meter:
-    """Counts down. What is left can never be exceeded: a charge comes before what it pays for."""
+    """The budget of one rendering. Nothing exceeds it, since everything is charged before it is done."""
 
     def __init__(self, inputs: object) -> None:
         self.left = BASE + PER_INPUT * weigh(inputs)
 
     def spend(self, units: int) -> None:
-        """Pay.
+        """Take units from the budget.
 
         Raises:
-            ValueError: More than there is.
+            ValueError: The budget does not suffice.
         """
         self.left -= units
         if self.left < 0:
             raise ValueError("it takes too long, or makes too much text")
 
     def pay_for(self, *values: object) -> None:
-        """Pay for handling values once: for their text and their elements, however deep."""
+        """Pay for handling values once: their text, and their elements at all depths."""
         for value in values:
             self.spend(len(value) if isinstance(value, str) else weigh(value, self.left))
 
     def items(self, values: Any, units: int = ITEM) -> Iterator[Any]:
-        """The elements of anything that can be iterated, each paid for."""
+        """Yield the elements of an iterable, paying for each."""
         for value in values:
             self.spend(units)
             yield value
 
     def taken(self, value: Any) -> Any:
-        """A result, paid for; what would come later comes now, as a list."""
+        """Pay for a result and return it. An iterator becomes a list, so that all of it is paid for."""
         if isinstance(value, Iterator):
             value = list(self.items(value))
         self.pay_for(value)
@@ -60,7 +60,7 @@ class Meter:
 
 
 def weigh(value: object, most: int | None = None) -> int:
-    """Units of a value: its length where it is written out; a list inside two others counts twice.
+    """Units of a value, about its length when written as text. A list that occurs twice in it counts twice.
 
     Raises:
         ValueError: It is deeper than MOST_DEPTH, has a number beyond MOST_BITS, or weighs more than ``most``.
@@ -97,7 +97,11 @@ def _check_weight(total: int, most: int | None) -> None:
 
 
 def check_number(value: int) -> int:
-    """A whole number that can be computed with in no time."""
+    """Return a whole number if it is small enough to compute with quickly.
+
+    Raises:
+        ValueError: It has more than MOST_BITS bits.
+    """
     if value.bit_length() > MOST_BITS:
         raise ValueError(f"it makes numbers of more than {MOST_BITS} bits")
     return value

@@ -1,7 +1,8 @@
-"""Where chat templates run: Jinja's sandbox, with what they may call named one by one, and all of it paid for.
+"""Runs chat templates in Jinja's sandbox, with a list of what they may call and a budget for what they do.
 
-Jinja's sandbox keeps a template from Python's inner parts, but not from ``'a' * 10**10``, from loops in loops or from
-``|center(10**9)``.
+Jinja's sandbox keeps a template from Python's internals, but does not stop ``'a' * 10**10``, nested loops or
+``|center(10**9)``. The texts in the variables are quoted (``markup``), but a template compares and searches them as if
+they were not.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ METHODS: Mapping[type, str] = {
     range: "",
     type: "",
 }
-"""What may be called of values, by their type."""
+"""The methods that a template may call, by the type of the value."""
 _PERCENT = re.compile(r"%(?!(\.?\d{1,2})?[sdf%])")
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 _LAYOUT = re.compile(r"[^%]|%[A-Za-z%]|%-[A-Za-z]")
@@ -57,7 +58,7 @@ SEARCHES = frozenset(
         *("split", "rsplit", "partition", "rpartition", "removeprefix", "removesuffix"),
     )
 )
-"""Methods of a string that look for another one in it."""
+"""Methods of a string that search it for another one, which must then be quoted, too."""
 
 _METER: ContextVar[Meter] = ContextVar("meter")
 _MARKUP: ContextVar[Markup] = ContextVar("markup")
@@ -65,7 +66,7 @@ _NONE = Markup(())
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """Compiles a template into a function of its variables. Safe in threads: each rendering has a meter of its own."""
+    """Compiles templates. Threads may render at the same time, since each rendering has its own meter."""
 
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 
@@ -87,12 +88,13 @@ class Environment(ImmutableSandboxedEnvironment):
         }
 
     def renderer(self, source: str) -> Callable[[Mapping[str, Any], Markup | None], str]:
-        """Compile a template into a function of its variables, and of the markup that the texts in them are quoted for.
+        """Compile a template into a function of its variables and of the Markup that quoted the texts in them.
 
-        What the template looks for in quoted text, it finds as in the text itself.
+        Raises:
+            ValueError: The template is too long, or has a recursive loop.
         """
         if len(source) > MOST_SOURCE:
-            raise ValueError(f"it has {len(source):,} characters, at most {MOST_SOURCE:,} are read")
+            raise ValueError(f"it has {len(source):,} characters, more than {MOST_SOURCE:,}")
         tree, units = metered(self.parse(source))
         template = jinja2.Template.from_code(self, self.compile(tree), self.make_globals(None))
 
@@ -108,14 +110,14 @@ class Environment(ImmutableSandboxedEnvironment):
 
         return render
 
-    # what a metered tree calls
+    # called by the metered tree
 
     def spent(self, units: int) -> None:
-        """Enter a macro or a block."""
+        """Pay for the body of a macro or a block."""
         _METER.get().spend(units)
 
     def looped(self, values: Any, units: int) -> _Looped:
-        """What a loop goes through."""
+        """The values of a loop, which pays for its body with each."""
         return _Looped(values, CALL + units)
 
     def joined(self, *values: Any) -> str:
@@ -123,11 +125,11 @@ class Environment(ImmutableSandboxedEnvironment):
         return "".join(map(str, map(self.paid, values)))
 
     def paid(self, value: Any) -> Any:
-        """A list that was built."""
+        """Pay for a new list, and return it."""
         return _METER.get().taken(value)
 
     def compared(self, value: Any) -> Any:
-        """A value that is compared: a text as it was before it was quoted."""
+        """Pay for a value that is compared, and return it unquoted."""
         return _unquoted(self.paid(value))
 
     def contains(self, whole: Any, part: Any) -> bool:
@@ -145,7 +147,7 @@ class Environment(ImmutableSandboxedEnvironment):
             _METER.get().spend(len(value) * (1 if isinstance(value, str) else ITEM))
         return value[slice(*ends)]
 
-    # what Jinja calls
+    # called by Jinja
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         meter = _METER.get()
@@ -198,7 +200,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
 
 class _Looped:
-    """Iterates, and pays for the body each time."""
+    """An iterable that pays for the loop's body with each value."""
 
     def __init__(self, values: Any, units: int) -> None:
         self._values = values
@@ -212,7 +214,7 @@ class _Looped:
 
 
 class _Namespace(Namespace):
-    """What a template may assign to; written out, it does not show what it holds."""
+    """An object whose attributes a template may set. Its repr does not show them."""
 
     def __repr__(self) -> str:
         return "<namespace>"
@@ -223,7 +225,7 @@ def _unquoted(value: Any) -> Any:
 
 
 def _sought(text: str, part: Any) -> Any:
-    """What a template looks for in a text, quoted if the text is."""
+    """A string that a template searches a text for: as it is if the text contains it so, else quoted."""
     if isinstance(part, tuple):
         return tuple(_sought(text, each) for each in part)
     return part if not isinstance(part, str) or part in text else _MARKUP.get().quote(part)
@@ -240,19 +242,19 @@ def _held(value: Any) -> Any:
 
 @pass_context
 def _written(context: Any, value: Any) -> Any:
-    """A value that the template writes."""
+    """Pay for a value that the template writes."""
     _METER.get().pay_for(value)
     return value
 
 
 def _paid_for(function: Callable[..., Any], growth: Callable[..., None] | None = None) -> Callable[..., Any]:
-    """A filter or test whose arguments and result are paid for; ``growth`` pays for what it adds, before."""
+    """Wrap a filter or test so that it pays for arguments and result; ``growth`` pays in advance for what it adds."""
 
     def paid(*args: Any, **kwargs: Any) -> Any:
         meter = _METER.get()
         meter.spend(CALL)
         args = tuple(map(_held, args))
-        # before the value, some filters are given the context
+        # some filters take the context before the value
         values = args if not hasattr(function, "jinja_pass_arg") else args[1:]
         meter.pay_for(*values, *kwargs.values())
         if growth is not None:
@@ -269,13 +271,13 @@ def _pay_for_copies(value: Any, times: Any) -> None:
 
 
 def _check_power(base: Any, exponent: Any) -> None:
-    """Whether the result of ``**`` is a number that is quickly computed."""
+    """Check that the result of ``**`` is small enough to compute quickly."""
     if isinstance(base, int) and isinstance(exponent, int) and exponent > 0:
         check_number(1 << min(base.bit_length() * exponent, 2**20))
 
 
 def _check_percent(layout: str, *_: Any, **__: Any) -> None:
-    """``'%s' % value``: no widths that fill memory."""
+    """Check the layout of ``'%s' % value``: a width could fill memory."""
     if _PERCENT.search(layout):
         raise SecurityError("formats other than %s, %d and %.2f are not available to chat templates")
     _METER.get().spend(100 * layout.count("%"))
@@ -350,7 +352,7 @@ _GROWTH: Mapping[str, Callable[..., None]] = {
     "round": _round_growth,
     **dict.fromkeys(("sort", "dictsort", "groupby", "unique"), _sort_growth),
 }
-"""What filters pay for beside their arguments, by name."""
+"""What filters pay for in addition to their arguments, by name."""
 _METHOD_GROWTH: Mapping[str, Callable[..., None]] = {
     "replace": _replace_growth,
     "join": _method_join_growth,
@@ -368,13 +370,13 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Unlike Jinja's own filter, this one does not escape HTML."""
+    """As transformers' ``tojson``: unlike Jinja's, it does not escape HTML."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
     return _NOT_ASCII.sub(_escaped, text) if ensure_ascii else text
 
 
 def _escaped(match: re.Match[str]) -> str:
-    """A character as JSON escapes it. Stand-ins stay: those that they stand for are not escaped."""
+    """A character as JSON escapes it. Stand-ins stay as they are: the characters that they stand for are not escaped."""
     return match[0] if ord(match[0]) >= STAND_INS.start else json.dumps(match[0])[1:-1]
 
 
@@ -383,7 +385,7 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(layout: str) -> str:
-    """The time now; a width in the layout could fill memory."""
+    """The current time. Widths are refused: they could fill memory."""
     if not re.fullmatch(f"({_LAYOUT.pattern})*", layout, re.DOTALL):
         raise SecurityError("strftime_now takes %Y, %-d and the like, without widths")
     return datetime.now().strftime(layout)

@@ -1,7 +1,10 @@
-"""A template's syntax tree, changed so that everything in it that costs something is paid for (``template_meter``).
+"""Changes a template's syntax tree so that it pays for what it does (``template_meter``).
 
-A loop pays for its body with each iteration, a macro with each call, by the number of expressions in it. Lists,
-joined text, comparisons and slices go through a function of the environment.
+A loop pays for its body in each iteration, and a macro in each call, by the number of expressions in it. Lists, joined
+text, comparisons and slices call a function of the environment::
+
+    {% for m in messages %}    →    {% for m in looped(messages, units) %}
+    {{ a ~ b }}                →    {{ joined(a, b) }}
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ NODE = 4
 
 
 class Metered(NodeTransformer):
-    """Puts the payments in."""
+    """Inserts the payments."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         if node.recursive:
@@ -79,7 +82,7 @@ class Metered(NodeTransformer):
 
 
 def metered(tree: nodes.Template) -> tuple[nodes.Template, int]:
-    """The tree with its payments, and what all that is not in a loop or macro costs."""
+    """The tree with payments, and the units of one pass through it, which the caller pays."""
     units = _units(tree)
     return Metered().visit(tree), units
 

@@ -74,7 +74,8 @@ def _checked(call_id: str, name: str, written: dict[str, Any], tools: Sequence[M
 def _parameters(name: str, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     declared = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
     if name not in declared:
-        raise ValueError(f"there is no function {name}, only {', '.join(declared) or 'none'}")
+        known = f"only {', '.join(declared)}" if declared else "none is declared"
+        raise ValueError(f"there is no function {name}, {known}")
     parameters: Mapping[str, Any] = declared[name]
     return parameters
 

@@ -18,14 +18,14 @@ MAX_STEPS = 100_000
 NULLS, TRUES, FALSES = ("null", "None"), ("true", "True"), ("false", "False")
 
 _BOUNDS: dict[str, tuple[tuple[type, ...], Callable[[Any, Any], bool], str]] = {
-    "minimum": ((int, float), lambda value, bound: value >= bound, "must be at least"),
-    "maximum": ((int, float), lambda value, bound: value <= bound, "must be at most"),
-    "exclusiveMinimum": ((int, float), lambda value, bound: value > bound, "must be more than"),
-    "exclusiveMaximum": ((int, float), lambda value, bound: value < bound, "must be less than"),
-    "minLength": ((str,), lambda value, bound: len(value) >= bound, "must have at least this many characters:"),
-    "maxLength": ((str,), lambda value, bound: len(value) <= bound, "must have at most this many characters:"),
-    "minItems": ((list,), lambda value, bound: len(value) >= bound, "must have at least this many items:"),
-    "maxItems": ((list,), lambda value, bound: len(value) <= bound, "must have at most this many items:"),
+    "minimum": ((int, float), lambda value, bound: value >= bound, "must be at least {:g}"),
+    "maximum": ((int, float), lambda value, bound: value <= bound, "must be at most {:g}"),
+    "exclusiveMinimum": ((int, float), lambda value, bound: value > bound, "must be more than {:g}"),
+    "exclusiveMaximum": ((int, float), lambda value, bound: value < bound, "must be less than {:g}"),
+    "minLength": ((str,), lambda value, bound: len(value) >= bound, "must have at least {:g} characters"),
+    "maxLength": ((str,), lambda value, bound: len(value) <= bound, "must have at most {:g} characters"),
+    "minItems": ((list,), lambda value, bound: len(value) >= bound, "must have at least {:g} items"),
+    "maxItems": ((list,), lambda value, bound: len(value) <= bound, "must have at most {:g} items"),
 }
 
 
@@ -76,8 +76,8 @@ class _Fit:
         for key, item in value.items():
             path = f"{where}.{key}" if where else key
             if key not in properties and others is False:
-                known = ", ".join(map(str, properties)) or "none"
-                raise ValueError(f"there is no argument {quoted(path)}, only {known}")
+                known = f"only {', '.join(map(str, properties))}" if properties else "none is declared"
+                raise ValueError(f"there is no argument {quoted(path)}, {known}")
             declared = properties.get(key, others if isinstance(others, Mapping) else {})
             if _is_null(item) and key in properties and key not in required and not self._takes_null(declared):
                 continue
@@ -247,7 +247,7 @@ def _check_bounds(value: Any, schema: Schema, where: str) -> None:
         if isinstance(value, bool) or not isinstance(value, types) or isinstance(bound, bool):
             continue
         if isinstance(bound, (int, float)) and not holds(value, bound):
-            raise ValueError(f"{where} {words} {bound:g}, got {_shown(value)}")
+            raise ValueError(f"{where} {words.format(bound)}, got {_shown(value)}")
 
 
 def _among(word: Bare, schema: Schema) -> Any:
