@@ -362,8 +362,8 @@ class Processor:
         ids = self.config.token_ids
         token = self._token(ids.video, "video")
         return " ".join(
-            f"{video.timestamp(seconds)} {self._block(ids.image_begin, token * len(each), ids.image_end, 'video')}"
-            for seconds, each in zip(film.seconds, film.video_frames, strict=True)
+            f"{video.timestamp(seconds)} {self._block(ids.image_begin, token * len(patches), ids.image_end, 'video')}"
+            for seconds, patches in zip(film.seconds, film.video_frames, strict=True)
         )
 
     def _block(self, begin: int | None, inside: str, end: int | None, kind: str) -> str:

@@ -70,22 +70,22 @@ def weigh(value: object, most: int | None = None) -> int:
         if depth > MOST_DEPTH:
             raise ValueError(f"it makes lists or objects more than {MOST_DEPTH} deep")
         inner: list[object] = []
-        for each in level:
+        for part in level:
             total += 1
-            if isinstance(each, str):
-                total += len(each)
-            elif isinstance(each, int):
-                total += check_number(each).bit_length() // 8
-            elif isinstance(each, range):
-                total += ITEM * len(each)
-            elif isinstance(each, Mapping):
-                total += 2 * ITEM * len(each)
+            if isinstance(part, str):
+                total += len(part)
+            elif isinstance(part, int):
+                total += check_number(part).bit_length() // 8
+            elif isinstance(part, range):
+                total += ITEM * len(part)
+            elif isinstance(part, Mapping):
+                total += 2 * ITEM * len(part)
                 _check_weight(total, most)
-                inner.extend(chain.from_iterable(each.items()))
-            elif isinstance(each, _LISTS):
-                total += ITEM * len(each)
+                inner.extend(chain.from_iterable(part.items()))
+            elif isinstance(part, _LISTS):
+                total += ITEM * len(part)
                 _check_weight(total, most)
-                inner.extend(each)
+                inner.extend(part)
         _check_weight(total, most)
         depth, level = depth + 1, inner
     return total

@@ -376,7 +376,7 @@ def _tojson(
 
 
 def _escaped(match: re.Match[str]) -> str:
-    """A character as JSON escapes it. Stand-ins stay as they are: the characters that they stand for are not escaped."""
+    """A character as JSON escapes it. Stand-ins stay as they are: what they stand for is never escaped."""
     return match[0] if ord(match[0]) >= STAND_INS.start else json.dumps(match[0])[1:-1]
 
 

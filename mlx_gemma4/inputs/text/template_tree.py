@@ -72,7 +72,7 @@ class Metered(NodeTransformer):
 
     def _built(self, node: Any) -> nodes.Node:
         self.generic_visit(node)
-        return node if all(isinstance(each, nodes.Const) for each in node.items) else _call("paid", node)
+        return node if all(isinstance(item, nodes.Const) for item in node.items) else _call("paid", node)
 
     def _with_payment(self, node: Any) -> nodes.Node:
         units = _units(node)
@@ -89,15 +89,15 @@ def metered(tree: nodes.Template) -> tuple[nodes.Template, int]:
 
 def _units(node: nodes.Node) -> int:
     """Units of one pass through a node, inner loops once: its expressions, and the text that it writes."""
-    return sum(len(each.data) if isinstance(each, nodes.TemplateData) else NODE for each in _nodes(node))
+    return sum(len(inner.data) if isinstance(inner, nodes.TemplateData) else NODE for inner in _nodes(node))
 
 
 def _nodes(node: nodes.Node) -> Iterator[nodes.Node]:
     waiting = [node]
     while waiting:
-        each = waiting.pop()
-        yield each
-        waiting.extend(each.iter_child_nodes())
+        inner = waiting.pop()
+        yield inner
+        waiting.extend(inner.iter_child_nodes())
 
 
 def _compared(value: nodes.Expr) -> nodes.Expr:

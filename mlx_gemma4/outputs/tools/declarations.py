@@ -52,7 +52,11 @@ def _tool(item: Any, where: str) -> dict[str, Any]:
     if not isinstance(function, Mapping):
         raise ValueError(f"{where} is not an object; the file must hold {FORM}")
     name, description = function.get("name"), function.get("description") or ""
-    if not isinstance(name, str) or not name or any(each in " \t\r\n{}<>|" or not each.isprintable() for each in name):
+    if (
+        not isinstance(name, str)
+        or not name
+        or any(character in " \t\r\n{}<>|" or not character.isprintable() for character in name)
+    ):
         raise ValueError(f'{where} needs a "name" without spaces, braces and <|>, got {name!r}')
     if not isinstance(description, str):
         raise ValueError(f'"description" of {where} must be text, got {description!r}')
@@ -73,7 +77,7 @@ def _check(schema: Any, where: str, depth: int) -> None:
     if not isinstance(schema, Mapping):
         raise ValueError(f"{where} must be an object, got {schema!r}")
     kind = schema.get("type", "object")
-    if not (isinstance(kind, str) or (isinstance(kind, list) and kind and all(isinstance(each, str) for each in kind))):
+    if not (isinstance(kind, str) or (isinstance(kind, list) and kind and all(isinstance(name, str) for name in kind))):
         raise ValueError(f'"type" in {where} must be text or a list of texts, got {kind!r}')
     for key in ("required", "enum", "anyOf", "oneOf", "allOf"):
         if not isinstance(schema.get(key, []), list):
@@ -83,8 +87,8 @@ def _check(schema: Any, where: str, depth: int) -> None:
     for key in SCHEMAS:
         if not isinstance(schema.get(key, {}), Mapping):
             raise ValueError(f'"{key}" in {where} must be an object, got {schema[key]!r}')
-    inner = [each for key in SCHEMAS for each in schema.get(key, {}).values()]
-    inner += [each for key in ("anyOf", "oneOf", "allOf") for each in schema.get(key, [])]
+    inner = [inner_schema for key in SCHEMAS for inner_schema in schema.get(key, {}).values()]
+    inner += [inner_schema for key in ("anyOf", "oneOf", "allOf") for inner_schema in schema.get(key, [])]
     inner += [schema[key] for key in ("items", "additionalProperties") if not isinstance(schema.get(key, True), bool)]
-    for each in inner:
-        _check(each, where, depth + 1)
+    for inner_schema in inner:
+        _check(inner_schema, where, depth + 1)
