@@ -167,7 +167,7 @@ def test_declarations_alone_are_not_asked_about(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With a JSON file, calls are told and answered as not available."""
+    """The functions of a JSON file are only shown; the model reads that they are not available."""
     path = tmp_path / "tools.json"
     path.write_text('[{"name": "lights", "parameters": {"properties": {"room": {"type": "string"}}}}]')
     declared = load_tools(path)

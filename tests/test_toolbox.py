@@ -334,7 +334,7 @@ def test_declarations_in_a_json_file(tmp_path: Path, content: object) -> None:
     path.write_text("\ufeff" + json.dumps(content), encoding="utf-8")
     tools = load_tools(path)
     assert tools.schemas == [DECLARED] and not tools.runs
-    assert tools.call("lights", {}) == "error: lights is declared, but nothing here can run it"
+    assert tools.call("lights", {}) == "error: lights is not available: nothing here can run it"
 
 
 def test_a_function_without_arguments(tmp_path: Path) -> None:

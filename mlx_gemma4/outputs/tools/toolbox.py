@@ -56,7 +56,7 @@ class Declarations:
         self.schemas = read_tools(path)
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        return f"error: {name} is declared, but nothing here can run it"
+        return f"error: {name} is not available: nothing here can run it"
 
 
 class Toolbox:
