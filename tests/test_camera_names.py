@@ -10,9 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from mlx_gemma4.cli import main
-from mlx_gemma4.live.see import camera_names
-from mlx_gemma4.live.see.address import camera_address
-from mlx_gemma4.live.see.camera_names import NamedCamera, find_camera, list_cameras
+from mlx_gemma4.live.see import address
+from mlx_gemma4.live.see.address import NamedCamera, camera_address, find_camera, list_cameras
 
 
 def kernel(folder: Path, *nodes: tuple[int, int, str]) -> None:
@@ -27,7 +26,7 @@ def kernel(folder: Path, *nodes: tuple[int, int, str]) -> None:
 @pytest.fixture
 def linux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(camera_names, "SYSTEM", tmp_path)
+    monkeypatch.setattr(address, "SYSTEM", tmp_path)
     return tmp_path
 
 

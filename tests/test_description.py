@@ -16,9 +16,8 @@ from video_writer import write_video
 
 from mlx_gemma4 import Model, Processor, describe_video, generate
 from mlx_gemma4.cli import main
-from mlx_gemma4.inputs.vision.film import Film
 from mlx_gemma4.inputs.vision.image import load_image
-from mlx_gemma4.inputs.vision.video import Selection
+from mlx_gemma4.inputs.vision.video import Film, Selection
 from mlx_gemma4.programs.describe import DESCRIBE, Describing
 
 RELEASED = ["--model", str(REFERENCE / "released" / "checkpoint"), "--dtype", "float32", "--temp", "0"]

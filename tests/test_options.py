@@ -14,7 +14,7 @@ from golden import said
 from reference_cases import media_file
 
 from mlx_gemma4.cli import main, parse
-from mlx_gemma4.cli.shared.messages import LONGEST, message
+from mlx_gemma4.cli.shared.errors import LONGEST, message
 from mlx_gemma4.cli.shared.parsing import Parser
 
 ROOT = Path(__file__).parent.parent

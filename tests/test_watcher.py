@@ -12,8 +12,8 @@ from reference_cases import DESCRIBE, PICTURES, media_file
 
 from mlx_gemma4 import Model, Processor, Session, Watcher, generate
 from mlx_gemma4.inputs.prompt import Prompt
-from mlx_gemma4.inputs.vision.film import Film
 from mlx_gemma4.inputs.vision.image import load_image
+from mlx_gemma4.inputs.vision.video import Film
 from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.see.views import Asking, Glance, Memory
 from mlx_gemma4.live.see.watcher import Sighting, Watching

@@ -139,7 +139,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except (ValueError, ImportError, OSError) as error:
         if os.environ.get("MLX_GEMMA4_TRACEBACK"):
             raise
-        from mlx_gemma4.cli.shared.messages import message
+        from mlx_gemma4.cli.shared.errors import message
 
         print(f"mlx_gemma4: error: {message(error)}", file=sys.stderr)
         return USAGE_ERROR

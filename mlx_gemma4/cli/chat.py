@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli.shared.attachments import MEDIA, attachment, files, kind_of, leading_file
-from mlx_gemma4.cli.shared.messages import message
+from mlx_gemma4.cli.shared.errors import message
 from mlx_gemma4.cli.shared.notes import note, statistics
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, load_model, sampling
 from mlx_gemma4.cli.shared.tools import DECLINED, add_tools, described, note_unwritten, open_tools

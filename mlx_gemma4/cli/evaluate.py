@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli import quality
-from mlx_gemma4.cli.shared.messages import message
+from mlx_gemma4.cli.shared.errors import message
 from mlx_gemma4.cli.shared.notes import note, warn_incomplete
 from mlx_gemma4.cli.shared.options import (
     add_endpointing,

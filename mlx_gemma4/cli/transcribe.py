@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from mlx_gemma4.cli.shared.failed import Failed
+from mlx_gemma4.cli.shared.errors import Failed
 from mlx_gemma4.cli.shared.notes import note, note_gated, warn_incomplete
 from mlx_gemma4.cli.shared.options import (
     add_endpointing,

@@ -31,7 +31,7 @@ from mlx_gemma4.inputs.text.special_tokens import SpecialTokens, named_tokens
 from mlx_gemma4.inputs.text.template import ChatTemplate
 from mlx_gemma4.inputs.text.tokenizer import Tokenizer, decode, load_tokenizer
 from mlx_gemma4.inputs.vision import clip, image, video
-from mlx_gemma4.inputs.vision.film import Film
+from mlx_gemma4.inputs.vision.video import Film
 from mlx_gemma4.inputs.vision.video_file import VideoFile
 
 AudioSource = str | os.PathLike[str] | np.ndarray

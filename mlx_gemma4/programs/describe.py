@@ -15,9 +15,8 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.messages import user_content
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.vision.clip import Stretch, check_length
-from mlx_gemma4.inputs.vision.film import Film
 from mlx_gemma4.inputs.vision.image import Patches
-from mlx_gemma4.inputs.vision.video import Selection
+from mlx_gemma4.inputs.vision.video import Film, Selection
 from mlx_gemma4.inputs.vision.video_file import VideoFile
 from mlx_gemma4.outputs.generate import GREEDY, MAX_TOKENS, GenerationResponse, stream_generate
 from mlx_gemma4.outputs.sample import Sampling

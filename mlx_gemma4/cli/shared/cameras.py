@@ -18,7 +18,7 @@ def add_listing(parser: argparse.ArgumentParser) -> None:
 
 def print_cameras() -> None:
     """A line for each: its number and its name."""
-    from mlx_gemma4.live.see.camera_names import list_cameras
+    from mlx_gemma4.live.see.address import list_cameras
 
     cameras = list_cameras()
     for camera in cameras:

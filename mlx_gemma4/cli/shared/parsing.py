@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
-from mlx_gemma4.cli.shared.messages import one_line
+from mlx_gemma4.cli.shared.errors import one_line
 
 PREFIX = "MLX_GEMMA4_"
 OTHERS = ("TRACEBACK",)

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, Resampler
-from mlx_gemma4.inputs.vision.film import Film
 from mlx_gemma4.inputs.vision.image import Patches
-from mlx_gemma4.inputs.vision.video import TOLERANCE, Pace, Selection, check_any, picker, shown_in
+from mlx_gemma4.inputs.vision.video import TOLERANCE, Film, Pace, Selection, check_any, picker, shown_in
 from mlx_gemma4.inputs.vision.video_file import Picture, Sound, VideoFile
 
 SHORTEST = 0.1

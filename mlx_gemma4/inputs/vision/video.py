@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from mlx_gemma4.inputs.vision.image import Patches
 from mlx_gemma4.inputs.vision.video_file import Picture, VideoFile
 
 MAX_FRAMES = 32
@@ -185,3 +186,21 @@ def _check_array(frames: np.ndarray, fps: float) -> None:
         raise ValueError(f"Expected video frames as uint8 [T, H, W, 3], got {frames.dtype} {list(frames.shape)}")
     if not fps > 0:
         raise ValueError(f"Expected a positive number of frames per second, got {fps}")
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """Video frames, of a video or a camera."""
+
+    video_frames: tuple[Patches, ...]
+    seconds: tuple[float, ...]
+    """When each video frame is shown; the prompt says it as mm:ss."""
+
+    def __post_init__(self) -> None:
+        if not self.video_frames or len(self.video_frames) != len(self.seconds):
+            raise ValueError(
+                f"Expected a time for each video frame, got {len(self.video_frames)} frames and {self.seconds}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.video_frames)
