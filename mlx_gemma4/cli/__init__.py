@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "generate": ("mlx_gemma4.cli.generate", "Answer one prompt about text, pictures, sound or video."),
-    "chat": ("mlx_gemma4.cli.chat", "Chat with the model. Pictures, sound and video can be added to a message."),
+    "chat": ("mlx_gemma4.cli.chat", "Chat with the model about text, pictures, sound and video."),
     "transcribe": ("mlx_gemma4.cli.transcribe", "Transcribe recordings of any length and format."),
-    "listen": ("mlx_gemma4.cli.listen", "Transcribe the microphone, a recording or a pipe while it is heard."),
+    "listen": ("mlx_gemma4.cli.listen", "Transcribe a microphone, a recording or a pipe live."),
     "watch": ("mlx_gemma4.cli.watch", "Answer a question about a camera whenever the scene changes."),
     "describe": ("mlx_gemma4.cli.describe", "Describe a video of any length, segment by segment."),
     "live": ("mlx_gemma4.cli.live", "Talk to the model about what a camera sees, live."),
-    "eval": ("mlx_gemma4.cli.evaluate", "Measure word error rates, or what a conversion lost."),
+    "eval": ("mlx_gemma4.cli.evaluate", "Measure word error rates, or the loss of a conversion."),
     "demo": ("mlx_gemma4.cli.demo", "Demo on the built-in checkpoint: live transcription, pictures, spoken questions."),
     "convert": (
         "mlx_gemma4.convert.command",

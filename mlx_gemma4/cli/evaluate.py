@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.measure.wer import Normalizer, Recording, Result, Score
     from mlx_gemma4.programs.transcribe import Segment, Transcriber
 
-WER = "Word and character error rates of transcripts, over a manifest of recordings and what is said in them."
+WER = "Measure word and character error rates of transcripts, over a manifest of recordings and their texts."
 MANIFEST = 'JSON lines {"audio": path beside the manifest, "text": what is said, "set": a name to group by, if any}'
 NORMALIZER = (
     "what texts pass through before they are compared. whisper: Whisper's for the language; in English it writes "
@@ -132,10 +132,10 @@ class Run:
         except (KeyboardInterrupt, Terminated) as stopped:
             self._stopped = stopped
 
-    def save(self, told: dict[str, Any]) -> None:
+    def save(self, figures: dict[str, Any]) -> None:
         """Write the figures to the file, with the recordings that are missing in them."""
         missing = [{"audio": name, "problem": problem} for name, problem in self._unreadable.items()]
-        save(self._report, {**told, "unreadable": missing, "complete": self._stopped is None})
+        save(self._report, {**figures, "unreadable": missing, "complete": self._stopped is None})
 
     def end(self) -> None:
         """Raise what went wrong, after everything else was reported."""
@@ -180,18 +180,18 @@ def run_live(run: Run) -> None:
     results, offline = [], []
     for result in run.results(live.hear):
         began = time.perf_counter()
-        heard = live.again()
+        text = live.again()
         work = time.perf_counter() - began
-        counted = score(result.recording.text, heard, run.normalize)
+        counted = score(result.recording.text, text, run.normalize)
         counted = replace(counted, sound_seconds=result.score.sound_seconds, work_seconds=work)
         results.append(result)
-        offline.append(replace(result, heard=heard, score=counted))
+        offline.append(replace(result, heard=text, score=counted))
     print(f"live\n{table(results)}\n\noffline, the same utterances\n{table(offline)}\n")
     print(f"{live.different} of {live.utterances} utterances differ between live and offline")
     print(live.delays.report(live.work))
     delays = {"after_decision": live.delays.seconds, "after_speech": live.delays.after_speech}
-    told = {"utterances": live.utterances, "different": live.different, "work": asdict(live.work)}
-    run.save({"live": figures(results), "offline": figures(offline), **told, "delays": delays})
+    counts = {"utterances": live.utterances, "different": live.different, "work": asdict(live.work)}
+    run.save({"live": figures(results), "offline": figures(offline), **counts, "delays": delays})
 
 
 def progress(number: int, count: int, result: Result) -> str:

@@ -122,15 +122,15 @@ def chat_prompt(arguments: argparse.Namespace, processor: Processor, text: str, 
 def check_plain(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if parts of a chat are given with ``--ignore-chat-template``."""
     names = ("system", "image", "audio", "video", "tools", "thinking")
-    given = [f"--{name}" for name in names if getattr(arguments, name)]
-    if arguments.ignore_chat_template and given:
-        raise ValueError(f"--ignore-chat-template continues the text of --prompt alone: leave out {', '.join(given)}")
+    options = [f"--{name}" for name in names if getattr(arguments, name)]
+    if arguments.ignore_chat_template and options:
+        raise ValueError(f"--ignore-chat-template continues the text of --prompt alone: leave out {', '.join(options)}")
 
 
 def check_videos(arguments: argparse.Namespace) -> None:
     """Raise a ValueError if options of videos are given without a video."""
-    given = (arguments.fps, arguments.max_frames, arguments.start, arguments.end, arguments.with_audio or None)
-    if not arguments.video and any(each is not None for each in given):
+    options = (arguments.fps, arguments.max_frames, arguments.start, arguments.end, arguments.with_audio or None)
+    if not arguments.video and any(option is not None for option in options):
         raise ValueError("--fps, --max-frames, --start, --end and --with-audio need a --video")
 
 

@@ -135,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
     scene = Scene(threshold(arguments))
     with ExitStack() as stack:
         with starting():
-            inputs = [each for each in (arguments.input, arguments.camera) if each is not None]
+            inputs = [path for path in (arguments.input, arguments.camera) if path is not None]
             stream = stack.enter_context(text_output(arguments.output, overwrite=arguments.overwrite, inputs=inputs))
             sound = None if arguments.no_sound else stack.enter_context(open_source(arguments))
             camera = (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.measure.quality import Quality
     from mlx_gemma4.measure.tokens import Scores
 
-QUALITY = "What a conversion lost: how far its tokens are from the reference's, and which modules are to blame."
+QUALITY = "Measure the loss of a conversion: how far its tokens are from the reference's, and which modules cause it."
 TEXT = "plain text to score (default: a packaged page of prose in five languages, code and numbers)"
 AUDIO = (
     "JSON lines as 'eval wer' takes them: what is said is scored as the answer to the transcription prompt "

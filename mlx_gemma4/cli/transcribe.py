@@ -109,9 +109,9 @@ def check_names(arguments: argparse.Namespace) -> None:
         where = "stdout" if arguments.output in (None, STDOUT) else arguments.output
         raise ValueError(f"Expected one file for {arguments.format} on {where}, got {len(files)}; name an --output-dir")
     stems = [stem(path) for path in files]
-    twice = sorted({each for each in stems if stems.count(each) > 1})
-    if arguments.output_dir is not None and twice:
-        raise ValueError(f"Expected files of different names for one --output-dir, got two called {twice[0]!r}")
+    repeated = sorted({name for name in stems if stems.count(name) > 1})
+    if arguments.output_dir is not None and repeated:
+        raise ValueError(f"Expected files of different names for one --output-dir, got two called {repeated[0]!r}")
 
 
 def stem(path: str) -> str:

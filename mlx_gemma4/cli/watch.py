@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ask", default="Describe the image.", metavar="TEXT", help="the question (default: Describe the image.)"
     )
     parser.add_argument("--system", help="system message")
-    parser.add_argument("--every", type=float, metavar="SECONDS", help="ask at regular times instead of on changes")
+    parser.add_argument("--every", type=float, metavar="SECONDS", help="ask every SECONDS instead of on changes")
     parser.add_argument(
         "--heartbeat",
         type=float,
@@ -190,7 +190,7 @@ def display() -> Iterator[Callable[[Shot, Sighting | None], None]]:
 
 def as_json(answer: Sighting) -> str:
     """An answer as a JSON object; times and ages in seconds."""
-    told = {
+    record = {
         "time": round(answer.time, 3),
         "age": round(answer.age, 4),
         "begun": round(answer.begun, 4),
@@ -201,7 +201,7 @@ def as_json(answer: Sighting) -> str:
         "dropped": answer.dropped,
         "complete": answer.complete,
     }
-    return json.dumps(told, ensure_ascii=False)
+    return json.dumps(record, ensure_ascii=False)
 
 
 @contextmanager
@@ -225,7 +225,7 @@ def snapshots(path: Path) -> Iterator[Callable[[Shot], None]]:
 def new_name(folder: Path, name: str) -> Path:
     """A path by the time of a picture; a second one within the same millisecond gets a 2, and so on."""
     names = (f"{name}.png" if number == 1 else f"{name}-{number}.png" for number in count(1))
-    return next(path for each in names if not (path := folder / each).exists())
+    return next(path for candidate in names if not (path := folder / candidate).exists())
 
 
 def clock_time(seconds: float) -> str:

@@ -47,13 +47,13 @@ def files(text: str) -> list[str]:
         words = shlex.split(text)
     except ValueError:  # an apostrophe that is part of a name
         words = text.split()
-    found = [_file(word) for word in words]
-    for word, path in zip(words, found, strict=True):
+    paths = [_file(word) for word in words]
+    for word, path in zip(words, paths, strict=True):
         if path is None:
             raise ValueError(f"There is no file at {text if len(words) == 1 else word!r}")
-    if not found:
+    if not paths:
         raise ValueError("Type the name of a file after the command")
-    return [path for path in found if path is not None]
+    return [path for path in paths if path is not None]
 
 
 def leading_file(line: str) -> tuple[str, str] | None:

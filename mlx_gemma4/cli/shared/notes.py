@@ -51,7 +51,7 @@ def statistics(response: GenerationResponse) -> str:
 
 def end_code(session: Session, *problems: str | None) -> int:
     """Report why sources ended early; the exit code."""
-    told = [problem for problem in problems if problem is not None]
-    for problem in told:
+    reasons = [problem for problem in problems if problem is not None]
+    for problem in reasons:
         note(problem)
-    return session.code or (PROBLEM if told else 0)
+    return session.code or (PROBLEM if reasons else 0)

@@ -62,11 +62,14 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Add the options of sampling."""
     group = parser.add_argument_group("sampling", "Defaults come from the checkpoint's generation_config.json.")
     group.add_argument("--temp", type=float, help="temperature; 0 always takes the most likely token")
-    group.add_argument("--top-k", type=int, help="sample from the K most likely tokens only")
-    group.add_argument("--top-p", type=float, help="sample from the most likely tokens whose probabilities add up to P")
+    group.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens only")
+    group.add_argument(
+        "--top-p", type=float, metavar="P", help="sample from the most likely tokens whose probabilities add up to P"
+    )
     group.add_argument(
         "--min-p",
         type=float,
+        metavar="P",
         default=0.0,
         help="drop tokens less likely than this fraction of the most likely one (default: 0)",
     )
@@ -124,9 +127,13 @@ def moment(text: str) -> float:
     """Seconds, mm:ss or hh:mm:ss → seconds."""
     *larger, seconds = text.split(":")
     try:
-        minutes = [int(each) for each in larger]
-        total = float(seconds) + sum(each * 60**power for power, each in enumerate(reversed(minutes), 1))
-        if len(larger) > 2 or (larger and not 0 <= float(seconds) < 60) or any(each > 59 for each in minutes[1:]):
+        larger_units = [int(part) for part in larger]
+        total = float(seconds) + sum(count * 60**power for power, count in enumerate(reversed(larger_units), 1))
+        if (
+            len(larger) > 2
+            or (larger and not 0 <= float(seconds) < 60)
+            or any(count > 59 for count in larger_units[1:])
+        ):
             raise ValueError
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected seconds, mm:ss or hh:mm:ss, got {text!r}") from error
@@ -222,8 +229,8 @@ def text_style(arguments: argparse.Namespace) -> Style:
 
     style = Style(word_times=arguments.word_times, max_line=arguments.max_line)
     style.check(arguments.format)
-    for option, given in (("--word-times", arguments.word_times), ("--max-line", arguments.max_line is not None)):
-        if given and arguments.translate_to is not None:
+    for option, is_set in (("--word-times", arguments.word_times), ("--max-line", arguments.max_line is not None)):
+        if is_set and arguments.translate_to is not None:
             raise ValueError(f"{option} does not work with --translate-to: words of a translation have no times")
     return style
 
@@ -249,19 +256,32 @@ def add_endpointing(parser: argparse.ArgumentParser) -> None:
     """Add the options of endpointing."""
     group = parser.add_argument_group("endpointing")
     group.add_argument(
-        "--silence", type=float, default=0.5, help="seconds of silence that end an utterance (default: 0.5)"
+        "--silence",
+        type=float,
+        default=0.5,
+        metavar="SECONDS",
+        help="silence that ends an utterance (default: 0.5)",
     )
     group.add_argument(
-        "--pre-roll", type=float, default=0.5, help="seconds of sound kept from before speech (default: 0.5)"
+        "--pre-roll",
+        type=float,
+        default=0.5,
+        metavar="SECONDS",
+        help="sound to keep from before speech (default: 0.5)",
     )
     group.add_argument(
-        "--threshold", type=float, default=0.5, help="probability above which a frame is speech (default: 0.5)"
+        "--threshold",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="probability above which a frame is speech (default: 0.5)",
     )
     group.add_argument(
         "--level",
         type=float,
         default=-math.inf,
-        help="dBFS below which everything is silence (default: the detector decides)",
+        metavar="DBFS",
+        help="level below which everything is silence (default: the detector decides)",
     )
 
 

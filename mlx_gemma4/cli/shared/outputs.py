@@ -222,7 +222,7 @@ def output_folder(path: str | Path, option: str) -> Iterator[Path]:
         ValueError: It is not a folder, or cannot be created or written.
     """
     folder = Path(path)
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -232,8 +232,8 @@ def output_folder(path: str | Path, option: str) -> Iterator[Path]:
 
     def tidy() -> None:
         with suppress(OSError):  # not empty
-            for each in made:
-                each.rmdir()
+            for created in missing:
+                created.rmdir()
 
     with on_exit(tidy):
         try:
@@ -251,8 +251,8 @@ def check_output(path: Path, option: str, *, overwrite: bool = False, inputs: It
         raise ValueError(f"{option} needs a file, but {path} is a folder")
     if not path.parent.is_dir():
         raise ValueError(f"{option}: there is no folder {path.parent} for {path.name}; create it first")
-    for each in inputs:
-        if path.exists() and Path(each).exists() and path.samefile(each):
+    for source in inputs:
+        if path.exists() and Path(source).exists() and path.samefile(source):
             raise ValueError(f"{option} would replace the input {path}; name another file")
     if not overwrite and (path.is_file() or (path.is_symlink() and not path.exists())):
         raise ValueError(f"{option}: {path} exists; name another file, or replace it with --overwrite")

@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
         formatter = self._get_formatter()
         formatter.add_text(self.description)
         for group in self._action_groups:
-            formatter.start_section(group.title)
+            formatter.start_section("arguments" if group is self._positionals else group.title)
             formatter.add_text(group.description)
             formatter.add_arguments(group._group_actions)
             formatter.end_section()
@@ -164,14 +164,14 @@ def unknown_variables(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _all_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    found: list[argparse.Action] = []
+    actions: list[argparse.Action] = []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                found += _all_actions(below)
+            for command in action.choices.values():
+                actions += _all_actions(command)
         elif is_option(action):
-            found.append(action)
-    return found
+            actions.append(action)
+    return actions
 
 
 def _excluded(parsed: argparse.Namespace, unused: set[str], defaults: Mapping[str, Any]) -> set[str]:

@@ -30,11 +30,11 @@ def report_file(arguments: argparse.Namespace) -> Path | None:
     return report
 
 
-def save(report: Path | None, told: dict[str, Any]) -> None:
+def save(report: Path | None, figures: dict[str, Any]) -> None:
     """Write figures, if a file was asked for."""
     if report is not None:
         with output_file(report, "--json", overwrite=True) as file:
-            file.append(f"{json.dumps(told, ensure_ascii=False, indent=2)}\n".encode())
+            file.append(f"{json.dumps(figures, ensure_ascii=False, indent=2)}\n".encode())
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
