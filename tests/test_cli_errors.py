@@ -140,7 +140,7 @@ def test_segment_of_no_length(refused: Refused, seconds: str) -> None:
 @pytest.mark.parametrize("layout", ["json", "srt", "vtt"])
 def test_several_files_in_one(refused: Refused, layout: str) -> None:
     """Two subtitle files in a row are none."""
-    expected = f"Expected one file for {layout} on stdout, got 2; name an --output-dir"
+    expected = f"--format {layout} writes one recording to stdout, but there are 2; name an --output-dir"
     assert refused("transcribe", SPEECH, SPEECH, "--format", layout, "--model", "demo") == expected
 
 
@@ -407,5 +407,5 @@ def test_two_files_do_not_overwrite_each_other(tmp_path: Path, refused: Callable
     for copy in copies:
         copy.parent.mkdir()
         copy.write_bytes(Path(SPEECH).read_bytes())
-    message = "Expected files of different names for one --output-dir, got two called 'talk'"
+    message = "Two recordings would have the same name 'talk' in --output-dir; rename one of them"
     assert message in refused("transcribe", *copies, "--output-dir", tmp_path, "--model", "demo")

@@ -115,7 +115,7 @@ def test_an_empty_pipe_asks_nothing_and_is_told(text: str) -> None:
         ),
         (
             ["--camera", PICTURE, "--input", RECORDING, "--sensitivity", "2"],
-            "Expected a sensitivity from 0 to 1, got 2",
+            "--sensitivity must be from 0 to 1, got 2",
         ),
     ],
 )

@@ -118,7 +118,7 @@ def test_recordings_that_are_not_there(tmp_path: Path, refused: Refused) -> None
 
 
 def test_options_that_cannot_be(tmp_path: Path, refused: Refused) -> None:
-    assert refused("--limit", "0") == "Expected a --limit of 1 or more, got 0"
+    assert refused("--limit", "0") == "--limit must be 1 or more, got 0"
     assert refused("--json", tmp_path) == f"--json needs a file, but {tmp_path} is a folder"
     assert refused("--reference", "nowhere").startswith("Expected a checkpoint folder, a Hugging Face repo id")
 

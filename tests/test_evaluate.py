@@ -345,7 +345,7 @@ def test_missing_recordings_are_told_before_any_work(tmp_path: Path, refused: Re
 def test_options_that_cannot_be(tmp_path: Path, refused: Refused) -> None:
     sound_file(tmp_path / "a.wav")
     path = manifest(tmp_path, {"audio": "a.wav", "text": "a"})
-    assert refused(path, "--limit", "0") == "Expected a --limit of 1 or more, got 0"
+    assert refused(path, "--limit", "0") == "--limit must be 1 or more, got 0"
     message = f"--json needs a file, but {tmp_path} is a folder"
     assert refused(path, "--json", tmp_path, "--model", "nowhere") == message
 

@@ -189,8 +189,8 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     graph = "lavfi:color"
     for arguments, expected in (
         ([str(absent)], f"There is no video file at {absent}"),
-        ([graph, "--duration", "0"], "Expected a duration of more than 0 seconds, got 0"),
-        ([graph, "--sensitivity", "1.5"], "Expected a sensitivity from 0 to 1, got 1.5"),
+        ([graph, "--duration", "0"], "--duration must be more than 0 seconds, got 0"),
+        ([graph, "--sensitivity", "1.5"], "--sensitivity must be from 0 to 1, got 1.5"),
     ):
         assert main(["watch", *arguments, "--model", "nowhere"]) == 2
         assert capsys.readouterr() == ("", f"mlx_gemma4: error: {expected}\n")

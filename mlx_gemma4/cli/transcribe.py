@@ -107,11 +107,14 @@ def check_names(arguments: argparse.Namespace) -> None:
         raise ValueError("Standard input can be read once; name - once")
     if len(files) > 1 and arguments.format != "txt" and arguments.output_dir is None:
         where = "stdout" if arguments.output in (None, STDOUT) else arguments.output
-        raise ValueError(f"Expected one file for {arguments.format} on {where}, got {len(files)}; name an --output-dir")
+        raise ValueError(
+            f"--format {arguments.format} writes one recording to {where}, but there are {len(files)}; "
+            "name an --output-dir"
+        )
     stems = [stem(path) for path in files]
     repeated = sorted({name for name in stems if stems.count(name) > 1})
     if arguments.output_dir is not None and repeated:
-        raise ValueError(f"Expected files of different names for one --output-dir, got two called {repeated[0]!r}")
+        raise ValueError(f"Two recordings would have the same name {repeated[0]!r} in --output-dir; rename one of them")
 
 
 def stem(path: str) -> str:

@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_cameras()
         return 0
     if arguments.duration is not None and not arguments.duration > 0:
-        raise ValueError(f"Expected a duration of more than 0 seconds, got {arguments.duration:g}")
+        raise ValueError(f"--duration must be more than 0 seconds, got {arguments.duration:g}")
     with ExitStack() as stack:
         with starting():
             save = None if arguments.save is None else stack.enter_context(snapshots(Path(arguments.save)))

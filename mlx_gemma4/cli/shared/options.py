@@ -318,5 +318,5 @@ def add_sensitivity(parser: argparse.ArgumentParser) -> None:
 def threshold(arguments: argparse.Namespace) -> float:
     """The threshold of a Scene for ``--sensitivity``."""
     if not 0 <= arguments.sensitivity <= 1:
-        raise ValueError(f"Expected a sensitivity from 0 to 1, got {arguments.sensitivity:g}")
+        raise ValueError(f"--sensitivity must be from 0 to 1, got {arguments.sensitivity:g}")
     return 2 ** (-8 * float(arguments.sensitivity))

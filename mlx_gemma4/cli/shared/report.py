@@ -18,7 +18,7 @@ def add_report(parser: argparse.ArgumentParser, more: str) -> None:
 
 def check_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
-        raise ValueError(f"Expected a --limit of 1 or more, got {limit}")
+        raise ValueError(f"--limit must be 1 or more, got {limit}")
 
 
 def report_file(arguments: argparse.Namespace) -> Path | None:
