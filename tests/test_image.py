@@ -337,7 +337,7 @@ def test_bomb(tmp_path: Path, sealed: None, side: int, name: str) -> None:
     """Kilobytes that would unpack to a hundred megapixels are refused before they do."""
     path = save(tmp_path / name, Image.new("1", (side, side)))
     assert path.stat().st_size < 1_000_000
-    message = f"Expected at most 89478485 pixels in {path}, got more; scale it down first"
+    message = f"There are more than 89478485 pixels in {path}; scale it down first"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_image(path)
 
@@ -447,7 +447,6 @@ def _refused_or_picture(path: Path, data: bytes) -> bool:
     try:
         pixels = load_image(path)
     except ValueError as error:
-        return re.match("Expected |Pillow cannot read |There are no ", str(error)) is not None and str(path) in str(
-            error
-        )
+        beginnings = ("Expected ", "Pillow cannot read ", "There are no ", "There are more ")
+        return str(error).startswith(beginnings) and str(path) in str(error)
     return pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size > 0

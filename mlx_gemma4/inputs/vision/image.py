@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,17 +100,23 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.
         with _reading("the image"):
             return _decode(source, "the image")
     path = Path(source)
-    if "://" in os.fspath(source) and not path.is_file():
-        raise ValueError(f"Cannot open an address as an image file: {os.fspath(source)}; download it first")
+    if not path.is_file():
+        raise no_file("image", source)
     check_file(path)
     with _reading(str(path)), open_image(path) as image:
         return _decode(image, str(path))
 
 
+def no_file(kind: str, path: str | os.PathLike[str]) -> ValueError:
+    """The error for a missing file of this kind. An address is not opened: it could be anything."""
+    remedy = "; download it first" if re.search(r"^\w+:/", os.fspath(path)) else ""
+    return ValueError(f"There is no {kind} file at {os.fspath(path)}{remedy}")
+
+
 def check_file(path: Path) -> None:
     """Raise a ValueError if a file is missing or would cost too much, before a pixel is decoded."""
     if not path.is_file():
-        raise ValueError(f"There is no image file at {path}")
+        raise no_file("image", path)
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(
             f"Expected an image file of at most {MAX_BYTES} bytes, got {path.stat().st_size} in {path}; "
@@ -152,7 +159,7 @@ def _reading(name: str) -> Iterator[None]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"Expected at most {MAX_PIXELS} pixels in {name}, got more; scale it down first") from error
+        raise ValueError(f"There are more than {MAX_PIXELS} pixels in {name}; scale it down first") from error
     except _Refused:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, RuntimeError, struct.error and more

@@ -199,7 +199,7 @@ class Film:
     def __post_init__(self) -> None:
         if not self.video_frames or len(self.video_frames) != len(self.seconds):
             raise ValueError(
-                f"Expected a time for each video frame, got {len(self.video_frames)} frames and {self.seconds}"
+                f"The video has {len(self.video_frames)} video frames but {len(self.seconds)} times: give each a time"
             )
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlx_gemma4.inputs.audio.pyav_frame import samples_of
+from mlx_gemma4.inputs.vision.image import no_file
 from mlx_gemma4.inputs.vision.timeline import BACK, LEAP, PICTURES, SOUND, Timeline
 from mlx_gemma4.inputs.vision.upright import orientation_of, turn
 from mlx_gemma4.inputs.vision.video_container import check_size, leap_of, open_file, pictures_of, refusal
@@ -79,8 +80,7 @@ class VideoFile:
         self.path = Path(path)
         self.broken = 0
         if not self.path.is_file():
-            way_out = "; download it first" if "://" in os.fspath(path) else ""
-            raise ValueError(f"There is no video file at {os.fspath(path)}{way_out}")
+            raise no_file("video", path)
         with self._open() as container:
             stream = self._pictures_of(container)
             if sound and not container.streams.audio:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlx_gemma4.inputs.vision.image import no_file
 from mlx_gemma4.inputs.vision.video_container import (
     address_options,
     check_size,
@@ -133,7 +134,7 @@ def camera_address(source: int | str | os.PathLike[str]) -> CameraAddress:
     if not Path(name).is_file() and is_camera_name(name):
         return _device(find_camera(name).number)
     if not Path(name).is_file():
-        raise ValueError(f"There is no video file at {name}")
+        raise no_file("video", name)
     return CameraAddress(file_url(name), name, options=file_options())
 
 

@@ -17,6 +17,8 @@ SETTLE = 0.3
 """Seconds without movement after which a change has settled."""
 MAX_WAIT = 5.0
 """Seconds after which a scene that keeps changing is asked about anyway."""
+SAME_MOMENT = 1e-6
+"""Seconds within which times are equal: they are sums of others."""
 STILL = 0.25
 """A difference above this share of the threshold of a change is movement."""
 
@@ -62,18 +64,14 @@ class Settling:
         if self._quiet is None or difference(means, self._quiet) > self._still:
             self._quiet, self._quiet_since = means, now
         self._is_changed = changed
-        is_still = now - self._quiet_since >= self._settle - _MOMENT
+        is_still = now - self._quiet_since >= self._settle - SAME_MOMENT
         if not changed:
             self._began = None if is_still else self._began
             return False
         if self._began is None:
             self._began = now
-        return is_still or now - self._began >= self._max_wait - _MOMENT
+        return is_still or now - self._began >= self._max_wait - SAME_MOMENT
 
     def asked(self) -> None:
         """A question was asked: the change is over."""
         self._began = None
-
-
-_MOMENT = 1e-6
-"""Seconds within which times are equal: they are sums of others."""

@@ -15,12 +15,9 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.see.scene import THRESHOLD, Scene
-from mlx_gemma4.live.see.settling import MAX_WAIT, SETTLE, Settling
+from mlx_gemma4.live.see.settling import MAX_WAIT, SAME_MOMENT, SETTLE, Settling
 from mlx_gemma4.live.see.views import Asking, Glance, Memory, View
 from mlx_gemma4.outputs.draft import text_of
-
-SAME_MOMENT = 1e-6
-"""Seconds within which times are equal: they are sums of others."""
 
 Reason = Literal["change", "heartbeat", "every"]
 
