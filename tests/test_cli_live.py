@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import loaded
 from reference_cases import media_file, utterances
 
 from mlx_gemma4 import Model, Processor, Transcriber, generate, load_audio
@@ -25,25 +26,21 @@ DEMO = ["--model", "demo", "--dtype", "float32", "--temp", "0"]
 REPLAY = ["live", *DEMO, "--camera", PICTURE, "--input", RECORDING, "--fast"]
 
 
-def offline(demo: tuple[Model, Processor]) -> list[str]:
-    """The answers to each utterance of the recording, asked about the picture."""
+@pytest.fixture(scope="module")
+def expected() -> str:
+    """The answer to the one utterance of the recording, asked about the picture."""
+    model, processor = loaded("demo")
     samples = load_audio(RECORDING)
-    answers = []
-    for start, end in utterances(samples):
-        parts = [
-            {"type": "image", "image": PICTURE},
-            {"type": "audio", "audio": samples[start * 640 : end * 640]},
-        ]
-        answers.append(generate(*demo, demo[1].prompt([{"role": "user", "content": parts}]), max_tokens=256))
-    return answers
+    ((start, end),) = utterances(samples)
+    parts = [{"type": "image", "image": PICTURE}, {"type": "audio", "audio": samples[start * 640 : end * 640]}]
+    return generate(model, processor, processor.prompt([{"role": "user", "content": parts}]), max_tokens=256)
 
 
-def test_a_recording_and_a_picture(demo: tuple[Model, Processor], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recording_and_a_picture(expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The answer on stdout is the offline one; ages, delays and work on stderr."""
     assert main([*REPLAY, "--stats"]) == 0
     out, err = capsys.readouterr()
-    (answer,) = offline(demo)
-    assert out == f"{answer}\n"
+    assert out == f"{expected}\n"
     assert re.search(r"^\(\d+\.\d\d–\d+\.\d\d s\)$", err, re.MULTILINE)
     statistics = (
         r"pictures looked at 1, age p50 \d+ ms, at most \d+ ms · answers 1, first token after p50 \d+ ms, "
@@ -52,12 +49,12 @@ def test_a_recording_and_a_picture(demo: tuple[Model, Processor], capsys: pytest
     assert re.search(statistics, err)
 
 
-def test_events_as_json(demo: tuple[Model, Processor], capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_as_json(expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*REPLAY, "--format", "jsonl"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events] == ["looked", "heard", "answered"]
     assert (events[0]["time"], events[0]["forwards"]) == (0.0, 1)
-    assert (events[2]["text"], events[2]["reason"]) == (offline(demo)[0], "stop")
+    assert (events[2]["text"], events[2]["reason"]) == (expected, "stop")
 
 
 def test_a_typed_question_on_a_terminal(demo: tuple[Model, Processor]) -> None:
@@ -125,7 +122,7 @@ def test_what_cannot_be_asked_for(options: list[str], message: str, capsys: pyte
 
 
 def test_a_transcript_in_a_file(
-    demo: tuple[Model, Processor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    demo: tuple[Model, Processor], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What was said, as transcribing its sound gives it, and what was answered; nothing on stdout."""
     path = tmp_path / "talk.jsonl"
@@ -135,13 +132,13 @@ def test_a_transcript_in_a_file(
     sound = load_audio(RECORDING)[round(heard["start"] * 16_000) : round(heard["end"] * 16_000)]
     [segment] = Transcriber(*demo).transcribe(sound)
     assert (written["start"], written["end"], written["text"]) == (heard["start"], heard["end"], segment.text)
-    assert events["answered"]["text"] == offline(demo)[0]
+    assert events["answered"]["text"] == expected
     assert capsys.readouterr().out == ""
     assert main([*REPLAY, "--output", str(path)]) == 2
     assert "talk.jsonl exists; name another file, or replace it with --overwrite" in capsys.readouterr().err
     assert main([*REPLAY, "--transcript", "--output", str(path), "--overwrite"]) == 0
     line = f"[{heard['start']:.2f}–{heard['end']:.2f} s] {segment.text}"
-    assert sorted(path.read_text().splitlines()) == sorted([offline(demo)[0], line])
+    assert sorted(path.read_text().splitlines()) == sorted([expected, line])
 
 
 def test_lost_sight_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ from mlx_gemma4.convert.folder import PartialFolder, check_target
 from mlx_gemma4.convert.plan import Plan
 from mlx_gemma4.convert.tensor_file import read_entries
 
-KILLS, REPLACING_KILLS = 20, 6
+KILLS, REPLACING_KILLS = 10, 4
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from golden import heard, parts, seen
-from reference_cases import DESCRIBE, media_file
+from reference_cases import DESCRIBE, SHORT, media_file
 
 from mlx_gemma4.cli import parser
 from mlx_gemma4.measure import quality
@@ -93,9 +93,11 @@ def test_the_examples_run(
     assert not re.search(r"(from|import) mlx_gemma4\.(?!convert import)", source)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [str(path), *arguments])
-    # quantize_and_upload.py measures a sentence and a recording here, not the packaged page, pictures and recordings
+    # quantize_and_upload.py measures a sentence and a word here, not the packaged page, pictures and recordings
     monkeypatch.setattr(quality, "page_probes", lambda processor: text_probes(processor, "Go back seven meters."))
-    monkeypatch.setattr(quality, "packaged_recordings", lambda: packaged_recordings()[:1])
+    monkeypatch.setattr(quality, "packaged_recordings", lambda: packaged_recordings()[-1:])
+    monkeypatch.setattr(quality, "instruction", lambda language: SHORT)
+    monkeypatch.setattr("mlx_gemma4.measure.probes.instruction", lambda language: SHORT)
     monkeypatch.setattr(quality, "image_probes", lambda processor: [])
     runpy.run_path(str(path), run_name="__main__")
     out, err = capsys.readouterr()

@@ -16,7 +16,7 @@ from mlx_gemma4.decoder.model import MLP
 from mlx_gemma4.inputs.prompt import Prompt, join
 from mlx_gemma4.inputs.vision.image import Patches
 
-CUTTINGS = 10
+CUTTINGS = 6
 """Of each of the 12 cases."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import loaded
 from golden import GOLDEN, Answer, heard, parts, said, seen, spans
 from reference_cases import (
     GOOGLE,
@@ -46,13 +47,18 @@ def agree(segment: Segment, answer: Answer) -> bool:
     return segment.text == answer.text if segment.complete else answer.text is None
 
 
+@pytest.fixture(scope="module")
+def transcribers() -> dict[str, Transcriber]:
+    """One for each prompt, which it has read; every segment starts from there."""
+    return {prompt: Transcriber(*loaded("demo"), text=text) for prompt, text in PROMPTS.items()}
+
+
 @pytest.mark.parametrize("name", WHOLE)
-def test_recordings_say_what_the_reference_hears(demo: tuple[Model, Processor], name: str) -> None:
+def test_recordings_say_what_the_reference_hears(transcribers: dict[str, Transcriber], name: str) -> None:
     """Character for character, for the short prompt and for Google's."""
-    model, processor = demo
     samples = load_audio(media_file(name))
-    for prompt, text in PROMPTS.items():
-        [segment] = Transcriber(model, processor, text=text).transcribe(samples)
+    for prompt, transcriber in transcribers.items():
+        [segment] = transcriber.transcribe(samples)
         assert agree(segment, heard(name, prompt))
 
 
