@@ -309,15 +309,15 @@ def test_an_empty_manifest(tmp_path: Path, refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{audio}", "line 3 of {path} is not valid JSON: Expecting property name"),
-        ([1], "Expected a JSON object in line 3 of {path}, got list"),
-        ({"text": "a"}, "Expected the key 'audio' in line 3 of {path}, got text"),
-        ({}, "Expected the key 'audio' in line 3 of {path}, got none"),
-        ({"audio": "a.wav", "seconds": 1}, "Expected the key 'text' in line 3 of {path}, got audio, seconds"),
-        ({"audio": 7, "text": "a"}, "Expected a string for 'audio' in line 3 of {path}, got 7"),
-        ({"audio": "a.wav", "text": None}, "Expected a string for 'text' in line 3 of {path}, got None"),
-        ({"audio": "a.wav", "text": ["a", 1]}, "Expected a string for 'text' in line 3 of {path}, got ['a', 1]"),
-        ({"audio": "a.wav", "text": "a", "set": 1}, "Expected a string for 'set' in line 3 of {path}, got 1"),
+        ("{audio}", "Line 3 of {path} is not valid JSON: Expecting property name"),
+        ([1], "Line 3 of {path} is not a JSON object but a list"),
+        ({"text": "a"}, "Line 3 of {path} has no key 'audio'; its keys: text"),
+        ({}, "Line 3 of {path} has no key 'audio'; its keys: none"),
+        ({"audio": "a.wav", "seconds": 1}, "Line 3 of {path} has no key 'text'; its keys: audio, seconds"),
+        ({"audio": 7, "text": "a"}, "Line 3 of {path} needs a string for 'audio', got 7"),
+        ({"audio": "a.wav", "text": None}, "Line 3 of {path} needs a string for 'text', got None"),
+        ({"audio": "a.wav", "text": ["a", 1]}, "Line 3 of {path} needs a string for 'text', got ['a', 1]"),
+        ({"audio": "a.wav", "text": "a", "set": 1}, "Line 3 of {path} needs a string for 'set', got 1"),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, refused: Refused, line: Any, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What a conversion lost: streamed as a session computes it, nothing from nothing, and damage found where it is."""
+"""The quality of a conversion: layers are computed as in a session, a copy has no error, and damage is located."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlx_gemma4.measure.probes import CHUNK, SHOWN, audio_probes, image_probes, 
 from mlx_gemma4.measure.quality import Quality, measure
 from mlx_gemma4.measure.stream import Pair, embed, run_layers
 from mlx_gemma4.measure.tokens import Scores, Tokens, compare
-from mlx_gemma4.measure.twins import Gap, Twin, write_out
+from mlx_gemma4.measure.twins import RelativeError, Twin, dequantize
 from mlx_gemma4.measure.wer import Recording
 
 RELEASED = REFERENCE / "released" / "checkpoint"
@@ -113,21 +113,21 @@ def test_streamed_logits_are_those_of_a_session() -> None:
         np.testing.assert_allclose(logits, expected, atol=2e-6)
 
 
-def test_so_are_those_of_a_sequence_longer_than_the_window() -> None:
+def test_streamed_logits_of_a_sequence_longer_than_the_window() -> None:
     """And longer than what a session computes in one forward."""
     prompts = [Prompt.from_tokens(np.arange(530) * 7 % 300 + 20)]
     (logits,), (expected,) = streamed(RELEASED, RELEASED, prompts, 0), of_session(RELEASED, prompts)
     np.testing.assert_allclose(logits, expected, atol=2e-6)
 
 
-def test_so_are_those_of_a_quantized_model(demo: tuple[Model, Processor], tmp_path: Path) -> None:
+def test_streamed_logits_of_a_quantized_model(demo: tuple[Model, Processor], tmp_path: Path) -> None:
     prompts, folder = [demo_prompts(demo[1])["image"]], quantized(tmp_path / "q4")
     (logits,), (expected,) = streamed(DEMO, folder, prompts, 1), of_session(folder, prompts)
     np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
-def test_a_layer_is_gone_before_the_next_comes() -> None:
-    """What is held when each layer begins does not grow; opening a model reads nothing."""
+def test_a_layer_is_released_before_the_next_is_read() -> None:
+    """Memory does not grow from layer to layer; opening a model reads no weights."""
     before = mx.get_active_memory()
     pair = Pair(DEMO, DEMO)
     models = pair.open()
@@ -136,40 +136,40 @@ def test_a_layer_is_gone_before_the_next_comes() -> None:
     del models
     prompts = [Prompt.from_tokens([2, 40, 41])]
     states, _ = embed(pair, prompts)
-    held: list[int] = []
-    run_layers(pair, states, prompts, lambda line: held.append(mx.get_active_memory()))
-    assert len(held) == LAYERS
+    memory: list[int] = []
+    run_layers(pair, states, prompts, lambda line: memory.append(mx.get_active_memory()))
+    assert len(memory) == LAYERS
     assert opened < layer / 2
-    assert max(held) - min(held) < layer / 2
+    assert max(memory) - min(memory) < layer / 2
 
 
 @pytest.mark.parametrize(("mode", "bits", "group_size"), MODES)
-def test_quantized_modules_are_written_out(mode: str, bits: int, group_size: int) -> None:
-    """A plain matrix does what the quantized one does, its bias included."""
+def test_quantized_modules_are_dequantized(mode: str, bits: int, group_size: int) -> None:
+    """A plain module computes the same as the quantized one, with its bias."""
     parts = nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 64, bias=False))
     x = mx.random.normal((5, 64), key=mx.random.key(2))
     nn.quantize(parts, group_size=group_size, bits=bits, mode=mode, class_predicate=lambda path, _: path == "layers.0")
     expected = parts.layers[0](x)
-    write_out(parts, mx.float32)
+    dequantize(parts, mx.float32)
     assert type(parts.layers[0]) is nn.Linear
     np.testing.assert_allclose(np.array(parts.layers[0](x)), np.array(expected), atol=1e-5)
 
 
-# figures
+# scores
 
 
 def test_kl_by_hand() -> None:
-    """Against float64; a bonus of both models' logits changes nothing."""
+    """As computed in float64; a constant added to all logits changes nothing."""
     rng = np.random.default_rng(0)
     expected, got = rng.normal(size=(2, 6, 11)) * 5
     targets = np.array([0, 10, 3, 3, 7, 1])
     p, q = (x - np.log(np.exp(x).sum(axis=-1, keepdims=True)) for x in (expected, got))
-    found = compare(mx.array(expected), mx.array(got + 7), targets)
-    np.testing.assert_allclose(found.kl, (np.exp(p) * (p - q)).sum(axis=-1), rtol=1e-5)
-    np.testing.assert_allclose(found.nll, -q[np.arange(6), targets], rtol=1e-5)
-    np.testing.assert_allclose(found.reference_nll, -p[np.arange(6), targets], rtol=1e-5)
-    assert found.same.tolist() == (p.argmax(axis=-1) == q.argmax(axis=-1)).tolist()
-    assert found.kl.dtype == np.float64
+    tokens = compare(mx.array(expected), mx.array(got + 7), targets)
+    np.testing.assert_allclose(tokens.kl, (np.exp(p) * (p - q)).sum(axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(tokens.nll, -q[np.arange(6), targets], rtol=1e-5)
+    np.testing.assert_allclose(tokens.reference_nll, -p[np.arange(6), targets], rtol=1e-5)
+    assert tokens.same.tolist() == (p.argmax(axis=-1) == q.argmax(axis=-1)).tolist()
+    assert tokens.kl.dtype == np.float64
 
 
 def test_scores() -> None:
@@ -181,32 +181,32 @@ def test_scores() -> None:
     assert (scores.perplexity, scores.reference_perplexity) == pytest.approx((4, 2))
 
 
-def test_gaps_by_hand() -> None:
-    """A mean over rows, whatever their length; rows of zeros tell nothing, and nothing is no gap."""
-    gap = Gap()
-    assert gap.value is None
-    gap.add(mx.zeros((1, 2, 3)), mx.zeros((1, 2, 3)))
-    assert gap.value is None
-    gap.add(mx.array([[[3.0, 5.0], [0.0, 0.0]]]), mx.array([[[3.0, 4.0], [0.0, 0.0]]]))
-    assert gap.value == pytest.approx(1 / 5)
-    gap.add(mx.array([[[3000.0, 4000.0]]]), mx.array([[[3000.0, 4000.0]]]))
-    assert gap.value == pytest.approx(1 / 50**0.5)
+def test_relative_errors_by_hand() -> None:
+    """A mean over rows, whatever their norm; rows of zeros are left out, and without rows there is no error."""
+    error = RelativeError()
+    assert error.value is None
+    error.add(mx.zeros((1, 2, 3)), mx.zeros((1, 2, 3)))
+    assert error.value is None
+    error.add(mx.array([[[3.0, 5.0], [0.0, 0.0]]]), mx.array([[[3.0, 4.0], [0.0, 0.0]]]))
+    assert error.value == pytest.approx(1 / 5)
+    error.add(mx.array([[[3000.0, 4000.0]]]), mx.array([[[3000.0, 4000.0]]]))
+    assert error.value == pytest.approx(1 / 50**0.5)
 
 
-def test_a_twin_does_as_the_reference_does() -> None:
-    """In the reference's type, the other in its own."""
+def test_a_twin_returns_the_output_of_the_reference() -> None:
+    """In the reference's type; the other module computes in its own."""
     one, other = nn.Linear(4, 3), nn.Linear(4, 3)
     other.weight, other.bias = (2 * one.weight).astype(mx.bfloat16), (2 * one.bias).astype(mx.bfloat16)
     twin, x = Twin(one, other), mx.random.normal((1, 300, 4), key=mx.random.key(3))
     assert mx.array_equal(twin(x), one(x)) and twin(x).dtype == mx.float32
-    assert twin.gap.value == pytest.approx(1, abs=0.02)
+    assert twin.error.value == pytest.approx(1, abs=0.02)
 
 
 # what is scored
 
 
 def test_text_is_cut_into_chunks(demo: tuple[Model, Processor]) -> None:
-    """Each begins as a text does, and all tokens are scored, in order."""
+    """Each chunk begins with BOS, and all tokens are scored, in order."""
     processor = demo[1]
     text = "one two three " * 300
     ids = processor.tokenizer.encode(text.strip())
@@ -218,7 +218,7 @@ def test_text_is_cut_into_chunks(demo: tuple[Model, Processor]) -> None:
 
 
 def test_answers_are_scored_to_their_end(demo: tuple[Model, Processor]) -> None:
-    """The prompt is the one that generates; the answer is what was said, and the token that ends a turn."""
+    """The prompt is the one for generation; the scored tokens are the true text and the end of the turn."""
     processor = demo[1]
     (heard,) = audio_probes(processor, [SPOKEN], "English", lambda line: None)
     seen = image_probes(processor)
@@ -232,16 +232,16 @@ def test_answers_are_scored_to_their_end(demo: tuple[Model, Processor]) -> None:
 
 def test_recordings_longer_than_a_prompt_are_not_scored(demo: tuple[Model, Processor], tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", np.full(31 * 16_000, 0.1), 16_000)
-    told: list[str] = []
-    probes = audio_probes(demo[1], [Recording("long.wav", tmp_path / "long.wav", "a"), SPOKEN], "English", told.append)
+    notes: list[str] = []
+    probes = audio_probes(demo[1], [Recording("long.wav", tmp_path / "long.wav", "a"), SPOKEN], "English", notes.append)
     assert len(probes) == 1
-    assert told == ["long.wav is too long for one prompt, its tokens are not scored"]
+    assert notes == ["long.wav is too long for one prompt; its tokens are not scored"]
 
 
-# whole
+# measure
 
 
-def test_a_model_has_lost_nothing_against_itself() -> None:
+def test_a_model_has_no_error_against_itself() -> None:
     quality = short(DEMO, DEMO)
     assert (quality.kl, quality.kl_p99, quality.top1) == (0, 0, 1)
     assert quality.perplexity == quality.reference_perplexity
@@ -257,7 +257,7 @@ def test_a_model_has_lost_nothing_against_itself() -> None:
 
 
 def test_a_damaged_module_is_named(tmp_path: Path) -> None:
-    """No other is blamed for what it does with a damaged input; the drift begins behind it."""
+    """Modules behind it have no error of their own; the drift begins with it."""
     quality = short(DEMO, altered(tmp_path / "damaged", noisy(1)))
     assert quality.modules[0].name == DOWN and quality.modules[0].error > 0.1
     assert {module.error for module in quality.modules[1:]} == {0}
@@ -267,7 +267,7 @@ def test_a_damaged_module_is_named(tmp_path: Path) -> None:
     assert quality.perplexity != quality.reference_perplexity
 
 
-def test_so_is_one_in_front_of_the_layers(tmp_path: Path) -> None:
+def test_a_damaged_embedder_is_named(tmp_path: Path) -> None:
     quality = short(DEMO, altered(tmp_path / "damaged", noisy(0.5, "embed_audio.embedding_projection")))
     assert quality.modules[0].name == "embed_audio.embedding_projection"
     assert {module.error for module in quality.modules[1:]} == {0}
@@ -275,31 +275,31 @@ def test_so_is_one_in_front_of_the_layers(tmp_path: Path) -> None:
 
 
 def test_four_bits_are_worse_than_eight(tmp_path: Path) -> None:
-    """And an error of a module is what its weights alone make of it."""
+    """In each module, each layer, and all tokens."""
     four, eight = (short(DEMO, quantized(tmp_path / f"q{bits}", bits=bits)) for bits in (4, 8))
     assert all(errors(four)[name] > 3 * error > 0 for name, error in errors(eight).items())
     assert 0 < eight.kl < four.kl / 5
     assert all(more > less > 0 for more, less in zip(four.layers, eight.layers, strict=True))
 
 
-def test_both_are_heard(tmp_path: Path) -> None:
-    """A model whose projection of sound is noise hears something else."""
+def test_both_models_transcribe_the_recordings(tmp_path: Path) -> None:
+    """A model whose projection of sound is noise has many errors."""
     deaf = altered(tmp_path / "deaf", noisy(30, "embed_audio.embedding_projection"))
-    told: list[str] = []
-    quality = short(DEMO, deaf, hear=True, progress=told.append)
+    notes: list[str] = []
+    quality = short(DEMO, deaf, hear=True, progress=notes.append)
     assert quality.reference_wer == 0
     assert quality.wer is not None and quality.wer > 0.5
-    assert [line for line in told if "listening" in line] == [f"listening with {DEMO}", f"listening with {deaf}"]
-    assert told[-1].startswith(f"{SPOKEN.name}: {SPOKEN.text!r}, heard ")
+    assert [line for line in notes if "listening" in line] == [f"listening with {DEMO}", f"listening with {deaf}"]
+    assert notes[-1].startswith(f"{SPOKEN.name}: {SPOKEN.text!r}, heard ")
 
 
 def test_text_only_conversions(tmp_path: Path) -> None:
-    """Sound and pictures are left out and that is told; sound that was asked for is an error."""
+    """Sound and pictures are left out, with a note; recordings that were named are an error."""
     folder = altered(tmp_path / "text", text_only)
-    told: list[str] = []
-    quality = measure(DEMO, folder, text=TEXT, progress=told.append)
+    notes: list[str] = []
+    quality = measure(DEMO, folder, text=TEXT, progress=notes.append)
     assert list(quality.parts) == ["text"] and (quality.kl, quality.wer) == (0, None)
-    assert told[:2] == [
+    assert notes[:2] == [
         f"audio is left out: there are no audio weights in {folder}",
         f"images are left out: there are no vision weights in {folder}",
     ]
@@ -308,7 +308,7 @@ def test_text_only_conversions(tmp_path: Path) -> None:
         measure(DEMO, folder, text=TEXT, recordings=[SPOKEN])
 
 
-def test_without_the_extra_nothing_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transcribing_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlx_gemma4.measure.quality.check_extra", lambda: (_ for _ in ()).throw(ImportError("extra")))
     with pytest.raises(ImportError, match="extra"):
         measure(DEMO, DEMO, text=TEXT, recordings=[SPOKEN])
@@ -316,22 +316,22 @@ def test_without_the_extra_nothing_is_heard(monkeypatch: pytest.MonkeyPatch) -> 
     assert "audio" not in short(DEMO, DEMO, recordings=[], hear=True).parts
 
 
-# what is wrong
+# errors
 
 
 def test_checkpoints_of_two_models() -> None:
-    message = f"^Expected two checkpoints of one model, got {LAYERS} layers in {DEMO} and 12 in {RELEASED}$"
+    message = f"^The checkpoints are not conversions of one model: {DEMO} has {LAYERS} layers, {RELEASED} has 12$"
     with pytest.raises(ValueError, match=message):
         measure(DEMO, RELEASED)
 
 
-def test_other_tokens(tmp_path: Path) -> None:
+def test_checkpoints_with_different_tokenizers(tmp_path: Path) -> None:
     folder = altered(tmp_path / "other", dict)
     table = json.loads((folder / "tokenizer.json").read_text())
     vocabulary = table["model"]["vocab"]
     vocabulary["b"], vocabulary["o"] = vocabulary["o"], vocabulary["b"]
     (folder / "tokenizer.json").write_text(json.dumps(table))
-    message = rf"^Expected one tokenizer in both checkpoints, got token \d+ as 'o' in {DEMO} and 'b' in {folder}$"
+    message = rf"^The checkpoints have different tokenizers: token \d+ is 'o' in {DEMO} and 'b' in {folder}$"
     with pytest.raises(ValueError, match=message):
         measure(DEMO, folder, text="o", recordings=[], hear=False)
 
@@ -345,7 +345,7 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
 
 
 def test_nothing_to_score(demo: tuple[Model, Processor]) -> None:
-    with pytest.raises(ValueError, match=r"^Expected text to score, got ' \\n'$"):
+    with pytest.raises(ValueError, match=r"^There is no text to score in ' \\n'$"):
         measure(DEMO, DEMO, text=" \n", recordings=[])
 
 

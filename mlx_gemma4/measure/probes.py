@@ -1,4 +1,4 @@
-"""What is scored: sequences whose last tokens are known. Knows no model."""
+"""The sequences that are scored: text, transcripts of recordings and descriptions of pictures. Knows no model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mlx_gemma4.measure.wer import Recording
 from mlx_gemma4.programs.transcribe import instruction
 
 CHUNK = 512
-"""Tokens of a chunk of text, at most, including the one that begins it."""
+"""Tokens of a chunk of text, at most, including BOS."""
 
 PAGE_CHUNKS = 2
-"""Chunks of the packaged page, at most: the whole page, unless a small vocabulary spells it letter by letter."""
+"""Chunks of the packaged page, at most: the whole page, unless a small vocabulary needs a token for each letter."""
 
 SPOKEN = {
     "pico-04.wav": "go back seven meters",
@@ -33,7 +33,7 @@ QUESTION = "Describe the image."
 
 @dataclass(frozen=True)
 class Probe:
-    """A sequence whose last tokens are scored, each predicted from everything before it."""
+    """A sequence whose last tokens are scored: each is predicted from all tokens before it (teacher forcing)."""
 
     kind: str
     """text, audio or image."""
@@ -57,14 +57,14 @@ def text_probes(processor: Processor, text: str) -> list[Probe]:
     """A text, cut into chunks; every token of it is scored.
 
     Raises:
-        ValueError: The text is empty, or the tokenizer cannot begin one.
+        ValueError: The text is empty, or the checkpoint has no BOS token.
     """
     bos = processor.bos_id
     if bos is None:
         raise ValueError("The checkpoint has no BOS token, neither in its tokenizer nor in its config")
     ids = processor.tokenizer.encode(text.strip())
     if not ids:
-        raise ValueError(f"Expected text to score, got {text!r}")
+        raise ValueError(f"There is no text to score in {text!r}")
     chunks = (ids[start : start + CHUNK - 1] for start in range(0, len(ids), CHUNK - 1))
     return [Probe("text", Prompt.from_tokens([bos, *chunk]), len(chunk)) for chunk in chunks]
 
@@ -74,13 +74,13 @@ def audio_probes(
 ) -> list[Probe]:
     """The transcription prompt with each recording; the true text is scored as the answer.
 
-    A recording that is too long for one prompt is left out, and ``progress`` told.
+    A recording that is too long for one prompt is left out, with a note to ``progress``.
     """
     return list(_audio_probes(processor, recordings, instruction(language), progress))
 
 
 def image_probes(processor: Processor) -> list[Probe]:
-    """The pictures of the demo; what they show is scored as the answer."""
+    """A question about each picture of the demo; its description is scored as the answer."""
     media = demo_folder() / "media"
     return [
         _probe(processor, "image", [_part("image", media / name), _part("text", QUESTION)], answer)
@@ -94,7 +94,7 @@ def _audio_probes(
     for recording in recordings:
         samples = load_audio(recording.path)
         if len(samples) > processor.limits.audio_tokens * processor.frame_samples:
-            progress(f"{recording.name} is too long for one prompt, its tokens are not scored")
+            progress(f"{recording.name} is too long for one prompt; its tokens are not scored")
         else:
             yield _probe(processor, "audio", [_part("text", text), _part("audio", samples)], recording.text)
 
@@ -105,7 +105,7 @@ def _part(kind: str, value: Any) -> Mapping[str, Any]:
 
 def _probe(processor: Processor, kind: str, content: Sequence[Mapping[str, Any]], answer: str) -> Probe:
     question = {"role": "user", "content": content}
-    # templates may put something between the model's turn and its answer: the prompt is the one that generates
+    # not a rendered chat: templates may write something between the beginning of the model's turn and its answer
     prompt = processor.prompt([question])
     ids = [*processor.tokenizer.encode(answer.strip()), _end(processor)]
     return Probe(kind, prompt + Prompt.from_tokens(ids), len(ids))

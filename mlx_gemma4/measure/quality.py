@@ -1,4 +1,4 @@
-"""A conversion against its reference: what it predicts, what it transcribes, and the error of each module."""
+"""A conversion against its reference: KL divergence, perplexity, word error rate, and the error of each module."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Module:
 
 @dataclass(frozen=True)
 class Quality(Scores):
-    """What a conversion lost, over all scored tokens."""
+    """How far a conversion is from its reference, over all scored tokens."""
 
     parts: dict[str, Scores]
-    """The same for text, audio and image, as far as they were measured."""
+    """The scores of text, audio and image, as far as they were measured."""
     modules: list[Module]
     """The worst first."""
     layers: list[float]
@@ -68,7 +68,8 @@ def measure(
 ) -> Quality:
     """Compare two checkpoint folders on text, sound and pictures.
 
-    Layer by layer; only to ``hear``, one model at a time is loaded whole.
+    Both are computed layer by layer, so that neither is in memory as a whole. With ``hear``, one model at a
+    time is loaded whole.
 
     Args:
         text: Text to score; the packaged page by default.
@@ -81,59 +82,59 @@ def measure(
             extra.
 
     Raises:
-        ValueError: The checkpoints are not conversions of one model, or lack what is asked for; nothing to score; a
-            checkpoint that computes NaN.
+        ValueError: The checkpoints are not conversions of one model, or have no audio weights for ``recordings``; there
+            is nothing to score; a checkpoint computes NaN.
         ImportError: The [eval] extra is missing.
     """
     pair = Pair(reference, model, dtype)
-    asked = packaged_recordings() if recordings is None else list(recordings)
-    check_files(asked)
+    chosen = packaged_recordings() if recordings is None else list(recordings)
+    check_files(chosen)
     has_audio, has_vision = _check_pair(pair)
-    if asked and not has_audio:
+    if chosen and not has_audio:
         if recordings is not None:
             raise ValueError(f"Both checkpoints need audio weights: {_without(pair, 'audio')}")
         progress(f"audio is left out: {_without(pair, 'audio')}")
-        asked = []
+        chosen = []
     if not has_vision:
         progress(f"images are left out: {_without(pair, 'vision')}")
-    asked = asked[:limit]
-    if hear and asked:
+    chosen = chosen[:limit]
+    if hear and chosen:
         check_extra()
 
     processor = Processor.from_folder(reference)
     probes = (page_probes(processor) if text is None else text_probes(processor, text))[:limit]
-    probes += audio_probes(processor, asked, language, progress)
+    probes += audio_probes(processor, chosen, language, progress)
     probes += image_probes(processor) if has_vision else []
     _check_tokenizers(pair, processor, probes)
 
-    found, errors, drifts = _run(pair, probes, progress)
-    rates = [_heard(each, asked, language, progress) if hear and asked else None for each in (reference, model)]
-    return _quality(probes, found, errors, drifts, rates)
+    scored, errors, drifts = _run(pair, probes, progress)
+    rates = [_wer(folder, chosen, language, progress) if hear and chosen else None for folder in (reference, model)]
+    return _quality(probes, scored, errors, drifts, rates)
 
 
 def _run(pair: Pair, probes: Sequence[Probe], progress: Progress) -> tuple[list[Tokens], dict[str, float], list[float]]:
     prompts = [probe.prompt for probe in probes]
     states, errors = embed(pair, prompts)
-    drifts, of_layers = run_layers(pair, states, prompts, progress)
-    found = score(pair, states, probes)
+    drifts, layer_errors = run_layers(pair, states, prompts, progress)
+    scored = score(pair, states, probes)
     mx.clear_cache()
-    return found, errors | of_layers, drifts
+    return scored, errors | layer_errors, drifts
 
 
 def _quality(
     probes: Sequence[Probe],
-    found: Sequence[Tokens],
+    scored: Sequence[Tokens],
     errors: dict[str, float],
     drifts: list[float],
     rates: Sequence[float | None],
 ) -> Quality:
-    of_kinds: dict[str, list[Tokens]] = {}
-    for probe, tokens in zip(probes, found, strict=True):
-        of_kinds.setdefault(probe.kind, []).append(tokens)
+    kinds: dict[str, list[Tokens]] = {}
+    for probe, tokens in zip(probes, scored, strict=True):
+        kinds.setdefault(probe.kind, []).append(tokens)
     modules = [Module(name, error) for name, error in errors.items()]
     return Quality(
-        **vars(Scores.of(Tokens.join(found))),
-        parts={kind: Scores.of(Tokens.join(tokens)) for kind, tokens in of_kinds.items()},
+        **vars(Scores.of(Tokens.join(scored))),
+        parts={kind: Scores.of(Tokens.join(tokens)) for kind, tokens in kinds.items()},
         modules=sorted(modules, key=lambda module: -module.error),
         layers=drifts,
         reference_wer=rates[0],
@@ -144,22 +145,22 @@ def _quality(
 def _check_pair(pair: Pair) -> tuple[bool, bool]:
     """Check that both have the same sizes. Returns whether both take sound, and whether both take pictures."""
     models = pair.open()
-    texts = [each.config.text_config for each in models]
+    configs = [model.config.text_config for model in models]
     for name, sizes in (
-        ("layers", [len(text.layers) for text in texts]),
-        ("tokens in the vocabulary", [text.vocab_size for text in texts]),
-        ("numbers in a row", [text.hidden_size for text in texts]),
+        ("layers", [len(config.layers) for config in configs]),
+        ("tokens in the vocabulary", [config.vocab_size for config in configs]),
+        ("hidden dimensions", [config.hidden_size for config in configs]),
     ):
         if sizes[0] != sizes[1]:
             raise ValueError(
-                f"Expected two checkpoints of one model, got {sizes[0]} {name} in {pair.reference} and {sizes[1]} in "
-                f"{pair.model}"
+                f"The checkpoints are not conversions of one model: {pair.reference} has {sizes[0]} {name}, "
+                f"{pair.model} has {sizes[1]}"
             )
     return _both(models, "audio"), _both(models, "vision")
 
 
 def _both(models: Sequence[Model], part: str) -> bool:
-    return all(_has(each, part) for each in models)
+    return all(_has(model, part) for model in models)
 
 
 def _has(model: Model, part: str) -> bool:
@@ -169,26 +170,26 @@ def _has(model: Model, part: str) -> bool:
 def _without(pair: Pair, part: str) -> str:
     folders = [
         str(folder)
-        for folder, each in zip((pair.reference, pair.model), pair.open(), strict=True)
-        if not _has(each, part)
+        for folder, model in zip((pair.reference, pair.model), pair.open(), strict=True)
+        if not _has(model, part)
     ]
     return f"there are no {part} weights in {' and '.join(folders)}"
 
 
 def _check_tokenizers(pair: Pair, processor: Processor, probes: Sequence[Probe]) -> None:
-    """Raise a ValueError if the two tokenizers differ: the scored tokens would."""
+    """Raise a ValueError if the two tokenizers differ in a token of the probes: the scores could not be compared."""
     tokenizer = load_tokenizer(pair.model)
     for probe in probes:
         for token in dict.fromkeys(probe.prompt.token_ids.tolist()):
-            mine, other = processor.tokenizer.token(token), tokenizer.token(token)
-            if mine != other:
+            expected, got = processor.tokenizer.token(token), tokenizer.token(token)
+            if expected != got:
                 raise ValueError(
-                    f"Expected one tokenizer in both checkpoints, got token {token} as {mine!r} in {pair.reference} "
-                    f"and {other!r} in {pair.model}"
+                    f"The checkpoints have different tokenizers: token {token} is {expected!r} in {pair.reference} "
+                    f"and {got!r} in {pair.model}"
                 )
 
 
-def _heard(folder: Path, recordings: Sequence[Recording], language: str, progress: Progress) -> float | None:
+def _wer(folder: Path, recordings: Sequence[Recording], language: str, progress: Progress) -> float | None:
     """The word error rate of one checkpoint, which is released afterwards."""
     mx.clear_cache()  # the buffers of the checkpoint before
     progress(f"listening with {folder}")

@@ -1,7 +1,11 @@
 """Two checkpoints run side by side, layer by layer, so that neither is ever in memory as a whole.
 
-Each stage opens both anew, and nothing of them is read before it is used: what one stage has read is gone in the
-next, and a layer is gone when all sequences have passed it. What stays are the sequences' hidden states.
+    embed         both embedders          hidden states of every sequence, twice
+    run_layers    layer 0, 1, … of both   all sequences pass one layer, then it is released
+    score         both heads              logits, a few rows at a time
+
+Each stage opens both checkpoints again. Weights are read when they are first used and released with their stage; only
+the hidden states stay.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from mlx_gemma4.decoder.weights import load_model
 from mlx_gemma4.inputs.prompt import AUDIO, TEXT, Prompt
 from mlx_gemma4.measure.probes import Probe
 from mlx_gemma4.measure.tokens import Tokens, compare
-from mlx_gemma4.measure.twins import Gap, pair_up, write_out
+from mlx_gemma4.measure.twins import RelativeError, dequantize, pair_up
 
 HEAD_ROWS = 64
 """Rows whose logits are computed at a time: 64 of 262144 float32 are 67 MB, and several are needed."""
@@ -37,7 +41,7 @@ States = list[tuple[mx.array, mx.array]]
 class Pair:
     """Two checkpoint folders, and the type to compute in.
 
-    In bfloat16 the rounding of activations outweighs what 8 bits lose: logits near the cap are 1/8 apart, and tie.
+    In bfloat16 the rounding of activations outweighs the error of 8 bits: logits near the cap are 1/8 apart, and tie.
     """
 
     reference: Path
@@ -50,7 +54,7 @@ class Pair:
         return reference, model
 
     def open_ends(self) -> tuple[Model, Model]:
-        """Both without their layers: the parts before and after them. A plain embedding stays as it is stored."""
+        """Both without their layers: embedders and head. A plain embedding keeps its stored type."""
         reference, model = (load_model(each, lazy=True) for each in (self.reference, self.model))
         for each in (reference, model):
             each.language_model.model.layers = []
@@ -58,7 +62,7 @@ class Pair:
             weight = embedding.weight
             each.set_dtype(self.dtype)
             embedding.weight = weight  # 2 GB, of which a few rows are needed at a time
-            write_out(each, self.dtype)
+            dequantize(each, self.dtype)
         return reference, model
 
     def check(self, state: tuple[mx.array, mx.array], where: str) -> None:
@@ -72,21 +76,24 @@ class Pair:
 
 
 def embed(pair: Pair, prompts: Sequence[Prompt]) -> tuple[States, dict[str, float]]:
-    """The rows of all sequences, and the errors of the modules that make them."""
+    """The embeddings of all sequences, and the errors of the modules that compute them."""
     reference, model = pair.open_ends()
-    gaps = pair_up(reference, model)
+    module_errors = pair_up(reference, model)
     states = []
     for prompt in prompts:
         states.append((_rows(reference, prompt), _rows(model, prompt)))
         mx.eval(states[-1])
         pair.check(states[-1], "the embedding")
-    return states, _values(gaps)
+    return states, _values(module_errors)
 
 
 def run_layers(
     pair: Pair, states: States, prompts: Sequence[Prompt], progress: Callable[[str], None]
 ) -> tuple[list[float], dict[str, float]]:
-    """Run ``states`` through all layers, in place. Returns the drift after each layer and the errors of the modules."""
+    """Run ``states`` through all layers, in place.
+
+    Returns the drift after each layer (the relative error of the hidden states) and the errors of the modules.
+    """
     models = pair.open()
     configs = models[0].config.text_config.layers
     stacks = [each.language_model.model.layers for each in models]
@@ -94,22 +101,22 @@ def run_layers(
     for index, config in enumerate(configs):
         progress(f"layer {index + 1} of {len(configs)}")
         reference, model = (stack.pop(0) for stack in stacks)
-        write_out(reference, models[0].dtype)
-        write_out(model, models[1].dtype)
-        gaps, drift = pair_up(reference, model), Gap()
+        dequantize(reference, models[0].dtype)
+        dequantize(model, models[1].dtype)
+        module_errors, drift = pair_up(reference, model), RelativeError()
         for number, prompt in enumerate(prompts):
             before = states[number]
             after = [
-                _through(layer, h, whole, config, prompt)
-                for layer, h, whole in zip((reference, model), before, models, strict=True)
+                _through(layer, h, whole_model, config, prompt)
+                for layer, h, whole_model in zip((reference, model), before, models, strict=True)
             ]
             mx.eval(after)
             states[number] = (after[0], after[1])
             pair.check(states[number], f"layer {index}")
             drift.add(after[1], after[0])
         drifts.append(drift.value or 0.0)
-        errors |= {f"{LAYERS}.{index}.{name}": error for name, error in _values(gaps).items()}
-        del reference, model, gaps
+        errors |= {f"{LAYERS}.{index}.{name}": error for name, error in _values(module_errors).items()}
+        del reference, model, module_errors
         mx.clear_cache()  # the next layer's buffers may have other sizes
     return drifts, errors
 
@@ -117,7 +124,7 @@ def run_layers(
 def score(pair: Pair, states: States, probes: Sequence[Probe]) -> list[Tokens]:
     """Compare the predictions of both from the hidden states after the last layer; Tokens for each probe."""
     reference, model = pair.open_ends()
-    found = []
+    scored = []
     for (expected, got), probe in zip(states, probes, strict=True):
         ids = probe.prompt.token_ids
         parts = []
@@ -126,8 +133,8 @@ def score(pair: Pair, states: States, probes: Sequence[Probe]) -> list[Tokens]:
             rows = slice(start - 1, stop - 1)  # a row predicts the token after it
             logits = [_logits(each, h[:, rows]) for each, h in ((reference, expected), (model, got))]
             parts.append(compare(logits[0], logits[1], ids[start:stop]))
-        found.append(Tokens.join(parts))
-    return found
+        scored.append(Tokens.join(parts))
+    return scored
 
 
 def _logits(model: Model, h: mx.array) -> mx.array:
@@ -156,16 +163,16 @@ def _through(layer: DecoderLayer, h: mx.array, model: Model, config: LayerConfig
 def _rows(model: Model, prompt: Prompt) -> mx.array:
     """[1, L, D], as ``Session`` computes them."""
     rows = []
-    for run in prompt.spans():
-        if run.token_types[0] == TEXT:
-            embedded = model.language_model.model.embed_tokens(mx.array(run.token_ids)[None])
+    for span in prompt.spans():
+        if span.token_types[0] == TEXT:
+            embedded = model.language_model.model.embed_tokens(mx.array(span.token_ids)[None])
             rows.append(embedded.astype(model.dtype) * model.config.text_config.hidden_size**0.5)
-        elif run.token_types[0] == AUDIO:
-            rows.append(model.embed_frames(mx.array(run.frames)[None]))
+        elif span.token_types[0] == AUDIO:
+            rows.append(model.embed_frames(mx.array(span.frames)[None]))
         else:
-            rows.append(model.embed_image(mx.array(run.patches)[None], mx.array(run.patch_xy)[None]))
+            rows.append(model.embed_image(mx.array(span.patches)[None], mx.array(span.patch_xy)[None]))
     return mx.concatenate(rows, axis=1)
 
 
-def _values(gaps: dict[str, Gap]) -> dict[str, float]:
-    return {name: gap.value for name, gap in gaps.items() if gap.value is not None}
+def _values(errors: dict[str, RelativeError]) -> dict[str, float]:
+    return {name: error.value for name, error in errors.items() if error.value is not None}

@@ -1,4 +1,4 @@
-"""Two models' logits for the same tokens, compared. Numbers are nats; knows nothing of where logits come from."""
+"""KL divergence, top-1 agreement and perplexity of a model against its reference, from the logits of both, in nats."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """What was measured at each scored token: [n] float64 each."""
+    """The figures of each scored token: [n] float64 each."""
 
     kl: np.ndarray
+    """KL(reference ‖ model) of the predictions of this token."""
     same: np.ndarray
     """1 where both models have the same most likely token."""
     nll: np.ndarray
@@ -29,7 +30,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over many tokens."""
+    """The figures over many tokens."""
 
     tokens: int
     kl: float
@@ -37,7 +38,7 @@ class Scores:
     kl_p99: float
     """Its 99th percentile."""
     top1: float
-    """Share of tokens at which both models have the same most likely token."""
+    """Top-1 agreement: share of tokens at which both models have the same most likely token."""
     perplexity: float
     reference_perplexity: float
 
@@ -56,13 +57,13 @@ class Scores:
 def compare(reference: mx.array, model: mx.array, targets: np.ndarray) -> Tokens:
     """Compare logits [n, V] of both models for the tokens ``targets`` [n]."""
     expected, got = _log_softmax(reference), _log_softmax(model)
-    came = mx.array(targets)[:, None]
+    true_ids = mx.array(targets)[:, None]
     kl = (mx.exp(expected) * (expected - got)).sum(axis=-1)
     same = reference.argmax(axis=-1) == model.argmax(axis=-1)
-    nlls = [-mx.take_along_axis(each, came, axis=-1)[:, 0] for each in (got, expected)]
-    found = [np.array(each.astype(mx.float32), dtype=np.float64) for each in (kl, same, *nlls)]
-    # of two all but equal distributions rounding can make it -1e-8, which it never is
-    return Tokens(np.maximum(found[0], 0), *found[1:])
+    nlls = [-mx.take_along_axis(log_probs, true_ids, axis=-1)[:, 0] for log_probs in (got, expected)]
+    figures = [np.array(figure.astype(mx.float32), dtype=np.float64) for figure in (kl, same, *nlls)]
+    # a KL divergence is never negative, but rounding can make that of two nearly equal distributions -1e-8
+    return Tokens(np.maximum(figures[0], 0), *figures[1:])
 
 
 def _log_softmax(logits: mx.array) -> mx.array:

@@ -1,4 +1,11 @@
-"""Modules of two models side by side: the reference's computes, the other's is compared on the same input."""
+"""The error of each module alone: every module of a model gets the input of its counterpart in the reference.
+
+         ┌─▶ reference module ─▶ A(x) ─▶ on to the next module
+    x ───┤                        │ relative error
+         └─▶ model's module ───▶ B(x)   goes nowhere
+
+So no module is blamed for the errors of the modules before it.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +19,14 @@ from mlx.utils import tree_flatten, tree_unflatten
 COMPARED = (nn.Linear, nn.Embedding, nn.QuantizedEmbedding)
 
 ROWS = 128
-"""Rows of a sequence on which modules are compared, at most; evenly spread."""
+"""Rows of a sequence on which modules are compared, at most; evenly spaced. For a mean, a sample is enough."""
 
 
-class Gap:
-    """Relative distance of rows from others: the square root of the mean of ‖a − b‖² / ‖b‖².
+class RelativeError:
+    """Square root of the mean over rows of ‖a − b‖² / ‖b‖², where b is the reference's row.
 
-    A mean over rows, not over all numbers: one row can be a thousand times as long as the others (the first token's).
+    Each row is divided by its own norm, because one row (the first token's) can be a thousand times as long as the
+    others.
     """
 
     def __init__(self) -> None:
@@ -41,26 +49,26 @@ class Gap:
 
 
 class Twin(nn.Module):
-    """Takes the place of a reference module, returns its output, and measures what the other module would return."""
+    """Replaces a reference module: returns its output, and measures the error of the other module on the same input."""
 
     def __init__(self, reference: nn.Module, model: nn.Module) -> None:
         super().__init__()
         self.reference = reference
         self.model = model
-        self.gap = Gap()
+        self.error = RelativeError()
 
     def __call__(self, x: mx.array) -> mx.array:
         expected = self.reference(x)
-        some = slice(None, None, -(-x.shape[1] // ROWS))
-        rows = x[:, some]
+        sample = slice(None, None, -(-x.shape[1] // ROWS))
+        rows = x[:, sample]
         if not mx.issubdtype(x.dtype, mx.integer):  # token ids are compared by their embeddings only
             rows = rows.astype(self.model.weight.dtype)
-        self.gap.add(self.model(rows), expected[:, some])
+        self.error.add(self.model(rows), expected[:, sample])
         return expected
 
 
-def pair_up(reference: nn.Module, model: nn.Module) -> dict[str, Gap]:
-    """Replace the modules of ``reference`` that both models have by twins. Returns their counts by module name."""
+def pair_up(reference: nn.Module, model: nn.Module) -> dict[str, RelativeError]:
+    """Replace the modules of ``reference`` that both models have by twins. Returns their errors by module name."""
     others = dict(_leaves(model))
     twins = {
         name: Twin(module, others[name])
@@ -68,14 +76,14 @@ def pair_up(reference: nn.Module, model: nn.Module) -> dict[str, Gap]:
         if isinstance(module, COMPARED) and name in others
     }
     _replace(reference, twins)
-    return {name: twin.gap for name, twin in twins.items()}
+    return {name: twin.error for name, twin in twins.items()}
 
 
-def write_out(module: nn.Module, dtype: mx.Dtype) -> None:
-    """Replace quantized modules by plain ones.
+def dequantize(module: nn.Module, dtype: mx.Dtype) -> None:
+    """Replace quantized linear modules by plain ones with the same weights.
 
-    Hundreds of rows read each of them, and go on as they would: a product over many rows writes its tiles out itself.
-    Without Metal the quantized product is twenty times slower.
+    With hundreds of rows the kernel of a quantized product would dequantize its tiles anyway. Without Metal the
+    quantized product is twenty times slower.
     """
     quantized = {name: leaf for name, leaf in _leaves(module) if isinstance(leaf, nn.QuantizedLinear)}
     _replace(module, {name: _plain(leaf, dtype) for name, leaf in quantized.items()})

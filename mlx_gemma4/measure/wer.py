@@ -2,15 +2,16 @@
 
 Knows no model: what transcribes is a function, so a live transcriber is measured like any other.
 
-- Rates are those of the whole corpus: all errors over all words (characters) of the truth, no mean of means.
-- Where the truth is empty (silence), each word heard is an insertion: it adds to the errors and nothing to the words.
-  Over empty truths alone there is no rate (None); the insertions tell.
-- Words are compared after Whisper's normalizer, as the field does. The English one writes number words as digits and
-  joins neighbours: "eight eight zero four" becomes "8804", **one** word, and so does "8804", but "8 8 0 4" stays four.
-  One wrong digit is then a wrong number, and a missing one a substitution: where digits are spoken one by one, the
-  word error rate says how many numbers were right, and ``basic`` how many digits. Truth and answer have to group
-  digits alike, and to share one apostrophe: "it's" becomes "it is", "it’s" becomes "it s".
-- Words are what spaces separate: for languages written without spaces, read the character error rate.
+- Rates are those of the whole corpus: all errors divided by all words (characters) of the true texts, not a mean of
+  the recordings' rates.
+- Where the true text is empty (silence), each transcribed word is an insertion: it adds to the errors, but not to the
+  words. If all true texts are empty, there is no rate (None); read the insertions.
+- Words are compared after Whisper's normalizer, as is usual. The English one writes number words as digits and joins
+  neighbours: "eight eight zero four" becomes "8804", **one** word, and so does "8804", but "8 8 0 4" stays four.
+  One wrong digit is then a wrong number, and a missing one a substitution. Where digits are spoken one by one, the
+  word error rate counts numbers; with ``basic`` it counts digits. Both texts must group digits alike and use the same
+  apostrophe: "it's" becomes "it is", but "it’s" becomes "it s".
+- Words are separated by spaces: for languages written without spaces, read the character error rate.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Score:
     exact: int = 0
     """Recordings without an error."""
     words: int = 0
-    """Words of the true text; ``characters`` likewise, including spaces between words."""
+    """Words of the true text; ``characters``: its characters, including spaces between words."""
     substitutions: int = 0
     deletions: int = 0
     insertions: int = 0
@@ -63,7 +64,7 @@ class Score:
     work_seconds: float = 0.0
 
     def __add__(self, other: Score) -> Score:
-        return Score(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return Score(*(count + more for count, more in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def errors(self) -> int:
@@ -95,10 +96,10 @@ class Result:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Recording]:
-    """Read JSON lines ``{"audio": path, "text": truth, "set": group}``; "set" may be missing, other keys are ignored.
+    """Read JSON lines ``{"audio": path, "text": true text, "set": group}``.
 
-    Paths are relative to the manifest's folder; a text that is a list is joined by spaces. Whether the recordings
-    exist is asked by ``check_files``.
+    "set" may be missing; other keys are ignored. Paths are relative to the manifest's folder. A text that is a list is
+    joined by spaces. ``check_files`` checks whether the recordings exist.
 
     Raises:
         ValueError: No such manifest, a line that is not as above (named by its number), or no lines at all.
@@ -111,7 +112,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Recording]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not JSON lines: {error}") from error
     recordings = [
-        _recording(line, f"line {number} of {path}", path.parent)
+        _recording(line, f"Line {number} of {path}", path.parent)
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
@@ -140,8 +141,8 @@ def check_extra() -> None:
 def normalizer(name: str = "whisper", language: str = "English") -> Normalizer:
     """One of NORMALIZERS: Whisper's for the language, its basic one, or none.
 
-    ``whisper`` is the English one for English, and the basic one otherwise. The basic one lowers the case and takes
-    punctuation away, with the vowel signs of Indic scripts among it.
+    ``whisper`` is the English one for English, and the basic one otherwise. The basic one lowers the case and removes
+    punctuation, including the vowel signs of Indic scripts.
     """
     if name not in NORMALIZERS:
         raise ValueError(f"Expected a normalizer of {', '.join(NORMALIZERS)}, got {name!r}")
@@ -157,7 +158,7 @@ def normalizer(name: str = "whisper", language: str = "English") -> Normalizer:
 
 
 def score(truth: str, heard: str, normalize: Normalizer) -> Score:
-    """Count the errors of one text, after ``normalize`` and with single spaces."""
+    """Count the errors of a transcript, after ``normalize`` and with single spaces."""
     check_extra()
     import jiwer
 
@@ -218,23 +219,23 @@ def _ratio(count: float, of: float) -> float | None:
 
 def _recording(line: str, where: str, folder: Path) -> Recording:
     try:
-        told = json.loads(line)
+        entry = json.loads(line)
     except ValueError as error:
         raise ValueError(f"{where} is not valid JSON: {error}") from error
-    if not isinstance(told, dict):
-        raise ValueError(f"Expected a JSON object in {where}, got {type(told).__name__}")
-    audio, text, group = (_value(told, key, where) for key in ("audio", "text", "set"))
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} is not a JSON object but a {type(entry).__name__}")
+    audio, text, group = (_value(entry, key, where) for key in ("audio", "text", "set"))
     if isinstance(text, list) and all(isinstance(part, str) for part in text):
         text = " ".join(text)
     for key, value in (("audio", audio), ("text", text), ("set", group)):
         if not isinstance(value, str):
-            raise ValueError(f"Expected a string for {key!r} in {where}, got {value!r}")
+            raise ValueError(f"{where} needs a string for {key!r}, got {value!r}")
     return Recording(audio, folder / audio, text, group)
 
 
-def _value(told: dict[str, Any], key: str, where: str) -> Any:
+def _value(entry: dict[str, Any], key: str, where: str) -> Any:
     if key == "set":
-        return told.get(key, "")
-    if key not in told:
-        raise ValueError(f"Expected the key {key!r} in {where}, got {', '.join(told) or 'none'}")
-    return told[key]
+        return entry.get(key, "")
+    if key not in entry:
+        raise ValueError(f"{where} has no key {key!r}; its keys: {', '.join(entry) or 'none'}")
+    return entry[key]
