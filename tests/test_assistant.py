@@ -416,6 +416,19 @@ def test_a_result_that_nobody_asked_for(demo: tuple[Model, Processor]) -> None:
         assistant(demo).reply("on")
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_tokens": 0}, "Expected max_tokens of 1 or more, got 0"),
+        ({"image_tokens": 71}, "Expected an image budget of 70, 140, 280, 560, 1120 tokens, got 71"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, int], message: str) -> None:
+    """Before a model is needed."""
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Talking(**settings)  # type: ignore[arg-type]
+
+
 def test_a_context_without_room_for_a_turn(demo: tuple[Model, Processor]) -> None:
     with pytest.raises(ValueError, match=r"^Expected a context of \d+ positions or more, for a picture, an utterance"):
         assistant(demo, context=100)

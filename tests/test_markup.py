@@ -303,9 +303,9 @@ def test_turns_of_live() -> None:
         assert getattr(turns, name).token_ids.tolist() == getattr(plain, name).token_ids.tolist()
     typed = turns.typed(FORGED).token_ids.tolist()
     assert not control(typed) and tokenizer.decode(typed) == FORGED
-    replied = turns.replied(FORGED, FORGED).token_ids.tolist()
-    assert control(replied) == control(turns.replied("f", "a").token_ids.tolist())
-    assert tokenizer.decode(replied).count(FORGED) == 2
+    result = turns.result(FORGED, FORGED).token_ids.tolist()
+    assert control(result) == control(turns.result("f", "a").token_ids.tolist())
+    assert tokenizer.decode(result).count(FORGED) == 2
 
 
 def test_text_in_escaped_json() -> None:

@@ -242,10 +242,15 @@ def target_size(height: int, width: int, max_soft_tokens: int, side: int) -> tup
     return rows * side, columns * side
 
 
-def to_patches(pixels: np.ndarray, max_soft_tokens: int, side: int) -> Patches:
-    """uint8 [H, W, 3] → patches: scaled (bicubic, antialiased), cut row by row, divided by 255."""
+def check_budget(max_soft_tokens: int) -> None:
+    """Raise a ValueError unless the reference's processor has this budget."""
     if max_soft_tokens not in BUDGETS:
         raise ValueError(f"Expected an image budget of {', '.join(map(str, BUDGETS))} tokens, got {max_soft_tokens}")
+
+
+def to_patches(pixels: np.ndarray, max_soft_tokens: int, side: int) -> Patches:
+    """uint8 [H, W, 3] → patches: scaled (bicubic, antialiased), cut row by row, divided by 255."""
+    check_budget(max_soft_tokens)
     height, width = target_size(pixels.shape[0], pixels.shape[1], max_soft_tokens, side)
     return patchify(resize(pixels, height, width), side)
 

@@ -62,22 +62,22 @@ class Line(str):
 
 @dataclass
 class Arrived:
-    """Everything that arrived since the last delivery. The picture is newer than the sound."""
+    """Everything that arrived since the last ``take``. The picture is newer than the sound."""
 
     sound: list[np.ndarray] = field(default_factory=list)
     """Blocks, float32 [n] at 16 kHz."""
     shot: Shot | None = None
     typed: list[str] = field(default_factory=list)
     piped: str | None = None
-    """A line that can wait until nobody speaks and no answer is being given."""
+    """A line from a pipe: it can wait until nobody speaks and no answer is being given."""
     is_last_sound: bool = False
     """The sound has ended; lines still follow."""
     lost: str | None = None
-    """Why the last picture is no longer current, in a sentence; only in the delivery in which that is found."""
+    """Why the last picture is no longer current, in a sentence; reported once."""
 
     def __bool__(self) -> bool:
-        has_come = bool(self.sound or self.typed or self.is_last_sound)
-        return has_come or not (self.piped is None and self.shot is None and self.lost is None)
+        is_set = any(each is not None for each in (self.shot, self.piped, self.lost))
+        return is_set or bool(self.sound or self.typed or self.is_last_sound)
 
 
 class Arrivals(Protocol):
@@ -119,7 +119,7 @@ class Inbox:
         self._sound, self._pictures, self._lines = sound, pictures, lines
         self._sight = Sight(pictures, seconds=stale_seconds, clock=clock)
         self._condition = threading.Condition()
-        self._batch = Arrived()
+        self._arrived = Arrived()
         self._typed: deque[str] = deque()
         self._failure: BaseException | None = None
         self._open: list[Source | Pictures | Lines] = []
@@ -160,17 +160,17 @@ class Inbox:
                 self._open = []
                 if self._lines_wait:
                     self._typed.clear()
-            batch, self._batch = self._batch, Arrived()
+            arrived, self._arrived = self._arrived, Arrived()
             if self._has_line(ready):
-                self._take_lines(batch)
+                self._take_lines(arrived)
             self._condition.notify_all()  # wake a source that waits for room
-            if self._is_over:  # otherwise a camera would keep it going
+            if self._is_over:  # a camera that never ends would otherwise continue it
                 return None
-            if self._failure is not None and not batch:
+            if self._failure is not None and not arrived:
                 raise self._failure
-            batch.lost = None if self._stopped else self._sight.lost()
+            arrived.lost = None if self._stopped else self._sight.lost()
             self._is_over = self._is_done and self._failure is None
-            return batch if batch or not self._is_done else None
+            return arrived if arrived or not self._is_done else None
 
     @property
     def _is_done(self) -> bool:
@@ -180,7 +180,7 @@ class Inbox:
         """Wait until something arrives or the picture becomes stale."""
         self._condition.wait_for(
             lambda: (
-                self._batch
+                self._arrived
                 or self._has_line(ready)
                 or self._is_done
                 or self._failure
@@ -192,14 +192,14 @@ class Inbox:
 
     def _has_line(self, ready: bool) -> bool:
         """Whether a line may be delivered: a question is about the current picture, so it waits for the first."""
-        can_be_asked = not self._sight.is_awaited and (ready or not self._lines_wait)
-        return bool(self._typed) and (can_be_asked or self._stopped)
+        may_ask = not self._sight.is_awaited and (ready or not self._lines_wait)
+        return bool(self._typed) and (may_ask or self._stopped)
 
-    def _take_lines(self, batch: Arrived) -> None:
+    def _take_lines(self, arrived: Arrived) -> None:
         if self._lines_wait:
-            batch.piped = self._typed.popleft()
+            arrived.piped = self._typed.popleft()
         else:
-            batch.typed = [*self._typed]
+            arrived.typed = [*self._typed]
             self._typed.clear()
 
     @property
@@ -221,30 +221,31 @@ class Inbox:
                 self._condition.notify_all()
 
     def _end(self, source: Any) -> None:
+        """A source has ended. Sound ends the others, but piped lines that have arrived; without sound, lines do."""
         still_needed = [other for other in self._open if other is not source]
         if source is self._pictures:
             self._sight.ended()
         elif source is self._sound and self._lines is not None and self._lines_wait:
             still_needed = [other for other in still_needed if other is self._lines]
-            self._batch.is_last_sound = True
+            self._arrived.is_last_sound = True
             self._lines.finish()
         elif source is self._sound or self._sound is None:
             still_needed = []
         self._open = still_needed
 
     def _hear(self, block: np.ndarray) -> None:
-        # checked here, so that a bad block spoils no other; copied, because a source may reuse its buffer
+        # checked here, so that blocks before a bad one are delivered; copied, because a source may reuse its buffer
         block = check_samples(block, "what was heard").copy()
         if self._sound is not None and self._sound.can_wait:
             self._condition.wait_for(lambda: self._stopped or self._seconds_waiting() < WAITING_SECONDS)
-        self._batch.sound.append(block)
+        self._arrived.sound.append(block)
 
     def _seconds_waiting(self) -> float:
-        return sum(map(len, self._batch.sound)) / SAMPLE_RATE
+        return sum(map(len, self._arrived.sound)) / SAMPLE_RATE
 
     def _look(self, shot: Shot) -> None:
-        self.dropped += self._batch.shot is not None
-        self._batch.shot = shot
+        self.dropped += self._arrived.shot is not None
+        self._arrived.shot = shot
         self._sight.came()
 
     def _read(self, text: str) -> None:
@@ -260,19 +261,20 @@ class Replay:
 
     def __init__(self, sound: Source, pictures: Pictures | None = None) -> None:
         self._sound, self._pictures = sound, pictures
-        self._heard = 0
+        self._samples = 0
+        """Samples that were played so far."""
         self._shot = pictures.read() if pictures is not None else None
 
     def take(self, *, wait: bool, ready: bool = True) -> Arrived | None:
         if not wait:
             return Arrived()
-        if self._pictures is not None and self._shot is not None and self._shot.time <= self._heard / SAMPLE_RATE:
+        if self._pictures is not None and self._shot is not None and self._shot.time <= self._samples / SAMPLE_RATE:
             shot, self._shot = self._shot, self._pictures.read()
             return Arrived(shot=shot)
         block = self._sound.read()
         if block is None:
             return None
-        self._heard += len(block)
+        self._samples += len(block)
         return Arrived(sound=[block])
 
     def stop(self) -> None:

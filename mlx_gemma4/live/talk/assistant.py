@@ -4,9 +4,12 @@
     somebody speaks      open turn: [picture][sound sound …        each frame is computed when it arrives
     scene changes too    open turn: [picture][sound sound …        the newest picture waits
     the speaker stops    open turn: [picture][sound …][picture] end of turn → answer
-    speaks again         the answer stops: kept as far as it was given, or discarded with the question continuing
 
-When the speaker stops, only the end of the turn and the answer are left to compute.
+When the speaker stops, only the end of the turn and the answer are left to compute. Speech interrupts an answer:
+
+    answering            [question] end of turn [The cat is bl
+    keep                 [question] end of turn [The cat is bl] next turn: [picture][sound …
+    discard              [question][sound …                     rewound; the speech continues the question
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, check_samples
 from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
+from mlx_gemma4.inputs.vision.image import check_budget
 from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.talk.dialogue import Dialogue
 from mlx_gemma4.live.talk.events import AssistantEvent, Called, Forgot, Heard, Looked, Refused, Said, SightLost
@@ -40,9 +44,8 @@ CONTEXT = 8192
 """Positions of the sequence, at most, by default."""
 SPARE = 64
 """Positions for the markers around turns, pictures and sound."""
-
 LONG_TOKEN = 32
-"""Characters of a token; hardly any has more."""
+"""Characters of a token; hardly any has more. A result is cut to this many for each token before it is tokenized."""
 ROUNDS = 8
 """How often an answer continues after function results: a model may repeat a call forever."""
 
@@ -65,6 +68,12 @@ class Talking:
     """When somebody interrupts an answer, keep what was said of it. Otherwise it is discarded, and the new speech
     continues the question."""
     sampling: Sampling = GREEDY
+
+    def __post_init__(self) -> None:
+        if self.image_tokens is not None:
+            check_budget(self.image_tokens)
+        if self.max_tokens < 1:
+            raise ValueError(f"Expected max_tokens of 1 or more, got {self.max_tokens}")
 
 
 DEFAULT = Talking()
@@ -108,13 +117,18 @@ class Assistant:
         )
         self.pictures_dropped = 0
         """Pictures that a newer one replaced before they were used."""
-        self._seen: Prompt | None = None
-        self._waits = False
-        self._asked = False
+        self._picture: Prompt | None = None
+        """The newest picture, while it is current."""
+        self._picture_waits = False
+        """The picture is not in the open turn yet: somebody speaks, or an answer is being given."""
+        self._has_question = False
+        """An utterance has ended and is not answered yet."""
         self._typed: list[Prompt] = []
-        self._begun, self._given = 0, 0
+        self._start, self._length = 0, 0
+        """First frame of the open utterance, and how many of its frames are in the open turn."""
         self._silence = round(endpointer.settings.silence / self._frame_seconds)
-        self._patience = 0  # frames to wait before an utterance that was cut at its longest is answered
+        self._patience = 0
+        """Frames to wait before an utterance that was cut at its longest is answered: it may continue."""
         self._answer: OpenAnswer | None = None
         self._ids = itertools.count(1)
         self._respond = partial(
@@ -129,18 +143,18 @@ class Assistant:
     @property
     def ready(self) -> bool:
         """Nobody speaks and all questions are answered: another question interrupts nothing."""
-        return self._answer is None and not self._asked and not self.endpointer.speaking
+        return self._answer is None and not self._has_question and not self.endpointer.speaking
 
     def look(self, shot: Shot) -> list[AssistantEvent]:
         """Take a picture. Unless somebody speaks or an answer is being given, it is in the cache when this returns."""
-        self._seen = self._turns.picture(self._processor.patches(shot.pixels, image_tokens=self._image_tokens))
+        self._picture = self._turns.picture(self._processor.patches(shot.pixels, image_tokens=self._image_tokens))
         if self._answer is not None or self.endpointer.speaking:
-            self.pictures_dropped += self._waits
-            self._waits = True
+            self.pictures_dropped += self._picture_waits
+            self._picture_waits = True
             return []
         before = self.dialogue.session.forwards
         self.dialogue.restart()
-        self._show()
+        self._show_picture()
         return [Looked(shot.time, self._clock() - shot.arrived, self.dialogue.session.forwards - before)]
 
     def lose_sight(self, problem: str) -> list[AssistantEvent]:
@@ -148,7 +162,7 @@ class Assistant:
 
         A question that is being answered keeps its picture.
         """
-        self._seen, self._waits = None, False
+        self._picture, self._picture_waits = None, False
         if self._answer is None:
             self.dialogue.drop_pictures()
             self.dialogue.compute()
@@ -194,8 +208,8 @@ class Assistant:
         elif answer.waits and self.dialogue.left < 2 * SPARE * len(answer.calls):
             answer.reason = "length"
         elif answer.waits:
-            return [self._wanted(answer, call) for call in answer.calls]
-        return [*map(_refused, answer.calls), *self._end(answer)]
+            return [self._announce(answer, call) for call in answer.calls]
+        return [*map(_refused, answer.calls), *self._end_answer(answer)]
 
     def abandon(self) -> list[AssistantEvent]:
         """End at once, without computing: the answer ends where it is."""
@@ -203,7 +217,7 @@ class Assistant:
         if answer is None:
             return []
         answer.reason = "interrupted"
-        return [answer.over()]
+        return [answer.event()]
 
     def reply(self, result: str, call_id: str | None = None) -> None:
         """Bring the result of a call (``Called.id``), by default of the first that waits.
@@ -214,69 +228,70 @@ class Assistant:
             ValueError: No such call waits: it has its result, or the answer was interrupted.
         """
         answer = self._answer
-        called = answer.called if answer is not None and answer.waits else []
-        call = next((each for each in called if call_id in (None, each.id)), None)
+        pending = answer.pending if answer is not None and answer.waits else []
+        call = next((call for call in pending if call_id in (None, call.id)), None)
         if answer is None or call is None:
             which = "no call" if call_id is None else f"no call {call_id}"
             raise ValueError(f"There is {which} that waits for a result; got {result[:100]!r}")
-        answer.replies[call.id] = self._turns.replied(call.name, self._cut(result, len(answer.calls)))
-        if not answer.called:
+        answer.results[call.id] = self._turns.result(call.name, self._fit(result, len(answer.calls)))
+        if not answer.pending:
             self._resume(answer)
 
-    def _wanted(self, answer: OpenAnswer, call: ToolCall) -> AssistantEvent:
+    def _announce(self, answer: OpenAnswer, call: ToolCall) -> AssistantEvent:
+        """The event of a call. What is wrong with a call is its result, so that the model can correct itself."""
         if call.problem is None:
             return Called(call.name, call.arguments, call.id)
         self.reply(f"error: {call.problem}", call.id)
         return _refused(call)
 
     def _resume(self, answer: OpenAnswer) -> None:
-        replied = answer.replied()
-        room = max(1, self.dialogue.left - len(replied))
-        before = answer.tokens
-        answer.resume(self._respond(replied, before=[*before], max_tokens=min(self.settings.max_tokens, room)))
+        results = answer.joined_results()
+        room = max(1, self.dialogue.left - len(results))
+        max_tokens = min(self.settings.max_tokens, room)
+        answer.resume(self._respond(results, before=[*answer.tokens], max_tokens=max_tokens))
 
-    def _cut(self, result: str, calls: int) -> str:
+    def _fit(self, result: str, calls: int) -> str:
         """The result, cut to its share of the context that is left; the answer needs some too."""
-        most = max(SPARE, self.dialogue.left // (2 * calls))
-        begun = result[: LONG_TOKEN * most]
-        tokens = self._processor.text(begun).token_ids if begun else ()
-        if len(tokens) <= most and begun == result:
+        max_tokens = max(SPARE, self.dialogue.left // (2 * calls))
+        beginning = result[: LONG_TOKEN * max_tokens]
+        tokens = self._processor.text(beginning).token_ids if beginning else ()
+        if len(tokens) <= max_tokens and beginning == result:
             return result
-        return f"{self._processor.decode(tokens[:most])} [cut: the context is full]"
+        return f"{self._processor.decode(tokens[:max_tokens])} [cut: the context is full]"
 
     def _act(self, actions: Sequence[Begin | Speech | End]) -> list[AssistantEvent]:
         events: list[AssistantEvent] = []
         for action in actions:
             if isinstance(action, Begin):
                 events += self._interrupt()
-                self._begun, self._given = action.start, 0
+                self._start, self._length = action.start, 0
                 self.dialogue.put(self._turns.sound_begin)
             elif isinstance(action, Speech):
-                self._given += len(action.frames)
+                self._length += len(action.frames)
                 self.dialogue.put(self._turns.sound(action.frames))
                 self.dialogue.compute()
             else:
-                events.append(self._close(action))
-        if self._asked and not self.endpointer.speaking and self._patience <= 0:
+                events.append(self._end_utterance(action))
+        if self._has_question and not self.endpointer.speaking and self._patience <= 0:
             self._begin_answer()
         return events
 
-    def _close(self, end: End) -> Heard:
+    def _end_utterance(self, end: End) -> Heard:
         """Close an utterance; frames that belong to the next one are removed."""
-        if self._given > end.length:
-            self.dialogue.trim(self._given - end.length)
+        if self._length > end.length:
+            self.dialogue.trim(self._length - end.length)
         self.dialogue.put(self._turns.sound_end)
-        self._asked = True
+        self._has_question = True
         self._patience = self._silence if end.reason == "length" else 0
-        return Heard(self._begun * self._frame_seconds, (self._begun + end.length) * self._frame_seconds)
+        return Heard(self._start * self._frame_seconds, (self._start + end.length) * self._frame_seconds)
 
     def _begin_answer(self) -> None:
-        if self._waits and self._seen is not None:
-            self.dialogue.put(self._seen)
+        if self._picture_waits and self._picture is not None:
+            self.dialogue.put(self._picture)
         for typed in self._typed:
             self.dialogue.put(typed)
         self._typed = []
-        self._asked = self._waits = False
+        self._has_question = self._picture_waits = False
         responses = self._respond(self.dialogue.question(), max_tokens=self.settings.max_tokens)
         self._answer = OpenAnswer(responses, self.dialogue.session, self._clock, self._read_calls)
 
@@ -284,36 +299,36 @@ class Assistant:
         return read_calls(text, self.settings.tools, lambda: f"call_{next(self._ids)}")
 
     def _interrupt(self) -> list[AssistantEvent]:
-        """Somebody speaks: the answer ends here."""
+        """Somebody speaks: end the answer where it is, and keep or discard it."""
         answer = self._answer
         if answer is None:
             return []
         answer.close()
-        if self.settings.keep_interrupted and answer.tokens and not answer.called:
+        if self.settings.keep_interrupted and answer.tokens and not answer.pending:
             answer.reason = "kept"
-            return self._end(answer)
+            return self._end_answer(answer)
         self._answer = None
         self.dialogue.reopen()
-        if self._seen is None:
+        if self._picture is None:
             self.dialogue.drop_pictures()
         answer.reason = "dropped"
-        return [answer.over()]
+        return [answer.event()]
 
-    def _end(self, answer: OpenAnswer) -> list[AssistantEvent]:
-        """The answer is over; the next turn begins with what is seen."""
+    def _end_answer(self, answer: OpenAnswer) -> list[AssistantEvent]:
+        """End the answer; the next turn begins with the current picture."""
         self._answer = None
         forgot = self.dialogue.finish(answer.tokens)
-        self._show()
-        return [answer.over(), *([Forgot(forgot, self.dialogue.session.position)] if forgot else [])]
+        self._show_picture()
+        return [answer.event(), *([Forgot(forgot, self.dialogue.session.position)] if forgot else [])]
 
-    def _show(self) -> None:
-        """What is seen, at the beginning of the open turn."""
-        self._waits = False
-        if self._seen is not None:
-            self.dialogue.put(self._seen)
+    def _show_picture(self) -> None:
+        """Put the current picture at the beginning of the open turn."""
+        self._picture_waits = False
+        if self._picture is not None:
+            self.dialogue.put(self._picture)
         self.dialogue.compute()
 
 
 def _refused(call: ToolCall) -> Refused:
-    """What is said of a call that is not run."""
+    """The event of a call that is not run."""
     return Refused(call.name, call.problem or "the answer ended before it was run", call.id)

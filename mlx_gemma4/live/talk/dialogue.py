@@ -105,10 +105,17 @@ class Dialogue:
         self._waiting = [content[held:]] if held < len(content) else []
 
     def finish(self, answer: Sequence[int]) -> int:
-        """End the turn with the answer's tokens and begin the next. Returns how many turns left."""
+        """End the turn with the answer's tokens and begin the next. Returns how many turns left.
+
+            in the cache    content  closing  answer            as it was computed to answer
+            finished turn   content  resumed  answer  bridge    as the template writes it inside a longer chat
+
+        If ``closing`` and ``resumed`` are alike, only the bridge is left to compute; otherwise everything after the
+        content.
+        """
         content = join(self.content)
         turn = self._turns.finished(content, answer)
-        kept = min(self._alike(len(content), len(answer)), self.session.position - self._start)
+        kept = min(self._still_valid(len(content), len(answer)), self.session.position - self._start)
         self._rewind(self._start + kept, join([self._turns.opening, *self._finished, turn]))
         self._waiting = [turn[kept:]]
         self._finished.append(turn)
@@ -116,8 +123,8 @@ class Dialogue:
         self.content = []
         return self._forget()
 
-    def _alike(self, content: int, answer: int) -> int:
-        """How many cached positions of the turn stay valid: a template may write a finished turn differently."""
+    def _still_valid(self, content: int, answer: int) -> int:
+        """How many cached positions of the turn are also those of the finished turn."""
         closing, resumed = self._turns.closing, self._turns.resumed
         if len(closing) == len(resumed) == closing.common_prefix(resumed):
             return content + len(closing) + answer
@@ -132,6 +139,7 @@ class Dialogue:
             self.session.extend(sequence[:position])
 
     def _forget(self) -> int:
+        """Remove the oldest turns if the longest turn might not fit. Returns how many left."""
         if self._start + self._turn <= self._context:
             return 0
         before = len(self._finished)

@@ -30,7 +30,7 @@ def converse(
     KeyboardInterrupt is raised without waiting for the model: the answer ends where it is.
 
     Args:
-        scene: Look only at pictures that differ from the last one, by this measure. By default at all.
+        scene: Look only at pictures that differ from the last one, by this measure. By default at all pictures.
         read: Called with each line, instead of ``assistant.ask``.
         transcript: Transcribes what was said, after the answer to it; at the end of the sound, before it.
     """
@@ -56,16 +56,16 @@ def _follow(
     read: Callable[[str], Sequence[AssistantEvent]],
     transcript: Transcript | None,
 ) -> Generator[AssistantEvent, None, str | None]:
-    """Returns the piped line that is still unread, if any."""
+    """Process what arrives until nothing more does. Returns the piped line that was not read yet, if any."""
     piped: str | None = None
-    while (batch := _take(assistant, arrivals, transcript, piped)) is not None:
-        if transcript is not None and batch.sound:
-            transcript.hear(np.concatenate(batch.sound))
-        for event in _take_in(assistant, batch, scene, read):
+    while (arrived := _take(assistant, arrivals, transcript, piped)) is not None:
+        if transcript is not None and arrived.sound:
+            transcript.hear(np.concatenate(arrived.sound))
+        for event in _process(assistant, arrived, scene, read):
             yield event
             if transcript is not None:
                 transcript.add(event)
-        piped = batch.piped if piped is None else piped
+        piped = arrived.piped if piped is None else piped
         if piped is not None and assistant.ready:
             yield from read(piped)
             piped = None
@@ -76,9 +76,10 @@ def _follow(
 
 
 def _take(assistant: Assistant, arrivals: Arrivals, transcript: Transcript | None, piped: str | None) -> Arrived | None:
+    """What has arrived. Waits for it only if there is nothing to compute."""
     is_busy = assistant.answering or (transcript is not None and transcript.waits)
-    is_asked = piped is not None and assistant.ready
-    return arrivals.take(wait=not is_busy and not is_asked, ready=piped is None and assistant.ready)
+    has_question = piped is not None and assistant.ready
+    return arrivals.take(wait=not is_busy and not has_question, ready=piped is None and assistant.ready)
 
 
 def _finish(assistant: Assistant, transcript: Transcript | None) -> Iterator[AssistantEvent]:
@@ -90,7 +91,7 @@ def _finish(assistant: Assistant, transcript: Transcript | None) -> Iterator[Ass
         yield from transcript.step()
     while assistant.answering:
         yield from assistant.step()
-    yield from assistant.abandon()  # it waits for a result that nobody will bring
+    yield from assistant.abandon()  # an answer that still waits for a result: nobody will bring it
 
 
 def _last_events(assistant: Assistant, transcript: Transcript | None) -> Iterator[AssistantEvent]:
@@ -100,20 +101,20 @@ def _last_events(assistant: Assistant, transcript: Transcript | None) -> Iterato
         yield from assistant.abandon()
 
 
-def _take_in(
-    assistant: Assistant, batch: Arrived, scene: Scene | None, read: Callable[[str], Sequence[AssistantEvent]]
+def _process(
+    assistant: Assistant, arrived: Arrived, scene: Scene | None, read: Callable[[str], Sequence[AssistantEvent]]
 ) -> Iterator[AssistantEvent]:
-    if batch.sound:
-        yield from assistant.hear(np.concatenate(batch.sound))
-    if batch.is_last_sound:
+    if arrived.sound:
+        yield from assistant.hear(np.concatenate(arrived.sound))
+    if arrived.is_last_sound:
         yield from assistant.finish()
-    if batch.shot is not None and (scene is None or scene.changed(batch.shot.pixels)):
+    if arrived.shot is not None and (scene is None or scene.changed(arrived.shot.pixels)):
         if scene is not None:
             scene.accept()
-        yield from assistant.look(batch.shot)
-    if batch.lost is not None:
+        yield from assistant.look(arrived.shot)
+    if arrived.lost is not None:
         if scene is not None:
             scene.forget()
-        yield from assistant.lose_sight(batch.lost)
-    for line in batch.typed:
+        yield from assistant.lose_sight(arrived.lost)
+    for line in arrived.typed:
         yield from read(line)

@@ -1,4 +1,8 @@
-"""An answer that is being generated, with the functions that it calls. Knows nothing of the question."""
+"""An answer that is being generated, with the functions that it calls. Knows nothing of the question.
+
+model's turn   On it.<|tool_call>lights{…}   <|tool_response>…   Done.
+              └ next(), piece by piece ──┘└ waits ┘└ resume() ┘└ next()
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ class OpenAnswer:
     Attributes:
         reason: Why it ended (``Answered``).
         tokens: Without the one that ended it; results of functions are among them.
-        calls: The calls since the answer last continued; ``replies``: their results, by the calls' ids.
+        calls: The calls since the answer last continued; ``results``: their results, by the calls' ids.
         rounds: How often the answer continued after results.
         waits: Whether results are missing.
     """
@@ -34,18 +38,18 @@ class OpenAnswer:
         self.reason = "interrupted"  # until it ends by itself
         self.tokens: list[int] = []
         self.calls: list[ToolCall] = []
-        self.replies: dict[str, Prompt] = {}
+        self.results: dict[str, Prompt] = {}
         self.rounds = 0
         self.waits = False
         self._responses, self._session, self._clock, self._read = responses, session, clock, read
-        self._decided, self._before = clock(), session.forwards
+        self._decided, self._forwards_before = clock(), session.forwards
         self._text, self._delay, self._forwards = "", 0.0, 0
         self._started = self._is_cut = False
 
     @property
-    def called(self) -> list[ToolCall]:
+    def pending(self) -> list[ToolCall]:
         """Calls without a result."""
-        return [call for call in self.calls if call.id not in self.replies]
+        return [call for call in self.calls if call.id not in self.results]
 
     def next(self) -> str | None:
         """The next piece of text, perhaps empty; None when the answer is complete or waits. Calls are never text."""
@@ -54,7 +58,8 @@ class OpenAnswer:
             self.waits = bool(self.calls) and not self._is_cut
             return None
         if not self._started:
-            self._delay, self._forwards = self._clock() - self._decided, self._session.forwards - self._before
+            self._delay = self._clock() - self._decided
+            self._forwards = self._session.forwards - self._forwards_before
             self._started = True
         ended = response.finish_reason == "stop"
         self.tokens += response.tokens[:-1] if ended else response.tokens
@@ -66,19 +71,20 @@ class OpenAnswer:
         self._text += response.text
         return response.text
 
-    def replied(self) -> Prompt:
+    def joined_results(self) -> Prompt:
         """The results of all calls, in the order of the calls."""
-        return join([self.replies[call.id] for call in self.calls])
+        return join([self.results[call.id] for call in self.calls])
 
     def resume(self, responses: Responses) -> None:
-        """Continue after the results, with which ``responses`` begins."""
-        self.tokens += self.replied().token_ids.tolist()
-        self._responses, self.calls, self.replies, self.waits = responses, [], {}, False
+        """Continue after the results; ``responses`` begins with them."""
+        self.tokens += self.joined_results().token_ids.tolist()
+        self._responses, self.calls, self.results, self.waits = responses, [], {}, False
         self.reason = "interrupted"
         self.rounds += 1
 
     def close(self) -> None:
         self._responses.close()
 
-    def over(self) -> Answered:
+    def event(self) -> Answered:
+        """The event of its end."""
         return Answered(self._text, self.reason, len(self.tokens), self._delay, self._forwards)

@@ -39,23 +39,29 @@ class Turns:
         self, processor: Processor, *, system: str | None = None, tools: Sequence[Mapping[str, Any]] | None = None
     ) -> None:
         self._processor = processor
-        first: list[Mapping[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+        system_turn: list[Mapping[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         self._slot = slot = processor.tokenizer.markup.slot
         user = {"role": "user", "content": [{"type": "text", "text": slot}]}
-        chat = [*first, user, {"role": "assistant", "content": slot}, user, {"role": "assistant", "content": slot}]
+        chat = [
+            *system_turn,
+            user,
+            {"role": "assistant", "content": slot},
+            user,
+            {"role": "assistant", "content": slot},
+        ]
         opening, resumed, bridge, resumed_again, _ = self._around(processor.render(chat, tools=tools), 4)
-        *_, closing = self._around(processor.render([*first, user], tools=tools), 1)
+        *_, closing = self._around(processor.render([*system_turn, user], tools=tools), 1)
         if resumed != resumed_again:
             raise ValueError("The chat template does not write all turns alike; live needs one that does")
         self.opening, self.closing, self.resumed, self.bridge = map(
             processor.markup, (opening, closing, resumed, bridge)
         )
-        self._image = self._written("image")
+        self._image = self._markup("image")
         silence = np.zeros(processor.frame_samples, np.float32)
-        sound = processor.expand(self._written("audio"), audios=[silence])
-        place = int((sound.token_types == AUDIO).argmax())
-        self.sound_begin, self.sound_end = sound[:place], sound[place + 1 :]
-        self._frame = sound.token_ids[place]
+        sound = processor.expand(self._markup("audio"), audios=[silence])
+        frame = int((sound.token_types == AUDIO).argmax())
+        self.sound_begin, self.sound_end = sound[:frame], sound[frame + 1 :]
+        self._frame_id = int(sound.token_ids[frame])
 
     def picture(self, patches: Patches) -> Prompt:
         """A picture with its markers."""
@@ -63,13 +69,13 @@ class Turns:
 
     def sound(self, frames: np.ndarray) -> Prompt:
         """Frames [F, frame_samples] between ``sound_begin`` and ``sound_end``."""
-        return Prompt.from_frames(frames, int(self._frame))
+        return Prompt.from_frames(frames, self._frame_id)
 
     def typed(self, text: str) -> Prompt:
         """What a user typed."""
         return self._processor.text(text.strip())
 
-    def replied(self, name: str, result: str) -> Prompt:
+    def result(self, name: str, result: str) -> Prompt:
         """The result of a function, as it stands in the model's turn after the call."""
         quote = self._processor.quote
         return self._processor.markup(
@@ -77,18 +83,18 @@ class Turns:
         )
 
     def finished(self, content: Prompt, answer: Sequence[int]) -> Prompt:
-        """A finished turn and the beginning of the next: message, answer's tokens, and what stands around them."""
+        """A finished turn and the beginning of the next: ``content``, resumed, the answer's tokens, bridge."""
         return join([content, self.resumed, Prompt.from_tokens(answer), self.bridge])
 
-    def _written(self, kind: str) -> str:
+    def _markup(self, kind: str) -> str:
         """How the template writes a picture or sound into a user turn."""
-        marked = [
+        content = [
             {"type": "text", "text": self._slot},
             {"type": kind, kind: None},
             {"type": "text", "text": self._slot},
         ]
-        _, written, _ = self._around(self._processor.render([{"role": "user", "content": marked}]), 2)
-        return written
+        _, markup, _ = self._around(self._processor.render([{"role": "user", "content": content}]), 2)
+        return markup
 
     def _around(self, rendered: str, slots: int) -> list[str]:
         """The text around the slots."""
