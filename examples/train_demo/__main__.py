@@ -1,4 +1,4 @@
-"""``python -m examples.train_demo STEP --work FOLDER``: makes the demo's checkpoint, step by step."""
+"""``python -m examples.train_demo STEP --work FOLDER``: make the demo's checkpoint, step by step."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ def main() -> None:
         "pack": _pack,
     }
     parser.add_argument("step", choices=(*steps, "all"))
-    parser.add_argument("--work", type=Path, default=Path("work"), help="where all is made (default: work)")
-    parser.add_argument("--seed", type=int, default=Settings.seed, help="of the training (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=Settings.steps, help="of the training (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=Path("work"), help="folder for all files (default: work)")
+    parser.add_argument("--seed", type=int, default=Settings.seed, help="seed of the training (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=Settings.steps, help="steps of the training (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     for name, run in steps.items():

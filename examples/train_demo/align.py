@@ -10,14 +10,17 @@ from .sound import SILENCE, UNKNOWN
 
 
 def words_so_far(likely: np.ndarray, lengths: Sequence[int], said: Sequence[Sequence[int]]) -> np.ndarray:
-    """How many words were said up to each frame [n], begun ones included; UNKNOWN where there is no path.
+    """How many words had begun up to each frame [n]; UNKNOWN where there is no path.
 
-    Graves et al., "Connectionist temporal classification", 2006, with the likeliest path in place of their sum.
+    Graves et al., "Connectionist temporal classification", 2006, with the most likely path instead of the sum of all.
+
+        states    silence  one  silence  two  silence     a step stays, goes to the next state, or skips a silence
+        path      0 0 0 0  1 1  1 1      2 2  2 2         its words so far
 
     Args:
-        likely: log-probabilities [n, words + 1] of the frames of all utterances, one after the other.
-        lengths: frames of each utterance.
-        said: the numbers of its words; SILENCE stands between them.
+        likely: Log-probabilities [n, words + 1] of the frames of all utterances, one after the other.
+        lengths: Frames of each utterance.
+        said: The ids of its words; SILENCE may stand between them.
     """
     states = np.full((len(said), 2 * max(map(len, said), default=0) + 1), SILENCE)
     for row, words in zip(states, said, strict=True):
@@ -28,12 +31,12 @@ def words_so_far(likely: np.ndarray, lengths: Sequence[int], said: Sequence[Sequ
 
 
 def next_words(counts: np.ndarray, writes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the word is heard that comes next in an answer: rows and columns [n] of what is written, where [n, L].
+    """Where in the sound each word of the answers is: its row and column [n], and its positions in the row [n, L].
 
     Args:
-        counts: how many words were said up to each position [B, L], UNKNOWN where there is no sound.
-        writes: which positions of a row are its answer [B, L]; the k-th of them is the k-th word. Those that are heard
-            nowhere are left out, the end among them.
+        counts: How many words were said up to each position [B, L], UNKNOWN where there is no sound.
+        writes: Which positions of a row are its answer [B, L]; the k-th of them is the k-th word. Words that are
+            nowhere in the sound are left out, and so is the end of the answer.
     """
     rows, columns = writes.nonzero()
     there = counts[rows] == writes.cumsum(1)[rows, columns][:, None]
@@ -42,7 +45,7 @@ def next_words(counts: np.ndarray, writes: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _emissions(likely: np.ndarray, lengths: Sequence[int], states: np.ndarray) -> np.ndarray:
-    """[frames, utterances, states]; behind the end of an utterance 0."""
+    """[frames, utterances, states]; 0 after the end of an utterance."""
     emissions = np.zeros((max(lengths), *states.shape), np.float32)
     for number, piece in enumerate(np.split(likely, np.cumsum(lengths)[:-1])):
         emissions[: len(piece), number] = piece[:, states[number]]
@@ -50,14 +53,14 @@ def _emissions(likely: np.ndarray, lengths: Sequence[int], states: np.ndarray) -
 
 
 def _may_skip(states: np.ndarray) -> np.ndarray:
-    """Where the silence before a word may be left out: not between two that are the same."""
+    """Where the silence before a word may be skipped: not between two equal words."""
     skip = np.zeros(states.shape, bool)
     skip[:, 3::2] = states[:, 3::2] != states[:, 1:-2:2]
     return skip
 
 
 def _forward(emissions: np.ndarray, skip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The score of the best path to each state, and by how many states its last step went on."""
+    """The score of the best path to each state, and how many states its last step advanced."""
     scores = np.full((len(emissions), *skip.shape, 3), -np.inf, np.float32)
     best = np.full(emissions.shape, -np.inf, np.float32)
     best[0, :, :2] = emissions[0, :, :2]

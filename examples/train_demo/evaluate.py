@@ -36,15 +36,17 @@ _LOADED: dict[Path, tuple[Model, Processor, Reference]] = {}
 
 
 def evaluate(work: Path, progress: Callable[[str], None] = print) -> None:
-    """Answer every test twice and write ``work/answers.json``: each answer, what is right, and how long it took."""
-    told: dict[str, list[dict[str, Any]]] = {}
+    """Answer every test twice and write ``work/answers.json``: both answers, the right one, and the seconds it took."""
+    answers: dict[str, list[dict[str, Any]]] = {}
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
         for name, tests in all_tests(work / "tests").items():
-            told[name] = pool.map(partial(_answered, work), tests, chunksize=10)
-            right = sum(each["heard"] == each["answer"] for each in told[name])
-            differ = sum(each["heard"] != each["reference"] for each in told[name])
-            progress(f"{name}: {right} of {len(tests)} exact, {differ} other than the reference's; {_wer(told[name])}")
-    (work / "answers.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+            answers[name] = pool.map(partial(_answered, work), tests, chunksize=10)
+            right = sum(each["heard"] == each["answer"] for each in answers[name])
+            differ = sum(each["heard"] != each["reference"] for each in answers[name])
+            progress(
+                f"{name}: {right} of {len(tests)} exact, {differ} other than the reference's; {_wer(answers[name])}"
+            )
+    (work / "answers.json").write_text(json.dumps(answers, indent=1), encoding="utf-8")
 
 
 def _answered(work: Path, test: dict[str, Any]) -> dict[str, Any]:
@@ -54,25 +56,25 @@ def _answered(work: Path, test: dict[str, Any]) -> dict[str, Any]:
         _LOADED[work] = (*load(work / "checkpoint", dtype="float32"), Reference(work / "checkpoint"))
     model, processor, reference = _LOADED[work]
     began = time.perf_counter()
-    mine = answer(model, processor, test["content"], work / "tests")
+    text = answer(model, processor, test["content"], work / "tests")
     seconds = time.perf_counter() - began
-    its = reference.answer(test["content"], work / "tests")
+    expected = reference.answer(test["content"], work / "tests")
     sound = sum(soundfile.info(work / "tests" / part["audio"]).duration for part in test["content"] if "audio" in part)
-    return {**test, "heard": mine, "reference": its, "seconds": round(seconds, 3), "sound": round(sound, 3)}
+    return {**test, "heard": text, "reference": expected, "seconds": round(seconds, 3), "sound": round(sound, 3)}
 
 
 def all_tests(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Sets of turns with their right answers."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    tests: dict[str, list[dict[str, Any]]] = {}
     for name, prompts in PROMPTS.items():
         for line in _lines(folder / f"{name}.jsonl"):
             for prompt in prompts:
                 group = f"{name} {'short' if prompt == SHORT else 'google'} {line['set']}"
                 test = {"content": [{"text": prompt}, {"audio": line["audio"]}], "answer": line["text"]}
-                found.setdefault(group, []).append(test)
+                tests.setdefault(group, []).append(test)
     for name in ("pictures", "asked", "changes"):
-        found[name] = _lines(folder / f"{name}.jsonl")
-    return found
+        tests[name] = _lines(folder / f"{name}.jsonl")
+    return tests
 
 
 def answer(model: Model, processor: Processor, content: list[dict[str, Any]], folder: Path) -> str:
@@ -91,19 +93,19 @@ def _part(kind: str, value: Any, folder: Path) -> dict[str, Any]:
     return {"type": kind, kind: value}
 
 
-def word_error_rate(told: list[dict[str, Any]]) -> tuple[float, float]:
-    """Of all answers together, and its standard error, had other recordings been drawn (Cochran, "Sampling", 6.4)."""
-    scores = [score(each["answer"], each["heard"], normalizer("none")) for each in told]
+def word_error_rate(answers: list[dict[str, Any]]) -> tuple[float, float]:
+    """WER over all answers, and its standard error over draws of recordings (a ratio; Cochran, "Sampling", 6.4)."""
+    scores = [score(each["answer"], each["heard"], normalizer("none")) for each in answers]
     total = sum(scores, Score())
     rate = total.wer or 0.0
     squares = sum((each.errors - rate * each.words) ** 2 for each in scores)
     return rate, math.sqrt(squares) / max(total.words, 1)
 
 
-def _wer(told: list[dict[str, Any]]) -> str:
-    if not any("audio" in part for part in told[0]["content"]):
+def _wer(answers: list[dict[str, Any]]) -> str:
+    if not any("audio" in part for part in answers[0]["content"]):
         return ""
-    return f"WER {word_error_rate(told)[0]:.2%}"
+    return f"WER {word_error_rate(answers)[0]:.2%}"
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from .sound import SILENCE, UNKNOWN, WORD_IDS
 from .texts import COLOURS, PLACES, SHAPES
 
 BANDS_LAYER, INSIDE, COUNTS_LAYER = 1, 3, 4
-"""Behind which layers bands, words and pictures, and counts of words are to be found."""
+"""Layers whose hidden states predict bands; words and pictures; counts of words."""
 POINTERS = 2
 """Heads of the last layer that look for the next word of an answer."""
 _BANDS, _WINDOW, _HOP, _FFT = 24, 320, 160, 512
@@ -29,7 +29,7 @@ _SEEN = (len(COLOURS), len(SHAPES), len(PLACES))
 
 
 class Hints(nn.Module):
-    """Heads on hidden states inside the model."""
+    """Linear heads on hidden states inside the model."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -56,22 +56,24 @@ class Hints(nn.Module):
         self.deviation.copy_(bands.std(0) + 1e-3)
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Of sound: word sequences (CTC), the word in each frame, how many there were, and bands; of pictures: what is
-        in them; of answers: where they look. Means; counts and looks only where these layers were run.
+        """Mean losses by name.
+
+        Of sound: word sequences (CTC), the word in each frame, counts of words, and bands. Of pictures: colour, shape
+        and place. Of answers: where their attention looks. Counts and looks only if these layers were run.
         """
-        found = {}
+        losses = {}
         if len(batch.frames):
             logits = self.words(_normed(self._inside[INSIDE][batch.kinds == AUDIO_KIND])).float()
-            found |= self._sound(batch, logits)
+            losses |= self._sound(batch, logits)
             if COUNTS_LAYER in self._inside:
                 so_far = _words_so_far(batch, logits)
-                found["counts"] = self._counts(batch, so_far)
-                found["looks"] = self._pointers(batch, so_far)
+                losses["counts"] = self._counts(batch, so_far)
+                losses["looks"] = self._pointers(batch, so_far)
         if len(batch.images):
-            found["pictures"] = self._pictures(batch)
+            losses["pictures"] = self._pictures(batch)
         self._inside.clear()
         self._looks = None
-        return found
+        return losses
 
     def _sound(self, batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:
         frame = _where_known(logits, batch.labels[:, 0], self.weight)
@@ -81,14 +83,14 @@ class Hints(nn.Module):
         return {"sequences": self._sequences(logits, batch), "words": frame, "bands": bands}
 
     def _counts(self, batch: Batch, so_far: torch.Tensor) -> torch.Tensor:
-        """With them an answer can ask for the next word, whichever it is; without, words said twice are lost."""
+        """An answer needs the count to find its next word. Without it, words that occur twice are lost."""
         inside = self._inside[COUNTS_LAYER][batch.kinds == AUDIO_KIND]
         return _where_known(self.counts(_normed(inside)).float(), so_far)
 
     def _pointers(self, batch: Batch, so_far: torch.Tensor) -> torch.Tensor:
-        """What is about to write the k-th word looks at frames up to which k words were said.
+        """The position that predicts the k-th word looks at the frames up to which k words were said.
 
-        Guided attention (Tachibana et al., 2018, for speech from text), onto the likeliest path instead of a diagonal.
+        Guided attention (Tachibana et al., 2018, for speech synthesis), on the most likely path instead of a diagonal.
         """
         assert self._looks is not None
         counts = torch.full(batch.kinds.shape, UNKNOWN).masked_scatter(batch.kinds == AUDIO_KIND, so_far)
@@ -102,8 +104,8 @@ class Hints(nn.Module):
         """Colour, shape and place, from the mean over a picture's patches."""
         vision = (batch.kinds == IMAGE_KIND) | (batch.kinds == VIDEO_KIND)
         inside = _normed(self._inside[INSIDE][vision]).view(*batch.images.shape[:2], -1).mean(1)
-        told = self.pictures(inside).float().split(_SEEN, dim=-1)
-        losses = [F.cross_entropy(each, batch.seen[:, number]) for number, each in enumerate(told)]
+        logits = self.pictures(inside).float().split(_SEEN, dim=-1)
+        losses = [F.cross_entropy(each, batch.seen[:, number]) for number, each in enumerate(logits)]
         return torch.stack(losses).mean()
 
     def _sequences(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -131,9 +133,9 @@ class Hints(nn.Module):
 
 
 def _words_so_far(batch: Batch, words: torch.Tensor) -> torch.Tensor:
-    """How many words were said up to each frame. Inside a text that was recorded whole, by what is heard so far."""
-    heard = words_so_far(words.detach().log_softmax(-1).numpy(), batch.lengths, _numbers(batch.said))
-    return torch.where(batch.labels[:, 1] == UNKNOWN, torch.from_numpy(heard), batch.labels[:, 1])
+    """How many words were said up to each frame. Inside a text that was recorded whole, from the CTC path."""
+    counts = words_so_far(words.detach().log_softmax(-1).numpy(), batch.lengths, _numbers(batch.said))
+    return torch.where(batch.labels[:, 1] == UNKNOWN, torch.from_numpy(counts), batch.labels[:, 1])
 
 
 def _numbers(said: list[str]) -> list[list[int]]:
@@ -141,7 +143,7 @@ def _numbers(said: list[str]) -> list[list[int]]:
 
 
 def log_bands(frames: torch.Tensor) -> torch.Tensor:
-    """[n, 640] → [n, 96]: log energies in 24 mel bands of four windows a frame, of loudness 1."""
+    """[n, 640] → [n, 96]: log energies of 24 mel bands in four windows of each frame, which is scaled to power 1."""
     loud = frames * torch.rsqrt(frames.square().mean(-1, keepdim=True) + 1e-6)
     windows = F.pad(loud, (80, 80)).unfold(-1, _WINDOW, _HOP) * torch.hann_window(_WINDOW)
     power = torch.view_as_real(torch.fft.rfft(windows, n=_FFT)).square().sum(-1)

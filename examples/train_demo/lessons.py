@@ -14,9 +14,9 @@ from .sound import Speech, heard
 
 AUDIO_KIND, IMAGE_KIND, VIDEO_KIND = 3, 1, 2
 SHARES = {"describe": 13, "ask aloud": 16, "changes": 16, "turns": 5}
-"""How often each kind of lesson is given, beside transcription (``Stage.transcribe``)."""
+"""Weights of the kinds of lessons, besides transcription (``Stage.transcribe``)."""
 PICTURES_ALONE = 0.2
-"""How often a picture is shown where only what is hinted at is learned; otherwise something is said."""
+"""Share of pictures where only auxiliary losses are learned (``Stage.alone``); the rest is speech."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Stage:
 
     max_words: int
     strength: float
-    """Of rooms, lines and noise."""
+    """Of rooms, lines and noise (``sound.heard``)."""
     words_apart: float
-    """Share of utterances that are made of single words, of which it is known when each is said."""
+    """Share of utterances that are made of single words, so that the place of each word is known."""
     transcribe: int = 54
-    """How often, beside SHARES."""
+    """Weight of transcription, besides SHARES."""
     long: float = 0.0
-    """Share of utterances that go on for long (``Speech.utterance``)."""
+    """Share of long utterances (``Speech.utterance``)."""
     alone: bool = False
-    """No questions, no answers: only what is hinted at is learned."""
+    """No prompts and no answers: only the auxiliary losses (``Hints``)."""
 
 
 STAGES = (
@@ -54,7 +54,7 @@ class Lesson:
     frames: list[np.ndarray] = field(default_factory=list)
     """[F, 640] each."""
     labels: list[np.ndarray] = field(default_factory=list)
-    """[F, 2] each: the word in each frame, and how many were said up to there (``sound.heard``)."""
+    """[F, 2] each: the word in each frame, and how many words were said up to there (``sound.heard``)."""
     said: list[str] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
     """[64, 6912] each."""
@@ -63,7 +63,7 @@ class Lesson:
 
 
 class Teacher:
-    """Makes lessons, from recordings; or writes turns, without. Knows no model."""
+    """Makes lessons from recordings. Without recordings it only writes turns. Knows no model."""
 
     def __init__(self, tokenizer: Any, speech: Speech | None = None) -> None:
         self._tokenizer = tokenizer
@@ -105,7 +105,7 @@ class Teacher:
         self.answer(lesson, answer)
 
     def _utterance(self, lesson: Lesson, random: Random, stage: Stage) -> str:
-        """Say something; what was said."""
+        """Add an utterance; returns its text."""
         assert self._speech is not None
         apart = random.random() < stage.words_apart
         long = random.random() < stage.long
@@ -162,7 +162,7 @@ class Teacher:
                 self.answer(lesson, self._question(lesson, picture, random, stage))
 
     def _question(self, lesson: Lesson, picture: pictures.Picture, random: Random, stage: Stage) -> str:
-        """Ask about a picture aloud; what is to be answered."""
+        """Add a spoken question about a picture; returns the right answer."""
         about = random.choice(list(texts.QUESTIONS))
         assert self._speech is not None
         utterance = self._speech.say(random.choice(texts.QUESTIONS[about]), random)
@@ -191,12 +191,12 @@ class Teacher:
         lesson.said.append(said)
 
     def picture(self, lesson: Lesson, picture: pictures.Picture, *, video: bool = False) -> None:
-        """Show a picture, drawn for it."""
+        """Draw a picture and add it."""
         self.image(lesson, pictures.patches(pictures.draw(picture)), video=video)
         lesson.seen.append(picture.numbers)
 
     def image(self, lesson: Lesson, patches: np.ndarray, *, video: bool = False) -> None:
-        """Show patches [64, 6912]."""
+        """Add a picture: patches [64, 6912]."""
         marker, count = self._markers, len(pictures.POSITIONS)
         self._extend(lesson, [marker["<|image>"]], 0)
         placeholder = marker["<|video|>" if video else "<|image|>"]
@@ -211,7 +211,7 @@ class Teacher:
 
 
 def batches(teacher: Teacher, stage: Stage, seed: int, budget: int, pool: int = 96) -> Iterator[list[Lesson]]:
-    """A round of batches of at most ``budget`` positions, of lessons of like length; the same for the same seed."""
+    """Batches of at most ``budget`` positions, of lessons of similar length; the same for the same seed."""
     random = Random(seed)
     lessons = sorted((teacher.lesson(random, stage) for _ in range(pool)), key=lambda lesson: len(lesson.ids))
     groups: list[list[Lesson]] = [[]]

@@ -26,7 +26,7 @@ LAYERS = tuple({"S": "sliding_attention", "F": "full_attention"}[letter] for let
 
 
 def build(tokenizer: Any, seed: int) -> Any:
-    """The model, as it begins."""
+    """The model with random weights."""
     torch.manual_seed(seed)
     number = tokenizer.convert_tokens_to_ids
     text = Gemma4UnifiedTextConfig(
@@ -63,16 +63,16 @@ def build(tokenizer: Any, seed: int) -> Any:
         audio_token_id=number("<|audio|>"),
         tie_word_embeddings=True,
     )
-    config._attn_implementation = "eager"  # with masks of one's own the fastest on a CPU
+    config._attn_implementation = "eager"  # the fastest on a CPU with explicit masks
     return Gemma4UnifiedForConditionalGeneration(config)
 
 
 @torch.no_grad()
 def initialise(model: Any, frames: np.ndarray) -> None:
-    """Begin near what ears and eyes do: filters for sound, their squares, and block averages for pictures.
+    """Begin with useful features: filters for sound, the energies of their outputs, and block averages for pictures.
 
     Args:
-        frames: [n, 640] of speech, on which the filters' bands are made equally loud.
+        frames: [n, 640] of speech. The filters are scaled so that all bands are equally loud on it.
     """
     weight = model.model.embed_audio.embedding_projection.weight
     weight.copy_(_equalised(_gabor(HIDDEN), torch.from_numpy(frames)))
@@ -148,18 +148,18 @@ class Batch:
     frames: torch.Tensor
     """[n, 640], of all lessons in order."""
     labels: torch.Tensor
-    """[n, 2]: the word in each, and how many were said up to there."""
+    """[n, 2]: the word in each frame, and how many words were said up to there."""
     lengths: list[int]
     """Frames of each recording."""
     said: list[str]
     images: torch.Tensor
     """[m, 64, 6912]."""
     seen: torch.Tensor
-    """[m, 3]: what is to be seen in each."""
+    """[m, 3]: colour, shape and place in each image."""
 
 
 def collate(lessons: Sequence[Lesson], padding: int) -> Batch:
-    """Lessons of like lengths, padded on the right."""
+    """A batch of lessons of similar length, padded on the right."""
     length = max(len(lesson.ids) for lesson in lessons)
 
     def padded(rows: list[list[int]], value: int) -> torch.Tensor:
@@ -182,7 +182,7 @@ def collate(lessons: Sequence[Lesson], padding: int) -> Batch:
 
 
 def rows_of(model: Any, batch: Batch) -> torch.Tensor:
-    """[B, L, D]: text, sound and pictures, each in its place."""
+    """Embeddings [B, L, D] of text, sound and pictures."""
     inner = model.model
     rows = inner.language_model.embed_tokens(batch.ids)
     if len(batch.frames):
@@ -197,7 +197,7 @@ def rows_of(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def masks(kinds: torch.Tensor, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Full layers are causal; sliding ones see a window, and an image all of itself."""
+    """Additive masks [B, 1, L, L]. Full layers are causal; in sliding ones, an image also sees all of itself."""
     length = kinds.shape[1]
     query, key = torch.arange(length)[:, None], torch.arange(length)[None]
     causal, near = (key <= query)[None], (key > query - WINDOW)[None]
@@ -205,8 +205,8 @@ def masks(kinds: torch.Tensor, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     seen = causal
     if vision.any():
         starts = vision & ~F.pad(vision[:, :-1], (1, 0))
-        runs = torch.cumsum(starts.int(), 1) * vision
-        seen = causal | ((runs[:, :, None] == runs[:, None]) & (runs[:, None] > 0))
+        image_ids = torch.cumsum(starts.int(), 1) * vision
+        seen = causal | ((image_ids[:, :, None] == image_ids[:, None]) & (image_ids[:, None] > 0))
 
     def bias(visible: torch.Tensor) -> torch.Tensor:
         return torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)[:, None]
@@ -222,7 +222,7 @@ def hidden_states(model: Any, batch: Batch, dtype: torch.dtype) -> torch.Tensor:
 
 
 def run_first(model: Any, batch: Batch, dtype: torch.dtype, layers: int) -> None:
-    """Run the first layers alone; what they find is kept by whoever watches them."""
+    """Run only the first layers; forward hooks keep their hidden states."""
     text = model.model.language_model
     whole = text.layers
     text.layers = whole[:layers]

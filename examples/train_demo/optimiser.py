@@ -10,13 +10,13 @@ import torch.distributed as distributed
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 ADAM, MUON = 1.0, 1.5
-"""Rates of AdamW and of Muon, in the rate of a training."""
+"""Learning rates of AdamW and of Muon, as shares of the training's rate."""
 PATCHES, SOUND = 0.5, 0.15
-"""… and of the filters for patches and those for sound, which begin near what they are to be."""
+"""The same for the filters of patches and of sound, whose initial weights are nearly right."""
 
 
 class Optimiser:
-    """Two optimisers with one rate. Each process moves its share of Muon's matrices, which takes long, for all.
+    """Two optimisers with one rate. Muon's step is slow, so each process updates its share of the matrices for all.
 
     Muon (Jordan et al., 2024, by way of Liu et al., "Muon is scalable for LLM training", 2025, whose updates are as
     large as AdamW's) needed two thirds of AdamW's steps where both were tried, the first 500.
@@ -32,11 +32,11 @@ class Optimiser:
                 matrices.append(parameter)
             else:
                 groups.setdefault((pace, decay if parameter.ndim > 1 and pace == ADAM else 0.0), []).append(parameter)
-        told = [{"params": each, "weight_decay": decay, "pace": pace} for (pace, decay), each in groups.items()]
-        self._adam = torch.optim.AdamW(told, betas=(0.9, 0.98), eps=1e-8, fused=True)
+        adam_groups = [{"params": each, "weight_decay": decay, "pace": pace} for (pace, decay), each in groups.items()]
+        self._adam = torch.optim.AdamW(adam_groups, betas=(0.9, 0.98), eps=1e-8, fused=True)
         self._shares = [matrices[rank::processes] for rank in range(processes)]
-        mine = [{"params": self._shares[self._rank], "pace": MUON}]
-        self._muon = torch.optim.Muon(mine, weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+        muon_groups = [{"params": self._shares[self._rank], "pace": MUON}]
+        self._muon = torch.optim.Muon(muon_groups, weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
         self.parameters = [*(each for group in self._adam.param_groups for each in group["params"]), *matrices]
 
     def zero_grad(self) -> None:
@@ -44,24 +44,24 @@ class Optimiser:
             parameter.grad = None
 
     def step(self, rate: float) -> None:
-        for one in (self._adam, self._muon):
-            for group in one.param_groups:
+        for optimiser in (self._adam, self._muon):
+            for group in optimiser.param_groups:
                 group["lr"] = rate * group["pace"]
-            one.step()
+            optimiser.step()
         for rank, share in enumerate(self._shares):
-            moved = parameters_to_vector(share).detach()
-            distributed.broadcast(moved, rank)
-            vector_to_parameters(moved, share)
+            updated = parameters_to_vector(share).detach()
+            distributed.broadcast(updated, rank)
+            vector_to_parameters(updated, share)
 
     def state_dict(self) -> dict[str, Any]:
-        """Of all processes, each of which must ask for it."""
+        """The state of all processes. Each of them must call this, because they exchange their parts."""
         muon = [None] * len(self._shares)
         distributed.all_gather_object(muon, self._muon.state_dict())
         return {"adam": self._adam.state_dict(), "muon": muon}
 
-    def load_state_dict(self, held: dict[str, Any]) -> None:
-        self._adam.load_state_dict(held["adam"])
-        self._muon.load_state_dict(held["muon"][self._rank])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._adam.load_state_dict(state["adam"])
+        self._muon.load_state_dict(state["muon"][self._rank])
 
 
 def _pace(name: str) -> float:

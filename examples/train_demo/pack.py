@@ -1,4 +1,4 @@
-"""The checkpoint into the package, with its model card."""
+"""Put the checkpoint and its model card into the package."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def pack(work: Path, demo: Path = DEMO) -> None:
 def _voices() -> str:
     lines = ["| engine | licence | from | used for |", "|---|---|---|---|"]
     for engine in ENGINES.values():
-        use = "tests alone" if engine.held_out else "training"
+        use = "tests only" if engine.held_out else "training"
         lines.append(f"| {engine.name} | {engine.licence} | {engine.source} | {use} |")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Pictures of one shape, drawn with numpy, in the patches that the model sees."""
+"""Pictures of one shape, drawn with numpy, and their patches."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Picture:
 
     @property
     def numbers(self) -> tuple[int, int, int]:
-        """Colour, shape and place, each by its place among all of them."""
+        """Colour, shape and place, as indices into ``texts.COLOURS``, ``SHAPES`` and ``PLACES``."""
         return texts.COLOURS.index(self.colour), texts.SHAPES.index(self.shape), texts.PLACES.index(self.place)
 
     def about(self, what: str) -> str:
-        """What is answered to a question about it (a key of ``texts.QUESTIONS``)."""
-        told = {"what": self.name, "colour": self.colour, "shape": self.shape, "place": texts.where(self.place)}
-        return told[what]
+        """The answer to a question about it (a key of ``texts.QUESTIONS``)."""
+        answers = {"what": self.name, "colour": self.colour, "shape": self.shape, "place": texts.where(self.place)}
+        return answers[what]
 
 
 def random_picture(random: Random) -> Picture:

@@ -1,4 +1,4 @@
-"""Recordings of synthetic voices, made and read back: for each engine one set to train on and three to test.
+"""Recordings of synthetic voices, made and read: for each engine one set for training and three for tests.
 
 The same call gives the same texts and voices. Existing sets are not made again; an interrupted run resumes.
 """
@@ -18,11 +18,11 @@ from examples.train_demo.texts import QUESTIONS, WORDS, random_text, spoken
 from examples.train_demo.voices import ENGINES, RATE, unpack
 
 TRAIN = {"espeak": 9000, "flite": 3500, "hibari": 3500, "pico": 3000, "kokoro": 2000}
-"""How many recordings are trained on, by engine; as many as its speed allows."""
+"""Number of recordings for training, by engine; as many as its speed allows."""
 TEST = {"new": 40, "unseen": 40, "questions": 40}
-"""Of each engine: texts by other dice, texts held out of training, and questions."""
+"""Number of recordings for tests, of each engine: new texts, texts held out of training, and questions."""
 PART = 125
-"""Recordings made in one piece of work."""
+"""Recordings that a process makes at a time."""
 LONGEST_SECONDS, SHORTEST_SECONDS = 7.0, 0.1
 QUIETEST = 300
 """A peak below this is silence."""
@@ -30,7 +30,7 @@ QUIETEST = 300
 
 @dataclass(frozen=True)
 class Recording:
-    """What was said, by whom, and how it sounds: 16 kHz, mono, int16."""
+    """A text, the voice that says it, and the sound: 16 kHz, mono, int16."""
 
     text: str
     voice: str
@@ -39,7 +39,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of one set, with dice of its own."""
+    """A part of one set, with its own random numbers."""
 
     engine: str
     kind: str
@@ -51,10 +51,10 @@ class Part:
 def make_all(
     work: Path, *, scale: float = 1.0, progress: Callable[[str], None] = print, processes: int | None = None
 ) -> None:
-    """Makes all sets of all engines in ``work``, by default in a process for each core.
+    """Make all sets of all engines in ``work``, by default in a process for each core.
 
     Args:
-        scale: of the numbers of recordings. Sets that are there are left as they are, whatever their scale.
+        scale: Share of the recordings to make. Existing sets stay as they are, whatever their scale.
     """
     work.mkdir(parents=True, exist_ok=True)
     sets = [
@@ -64,7 +64,7 @@ def make_all(
     missing = [part for some in parts.values() for part in some if not part.path.exists()]
     if any(part.engine.startswith("kokoro") for part in missing):
         unpack()
-    # spawned, not forked: ONNX's threads do not live through a fork
+    # spawned, not forked: ONNX's threads do not survive a fork
     with multiprocessing.get_context("spawn").Pool(processes or os.cpu_count() or 1) as pool:
         made = pool.imap(_make_part, missing)
         for engine, kind in sets:
@@ -76,7 +76,7 @@ def make_all(
 
 
 def path_of(work: Path, engine: str, kind: str) -> Path:
-    """Where a set lies; ``kind``: train, new, unseen or questions."""
+    """The file of a set; ``kind``: train, new, unseen or questions."""
     return work / f"{engine}-{kind}.npz"
 
 
@@ -90,9 +90,9 @@ def load(path: Path) -> list[Recording]:
 
 
 def save(path: Path, recordings: list[Recording]) -> None:
-    """Writes a set, or nothing of it."""
-    beside = path.with_suffix(".partial")
-    with beside.open("wb") as file:
+    """Write a set, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
         np.savez(
             file,
             samples=np.concatenate([recording.samples for recording in recordings]),
@@ -100,7 +100,7 @@ def save(path: Path, recordings: list[Recording]) -> None:
             texts=np.array([recording.text for recording in recordings]),
             voices=np.array([recording.voice for recording in recordings]),
         )
-    beside.replace(path)
+    partial.replace(path)
 
 
 def _counts(engine: str) -> dict[str, int]:
@@ -120,17 +120,17 @@ def _make_part(part: Part) -> None:
 
 
 def _record(part: Part, random: Random) -> Recording:
-    """Tries until something is neither silent nor too long."""
+    """Try until a recording is neither silent nor too long."""
     for _ in range(20):
         text = _draw_text(part.kind, random)
         samples, voice = ENGINES[part.engine].say(spoken(text, random), random)
         if SHORTEST_SECONDS <= len(samples) / RATE <= LONGEST_SECONDS and np.abs(samples.astype(int)).max() > QUIETEST:
             return Recording(text, voice, samples)
-    raise RuntimeError(f"Expected speech from {part.engine}, got nothing usable in 20 attempts")
+    raise RuntimeError(f"{part.engine} gave no usable speech in 20 attempts: all was silent, too short or too long")
 
 
 def _draw_text(kind: str, random: Random) -> str:
-    """In training a fifth are single words, so that each is heard alone, and some are questions."""
+    """A fifth of the training texts are single words, so that each occurs alone; some are questions."""
     dice = random.random()
     if kind == "questions" or (kind == "train" and dice < 0.08):
         return random.choice(random.choice(list(QUESTIONS.values())))

@@ -1,4 +1,4 @@
-"""Answers of the reference implementation: greedy, one prompt at a time, under the mask that was trained with."""
+"""Answers of the reference implementation: greedy, one prompt at a time, with the masks of the training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .sound import FRAME
 from .tokenizer import load_tokenizer
 
 LONGEST = 80
-"""Tokens of an answer."""
+"""Tokens of an answer, at most."""
 
 
 class Reference:
@@ -31,11 +31,11 @@ class Reference:
         self._model = Gemma4UnifiedForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
 
     def answer(self, content: list[dict[str, Any]], folder: Path) -> str:
-        """What is answered to a turn.
+        """The answer to a user's turn.
 
         Args:
             content: ``{"text": …}``, ``{"audio": FILE}``, ``{"image": FILE}`` and ``{"video": FILES}``, in order.
-            folder: Where files lie.
+            folder: The folder of these files.
         """
         lesson = Lesson()
         self._teacher.text(lesson, "<bos><|turn>user\n")
@@ -63,18 +63,18 @@ class Reference:
         end = self._tokenizer.convert_tokens_to_ids("<turn|>")
         text, cache = self._model.model.language_model, DynamicCache()
         batch = collate([lesson], 0)
-        kinds, rows, said = batch.kinds, rows_of(self._model, batch), list[int]()
-        seen = masks(kinds, torch.float32)
-        while len(said) < LONGEST:
-            hidden = text(inputs_embeds=rows, attention_mask=seen, past_key_values=cache, use_cache=True)
+        kinds, rows, tokens = batch.kinds, rows_of(self._model, batch), list[int]()
+        visible = masks(kinds, torch.float32)
+        while len(tokens) < LONGEST:
+            hidden = text(inputs_embeds=rows, attention_mask=visible, past_key_values=cache, use_cache=True)
             token = int(logits_of(self._model, hidden.last_hidden_state[:, -1]).argmax())
             if token == end:
                 break
-            said.append(token)
+            tokens.append(token)
             kinds = torch.cat([kinds, torch.zeros(1, 1, dtype=kinds.dtype)], 1)
-            seen = {name: mask[:, :, -1:] for name, mask in masks(kinds, torch.float32).items()}
+            visible = {name: mask[:, :, -1:] for name, mask in masks(kinds, torch.float32).items()}
             rows = text.embed_tokens(torch.tensor([[token]]))
-        return said
+        return tokens
 
 
 def _patches(path: Path) -> np.ndarray:

@@ -21,9 +21,9 @@ def report(work: Path) -> None:
 
 
 def table(work: Path) -> str:
-    """What was answered, all together and set by set, as Markdown tables."""
-    told = json.loads((work / "answers.json").read_text(encoding="utf-8"))
-    spoken = [each for name, answers in told.items() if name.startswith(SOUNDS) for each in answers]
+    """The answers, together and by engine, as Markdown tables."""
+    answers = json.loads((work / "answers.json").read_text(encoding="utf-8"))
+    spoken = [each for name, some in answers.items() if name.startswith(SOUNDS) for each in some]
     pace = sum(each["seconds"] for each in spoken) / sum(each["sound"] for each in spoken)
     return "\n".join(
         [
@@ -31,31 +31,31 @@ def table(work: Path) -> str:
             "The texts of *unseen* sets were not in training either. ±: one standard error of drawing recordings.",
             f"One CPU core needed {pace:.2f} s for a second of sound.",
             "",
-            *_rows(_together(told)),
+            *_rows(_together(answers)),
             "",
             "Engine by engine:",
             "",
-            *_rows({name: answers for name, answers in told.items() if name.startswith(SOUNDS)}),
+            *_rows({name: some for name, some in answers.items() if name.startswith(SOUNDS)}),
         ]
     )
 
 
-def _together(told: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Sets of the engines that were trained on, and of those that were not, put together; the others as they are."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, answers in told.items():
+def _together(by_set: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Join the sets of all engines that were trained on."""
+    joined: dict[str, list[dict[str, Any]]] = {}
+    for name, answers in by_set.items():
         kind, _, rest = name.partition(" ")
         if kind in SOUNDS:
             prompt, engine, texts = rest.split()
             trained = "voices of training" if not ENGINES[engine].held_out else f"never heard: {engine}"
             name = f"{kind}, {prompt} prompt, {texts} texts, {trained}"
-        found.setdefault(name, []).extend(answers)
-    return found
+        joined.setdefault(name, []).extend(answers)
+    return joined
 
 
-def _rows(told: dict[str, list[dict[str, Any]]]) -> list[str]:
+def _rows(by_set: dict[str, list[dict[str, Any]]]) -> list[str]:
     head = ["| tests | number | exact | WER | other than the reference's |", "|---|---:|---:|---:|---:|"]
-    return head + [_row(name, answers) for name, answers in told.items()]
+    return head + [_row(name, answers) for name, answers in by_set.items()]
 
 
 def _row(name: str, answers: list[dict[str, Any]]) -> str:
@@ -71,12 +71,12 @@ def _draw(log: Path, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    told = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
     for name in ("spoken", "seen", "sequences", "words", "counts", "looks", "bands", "pictures"):
-        points = [(line["step"], line[name]) for line in told if name in line]
+        points = [(line["step"], line[name]) for line in lines if name in line]
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
-    for before, after in pairwise(told):
+    for before, after in pairwise(lines):
         if after["stage"] != before["stage"]:
             axes.axvline(after["step"], color="grey", linewidth=0.5)
     axes.set(xlabel="step", ylabel="loss", yscale="log")

@@ -1,4 +1,4 @@
-"""How the demo is trained, in numbers."""
+"""The settings of a training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one training."""
+    """Numbers that decide the result of a training."""
 
     steps: int = 7000
     seed: int = 0
@@ -19,4 +19,4 @@ class Settings:
     learned: float = 0.4
     """Loss of spoken answers at which lessons become harder."""
     stage_steps: tuple[int, ...] = (900, 1800, 2800)
-    """… and the step at which they do at the latest; at which answers begin, the first."""
+    """Steps at which they become harder at the latest. Answers begin at the first of them."""

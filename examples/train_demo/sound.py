@@ -16,14 +16,14 @@ UNKNOWN, SILENCE = -100, 0
 WORD_IDS = {word: number for number, word in enumerate(WORDS, 1)}
 _PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.5)
 _LONGEST_SPEECH, _LONGEST = 13 * RATE, 15 * RATE
-"""Samples of an utterance without its pauses, and with them, at the speed of the recordings."""
+"""Most samples of an utterance without its pauses, and with them, at the speed of the recordings."""
 _SEVERAL = 0.1
-"""Share of utterances that are said by voices of several engines."""
+"""Share of utterances that mix voices of several engines."""
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """What is said, as it was recorded, and where in it each recording lies."""
+    """Recordings in a row, and where each of them is."""
 
     text: str
     samples: np.ndarray
@@ -47,10 +47,10 @@ class Speech:
         return _joined([random.choice(self._exact[text])], random)
 
     def utterance(self, random: Random, max_words: int, *, words_apart: bool, long: bool = False) -> Utterance:
-        """Recordings in a row, of words or of whole texts, few or up to ``max_words``; some words twice.
+        """Recordings in a row: single words or whole texts, at most ``max_words`` words; some words are repeated.
 
         Args:
-            long: go on until a length is reached that is as likely to be ``max_words`` as any other.
+            long: Every length up to ``max_words`` is equally likely; otherwise most are short.
         """
         pool = self._single if words_apart else self._engines
         engine = self._engine(random)
@@ -102,13 +102,14 @@ def _faster(samples: np.ndarray, speed: float) -> np.ndarray:
 
 
 def heard(utterance: Utterance | None, random: Random, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Frames [F, 640] as a microphone hears them; the word in each, and how many words were said up to there [F, 2].
+    """Frames [F, 640] as a microphone hears them, and labels [F, 2]: the word in each frame, and how many words were
+    said up to there.
 
-    No word is 0, and what is unknown -100.
+    SILENCE (0) is no word; UNKNOWN (-100) is left out of losses.
 
     Args:
         utterance: None for a stretch without speech.
-        strength: 0 as recorded, 1 as bad as it gets.
+        strength: Of the augmentation: 0 as recorded, 1 the strongest.
     """
     generator = np.random.default_rng(random.randrange(1 << 62))
     if utterance is None:
@@ -172,10 +173,10 @@ _BANK: list[np.ndarray] = []
 def _noise(generator: np.random.Generator, count: int) -> np.ndarray:
     """Noise between white and brown, of power 1."""
     if not _BANK:
-        made = np.random.default_rng(0)
+        generator_of_bank = np.random.default_rng(0)
         hertz = np.linspace(0, RATE / 2, (1 << 18) + 1) + 40
         for slope in (0, 0, 0.5, 1.0, 1.5):
-            spectrum = np.fft.rfft(made.normal(size=1 << 19)) * (hertz / 1000) ** -slope
+            spectrum = np.fft.rfft(generator_of_bank.normal(size=1 << 19)) * (hertz / 1000) ** -slope
             _BANK.append(np.fft.irfft(spectrum).astype(np.float32))
     bank = _BANK[generator.integers(len(_BANK))]
     start = generator.integers(len(bank) - count)

@@ -18,16 +18,16 @@ from .sound import RATE, heard
 from .voices import ENGINES
 
 SILENT, PICTURES, ASKED, CHANGES = 60, 300, 300, 200
-"""How many of each."""
+"""Number of tests of each kind."""
 NOISE_DECIBELS = 15
 SOUNDS = ("speech", "noisy", "narrow", "long")
 """As recorded; in white noise; over a telephone: 8000 samples a second; several recordings in a row, up to 15 s."""
 LONG = 10
-"""How many of these, of each engine and kind of text."""
+"""Number of long tests, of each engine and kind of text."""
 
 
 def make_tests(work: Path) -> None:
-    """Write ``work/tests``: manifests of recordings by engine, clean and not, and of questions about pictures."""
+    """Write ``work/tests``: manifests of clean and disturbed recordings by engine, and of questions about pictures."""
     folder = work / "tests"
     folder.mkdir(parents=True, exist_ok=True)
     for sound in SOUNDS:
@@ -53,7 +53,7 @@ def _speech(work: Path, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def in_a_row(items: list[recordings.Recording], random: Random) -> recordings.Recording:
-    """Some of them, with pauses of 0.1 to 0.8 s, as many as there is room for in 10 to 14 s."""
+    """Join random ones, with pauses of 0.1 to 0.8 s, as many as fit into 10 to 14 s."""
     room = random.uniform(10, 14) * RATE
     said, pieces = [], []
     while True:
@@ -66,7 +66,7 @@ def in_a_row(items: list[recordings.Recording], random: Random) -> recordings.Re
 
 
 def _silence(folder: Path) -> Iterator[dict[str, Any]]:
-    """Zeros, and noises from soft to loud."""
+    """A quarter is digital silence, the rest noise from soft to loud."""
     random = Random(5)
     folder.mkdir(exist_ok=True)
     for number in range(SILENT):

