@@ -19,6 +19,7 @@ from reference_cases import DESCRIBE, SHORT, media_file, picture_prompt
 from terminal import on_terminal, screen
 
 from mlx_gemma4 import __version__, demo_folder, load_audio
+from mlx_gemma4.checkpoint.hub import DEFAULT_MODEL
 from mlx_gemma4.cli import commands, main, parser
 from mlx_gemma4.cli.shared.parsing import Parser
 
@@ -68,6 +69,26 @@ def test_every_command_has_help(
     assert err == "" and out.startswith(f"usage: mlx_gemma4 {' '.join(command)}".rstrip())
     assert len(out.splitlines()) <= 40 and max(map(len, out.splitlines())) <= 80
     assert "\nexample" in out and "None" not in out and "positional" not in out
+
+
+@pytest.mark.parametrize("command", [["generate"], ["live"], ["watch"]], ids=" ".join)
+def test_help_keeps_a_repo_id_in_one_piece(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it can be copied."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    assert DEFAULT_MODEL in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_names_arguments_as_the_usage_does(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    usage, _, rest = capsys.readouterr().out.partition("\n")
+    for name in re.findall(r"[A-Z]{2,}", usage.replace("[OPTIONS]", "")):
+        assert re.search(rf"^  {name}\b", rest, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=" ".join)

@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="?",
         default="0",
+        metavar="SOURCE",
         help="a camera by number or name (default: 0), a video, a picture, an rtsp or http(s) address, or lavfi:GRAPH",
     )
     add_listing(parser)

@@ -44,7 +44,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(
         self, *args: Any, common: Collection[str] | None = None, examples: Sequence[str] = (), **options: Any
     ) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, "epilog": ENVIRONMENT, **options})
+        defaults = {"allow_abbrev": False, "epilog": ENVIRONMENT, "formatter_class": _Formatter}
+        super().__init__(*args, **{**defaults, **options})
         self._common = None if common is None else frozenset(common)
         self.examples = examples
         if common is not None:
@@ -122,6 +123,15 @@ class Parser(argparse.ArgumentParser):
         for action in actions:
             action.default = argparse.SUPPRESS
         return set(vars(super().parse_known_args(args, None)[0]))
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Breaks lines at spaces only, so that a repo id or a file name with hyphens can be copied."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        import textwrap  # only for help texts
+
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 class _HelpAll(argparse.Action):

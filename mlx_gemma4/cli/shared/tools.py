@@ -18,11 +18,15 @@ DECLINED = "The user did not allow it."
 
 def add_tools(parser: argparse.ArgumentParser, *, runs: bool) -> None:
     """``runs``: whether the command calls functions, rather than show the calls."""
-    what = "each call is run only if you allow it" if runs else "calls are printed, not run"
+    files = (
+        "a Python file (each call is run only if you allow it) or JSON schemas (calls are printed)"
+        if runs
+        else "a Python file or JSON schemas; calls are printed, not run"
+    )
     parser.add_argument(
         "--tools",
         metavar="FILE",
-        help=f"functions that the model may call: a Python file ({what}) or JSON schemas (calls are printed)",
+        help=f"functions that the model may call: {files}",
     )
     if runs:
         parser.add_argument(
