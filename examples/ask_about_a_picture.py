@@ -1,4 +1,4 @@
-"""Several questions about one picture, which is computed once: each question is a rewind away from the next.
+"""Several questions about one picture, which is computed once: a rewind removes each question and its answer.
 
     python examples/ask_about_a_picture.py [PICTURE] [MODEL]
 

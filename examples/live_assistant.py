@@ -1,9 +1,9 @@
-"""Microphone and camera in one running session: ask about what is seen, and speak again to interrupt the answer.
+"""Microphone and camera in one session: ask about what the camera sees, and speak again to interrupt the answer.
 
     python examples/live_assistant.py [MODEL] [CAMERA] [RECORDING]
 
-CAMERA is a device's number, a file, an address or lavfi:GRAPH. With a recording, it and the camera are played together,
-as fast as they can be; otherwise the microphone listens until Ctrl-C.
+CAMERA is a device's number, a file, an address or lavfi:GRAPH. A RECORDING replaces the microphone, and is played with
+the camera as fast as possible. Ctrl-C ends.
 """
 
 import sys
@@ -36,7 +36,7 @@ def main(name: str = "demo", source: str = "0", recording: str | None = None) ->
 
 
 def talk(assistant: Assistant, arrivals: Inbox | Replay) -> None:
-    # patches and frames are computed when they arrive; a scene that stays the same costs nothing
+    # patches and frames are computed when they arrive; a scene that does not change costs nothing
     for event in converse(assistant, arrivals, scene=Scene()):
         if isinstance(event, Heard):
             print(f"\033[2m{event.start:.1f}–{event.end:.1f} s\033[0m")

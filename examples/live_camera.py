@@ -1,4 +1,4 @@
-"""A standing question about a camera: an answer when the scene changes, and nothing computed while it does not.
+"""A standing question about a camera: an answer when the scene changes, no forward pass while it does not.
 
     python examples/live_camera.py [MODEL] [SOURCE] [QUESTION]
 

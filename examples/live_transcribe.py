@@ -1,4 +1,4 @@
-"""The microphone to the terminal: words while they are spoken, the last one when the speaker stops.
+"""Transcribe the microphone: words while they are spoken, the whole text when the speaker stops.
 
     python examples/live_transcribe.py [MODEL] [RECORDING]
 

@@ -1,4 +1,4 @@
-"""Quantize a checkpoint by several recipes, keep the smallest that loses little, and upload it.
+"""Quantize a checkpoint by several recipes, choose the smallest that is close to the source, and upload it.
 
     python examples/quantize_and_upload.py [SOURCE] [OWNER/NAME]
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from mlx_gemma4.convert import convert, upload
 
 RECIPES = ("8bit", "mixed", "4bit")  # the largest first
-MAX_KL = 0.05  # nats a token, against the source
+MAX_KL = 0.05  # nats a token, from the source
 
 
 def main(source: str, repo: str | None) -> None:
@@ -23,13 +23,13 @@ def main(source: str, repo: str | None) -> None:
         assert record.quantization_error is not None
         print(
             f"{folder}: {record.size_bytes / 1e6:.1f} MB, {record.bits_per_weight:.2f} bits per weight, "
-            f"KL {record.quantization_error['kl']:.4f}, same likeliest token {record.quantization_error['top1']:.1%}"
+            f"KL {record.quantization_error['kl']:.4f}, top-1 agreement {record.quantization_error['top1']:.1%}"
         )
         if record.quantization_error["kl"] <= MAX_KL:
             best = folder
     if best is None:
-        sys.exit(f"no recipe loses less than {MAX_KL} nats a token")
-    print(f"the smallest within {MAX_KL} nats is {best}")
+        sys.exit(f"No recipe has a KL divergence of {MAX_KL} nats a token or less.")
+    print(f"The smallest within {MAX_KL} nats a token is {best}.")
     if repo is not None:
         print(upload(best, repo))
 

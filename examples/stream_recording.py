@@ -1,4 +1,4 @@
-"""Write down a recording while it plays: every 40 ms frame goes into the model when it is heard.
+"""Transcribe a recording while it plays: every 40 ms frame is computed when it arrives.
 
     python examples/stream_recording.py [RECORDING] [MODEL]
 
@@ -20,7 +20,7 @@ def main(recording: str, name: str) -> None:
 
     started = time.monotonic()
     for number, frame in enumerate(frames, 1):
-        time.sleep(max(0.0, started + number * FRAME_SECONDS - time.monotonic()))  # until it has been spoken
+        time.sleep(max(0.0, started + number * FRAME_SECONDS - time.monotonic()))  # until it has been played
         for segment in transcriber.feed(frame[None]):
             print(segment.text)
 

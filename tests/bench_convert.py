@@ -1,11 +1,10 @@
-"""Time and memory of a 4-bit conversion, this package's and mlx-vlm's in turns, each in a process of its own:
+"""Time and memory of 4-bit conversions by this package and by mlx-vlm, alternating, each in its own process:
 
     python tests/make_random_checkpoint.py CHECKPOINT --layers 24
     python tests/bench_convert.py CHECKPOINT --ours PYTHON --peer PYTHON [--out FOLDER] [--rounds 3]
 
-Needs GNU time (``apt-get install time``). The checkpoint is read once beforehand, so that the first conversion does not
-pay for the disk alone. What a conversion wrote is measured and removed. Without ``--ours`` or ``--peer`` the other runs
-alone.
+Needs GNU time (``apt-get install time``). The checkpoint is read once beforehand, so that the disk does not slow down
+only the first conversion. Outputs are measured and removed. ``--ours`` or ``--peer`` may be left out.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ GNU_TIME = "/usr/bin/time"
 
 @dataclass(frozen=True)
 class Run:
-    """What one conversion took."""
+    """Time, memory and output of one conversion."""
 
     seconds: float
     peak_bytes: int
@@ -38,7 +37,7 @@ def convert(python: str, package: str, checkpoint: Path, output: Path) -> Run:
     try:
         done = subprocess.run([GNU_TIME, "-v", *command], capture_output=True, text=True)
         if done.returncode:
-            raise ValueError(f"Expected {' '.join(command)} to succeed, got exit {done.returncode}:\n{done.stderr}")
+            raise ValueError(f"{' '.join(command)} failed with exit code {done.returncode}:\n{done.stderr}")
         seconds, peak_bytes = read_report(done.stderr)
         return Run(seconds, peak_bytes, sum(path.stat().st_size for path in output.rglob("*") if path.is_file()))
     finally:
@@ -46,7 +45,7 @@ def convert(python: str, package: str, checkpoint: Path, output: Path) -> Run:
 
 
 def read_report(report: str) -> tuple[float, int]:
-    """Wall seconds and the largest resident set in bytes, from the end of what GNU time printed."""
+    """Wall seconds and the largest resident set in bytes, from the report of GNU time at the end of stderr."""
     wall = re.findall(r"Elapsed \(wall clock\) time .*: ([\d:.]+)$", report, re.MULTILINE)[-1]
     kilobytes = re.findall(r"Maximum resident set size \(kbytes\): (\d+)$", report, re.MULTILINE)[-1]
     seconds = 0.0
@@ -56,7 +55,7 @@ def read_report(report: str) -> tuple[float, int]:
 
 
 def read_once(checkpoint: Path) -> None:
-    """Bring the weights into the system's file cache, as far as it holds them."""
+    """Bring the weights into the system's file cache, as far as they fit."""
     block = bytearray(1 << 24)
     for path in sorted(checkpoint.glob("*.safetensors")):
         with path.open("rb", buffering=0) as file:
@@ -82,7 +81,7 @@ def ratio(ours: Run, peer: Run) -> str:
 
 
 def measure(checkpoint: Path, pythons: dict[str, str], folder: Path, rounds: int) -> None:
-    """Print one row for each conversion as it is done, then how the medians compare."""
+    """Print one row for each conversion, then the ratio of the medians."""
     runs: dict[str, list[Run]] = {package: [] for package in pythons}
     read_once(checkpoint)
     print(f"{'':<18}{'seconds':>9}{'peak RSS GB':>12}{'output GB':>12}", flush=True)
@@ -92,15 +91,15 @@ def measure(checkpoint: Path, pythons: dict[str, str], folder: Path, rounds: int
             runs[package].append(run)
             print(row(package, run), flush=True)
     if len(runs) == 2:
-        print(ratio(*(middle(taken) for taken in runs.values())))
+        print(ratio(*(middle(of_package) for of_package in runs.values())))
 
 
 def gnu_time_found() -> bool:
     try:
-        told = subprocess.run([GNU_TIME, "--version"], capture_output=True, text=True)
+        version = subprocess.run([GNU_TIME, "--version"], capture_output=True, text=True)
     except OSError:
         return False
-    return "GNU" in told.stdout + told.stderr
+    return "GNU" in version.stdout + version.stderr
 
 
 def main() -> None:
@@ -113,11 +112,11 @@ def main() -> None:
     args = parser.parse_args()
     pythons = {"mlx_gemma4": args.ours, "mlx_vlm": args.peer}
     if not gnu_time_found():
-        sys.exit(f"Expected GNU time at {GNU_TIME}; install it: apt-get install time")
+        sys.exit(f"There is no GNU time at {GNU_TIME}; install it: apt-get install time")
     with tempfile.TemporaryDirectory(dir=args.out) as folder:
-        given = {package: python for package, python in pythons.items() if python}
+        chosen = {package: python for package, python in pythons.items() if python}
         try:
-            measure(args.checkpoint, given, Path(folder), args.rounds)
+            measure(args.checkpoint, chosen, Path(folder), args.rounds)
         except ValueError as error:
             sys.exit(str(error))
 

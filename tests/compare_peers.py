@@ -1,9 +1,9 @@
-"""Logits of a converted checkpoint here, in mlx-vlm and in mlx-lm, on a text, and on a text with sound.
+"""Compare the logits of a converted checkpoint with those of mlx-vlm and mlx-lm, for a text and a text with sound.
 
 python tests/compare_peers.py CHECKPOINT --peer PYTHON
 
-PYTHON is that of an environment with mlx-vlm and mlx-lm, which are no dependencies of this project. Everything runs in
-float32 on the CPU, so what differs is not rounding of activations to bfloat16.
+PYTHON is the interpreter of an environment with mlx-vlm and mlx-lm, which this project does not depend on. Everything
+runs in float32 on the CPU, so that no difference comes from rounding activations to bfloat16.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ import numpy as np
 
 mx.set_default_device(mx.cpu)
 which, folder, inputs, output = sys.argv[1:]
-given = np.load(inputs)
-ids = mx.array(given["ids"])[None]
+arrays = np.load(inputs)
+ids = mx.array(arrays["ids"])[None]
 if which == "mlx-vlm":
     from mlx_vlm.utils import load_model
 
     model = load_model(Path(folder))
     model.set_dtype(mx.float32)
     media = {}
-    if len(given["frames"]):
-        frames = mx.array(given["frames"])[None]
+    if len(arrays["frames"]):
+        frames = mx.array(arrays["frames"])[None]
         media = {"input_features": frames, "input_features_mask": mx.ones(frames.shape[:2], dtype=mx.bool_)}
-        media["mm_token_type_ids"] = mx.array(given["types"])[None]
+        media["mm_token_type_ids"] = mx.array(arrays["types"])[None]
     logits = model(ids, **media).logits[0]
 else:
     from mlx_lm.utils import load_model

@@ -1,4 +1,4 @@
-"""What each recipe costs and loses on the embedded demo, as a Markdown table.
+"""Size and quality of each recipe on the embedded demo, as a Markdown table.
 
 python tests/compare_recipes.py [--module PATTERN=FORMAT …] [RECIPE …]
 """
@@ -22,15 +22,15 @@ NO_TEXT = "."
 
 
 def recordings() -> list[Recording]:
-    """All recordings of the test set; those that the package holds are not copied into the tests."""
+    """All recordings of the test set. Those of the package are not copied into the tests."""
     packaged = demo_folder() / "media"
-    told = read_manifest(TESTS / "speech.jsonl")
-    places = [TESTS / item.name if (TESTS / item.name).is_file() else packaged / item.name for item in told]
-    return [Recording(item.name, place, item.text) for item, place in zip(told, places, strict=True)]
+    listed = read_manifest(TESTS / "speech.jsonl")
+    places = [TESTS / item.name if (TESTS / item.name).is_file() else packaged / item.name for item in listed]
+    return [Recording(item.name, place, item.text) for item, place in zip(listed, places, strict=True)]
 
 
 def compare(recipe: str, modules: Sequence[str]) -> tuple[Record, Quality]:
-    """Convert the demo and measure what that lost."""
+    """Convert the demo and measure the quality."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "converted"
         record = convert("demo", folder, recipe=recipe, modules=modules, note=lambda text: None)
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", default=[name for name in RECIPES if name != "qat"])
     parser.add_argument("--module", action="append", default=[])
     arguments = parser.parse_args()
-    print("| recipe | MB | bits per weight | KL, nats a token | same likeliest token | WER |")
+    print("| recipe | MB | bits per weight | KL, nats a token | top-1 agreement | WER |")
     print("|---|---:|---:|---:|---:|---:|")
     for recipe in arguments.recipes:
         record, quality = compare(recipe, arguments.module)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def row(name: str, record: Record, quality: Quality) -> str:
-    """A line of the table; the demo knows no prose, so text is left out."""
+    """A line of the table. Text is left out: the demo was not trained on prose."""
     parts = [quality.parts["audio"], quality.parts["image"]]
     tokens = sum(part.tokens for part in parts)
     kl, top1 = (sum(getattr(part, key) * part.tokens for part in parts) / tokens for key in ("kl", "top1"))

@@ -1,4 +1,4 @@
-"""How large the demo's checkpoint is, as it is and converted: by arithmetic from its config and its file's header."""
+"""Sizes of the demo's checkpoint and of its conversions, computed from its config and its file's header."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _config() -> dict[str, Any]:
 def _shapes() -> dict[str, tuple[int, ...]]:
     with WEIGHTS.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return {name: tuple(told["shape"]) for name, told in header.items() if name != "__metadata__"}
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 
 LAYER_TYPES: list[str] = _config()["layer_types"]
@@ -52,4 +52,4 @@ def megabytes(count: float) -> str:
 
 
 FOUR_BITS = f"{megabytes(four_bits())}, {8 * four_bits() / PARAMETERS:.2f} bits per weight"
-"""As ``convert -q`` says it."""
+"""As ``convert -q`` prints it."""

@@ -1,6 +1,6 @@
-"""What the reference implementation says and sees with the demo's checkpoint: ``data/demo/golden.json``.
+"""Answers of the reference implementation with the demo's checkpoint: ``data/demo/golden.json``.
 
-``make_reference.py`` writes it; tests take what they expect from here, so that another checkpoint changes none of them.
+``make_reference.py`` writes it. Tests take their expected values from here, so that a new checkpoint changes no test.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class Answer:
     """The reference's greedy answer in float32."""
 
     text: str | None
-    """None where it does not end."""
+    """None if the answer does not end."""
     sure: str
-    """As much of the text as stays in the checkpoint's own precision, where tokens that lead by little may change."""
+    """The beginning of the text that is certain in the checkpoint's own precision too, where close tokens may swap."""
     lead: float
-    """By how much the least sure of its tokens led, in logits."""
+    """The smallest lead of one of its tokens over the second most likely one, in logits."""
     tokens: list[int]
-    """The one that ends it included."""
+    """Including the one that ends it."""
 
 
 def heard(name: str, prompt: str = "google") -> Answer:
@@ -38,12 +38,12 @@ def said(name: str, prompt: str = "google") -> str:
 
 
 def spans(name: str) -> list[tuple[int, int]]:
-    """The utterances that endpointing finds in a recording: first frames and the frames behind the last."""
+    """The utterances that endpointing finds in a recording: first frame, and the frame after the last."""
     return [(each["start"], each["end"]) for each in GOLDEN["recordings"][name]["utterances"]]
 
 
 def parts(name: str, prompt: str = "google") -> list[Answer]:
-    """The answers to a recording's utterances, each heard alone."""
+    """The answers to each utterance of a recording alone."""
     return [Answer(**each[prompt]) for each in GOLDEN["recordings"][name]["utterances"]]
 
 
@@ -66,7 +66,7 @@ def answered(name: str) -> Answer:
 
 
 def clearest(prompt: str = "google") -> str:
-    """The recording of several words whose answer other roundings change least: quantized weights, for example."""
+    """The recording of several words whose answer is the least sensitive to rounding, as of quantized weights."""
     whole = {name: heard(name, prompt) for name in GOLDEN["recordings"] if prompt in GOLDEN["recordings"][name]}
     return max(whole, key=lambda name: (" " in (whole[name].text or ""), whole[name].lead))
 
@@ -76,7 +76,7 @@ def clearest_picture() -> str:
 
 
 def is_demo(output: str) -> bool:
-    """Whether it is what ``mlx_gemma4 demo`` has to print, as far as the checkpoint's own precision lets one know."""
+    """Whether this is the output of ``mlx_gemma4 demo``, as far as it is certain in the checkpoint's own precision."""
     pictures = (seen("picture-01.png"), seen("picture-02.png"))
     answers = [*parts("pico-04.wav"), *pictures, answered("question"), answered("change")]
     lines, sure = output.splitlines(), [answer.sure for answer in answers]

@@ -1,4 +1,4 @@
-"""Signals at random moments of real sessions: what is left behind, and how long the end takes.
+"""Send signals at random moments of real sessions; check the output and how long the end takes.
 
     python tests/interrupt_sessions.py --rounds 20 --seed 0
 
@@ -6,9 +6,9 @@ Each round starts ``listen``, ``live`` and ``transcribe`` on the demo checkpoint
 each of SIGINT, SIGTERM and SIGHUP once, at a moment between the start and the end of the recording. Afterwards:
 
 * the exit code is 0 (Ctrl-C in a live session, or the recording had ended), 130, 143 or 129
-* nothing on stderr looks like a traceback
-* every utterance that had ended is on stdout, and words of one that was being spoken
-* the saved WAV is whole, and holds the beginning of the recording
+* stderr has no traceback
+* stdout has every utterance that had ended, and words of one that was being spoken
+* the saved WAV is valid and is the beginning of the recording
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMANDS = ("listen", "live", "transcribe")
 MODEL = ["--model", "demo"]
 DECIDED = 0.7
-"""Seconds after an utterance in which its end is decided, and its text written."""
+"""Seconds after an utterance by which its end is decided and its text is written."""
 WORDS = 1.6
 """Seconds of speech, pre-roll included, after which there has been a guess."""
-RUBBISH = ("Traceback", "Exception ignored", "Fatal", "Error:")
+FAULTS = ("Traceback", "Exception ignored", "Fatal", "Error:")
 LIMIT = 30.0
-"""Seconds after which a process is given up."""
+"""Seconds after which a process is killed."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Truth:
-    """What the whole recording gives."""
+    """The results of the whole recording."""
 
     samples: np.ndarray
     utterances: list[tuple[float, float, str]]
@@ -75,7 +75,7 @@ class Truth:
 
 
 def run(command: str, number: int, moment: float, truth: Truth, folder: Path) -> Run:
-    """Start a session, interrupt it after ``moment`` seconds, look at what is left."""
+    """Start a session, interrupt it after ``moment`` seconds, check its output."""
     wav = folder / f"{command}-{number}-{moment:.6f}.wav"
     with subprocess.Popen(
         [sys.executable, "-m", "mlx_gemma4", *arguments(command, wav)],
@@ -96,7 +96,7 @@ def run(command: str, number: int, moment: float, truth: Truth, folder: Path) ->
             process.kill()
             out, err = process.communicate()
         seconds = time.monotonic() - sent
-    code = process.returncode if process.returncode >= 0 else 128 - process.returncode  # as a shell has it
+    code = process.returncode if process.returncode >= 0 else 128 - process.returncode  # as a shell reports it
     done = Run(command, number, moment, code, seconds, out, err, [])
     done.faults += [*ends(done), *CHECKS[command](done, truth, wav)]
     return done
@@ -111,10 +111,10 @@ def arguments(command: str, wav: Path) -> list[str]:
 
 
 def ends(done: Run) -> Iterator[str]:
-    """What is wrong with how a session ended."""
+    """Faults of the end of a session."""
     if done.code not in (0, 128 + done.number):
         yield f"exit code {done.code}"
-    for each in RUBBISH:
+    for each in FAULTS:
         if each in done.err:
             yield f"{each} on stderr"
 
@@ -126,14 +126,14 @@ def check_listen(done: Run, truth: Truth, wav: Path) -> Iterator[str]:
         return
     samples, rate = soundfile.read(wav, dtype="int16")
     if rate != RATE or wav.stat().st_size != 44 + 2 * len(samples):
-        yield f"the WAV is not whole: {len(samples)} samples in {wav.stat().st_size} bytes"
+        yield f"the WAV is not valid: {len(samples)} samples in {wav.stat().st_size} bytes"
     if not np.array_equal(samples, truth.samples[: len(samples)]):
-        yield "the WAV holds something else"
+        yield "the WAV is not the beginning of the recording"
     yield from check_text(done.out.splitlines(), truth, len(samples) / RATE)
 
 
 def check_text(lines: list[str], truth: Truth, heard: float) -> Iterator[str]:
-    """What is wrong with the text of the first ``heard`` seconds."""
+    """Faults of the text of the first ``heard`` seconds."""
     ended = [text for _, end, text in truth.utterances if text and end + DECIDED <= heard]
     if lines[: len(ended)] != ended:
         yield f"after {heard:.2f} s, {len(ended)} utterances had ended, stdout has {lines}"
@@ -146,7 +146,7 @@ def check_live(done: Run, truth: Truth, wav: Path) -> Iterator[str]:
     try:
         events = [json.loads(line)["event"] for line in done.out.splitlines()]
     except ValueError as error:
-        yield f"no JSON line: {error}"
+        yield f"a line is not JSON: {error}"
         return
     if events.count("heard") - events.count("answered") > 1:
         yield f"questions without an answer: {events}"
@@ -154,7 +154,7 @@ def check_live(done: Run, truth: Truth, wav: Path) -> Iterator[str]:
 
 def check_transcribe(done: Run, truth: Truth, wav: Path) -> Iterator[str]:
     if not truth.transcript.startswith(done.out):
-        yield f"no beginning of the transcript: {done.out!r}"
+        yield f"stdout is not the beginning of the transcript: {done.out!r}"
 
 
 CHECKS: dict[str, Callable[[Run, Truth, Path], Iterator[str]]] = {
@@ -165,7 +165,7 @@ CHECKS: dict[str, Callable[[Run, Truth, Path], Iterator[str]]] = {
 
 
 def read_truth() -> Truth:
-    """The recording and its texts, from runs to the end."""
+    """The recording and its texts, from uninterrupted sessions."""
     command = [sys.executable, "-m", "mlx_gemma4"]
     listened = subprocess.run(
         [*command, "listen", "--input", str(RECORDING), "--fast", *MODEL, "--format", "jsonl"],
@@ -203,7 +203,7 @@ def main() -> int:
 
 
 def longest(command: str, truth: Truth) -> float:
-    """The latest moment: some after the start-up, for what is played at its own pace."""
+    """The latest moment: live sessions play the recording in real time."""
     return 4.0 if command == "transcribe" else truth.length + 2.0
 
 

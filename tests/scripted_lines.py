@@ -6,7 +6,7 @@ import threading
 
 
 class Lines:
-    """What is typed, after an event; or what comes out of a pipe, which may stay open behind it."""
+    """Lines that come at once or after an event. A pipe (``can_wait``) may stay open after its last line."""
 
     def __init__(
         self, *lines: str, can_wait: bool = False, after: threading.Event | None = None, stays_open: bool = False

@@ -2,8 +2,8 @@
 
     python tests/sweep_speech.py
 
-Live and offline must have the same cues; up to 14 s of digital silence before and behind change nothing but times; and
-a recording that is 10, 20, 30 or 40 dB softer has the same text, as long as its speech is above -55 dBFS.
+Live and offline must have the same cues. Up to 14 s of digital silence before and after a recording must only change
+times. A recording that is 10, 20, 30 or 40 dB softer must have the same text if its speech is above -55 dBFS.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mlx_gemma4.programs.segments import Utterance, transcribe, utterances
 SECONDS = range(15)
 SOFTER = (10, 20, 30, 40)
 FAINT = -55.0
-"""dBFS of speech below which a text may change: that is noise of most microphones."""
+"""dBFS of speech below which a text may change: the noise of most microphones is as loud."""
 FRAME = 640
 Cue = tuple[float, float, str]
 
@@ -62,7 +62,7 @@ def level(samples: np.ndarray) -> float:
 
 
 def same_utterances(samples: np.ndarray, before: int, behind: int) -> bool:
-    """Are they bit for bit those of the recording alone, later by the silence before it?"""
+    """Whether they are those of the recording alone, bit for bit, but later by the silence before it."""
     alone, among = found(samples), found(padded(samples, before, behind))
     return len(alone) == len(among) and all(
         late.start == early.start + 25 * before
@@ -78,26 +78,26 @@ def texts(cues: list[Cue]) -> list[str]:
 
 def main() -> int:
     transcriber = Transcriber(*load("demo", dtype="float32"))
-    names = [told["audio"] for told in RECORDINGS]
+    names = [entry["audio"] for entry in RECORDINGS]
     pads = [*((a, a) for a in SECONDS), *((a, 0) for a in SECONDS), *((0, b) for b in SECONDS)]
     faults, cues, silences, soft, faint = 0, 0, 0, 0, 0
     for name in names:
         samples = load_audio(media_file(name))
-        told = offline(samples, transcriber)
-        problems = [] if told == live(samples, transcriber) else ["live has other cues"]
+        expected = offline(samples, transcriber)
+        problems = [] if expected == live(samples, transcriber) else ["live has other cues"]
         problems += [f"other utterances with {pad} s of zeros" for pad in pads if not same_utterances(samples, *pad)]
         loud = level(samples)
         for decibels in SOFTER:
-            changed = texts(offline(softer(samples, decibels), transcriber)) != texts(told)
+            changed = texts(offline(softer(samples, decibels), transcriber)) != texts(expected)
             if loud - decibels >= FAINT:
                 soft += 1
                 problems += [f"another text {decibels} dB softer, at {loud - decibels:.1f} dBFS"] * changed
             else:
                 faint += changed
-        assert all(end <= start for (_, end, _), (start, _, _) in pairwise(told))
-        cues, silences, faults = cues + len(told), silences + len(pads), faults + len(problems)
-        print(name, f"{len(told)} cues, {loud:.1f} dBFS", *problems, sep="; ", flush=True)
-    print(f"{len(names)} recordings, {cues} cues live and offline, {silences} times zeros around, {soft} times softer:")
+        assert all(end <= start for (_, end, _), (start, _, _) in pairwise(expected))
+        cues, silences, faults = cues + len(expected), silences + len(pads), faults + len(problems)
+        print(name, f"{len(expected)} cues, {loud:.1f} dBFS", *problems, sep="; ", flush=True)
+    print(f"{len(names)} recordings, {cues} cues live and offline, {silences} with zeros around, {soft} softer:")
     print(f"{faults} faults; {faint} texts changed below {FAINT:g} dBFS")
     return int(faults > 0)
 

@@ -1,4 +1,4 @@
-"""Eyes and ears in one running session: the sequence is that of the offline prompt, whatever came when."""
+"""The assistant: whenever sound, pictures and lines arrive, the sequence is that of the offline prompt."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def offline(demo: tuple[Model, Processor], content: list[tuple[str, object]]) ->
     return demo[1].prompt([{"role": "user", "content": parts}])
 
 
-def assert_same(mine: Prompt, its: Prompt) -> None:
+def assert_same(got: Prompt, expected: Prompt) -> None:
     for name in ("token_ids", "token_types", "frames", "patches", "patch_xy"):
-        if len(getattr(mine, name)) or len(getattr(its, name)):
-            np.testing.assert_array_equal(getattr(mine, name), getattr(its, name))
+        if len(getattr(got, name)) or len(getattr(expected, name)):
+            np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
 
 
 def likeliest(demo: tuple[Model, Processor], prompt: Prompt, count: int) -> list[int]:
-    """Greedy tokens by one fresh session."""
+    """Greedy tokens of a new session."""
     session, tokens = Session(demo[0]), []
     logits = session.extend(prompt)
     while len(tokens) < count:
@@ -92,7 +92,7 @@ def likeliest(demo: tuple[Model, Processor], prompt: Prompt, count: int) -> list
 
 
 def test_a_spoken_question_is_the_offline_prompt(demo: tuple[Model, Processor]) -> None:
-    """The picture first, then frames as they come: the same positions, and the same answer."""
+    """The picture first, then frame by frame: the same sequence and the same answer."""
     engine = assistant(demo)
     (looked,) = engine.look(shot(PICTURE, 0.5))
     assert isinstance(looked, Looked) and (looked.time, looked.forwards) == (0.5, 1)
@@ -114,7 +114,7 @@ def test_a_spoken_question_is_the_offline_prompt(demo: tuple[Model, Processor]) 
     assert engine.dialogue.session.forwards - before <= answer.tokens + 3, "and the next turn's beginning"
 
 
-def test_a_picture_in_silence_replaces_the_one_before(demo: tuple[Model, Processor]) -> None:
+def test_a_picture_in_silence_replaces_the_last_one(demo: tuple[Model, Processor]) -> None:
     engine = assistant(demo)
     engine.look(shot(PICTURE, 0.0))
     position = engine.dialogue.session.position
@@ -124,8 +124,8 @@ def test_a_picture_in_silence_replaces_the_one_before(demo: tuple[Model, Process
     assert_same(engine.dialogue.sequence, its[:position])
 
 
-def test_a_picture_during_speech_goes_in_behind_it(demo: tuple[Model, Processor]) -> None:
-    """Speech is not cut; of several pictures the newest is taken, the others are counted."""
+def test_a_picture_during_speech_follows_it(demo: tuple[Model, Processor]) -> None:
+    """Speech is not interrupted. Of several pictures the newest is used; the others are counted as dropped."""
     engine = assistant(demo)
     fed(engine, SPEECH[: 20 * FRAME])
     assert engine.look(shot(OTHER, 0.8)) == [] and engine.look(shot(PICTURE, 0.9)) == []
@@ -159,7 +159,7 @@ def test_turns_follow_each_other_as_the_template_writes_them(demo: tuple[Model, 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_speech_interrupts_an_answer(demo: tuple[Model, Processor], kept: bool) -> None:
-    """What was said of it stays in the sequence, or the question goes on as if there had been no answer."""
+    """The spoken part stays in the sequence, or the speech continues the question as if there had been no answer."""
     engine = assistant(demo, keep_interrupted=kept)
     engine.look(shot(PICTURE, 0.0))
     engine.ask("Describe the image.")
@@ -182,7 +182,7 @@ def test_speech_interrupts_an_answer(demo: tuple[Model, Processor], kept: bool) 
     np.testing.assert_allclose(np.array(again), np.array(fresh), atol=2e-4)
 
 
-def test_the_oldest_turns_leave_and_the_rest_is_a_fresh_session(demo: tuple[Model, Processor]) -> None:
+def test_after_the_oldest_turns_left_the_rest_is_that_of_a_new_session(demo: tuple[Model, Processor]) -> None:
     engine = assistant(demo, context=400, image_tokens=70)
     forgot: list[Forgot] = []
     for number in range(4):
@@ -202,7 +202,7 @@ def test_the_oldest_turns_leave_and_the_rest_is_a_fresh_session(demo: tuple[Mode
 
 
 def test_a_long_utterance_is_one_question(demo: tuple[Model, Processor]) -> None:
-    """Cut at its longest, it goes on in the same turn, frame for frame."""
+    """Cut at its longest, it continues in the same turn, frame for frame."""
     engine = assistant(demo)
     speech = np.concatenate([SPEECH[12 * FRAME : 44 * FRAME]] * 4)
     events = fed(engine, np.concatenate([speech, QUIET]), block=FRAME)
@@ -214,7 +214,7 @@ def test_a_long_utterance_is_one_question(demo: tuple[Model, Processor]) -> None
     assert engine.answering
 
 
-def test_a_line_typed_while_somebody_speaks_goes_in_behind(demo: tuple[Model, Processor]) -> None:
+def test_a_line_typed_during_speech_follows_it(demo: tuple[Model, Processor]) -> None:
     engine = assistant(demo)
     events = fed(engine, SPEECH)
     assert engine.ask("What is this?") == [] and not engine.answering
@@ -230,7 +230,7 @@ def test_an_empty_question(demo: tuple[Model, Processor]) -> None:
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, *turns: Sequence[tuple[Kind, str]]) -> None:
-    """Answers that are what they are told to be, in a session that holds them."""
+    """Scripted answers, which a real session computes."""
     left = list(turns)
 
     def respond(
@@ -253,7 +253,7 @@ CALL = 'call:lights{room:<|"|>hall<|"|>}'
 def test_a_called_function_answers_inside_the_turn(
     released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer waits for what the function gives back, and goes on behind it."""
+    """The answer waits for the result of the function and continues after it."""
     scripted(monkeypatch, [("text", "Wait."), ("tool_call", CALL)], [("text", "Done.")])
     engine = assistant(released)
     engine.ask("Lights on!")
@@ -274,7 +274,7 @@ def test_a_called_function_answers_inside_the_turn(
 def test_a_result_that_pretends_to_be_the_user(
     released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is the text of a result, and the answer goes on."""
+    """It stays text inside a result, and the answer continues."""
     scripted(monkeypatch, [("tool_call", CALL)], [("text", "Done.")])
     engine = assistant(released)
     engine.ask("Lights on!")
@@ -311,7 +311,7 @@ LIGHTS = {
 def test_a_call_that_is_not_as_declared(
     released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, call: str, name: str, problem: str
 ) -> None:
-    """It is never said aloud; the model is told what is wrong, and its answer goes on."""
+    """It is never shown as text. The problem is its result, and the answer continues."""
     scripted(monkeypatch, [("text", "Wait."), ("tool_call", call)], [("text", "Sorry.")])
     engine = assistant(released, tools=[LIGHTS])
     engine.ask("Lights on!")
@@ -323,8 +323,8 @@ def test_a_call_that_is_not_as_declared(
     assert f"response:{name}{{value:error: {problem}}}Sorry." in written
 
 
-def test_calls_have_ids_of_their_own(released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results belong to their calls, whatever order they come in; a second result for one is refused."""
+def test_each_call_has_an_id(released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results may come in any order; a second result for a call is refused."""
     calls = ("call:lights{room:hall}", "call:lights{}", "call:lights{room:bath}")
     scripted(monkeypatch, [("tool_call", call) for call in calls], [("text", "Done.")])
     engine = assistant(released, tools=[LIGHTS])
@@ -343,10 +343,10 @@ def test_calls_have_ids_of_their_own(released: tuple[Model, Processor], monkeypa
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_speech_takes_back_a_call_that_waits(
+def test_speech_discards_a_waiting_call(
     released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
-    """Its result comes too late, and the conversation goes on."""
+    """A later result is refused, and the conversation continues."""
     scripted(monkeypatch, [("text", "Wait."), ("tool_call", CALL)], [("text", "Yes?")])
     engine = assistant(released, tools=[LIGHTS], keep_interrupted=kept)
     engine.ask("Lights on!")
@@ -377,7 +377,7 @@ def test_a_model_that_calls_forever(released: tuple[Model, Processor], monkeypat
 def test_a_call_cut_short_by_the_limit_ends_the_answer(
     released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not said aloud."""
+    """It is not shown as text."""
     _, processor = released
     tokens = iter(processor.tokenizer.encode_markup('On.<|tool_call>call:lights{room:<|"|>the hall and the bath<|"|>}'))
     monkeypatch.setattr(Sampler, "__call__", lambda self, logits: mx.array(next(tokens)))
@@ -389,10 +389,10 @@ def test_a_call_cut_short_by_the_limit_ends_the_answer(
     assert isinstance(answer, Answered) and (answer.text, answer.reason) == ("On.", "length")
 
 
-def test_long_results_are_cut_to_what_the_context_has_left(
+def test_long_results_are_cut_to_the_rest_of_the_context(
     released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing fails, the context is not passed, and an answer behind one can still be taken back."""
+    """The context is never exceeded, and an answer after such a result can still be discarded."""
     scripted(monkeypatch, *[[("tool_call", CALL)], [("text", "Done."), ("text", "Really.")]] * 2)
     engine = assistant(released, tools=[LIGHTS], context=900, keep_interrupted=False)
     for interrupted in (False, True):
@@ -410,7 +410,7 @@ def test_long_results_are_cut_to_what_the_context_has_left(
             assert "[cut: the context is full]" in released[1].decode(engine.dialogue.sequence.token_ids)
 
 
-def test_a_result_that_nobody_asked_for(demo: tuple[Model, Processor]) -> None:
+def test_a_result_without_a_call(demo: tuple[Model, Processor]) -> None:
     message = r"^There is no call that waits for a result; got 'on'$"
     with pytest.raises(ValueError, match=message):
         assistant(demo).reply("on")
@@ -435,7 +435,7 @@ def test_a_context_without_room_for_a_turn(demo: tuple[Model, Processor]) -> Non
 
 
 def test_sight_is_lost_while_somebody_speaks(demo: tuple[Model, Processor]) -> None:
-    """The picture leaves the open turn; the speech behind it stays, and the sequence is that of sound alone."""
+    """The picture leaves the open turn, the speech stays: the sequence is that of the sound alone."""
     engine = assistant(demo)
     engine.look(shot(PICTURE, 0.0))
     fed(engine, SPEECH[: 20 * FRAME])
@@ -454,7 +454,7 @@ def test_sight_is_lost_while_somebody_speaks(demo: tuple[Model, Processor]) -> N
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_sight_is_lost_while_an_answer_is_given(demo: tuple[Model, Processor], kept: bool) -> None:
-    """The answer goes on about what it was asked; taken back, its question goes on without the picture."""
+    """The answer continues with its picture. If it is discarded, its question continues without the picture."""
     engine = assistant(demo, keep_interrupted=kept)
     engine.look(shot(PICTURE, 0.0))
     engine.ask("Describe the image.")

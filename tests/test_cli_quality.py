@@ -46,7 +46,7 @@ def quality(parts: dict[str, Scores], wer: float | None = None) -> Quality:
 
 
 def test_the_scores() -> None:
-    """A row a kind, and one of all where there are several; error rates where something was heard."""
+    """A row for each kind, one for all if there are several, and error rates if recordings were transcribed."""
     assert scores(quality({"text": TEXT, "audio": AUDIO}, wer=1 / 6)).splitlines() == [
         "KL(reference ‖ model) in nats a token",
         "       tokens      KL  KL p99    top-1  perplexity  reference's",
@@ -59,14 +59,14 @@ def test_the_scores() -> None:
 
 
 def test_the_worst_modules() -> None:
-    """Ten, with the names that a reader needs."""
+    """Ten of them, without the common prefix of their names."""
     lines = worst(quality({"text": TEXT})).splitlines()
     assert len(lines) == 11
     assert lines[1:3] == ["layers.1.mlp.down_proj            0.2500", "embed_audio.embedding_projection  0.1250"]
 
 
 def test_the_layers() -> None:
-    """A line each: drift, and what there is of its modules."""
+    """A line for each layer: its drift and the errors of its modules."""
     assert [line.split() for line in layers(quality({"text": TEXT})).splitlines()[1:]] == [
         ["layer", "drift", "q", "k", "v", "o", "gate", "up", "down"],
         ["0", "0.0000", "0.0000", "–", "–", "–", "–", "–", "–"],
@@ -79,9 +79,9 @@ def test_the_demo_against_itself(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "text.txt").write_text("\ufeffGo back seven meters.\n", encoding="utf-8")
     line = {"audio": str(media_file(clearest())), "text": said(clearest())}
     (tmp_path / "manifest.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, 'audio': 'absent.wav'})}\n")
-    given = ["--text", str(tmp_path / "text.txt"), "--audio", str(tmp_path / "manifest.jsonl"), "--limit", "1"]
+    inputs = ["--text", str(tmp_path / "text.txt"), "--audio", str(tmp_path / "manifest.jsonl"), "--limit", "1"]
     report = tmp_path / "report.json"
-    options = ["--reference", "demo", "--model", "demo", *given, "--json", str(report)]
+    options = ["--reference", "demo", "--model", "demo", *inputs, "--json", str(report)]
     assert main(["eval", "quality", *options]) == 0
     out, err = capsys.readouterr()
     rows = [text.split() for text in out.splitlines()]
@@ -91,11 +91,11 @@ def test_the_demo_against_itself(tmp_path: Path, capsys: pytest.CaptureFixture[s
     values = "–" if LAYER_TYPES[-1] == "full_attention" else "0.0000"
     assert rows[-1] == [str(LAYERS - 1), "0.0000", "0.0000", "0.0000", values, *["0.0000"] * 4]
     assert err.splitlines()[:-2] == [f"layer {index} of {LAYERS}" for index in range(1, LAYERS + 1)]
-    told = json.loads(report.read_text())
-    assert (told["kl"], told["top1"], told["wer"], told["layers"]) == (0, 1, 0, [0] * LAYERS)
-    assert told["parts"]["audio"]["tokens"] < told["tokens"]
-    assert {"name": f"{PREFIX}layers.3.mlp.down_proj", "error": 0} in told["modules"]
-    assert told["reference"] == told["model"]
+    figures = json.loads(report.read_text())
+    assert (figures["kl"], figures["top1"], figures["wer"], figures["layers"]) == (0, 1, 0, [0] * LAYERS)
+    assert figures["parts"]["audio"]["tokens"] < figures["tokens"]
+    assert {"name": f"{PREFIX}layers.3.mlp.down_proj", "error": 0} in figures["modules"]
+    assert figures["reference"] == figures["model"]
 
 
 # before any work
@@ -110,21 +110,21 @@ def test_texts_that_cannot_be_scored(tmp_path: Path, refused: Refused) -> None:
     assert refused("--text", path) == f"There is no text to score in {path}: it is empty"
 
 
-def test_recordings_that_are_not_there(tmp_path: Path, refused: Refused) -> None:
+def test_missing_recordings(tmp_path: Path, refused: Refused) -> None:
     path = tmp_path / "manifest.jsonl"
     assert refused("--audio", path) == f"There is no manifest of JSON lines at {path}"
     path.write_text('{"audio": "a.wav", "text": "a"}\n')
     assert refused("--audio", path) == f"There is no audio file at {tmp_path / 'a.wav'}"
 
 
-def test_options_that_cannot_be(tmp_path: Path, refused: Refused) -> None:
+def test_bad_options(tmp_path: Path, refused: Refused) -> None:
     assert refused("--limit", "0") == "--limit must be 1 or more, got 0"
     assert refused("--json", tmp_path) == f"--json needs a file, but {tmp_path} is a folder"
     assert refused("--reference", "nowhere").startswith("Expected a checkpoint folder, a Hugging Face repo id")
 
 
-def test_the_extra_is_named_where_it_is_missing(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless nothing is to be transcribed."""
+def test_a_missing_extra_is_named(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the recordings are not transcribed."""
     for name in [name for name in sys.modules if name.split(".")[0] == "jiwer"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jiwer", None)

@@ -1,4 +1,4 @@
-"""``live --tools``: a function is run only on a yes to this one call, and to what was shown of it."""
+"""``live --tools``: a function runs only after a yes to this call, which was shown in full."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_yes_runs_the_call(
     tools: Tools,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Two calls are asked about one after the other, and each has its own answer."""
+    """Two calls are asked about one after the other, and each needs its own yes."""
     scripted(monkeypatch, [CALL, BATH], [("text", "Done.")])
     engine = assistant(released, tools=tools.schemas)
     talk = talking(engine, tools)
@@ -77,7 +77,7 @@ def test_a_yes_runs_the_call(
 def test_a_yes_after_an_interruption_runs_nothing(
     released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, tools: Tools, kept: bool
 ) -> None:
-    """It is a typed question, and the session goes on."""
+    """It is a typed question, and the session continues."""
     scripted(monkeypatch, [CALL], [("text", "Yes?")])
     engine = assistant(released, tools=tools.schemas, keep_interrupted=kept)
     talk = talking(engine, tools)
@@ -94,10 +94,10 @@ def test_a_yes_after_an_interruption_runs_nothing(
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_yes_to_a_call_that_was_taken_back_is_none_to_the_next(
+def test_a_yes_to_a_discarded_call_does_not_allow_the_next(
     released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, tools: Tools
 ) -> None:
-    """What was typed before a call was shown does not answer it: it is a question."""
+    """A line that was typed before a call was shown is a question, not consent."""
     scripted(monkeypatch, [CALL], [BATH], [("text", "Yes?")])
     engine = assistant(released, tools=tools.schemas)
     talk = talking(engine, tools)
@@ -115,7 +115,7 @@ def test_a_yes_to_a_call_that_was_taken_back_is_none_to_the_next(
 def test_another_line_is_a_question(
     released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, tools: Tools
 ) -> None:
-    """Neither yes nor no: the call is taken back, and the question is answered."""
+    """Neither yes nor no: the call is discarded, and the question is answered."""
     scripted(monkeypatch, [CALL], [("text", "Noon.")])
     engine = assistant(released, tools=tools.schemas)
     talk = talking(engine, tools)
@@ -161,7 +161,7 @@ def test_without_a_terminal_nothing_is_run(
 
 
 @pytest.mark.usefixtures("terminal")
-def test_declarations_alone_are_not_asked_about(
+def test_functions_that_are_only_declared_need_no_consent(
     released: tuple[Model, Processor],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -188,10 +188,10 @@ def test_calls_are_shown_in_full_and_without_control_characters() -> None:
 
 
 @pytest.mark.usefixtures("terminal")
-def test_the_end_of_what_arrives_ends_an_answer_that_waits(
+def test_the_end_of_the_inputs_ends_an_answer_that_waits(
     released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, tools: Tools
 ) -> None:
-    """Nobody can allow the call any more: it is not run, and the answer is over."""
+    """Nobody can allow the call any more: it does not run, and the answer ends."""
     scripted(monkeypatch, [("text", "Wait."), CALL])
     engine = assistant(released, tools=tools.schemas)
     talk = talking(engine, tools)
@@ -210,7 +210,7 @@ def test_the_end_of_what_arrives_ends_an_answer_that_waits(
 def test_no_result_ends_the_session(
     released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, result: str
 ) -> None:
-    """Whatever a function gives back, the answer goes on, and it is no turn of somebody else."""
+    """The answer continues after any result, and no result begins a turn."""
     path = tmp_path / "tools.py"
     path.write_text(f'def lights(room: str):\n    "Lights."\n    return "{result}"')
     hostile = load_tools(path)

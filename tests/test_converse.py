@@ -1,4 +1,4 @@
-"""The loop of a conversation: what arrives, in which order it goes in, and what is dropped."""
+"""The loop and the inputs of a conversation: the order of what arrives, and what is dropped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SOUND = np.concatenate([np.zeros(FRAME * 10), SPEECH, np.zeros(FRAME * 20)]).ast
 
 
 class Pictures:
-    """Shots, one after the other; the last ones wait for an event."""
+    """Shots, one after the other; the end waits for an event."""
 
     is_live = False
     problem: str | None = None
@@ -71,8 +71,8 @@ def assistant(demo: tuple[Model, Processor]) -> Assistant:
     return Assistant(*demo, Endpointer(lambda frame: float(np.abs(frame).max() > 0), settings), Talking(max_tokens=8))
 
 
-def test_a_recording_and_a_clip_go_in_by_their_times(demo: tuple[Model, Processor]) -> None:
-    """Only what differs is looked at; the answer is that of the offline prompt."""
+def test_a_recording_and_a_clip_arrive_in_the_order_of_their_times(demo: tuple[Model, Processor]) -> None:
+    """Only pictures that differ are computed; the answer is that of the offline prompt."""
     engine = assistant(demo)
     clip = Pictures(*((PICTURE if number < 8 else OTHER, number / 25) for number in range(10)))
     arrivals = Replay(FileSource(SOUND, fast=True), clip)
@@ -94,15 +94,15 @@ def test_sound_is_never_dropped_and_pictures_are_counted() -> None:
     with inbox:
         gate.wait(0.2)
         blocks, shots = [], []
-        while (batch := inbox.take(wait=True)) is not None:
-            blocks += batch.sound
-            shots += [batch.shot.time] if batch.shot is not None else []
+        while (arrived := inbox.take(wait=True)) is not None:
+            blocks += arrived.sound
+            shots += [arrived.shot.time] if arrived.shot is not None else []
     np.testing.assert_array_equal(np.concatenate(blocks), SOUND[: 8 * FRAME])
     assert shots[-1] == 1.0 and len(shots) + inbox.dropped == 2
 
 
 def test_typed_lines_are_questions(demo: tuple[Model, Processor]) -> None:
-    """Without sound, the conversation ends with the lines; the camera may go on."""
+    """Without sound, the conversation ends with the lines, and stops the camera."""
     gate = threading.Event()
     engine = assistant(demo)
     with Inbox(None, Pictures((PICTURE, 0.0), gate=gate), Lines("Describe the image.")) as inbox:
@@ -116,15 +116,15 @@ def test_the_camera_may_end_after_the_lines() -> None:
     with Inbox(None, Pictures((PICTURE, 0.0), gate=gate), Lines("What is this?")) as inbox:
         typed: list[str] = []
         while not typed:
-            batch = inbox.take(wait=True)
-            assert batch is not None
-            typed += batch.typed
+            arrived = inbox.take(wait=True)
+            assert arrived is not None
+            typed += arrived.typed
         gate.set()
         assert typed == ["What is this?"] and inbox.take(wait=True) is None
 
 
-def test_piped_questions_wait_for_the_answer_before_them(demo: tuple[Model, Processor]) -> None:
-    """As if they were asked by somebody who reads the answers."""
+def test_piped_questions_wait_for_the_previous_answer(demo: tuple[Model, Processor]) -> None:
+    """The answers are those of an offline chat."""
     questions = ["Describe the image.", "What is it?", "And now?"]
     engine = assistant(demo)
     with Inbox(None, Pictures((PICTURE, 0.0)), Lines(*questions, can_wait=True)) as inbox:
@@ -141,24 +141,24 @@ def test_piped_questions_wait_for_the_answer_before_them(demo: tuple[Model, Proc
     assert {event.reason for event in events if isinstance(event, Answered)} <= {"stop", "length"}
 
 
-def test_a_line_from_a_pipe_comes_alone_when_nobody_speaks_or_is_answered() -> None:
-    """One typed at a terminal interrupts. Nothing of a pipe is read ahead but the next line."""
+def test_piped_lines_come_one_by_one_and_typed_lines_at_once() -> None:
+    """Only the next line of a pipe is read ahead. A typed line is delivered although an answer is being given."""
     lines = Lines(*(f"Question {number}?" for number in range(5)), can_wait=True, stays_open=True)
     with Inbox(Dead(), None, lines) as inbox:
         for number in range(3):
-            batch = inbox.take(wait=True)
-            assert batch is not None and batch.piped == f"Question {number}?"
-            batch = inbox.take(wait=False, ready=False)
-            assert batch is not None and not batch
+            arrived = inbox.take(wait=True)
+            assert arrived is not None and arrived.piped == f"Question {number}?"
+            arrived = inbox.take(wait=False, ready=False)
+            assert arrived is not None and not arrived
         assert lines._lines
     with Inbox(Dead(), None, Lines("Stop.", stays_open=True)) as inbox:
-        batch = inbox.take(wait=True, ready=False)
-        assert batch is not None and batch.typed == ["Stop."]
+        arrived = inbox.take(wait=True, ready=False)
+        assert arrived is not None and arrived.typed == ["Stop."]
 
 
 @pytest.mark.parametrize("can_wait", [False, True])
 def test_a_question_waits_for_the_first_picture(can_wait: bool) -> None:
-    """Or until none comes, which is told before it is answered."""
+    """If none comes, that is reported before the question is answered."""
     shown = threading.Event()
 
     class Slow(Pictures):
@@ -169,20 +169,20 @@ def test_a_question_waits_for_the_first_picture(can_wait: bool) -> None:
     with Inbox(Dead(), Slow((PICTURE, 0.0)), Lines("What is this?", can_wait=can_wait)) as inbox:
         assert not inbox.take(wait=False) and not inbox.take(wait=False)
         shown.set()
-        batch = inbox.take(wait=True)
-        assert batch is not None and batch.shot is not None
-        batch = batch if batch.typed or batch.piped else inbox.take(wait=True)
-        assert batch is not None and [*batch.typed, *filter(None, [batch.piped])] == ["What is this?"]
+        arrived = inbox.take(wait=True)
+        assert arrived is not None and arrived.shot is not None
+        arrived = arrived if arrived.typed or arrived.piped else inbox.take(wait=True)
+        assert arrived is not None and [*arrived.typed, *filter(None, [arrived.piped])] == ["What is this?"]
     with Inbox(None, Camera(gate=threading.Event()), Lines("And this?"), stale_seconds=0.1) as inbox:
-        batches = list(iter(lambda: inbox.take(wait=True), None))
-    assert [(batch.lost, batch.typed) for batch in batches] == [
+        deliveries = list(iter(lambda: inbox.take(wait=True), None))
+    assert [(arrived.lost, arrived.typed) for arrived in deliveries] == [
         ("No picture has come for 0.1 s.", []),
         (None, ["And this?"]),
     ]
 
 
-def test_piped_questions_are_answered_behind_the_sound(demo: tuple[Model, Processor]) -> None:
-    """All that stand in the pipe, which need not end."""
+def test_piped_questions_are_answered_after_the_sound(demo: tuple[Model, Processor]) -> None:
+    """All lines that are in the pipe, although it stays open."""
     silent = threading.Event()
 
     class Speech(Sounds):
@@ -211,7 +211,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_lines_of_a_pipe(pipe: tuple[int, int]) -> None:
-    """Of any ends, the last without one; bytes that are no text are marked."""
+    """With any line ends; the last line may have none. Bytes that are not UTF-8 are replaced."""
     os.write(pipe[1], "one\r\nzwölf\n\n\xff".encode("latin-1"))
     os.close(pipe[1])
     lines = TypedLines(pipe[0])
@@ -226,15 +226,15 @@ def test_a_terminal_cannot_wait() -> None:
     os.close(terminal)
 
 
-def test_lines_finish_behind_what_has_come(pipe: tuple[int, int]) -> None:
-    """Though the pipe stays open."""
+def test_finish_ends_after_the_lines_that_arrived(pipe: tuple[int, int]) -> None:
+    """Although the pipe stays open."""
     lines = TypedLines(pipe[0])
     os.write(pipe[1], b"one\ntwo\nthr")
     lines.finish()
     assert list(iter(lines.read, None)) == ["one", "two", "thr"]
 
 
-def test_lines_stop_where_they_are(pipe: tuple[int, int]) -> None:
+def test_stop_ends_the_lines_at_once(pipe: tuple[int, int]) -> None:
     lines = TypedLines(pipe[0])
     os.write(pipe[1], b"one\ntwo\n")
     assert lines.read() == "one"
@@ -247,7 +247,7 @@ def test_lines_stop_where_they_are(pipe: tuple[int, int]) -> None:
 
 
 def test_sound_that_can_wait_is_read_when_there_is_room() -> None:
-    """A pipe or a file faster than the model is not held in memory; nothing of it is lost."""
+    """A pipe or a file that is faster than the model does not fill the memory, and nothing is lost."""
 
     class Endless(Sounds):
         can_wait = True
@@ -260,14 +260,14 @@ def test_sound_that_can_wait_is_read_when_there_is_room() -> None:
     source = Endless()
     heard = 0
     with Inbox(source) as inbox:
-        while (batch := inbox.take(wait=True)) is not None:
-            heard += sum(map(len, batch.sound))
-            assert sum(map(len, batch.sound)) <= 30 * 16_000
+        while (arrived := inbox.take(wait=True)) is not None:
+            heard += sum(map(len, arrived.sound))
+            assert sum(map(len, arrived.sound)) <= 30 * 16_000
     assert heard == 199 * 16_000
 
 
-def test_stop_frees_a_pump_that_waits_for_room() -> None:
-    """The session ends at once, with all that was heard."""
+def test_stop_frees_a_source_that_waits_for_room() -> None:
+    """The session ends at once, with all sound that was read."""
 
     class Endless(Sounds):
         can_wait = True
@@ -279,22 +279,22 @@ def test_stop_frees_a_pump_that_waits_for_room() -> None:
             self._blocks = None
 
     with Inbox(Endless()) as inbox:
-        batch = inbox.take(wait=True)
+        arrived = inbox.take(wait=True)
         inbox.stop()
-        while batch is not None:
-            batch = inbox.take(wait=True)
+        while arrived is not None:
+            arrived = inbox.take(wait=True)
 
 
-def test_what_a_source_raises_is_raised_here() -> None:
+def test_take_raises_the_error_of_a_source() -> None:
     with Inbox(Sounds(error=ValueError("unplugged"))) as inbox, pytest.raises(ValueError, match=r"^unplugged$"):
         inbox.take(wait=True)
 
 
-def test_nothing_waits_where_nothing_is_asked_to() -> None:
+def test_take_without_wait_returns_at_once() -> None:
     gate = threading.Event()
     with Inbox(None, Pictures(gate=gate)) as inbox:
-        batch = inbox.take(wait=False)
-        assert batch is not None and not batch
+        arrived = inbox.take(wait=False)
+        assert arrived is not None and not arrived
 
 
 class Endless(Pictures):
@@ -308,7 +308,7 @@ class Endless(Pictures):
 
 
 class Dead(Sounds):
-    """Sound that never comes, from a device that does not let go."""
+    """Sound that never comes, from a device that cannot be stopped."""
 
     def read(self) -> np.ndarray | None:
         threading.Event().wait()
@@ -320,7 +320,7 @@ def drain(inbox: Inbox) -> None:
         pass
 
 
-def test_a_fast_camera_does_not_go_on_behind_the_sound() -> None:
+def test_a_fast_camera_ends_with_the_sound() -> None:
     camera = Pictures(*[(PICTURE, 0.0)] * 100_000)
     with Inbox(Sounds(SOUND[:FRAME]), camera) as inbox:
         drain(inbox)
@@ -328,18 +328,18 @@ def test_a_fast_camera_does_not_go_on_behind_the_sound() -> None:
 
 
 @pytest.mark.parametrize("sound", [Dead(), None])
-def test_stopping_ends_what_does_not_end_by_itself(sound: Sounds | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dead sources, without sound or with it."""
+def test_stop_ends_sources_that_do_not_end_by_themselves(sound: Sounds | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without sound."""
     monkeypatch.setattr("mlx_gemma4.live.talk.arrivals.STOP_SECONDS", 0.01)
     with Inbox(sound, Pictures(gate=threading.Event())) as inbox:
         inbox.stop()
         drain(inbox)
 
 
-def test_a_source_that_fails_fails_behind_what_it_gave() -> None:
+def test_the_error_of_a_source_comes_after_its_sound() -> None:
     with Inbox(Sounds(SOUND[:FRAME], error=ValueError("unplugged"))) as inbox:
-        batch = inbox.take(wait=True)
-        assert batch is not None and len(batch.sound) == 1
+        arrived = inbox.take(wait=True)
+        assert arrived is not None and len(arrived.sound) == 1
         with pytest.raises(ValueError, match="unplugged"):
             inbox.take(wait=True)
 
@@ -354,7 +354,7 @@ def test_what_was_heard_before_a_failure_is_answered(demo: tuple[Model, Processo
     assert [type(event) for event in events if not isinstance(event, Said)] == [Heard, Answered]
 
 
-def test_an_interruption_ends_the_answer_where_it_is(demo: tuple[Model, Processor]) -> None:
+def test_ctrl_c_ends_the_answer_where_it_is(demo: tuple[Model, Processor]) -> None:
     """Without waiting for the rest of it."""
     events = converse(assistant(demo), Replay(FileSource(SOUND, fast=True)))
     first = next(event for event in events if isinstance(event, Said))
@@ -364,14 +364,14 @@ def test_an_interruption_ends_the_answer_where_it_is(demo: tuple[Model, Processo
         next(events)
 
 
-def test_a_block_that_is_no_sound_spoils_no_other() -> None:
-    """What came before it is handed out, also from a buffer that is used again."""
+def test_blocks_before_a_bad_one_are_delivered() -> None:
+    """Also if the source reuses its buffer."""
     buffer = SOUND[:FRAME].copy()
     with Inbox(Sounds(buffer, np.full(FRAME, np.nan, np.float32))) as inbox:
-        batch = inbox.take(wait=True)
-        assert batch is not None
+        arrived = inbox.take(wait=True)
+        assert arrived is not None
         buffer[:] = 1.0
-        np.testing.assert_array_equal(np.concatenate(batch.sound), SOUND[:FRAME])
+        np.testing.assert_array_equal(np.concatenate(arrived.sound), SOUND[:FRAME])
         with pytest.raises(ValueError, match="finite samples in what was heard"):
             inbox.take(wait=True)
 
@@ -380,7 +380,7 @@ def test_a_block_that_is_no_sound_spoils_no_other() -> None:
 
 
 class Camera(Pictures):
-    """Live: it ends with a problem, or gives nothing until it is told to."""
+    """A live camera: it ends with a problem, or gives nothing until its gate opens."""
 
     is_live = True
 
@@ -391,12 +391,12 @@ class Camera(Pictures):
         return shot
 
 
-def told(events: list[AssistantEvent]) -> list[str]:
+def problems(events: list[AssistantEvent]) -> list[str]:
     return [event.problem for event in events if isinstance(event, SightLost)]
 
 
-def test_a_question_behind_a_dead_camera_is_not_about_its_last_picture(demo: tuple[Model, Processor]) -> None:
-    """It is told once, the picture leaves the open turn, and the answer is that of the prompt without it."""
+def test_a_question_after_the_camera_ended_is_not_about_its_last_picture(demo: tuple[Model, Processor]) -> None:
+    """The end is reported once, the picture leaves the open turn, and the answer is that of the prompt without it."""
     seen = threading.Event()
     engine = assistant(demo)
     events: list[AssistantEvent] = []
@@ -405,7 +405,7 @@ def test_a_question_behind_a_dead_camera_is_not_about_its_last_picture(demo: tup
             events.append(event)
             if isinstance(event, SightLost):
                 seen.set()
-    assert told(events) == ["The pictures from camera 0 ended."]
+    assert problems(events) == ["The pictures from camera 0 ended."]
     [answer] = [event for event in events if isinstance(event, Answered)]
     content = [{"type": "text", "text": "Describe the image."}]
     assert answer.text == generate(*demo, demo[1].prompt([{"role": "user", "content": content}]), max_tokens=8)
@@ -413,12 +413,12 @@ def test_a_question_behind_a_dead_camera_is_not_about_its_last_picture(demo: tup
 
 def test_a_film_that_has_ended_still_shows_its_last_picture() -> None:
     with Inbox(None, Pictures((PICTURE, 0.0)), Lines("What is this?")) as inbox:
-        while (batch := inbox.take(wait=True)) is not None:
-            assert batch.lost is None
+        while (arrived := inbox.take(wait=True)) is not None:
+            assert arrived.lost is None
 
 
-def test_a_stalled_camera_is_told_once_until_pictures_come_back() -> None:
-    """By the clock, while everything else goes on."""
+def test_a_stalled_camera_is_reported_once_until_pictures_return() -> None:
+    """By the clock."""
     now = [100.0]
     gate, more = threading.Event(), threading.Event()
 
@@ -432,22 +432,22 @@ def test_a_stalled_camera_is_told_once_until_pictures_come_back() -> None:
 
     camera = Stalling((PICTURE, 0.0), (OTHER, 9.0))
     with Inbox(Dead(), camera, stale_seconds=5, clock=lambda: now[0]) as inbox:
-        batch = inbox.take(wait=True)
-        assert batch is not None and batch.shot is not None and batch.lost is None
+        arrived = inbox.take(wait=True)
+        assert arrived is not None and arrived.shot is not None and arrived.lost is None
         now[0] += 4.9
-        batch = inbox.take(wait=False)
-        assert batch is not None and not batch
+        arrived = inbox.take(wait=False)
+        assert arrived is not None and not arrived
         now[0] += 0.1
-        batch = inbox.take(wait=True)
-        assert batch is not None and batch.lost == "No picture has come for 5 s."
-        batch = inbox.take(wait=False)
-        assert batch is not None and not batch
+        arrived = inbox.take(wait=True)
+        assert arrived is not None and arrived.lost == "No picture has come for 5 s."
+        arrived = inbox.take(wait=False)
+        assert arrived is not None and not arrived
         more.set()
-        batch = inbox.take(wait=True)
-        assert batch is not None and batch.shot is not None and batch.lost is None
+        arrived = inbox.take(wait=True)
+        assert arrived is not None and arrived.shot is not None and arrived.lost is None
         now[0] += 5
-        batch = inbox.take(wait=True)
-        assert batch is not None and batch.lost == "No picture has come for 5 s."
+        arrived = inbox.take(wait=True)
+        assert arrived is not None and arrived.lost == "No picture has come for 5 s."
         gate.set()
 
 
@@ -455,18 +455,18 @@ def test_a_camera_that_is_stopped_is_not_lost() -> None:
     gate = threading.Event()
     with Inbox(None, Camera(gate=gate)) as inbox:
         inbox.stop()
-        batch = inbox.take(wait=True)
-        assert batch is None or batch.lost is None
+        arrived = inbox.take(wait=True)
+        assert arrived is None or arrived.lost is None
 
 
-def test_the_same_picture_is_looked_at_again_after_sight_was_lost(demo: tuple[Model, Processor]) -> None:
-    """The scene is forgotten with the picture."""
-    batches = [
+def test_the_same_picture_is_computed_again_after_sight_was_lost(demo: tuple[Model, Processor]) -> None:
+    """The scene forgets the picture too."""
+    deliveries = [
         Arrived(shot=Shot(PICTURE, 0.0, 0.0)),
         Arrived(lost="It stalls."),
         Arrived(shot=Shot(PICTURE, 9.0, 0.0)),
         None,
     ]
-    arrivals = SimpleNamespace(take=lambda *, wait, ready: batches.pop(0), stop=lambda: None)
+    arrivals = SimpleNamespace(take=lambda *, wait, ready: deliveries.pop(0), stop=lambda: None)
     events = list(converse(assistant(demo), arrivals, scene=Scene()))
     assert [type(event) for event in events] == [Looked, SightLost, Looked]

@@ -76,7 +76,7 @@ EXAMPLES = {
     "live_assistant.py": (["demo", PICTURE, SPEECH], " ms, stop)"),
     "live_camera.py": (["demo", PICTURE], f"0.00 s  {seen('picture-01.png').sure}"),
     "live_transcribe.py": (["demo", str(media_file("pico-04.wav"))], parts("pico-04.wav")[0].sure),
-    "quantize_and_upload.py": ([], "the smallest within 0.05 nats is"),
+    "quantize_and_upload.py": ([], "The smallest within 0.05 nats a token is"),
     "stream_recording.py": ([], SPEECH_TEXT),
 }
 """Arguments, and a part of what each prints."""

@@ -1,4 +1,4 @@
-"""Error rates: pairs counted by hand, sums over a corpus, manifests, and the command that prints them."""
+"""Error rates: single texts, a corpus, manifests, and the command ``eval wer``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
 
 
 def manifest(folder: Path, *lines: Any) -> Path:
-    """JSON lines in ``folder``; a string is a line as it is."""
+    """Write JSON lines into ``folder``; a string becomes a line as it is."""
     path = folder / "manifest.jsonl"
     path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
     return path
@@ -72,7 +72,7 @@ def errors(counted: Score) -> tuple[int, int, int, int]:
 def test_errors_counted_by_hand(
     truth: str, heard: str, counts: tuple[int, ...], characters: tuple[int, int], rates: tuple[float, float]
 ) -> None:
-    """Substitution, deletion, insertion, nothing heard, and more errors than words."""
+    """Substitution, deletion, insertion, an empty transcript, and more errors than words."""
     counted = score(truth, heard, NONE)
     assert errors(counted) == counts
     assert (counted.characters, counted.character_errors) == characters
@@ -80,8 +80,8 @@ def test_errors_counted_by_hand(
     assert (counted.recordings, counted.exact) == (1, int(truth == heard))
 
 
-def test_words_heard_in_silence_are_insertions() -> None:
-    """The truth may be empty, or become so; a rate over nothing is none."""
+def test_words_in_silence_are_insertions() -> None:
+    """The true text may be empty, also after the normalizer; then there is no rate."""
     for truth, normalize in (("", NONE), (" \n", NONE), ("[noise]", BASIC), ("Uh, hmm.", ENGLISH)):
         assert errors(score(truth, "", normalize)) == (0, 0, 0, 0)
         assert score(truth, "", normalize).exact == 1
@@ -96,12 +96,12 @@ def test_words_heard_in_silence_are_insertions() -> None:
     ids=["whisper", "basic", "none"],
 )
 def test_texts_are_compared_after_the_normalizer(normalize: Any, counts: tuple[int, ...]) -> None:
-    """Contractions, numbers, punctuation and case; line ends and spaces never count."""
+    """Contractions, numbers, punctuation and case. Line ends and repeated spaces never count."""
     assert errors(score("It's\n twenty  Meters.", "it's 20 meters", normalize)) == counts
 
 
 def test_whispers_english_normalizer_joins_digits() -> None:
-    """So a wrong digit is a wrong number; digits written apart stay apart; ``basic`` counts each."""
+    """A wrong digit is then a wrong number. Separate digits stay separate, and ``basic`` counts each."""
     truth = "eight eight zero four"
     assert errors(score(truth, "8804", ENGLISH)) == (1, 0, 0, 0)
     assert errors(score(truth, "eight eight zero five", ENGLISH)) == (1, 1, 0, 0)
@@ -122,7 +122,7 @@ def test_the_language_chooses_whispers_normalizer() -> None:
 # many
 
 
-def test_a_corpus_has_one_rate_and_no_mean_of_rates() -> None:
+def test_the_rate_of_a_corpus_is_not_a_mean_of_rates() -> None:
     """1 error in 1 word and 0 in 9 are 10 %, not 50; insertions in silence count as well."""
     scores = [score("no", "yes", NONE), score("a b c d e f g h i", "a b c d e f g h i", NONE)]
     assert sum(scores, Score()).wer == pytest.approx(0.1)
@@ -134,8 +134,8 @@ def test_a_corpus_has_one_rate_and_no_mean_of_rates() -> None:
     assert counted.cer == pytest.approx((3 + 9) / (2 + 17))
 
 
-def test_a_walk_over_recordings(tmp_path: Path) -> None:
-    """Any function transcribes; its time is the work, the samples are the sound."""
+def test_evaluate_transcribes_and_scores_recordings(tmp_path: Path) -> None:
+    """With any function. Its time counts as work, the samples as sound."""
     recordings = [
         Recording("a", sound_file(tmp_path / "a.wav", 1.5), "One word", "x"),
         Recording("b", sound_file(tmp_path / "b.wav", 0.5), "two words", "y"),
@@ -159,7 +159,7 @@ def test_a_walk_over_recordings(tmp_path: Path) -> None:
     assert groups["x"].real_time_factor == groups["x"].work_seconds / 3
 
 
-# what is printed and written
+# tables and JSON
 
 
 def result(name: str, truth: str, heard: str, group: str, sound: float, work: float) -> Result:
@@ -175,7 +175,7 @@ RESULTS = [
 
 
 def test_the_table() -> None:
-    """A row a set and one for all; a set alone is all; no rate where there are no words."""
+    """A row for each set and one for all; a single set has one row; no rate without words."""
     assert table(RESULTS).splitlines() == [
         "set     recordings  exact  words  sub  del  ins     WER     CER  sound s  work s  work/sound",
         "clean            2      1      4    1    0    0  25.00%  33.33%      4.0     1.0        0.25",
@@ -192,7 +192,7 @@ def test_progress_shows_both_texts_where_they_differ() -> None:
 
 
 def test_the_figures() -> None:
-    """Those of the table, and of each recording with its texts; a set without a name is only in the sum."""
+    """Those of the table, and of each recording with its texts. A set without a name is only in the sum."""
     told = figures(RESULTS)
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert list(told["sets"]) == ["clean"]
@@ -219,8 +219,8 @@ def test_the_figures() -> None:
     ]
 
 
-def test_the_demo_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two recordings heard rightly, one with a word too many: the table, the notes and the file."""
+def test_eval_wer_on_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two exact transcripts and one insertion: the table, the notes and the file."""
     names = ("pico-04.wav", "hibari-03.wav", "espeak-00.wav")
     heard = [said(name, "short") for name in names]
     begin, *more = heard[1].split()[:-1] or [""]
@@ -281,11 +281,11 @@ def test_segments_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert list(told["sets"]) == ["several"]
 
 
-# manifests, and what is wrong with them
+# manifests and their errors
 
 
 def test_a_manifest(tmp_path: Path) -> None:
-    """A mark at its beginning, empty lines, other keys, lists, and characters that end lines elsewhere."""
+    """With a byte order mark, empty lines, other keys, a list, and U+2028 inside a text."""
     path = tmp_path / "manifest.jsonl"
     first = '{"audio": "a.wav", "text": "x\u2028y", "voice": 3}'
     second = '{"audio": "/b", "text": ["p", "q r"], "set": "s"}'
@@ -332,8 +332,8 @@ def test_a_manifest_that_is_no_text(tmp_path: Path, refused: Refused) -> None:
     assert refused(path).startswith(f"{path} is not JSON lines: 'utf-8' codec can't decode")
 
 
-def test_missing_recordings_are_told_before_any_work(tmp_path: Path, refused: Refused) -> None:
-    """The first, and how many; before the model is looked for."""
+def test_missing_recordings_are_reported_before_any_work(tmp_path: Path, refused: Refused) -> None:
+    """The first one and their number, before the model is read."""
     sound_file(tmp_path / "a.wav")
     lines = [{"audio": name, "text": ""} for name in ("a.wav", "b.wav", "c.wav")]
     path = manifest(tmp_path, *lines)
@@ -342,7 +342,7 @@ def test_missing_recordings_are_told_before_any_work(tmp_path: Path, refused: Re
     assert refused(path, "--model", "nowhere", "--limit", "2") == message
 
 
-def test_options_that_cannot_be(tmp_path: Path, refused: Refused) -> None:
+def test_bad_options(tmp_path: Path, refused: Refused) -> None:
     sound_file(tmp_path / "a.wav")
     path = manifest(tmp_path, {"audio": "a.wav", "text": "a"})
     assert refused(path, "--limit", "0") == "--limit must be 1 or more, got 0"
@@ -351,10 +351,10 @@ def test_options_that_cannot_be(tmp_path: Path, refused: Refused) -> None:
 
 
 @pytest.mark.parametrize("module", ["jiwer", "whisper_normalizer"])
-def test_the_extra_is_named_where_it_is_missing(
+def test_a_missing_extra_is_named(
     tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
-    """Before the model is looked for, whatever the normalizer; in Python as well."""
+    """Before the model is read, with every normalizer, and in Python."""
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
@@ -367,7 +367,7 @@ def test_the_extra_is_named_where_it_is_missing(
 
 
 def test_live_and_offline_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same utterances, the same texts, two tables, and the work of all."""
+    """The same utterances and texts in two tables, and the delays."""
     told = [(name, " ".join(utterances(name, "short"))) for name in ("dialogue.wav", "pico-00.wav")]
     words, count = (
         sum(map(len, each)) for each in ([text.split() for _, text in told], [spans(name) for name, _ in told])
@@ -403,7 +403,7 @@ def two_of_three(folder: Path) -> Path:
 def test_an_unreadable_recording_does_not_cost_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: list[str]
 ) -> None:
-    """It is told, counted, and named in the figures; the exit code says so."""
+    """It is reported, counted, and named in the JSON file; the exit code is 2."""
     written = tmp_path / "figures.json"
     options = ["--model", "demo", "--dtype", "float32", "--prompt", SHORT, "--json", str(written), *mode]
     assert main(["eval", "wer", str(two_of_three(tmp_path)), *options]) == 2
@@ -446,7 +446,7 @@ def test_an_interruption_keeps_what_was_measured(
 
 
 def test_endpointing_has_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Refused) -> None:
-    """A level of 0 dBFS leaves nothing to hear."""
+    """At a level of 0 dBFS nothing is speech."""
     path = manifest(tmp_path, {"audio": str(media_file("pico-04.wav")), "text": "go back"})
     assert main(["eval", "wer", str(path), "--model", "demo", "--level", "0"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:7] == ["all", "1", "0", "2", "0", "2", "0"]
@@ -454,7 +454,7 @@ def test_endpointing_has_options(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert refused(path, "--silence", "-1", "--model", "nowhere").startswith(message)
 
 
-def test_a_code_is_its_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_language_code_is_its_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """For the instruction and for the normalizer: the same table."""
     path = manifest(tmp_path, {"audio": str(media_file("pico-04.wav")), "text": said("pico-04.wav")})
     tables = []

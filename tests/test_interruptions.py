@@ -1,4 +1,4 @@
-"""A few interrupted sessions, as processes; ``interrupt_sessions.py`` makes more of them, at random moments."""
+"""A few interrupted sessions as processes; ``interrupt_sessions.py`` runs more, at random moments."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MOMENTS = {"listen": (0.3, 4.0), "live": (5.0,), "transcribe": (1.5,)}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_was_heard_is_written(number: int, tmp_path: Path) -> None:
-    """At the start and in the middle. How long the end takes depends on the machine: the script tells it."""
-    before = signal.signal(number, signal.default_int_handler)  # a shell may have started the tests without
+def test_an_interrupted_session_writes_its_text(number: int, tmp_path: Path) -> None:
+    """At the start and in the middle. How long the end takes depends on the machine; the script reports it."""
+    before = signal.signal(number, signal.default_int_handler)  # a shell may have started the tests with it ignored
     try:
         truth = read_truth()
-        with ThreadPoolExecutor() as pool:  # most of the time they wait for sound
+        with ThreadPoolExecutor() as pool:  # they mostly wait for sound
             sessions = [
                 pool.submit(run, name, number, moment, truth, tmp_path)
                 for name, moments in MOMENTS.items()

@@ -1,4 +1,4 @@
-"""The parts of the demo's training that need no torch: what is said, drawn and heard."""
+"""The parts of the demo's training that need no torch: texts, pictures, sound and labels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from examples.train_demo.recordings import Recording
 from mlx_gemma4 import Model, Processor
 
 
-def test_held_out_texts_are_never_said_in_training() -> None:
-    """A fifth of all texts of several words, whatever the dice say; single words and commands never."""
+def test_held_out_texts_are_never_trained_on() -> None:
+    """A fifth of all texts of several words; single words and commands never."""
     random = Random(0)
     trained = {texts.random_text(random) for _ in range(3000)}
     held_out = {texts.random_text(random, held_out=True) for _ in range(3000)}
@@ -34,8 +34,8 @@ def test_each_number_is_trained_on_in_each_of_its_places() -> None:
         assert not all(texts.is_held_out(f"{command} {number} meters") for command in ("go forward", "go back"))
 
 
-def test_a_second_frame_differs_in_what_is_said_of_it() -> None:
-    """In one thing, or in its grain alone."""
+def test_the_answer_names_the_change_of_the_second_frame() -> None:
+    """The frames differ in one thing, or only in their noise."""
     random, seen = Random(1), set()
     for _ in range(200):
         before = pictures.random_picture(random)
@@ -51,7 +51,7 @@ def test_a_second_frame_differs_in_what_is_said_of_it() -> None:
 
 
 def test_patches_are_those_of_the_processor(demo: tuple[Model, Processor], tmp_path: Path) -> None:
-    """What is trained on is what is seen later, to the last bit."""
+    """Training and inference get the same patches, bit for bit."""
     image = pictures.draw(pictures.random_picture(Random(2)))
     Image.fromarray(image).save(tmp_path / "picture.png")
     prompt = demo[1].prompt([{"role": "user", "content": [{"type": "image", "image": tmp_path / "picture.png"}]}])
@@ -59,8 +59,8 @@ def test_patches_are_those_of_the_processor(demo: tuple[Model, Processor], tmp_p
     np.testing.assert_array_equal(pictures.POSITIONS, prompt.patch_xy)
 
 
-def test_words_are_labelled_where_they_are_heard() -> None:
-    """Of single words it is known when each is said; of a whole text only that it is, and how many words it has."""
+def test_words_are_labelled_in_their_frames() -> None:
+    """A single word has its place. In a text of several words, their number is known, but not the place of each."""
     tone = (8000 * np.sin(np.arange(16000) / 5)).astype(np.int16)
     speech = sound.Speech({"a": [Recording("seven", "a", tone), Recording("turn left", "a", tone)]}, {"a": 1.0})
     utterance = speech.say("seven", Random(3))
@@ -92,7 +92,7 @@ def test_a_word_said_twice_counts_twice() -> None:
 
 
 def test_long_utterances_are_of_every_length_up_to_15_seconds() -> None:
-    """Of single words as of whole texts, and where a pause is long too; the others are mostly short."""
+    """Of single words and of whole texts, also with long pauses. The other utterances are mostly short."""
     tone = np.full(8000, 8000, np.int16)
     speech = sound.Speech({"a": [Recording("seven", "a", tone), Recording("turn left", "a", tone)]}, {"a": 1.0})
     random = Random(6)
@@ -105,7 +105,7 @@ def test_long_utterances_are_of_every_length_up_to_15_seconds() -> None:
     assert np.median(short) < 4
 
 
-def test_a_few_utterances_are_by_voices_of_several_engines() -> None:
+def test_a_few_utterances_mix_voices_of_several_engines() -> None:
     tones = {name: (8000 * np.sin(np.arange(8000) / slow)).astype(np.int16) for name, slow in (("a", 5), ("b", 50))}
     each = {
         name: [Recording(word, name, tone)] for (name, tone), word in zip(tones.items(), ("yes", "no"), strict=True)
@@ -117,7 +117,7 @@ def test_a_few_utterances_are_by_voices_of_several_engines() -> None:
     assert several == pytest.approx(0.1, abs=0.04)
 
 
-def test_long_test_recordings_say_what_they_should_say() -> None:
+def test_long_test_recordings_have_the_words_of_their_text() -> None:
     tone = np.full(12000, 8000, np.int16)
     items = [Recording(text, "a", tone[:length]) for text, length in (("yes", 8000), ("go back", 12000))]
     random = Random(8)
@@ -128,8 +128,8 @@ def test_long_test_recordings_say_what_they_should_say() -> None:
         assert (joined.samples != 0).sum() == sum(8000 if word == "yes" else 12000 for word in said)
 
 
-def test_words_are_found_where_they_are_likely() -> None:
-    """One of them twice, in three utterances at once: the second is too short for its words, the last has none."""
+def test_the_most_likely_path_counts_words() -> None:
+    """Three utterances at once: one repeats a word, one is too short for its words, one has none."""
     likely = np.log(np.full((12, 3), 0.01))
     likely[np.arange(12), [0, 0, 1, 0, 0, 1, 0, 0, 0, 2, 0, 0]] = np.log(0.98)
     said = [1, 1, 2]
@@ -139,8 +139,8 @@ def test_words_are_found_where_they_are_likely() -> None:
     np.testing.assert_array_equal(counts[15:], 0)
 
 
-def test_each_word_of_an_answer_is_looked_for_where_it_is_heard() -> None:
-    """The second of two that are the same, too; the end of an answer nowhere, and nothing where nothing was said."""
+def test_each_word_of_an_answer_has_its_frames() -> None:
+    """Also the second of two equal words. The end of an answer has none, and neither has an answer to silence."""
     no = sound.UNKNOWN
     counts = np.array([[no, 0, 1, 1, 2, 2, no, no, no, no], [no, 0, 0, no, no, no, no, no, no, no]])
     writes = np.zeros(counts.shape, bool)
@@ -151,13 +151,13 @@ def test_each_word_of_an_answer_is_looked_for_where_it_is_heard() -> None:
     np.testing.assert_array_equal(there.nonzero(), [[0, 0, 1, 1], [2, 3, 4, 5]])
 
 
-def test_noise_alone_says_nothing() -> None:
+def test_noise_has_no_labels() -> None:
     frames, labels = sound.heard(None, Random(4), 1.0)
     assert frames.shape == (len(labels), 640) and np.abs(frames).max() > 0
     assert not labels.any()
 
 
-def test_what_is_hinted_of_a_picture_is_what_is_said_of_it() -> None:
+def test_the_labels_of_a_picture_are_its_name() -> None:
     random = Random(5)
     for _ in range(50):
         picture = pictures.random_picture(random)

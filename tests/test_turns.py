@@ -1,4 +1,4 @@
-"""Eyes and ears in one turn, and two frames of a video: what is answered, however and from wherever they arrive."""
+"""Turns with sound and pictures or two video frames: the reference's answers, from Python, files and ``live``."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ DEMO = ["--model", "demo", "--dtype", "float32", "--temp", "0"]
 
 
 @pytest.mark.parametrize("name", TURNS)
-def test_answers_are_the_references(demo: tuple[Model, Processor], name: str) -> None:
-    """Fed as it would arrive: text and pictures whole, sound frame by frame."""
+def test_answers_are_those_of_the_reference(demo: tuple[Model, Processor], name: str) -> None:
+    """Also if sound arrives frame by frame."""
     model, processor = demo
     prompt = processor.prompt([{"role": "user", "content": turn_content(name)}])
     session = Session(model)
-    for run in prompt.spans():
-        size = 1 if len(run.frames) else len(run)
-        for start in range(0, len(run), size):
-            logits = session.extend(run[start : start + size])
+    for span in prompt.spans():
+        size = 1 if len(span.frames) else len(span)
+        for start in range(0, len(span), size):
+            logits = session.extend(span[start : start + size])
     sampler = Sampler(Sampling(), model.config.text_config.vocab_size)
     steps = generate_step(session, logits, sampler, max_tokens=len(answered(name).tokens))
     assert list(steps) == answered(name).tokens
@@ -37,7 +37,7 @@ def test_answers_are_the_references(demo: tuple[Model, Processor], name: str) ->
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_memory_says_what_changed(demo: tuple[Model, Processor], name: str) -> None:
-    """Pictures of a camera, remembered one by one, are the frames of the video."""
+    """Pictures of a camera that are remembered one by one give the same answer as the frames of a video."""
     video, question = TURNS[name]
     memory = Memory(Asking(*demo, question=question["text"], system=None, max_tokens=100), size=4)
     for second, frame in enumerate(video["video"]):
@@ -49,7 +49,7 @@ def test_a_memory_says_what_changed(demo: tuple[Model, Processor], name: str) ->
 def test_a_file_of_two_scenes(
     demo: tuple[Model, Processor], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Frames that a file shows, one a second, are those of the reference."""
+    """The frames of a video file, one a second, give the reference's answer."""
     video, question = TURNS[name]
     path = write_video(tmp_path / "a.mkv", [load_image(media_file(frame)) for frame in video["video"]], rate=1)
     assert main(["generate", *DEMO, "--video", str(path), "-p", question["text"]]) == 0
@@ -60,7 +60,7 @@ def test_a_file_of_two_scenes(
 def test_a_recording_and_a_picture_together(
     demo: tuple[Model, Processor], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """``live`` answers a spoken question about what is seen as the offline prompt does."""
+    """``live`` answers a spoken question about a picture like the offline prompt."""
     picture, recording = str(media_file(f"{name}.png")), str(media_file(f"{name}.wav"))
     assert main(["live", *DEMO, "--camera", picture, "--input", recording, "--fast"]) == 0
     samples = load_audio(recording)
