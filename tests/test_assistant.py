@@ -429,6 +429,12 @@ def test_settings_are_checked(settings: dict[str, int], message: str) -> None:
         Talking(**settings)  # type: ignore[arg-type]
 
 
+def test_an_assistant_makes_its_endpointer(demo: tuple[Model, Processor]) -> None:
+    """With default settings, or with those that it is given."""
+    assert Assistant(*demo).endpointer.settings == Endpointing()
+    assert Assistant(*demo, SETTINGS).endpointer.settings == SETTINGS
+
+
 def test_a_context_without_room_for_a_turn(demo: tuple[Model, Processor]) -> None:
     with pytest.raises(ValueError, match=r"^Expected a context of \d+ positions or more, for a picture, an utterance"):
         assistant(demo, context=100)

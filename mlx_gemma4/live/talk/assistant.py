@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from mlx_gemma4.decoder.model import Model
-from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Speech
+from mlx_gemma4.inputs.audio.endpoint import DEFAULT as ENDPOINTING
+from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Endpointing, Speech
 from mlx_gemma4.inputs.audio.frames import Framer
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, check_samples
 from mlx_gemma4.inputs.audio.voice import Voice
@@ -83,8 +84,9 @@ class Assistant:
     """A conversation about what is seen and heard.
 
     Args:
-        endpointer: Finds where somebody speaks; by default with Silero's detector (``Voice``). An utterance that is
-            cut at its longest continues in the same turn.
+        endpointer: Finds where somebody speaks: settings, the default ones if None, for Silero's detector (``Voice``);
+            or an endpointer with a detector of your own. An utterance that is cut at its longest continues in the same
+            turn.
 
     Raises:
         ValueError: ``settings.context`` has no room for a single turn.
@@ -94,18 +96,20 @@ class Assistant:
         self,
         model: Model,
         processor: Processor,
-        endpointer: Endpointer | None = None,
+        endpointer: Endpointer | Endpointing | None = None,
         settings: Talking = DEFAULT,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
-        self.endpointer = endpointer = endpointer or Endpointer(Voice())
+        self._frame_seconds = processor.frame_samples / SAMPLE_RATE
+        if not isinstance(endpointer, Endpointer):
+            endpointer = Endpointer(Voice(), endpointer or ENDPOINTING, frame_seconds=self._frame_seconds)
+        self.endpointer = endpointer
         self._processor = processor
         self._image_tokens = settings.image_tokens or processor.limits.image_tokens
         self._clock = clock
         self._framer = Framer(processor.frame_samples)
-        self._frame_seconds = processor.frame_samples / SAMPLE_RATE
         self._turns = Turns(processor, system=settings.system, tools=settings.tools)
         longest = endpointer.max_frames
         self.dialogue = Dialogue(
