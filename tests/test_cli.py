@@ -82,6 +82,20 @@ def test_help_keeps_a_repo_id_in_one_piece(
     assert DEFAULT_MODEL in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", COMMANDS[1:], ids=" ".join)
+def test_help_points_to_options_that_it_hides(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for option in ("--help", "--help-all"):
+        with pytest.raises(SystemExit, match="0"):
+            main([*command, option])
+        shown.append(capsys.readouterr().out)
+    short, long = shown
+    assert not short.endswith("\n\n") and not long.endswith("\n\n")
+    names = [name for action in parser_of(command)._actions for name in action.option_strings]
+    hides = any(not re.search(rf"^  .*{name}\b", short, re.MULTILINE) for name in names)
+    assert short.endswith("--help-all shows all options.\n") == hides
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_names_arguments_as_the_usage_does(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):

@@ -106,7 +106,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest utterance, at most 30 (default: 15)"
     )
     parser.add_argument(
-        "--context", type=int, default=8192, help="positions to keep; then the oldest turns leave (default: 8192)"
+        "--context",
+        type=int,
+        default=8192,
+        help="tokens to keep in the cache; the oldest turns are dropped first (default: 8192)",
     )
     parser.add_argument(
         "--format", choices=("txt", "jsonl"), default="txt", help="jsonl: one JSON line for each event (default: txt)"

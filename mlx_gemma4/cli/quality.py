@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-wer",
         action="store_true",
-        help="do not transcribe the recordings; for that, each model has to fit in memory",
+        help="skip the word error rates, which need each model to fit in memory",
     )
     add_report(parser, "including the error of each module")
 

@@ -69,8 +69,9 @@ class Parser(argparse.ArgumentParser):
                 if bool(action.option_strings) == is_option_section and self._is_common(action)
             )
             formatter.end_section()
-        closing = f"{self.prog} --help-all shows all options.\n"
-        return f"{self.format_usage()}\n{formatter.format_help()}\n{self._format_examples()}{closing}"
+        is_complete = all(self._is_common(action) for action in self._actions)
+        closing = "" if is_complete else f"{self.prog} --help-all shows all options."
+        return self._join(formatter, closing)
 
     def format_help_all(self) -> str:
         """All options in their groups, and examples."""
@@ -82,7 +83,11 @@ class Parser(argparse.ArgumentParser):
             formatter.add_arguments(group._group_actions)
             formatter.end_section()
         formatter.add_text(self.epilog)
-        return f"{self.format_usage()}\n{formatter.format_help()}\n{self._format_examples()}".rstrip("\n") + "\n"
+        return self._join(formatter)
+
+    def _join(self, formatter: argparse.HelpFormatter, closing: str = "") -> str:
+        help_text = f"{self.format_usage()}\n{formatter.format_help()}\n{self._format_examples()}{closing}"
+        return help_text.rstrip("\n") + "\n"
 
     def _is_common(self, action: argparse.Action) -> bool:
         assert self._common is not None
@@ -198,7 +203,7 @@ def _value(parser: Parser, action: argparse.Action, text: str) -> Any:
     """The value of a variable, as the option takes it.
 
     Raises:
-        ValueError: It has not the option's type, or is none of its choices.
+        ValueError: The value has the wrong type, or is not one of the choices.
     """
     name = variable(action)
     if action.nargs == 0:
