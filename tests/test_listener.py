@@ -20,8 +20,9 @@ from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.loop import listen
 from mlx_gemma4.live.hear.sources import FileSource
 
-NAMES = [told["audio"] for told in RECORDINGS if told["audio"] not in ("long-1.wav", "long-2.wav")]
-"""All but two that are like others; ``sweep_speech.py`` hears them."""
+LONG = ("long-1.wav", "long-2.wav", "long-3.wav")
+NAMES = [told["audio"] for told in RECORDINGS if told["audio"] not in LONG]
+"""The others take long to hear; ``sweep_speech.py`` hears all."""
 PAUSE = np.zeros(16_000, np.float32)
 
 

