@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from reference_cases import CASES, CHECKPOINTS, REFERENCE, Case, reference_case
 
 from mlx_gemma4 import Model, Processor, load
 from mlx_gemma4.cli import main
+
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: commands inherit that, but their tests send SIGHUP
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 _LOADED: dict[str, tuple[Model, Processor]] = {}
 
