@@ -72,6 +72,9 @@ class Session:
         self._images: list[tuple[int, int]] = []
         """The first position of each image, and the one after its last."""
         self._marks: WeakSet[Mark] = WeakSet()
+        self._hidden: mx.array | None = None
+        """Hidden states of the rows whose logits were returned last; they end before position ``_hidden_end``."""
+        self._hidden_end = 0
 
     @property
     def position(self) -> int:
@@ -88,36 +91,69 @@ class Session:
         """Memory of the cached keys and values, in bytes."""
         return self._cache.nbytes
 
-    def extend(self, piece: Piece, *, all_logits: bool = False) -> mx.array:
-        """Append a piece and return the logits [V] of the next token; with ``all_logits`` those of all L rows, [L, V].
+    def extend(self, piece: Piece, *, logits_from: int | None = None) -> mx.array:
+        """Append a piece of L rows and return the logits [V] of the next token.
 
         Keys and values are computed when this returns. Logits are lazy: if nobody reads them, the head does not run.
         If this is interrupted, the session is as it was before, or empty if that is out of reach.
 
+        Args:
+            logits_from: Return the logits [L - logits_from, V] that follow this row of the piece and those behind it;
+                0 returns all. The head does not run on other rows.
+
         Raises:
             ValueError: The piece is empty or does not fit the model: ids beyond the vocabulary, media that the
-                checkpoint has no weights for, placeholders without media, half an image. The session is unchanged.
+                checkpoint has no weights for, placeholders without media, half an image; or it has no row
+                ``logits_from``. The session is unchanged.
         """
-        chunks = self._embed(piece)
+        length, chunks = self._embed(piece)
+        if logits_from is not None and not 0 <= logits_from < length:
+            raise ValueError(f"Expected logits_from to be a row of the piece, 0 to {length - 1}, got {logits_from}")
+        first = length - 1 if logits_from is None else logits_from
         start = self.position
-        hidden = []
+        read = []
         try:
             for rows, image_ids in chunks:
+                offset = self.position - start
                 h = self._forward(rows, image_ids)
-                hidden.append(h if all_logits else h[:, -1:])
+                if first < offset + rows.shape[1]:
+                    read.append(h[:, max(first - offset, 0) :])
                 mx.eval(self._cache.arrays)
                 if rows.shape[1] == PREFILL_STEP:
                     mx.clear_cache()  # buffers of a size that will not come again
         except BaseException:
             self._withdraw(start)
             raise
-        if all_logits:
-            return self.model.logits(mx.concatenate(hidden, axis=1))[0]
-        return self.model.logits(hidden[-1])[0, -1]
+        self._hidden = read[0] if len(read) == 1 else mx.concatenate(read, axis=1)
+        self._hidden_end = self.position
+        logits = self.model.logits(self._hidden)[0]
+        return logits[-1] if logits_from is None else logits
 
     def step(self, token: mx.array) -> mx.array:
         """Append one text token, which may be lazy, and return the lazy logits [V] after it."""
-        return self.model.logits(self._forward(self.model.embed_tokens(token.reshape(1, 1)), None))[0, -1]
+        self._hidden = self._forward(self.model.embed_tokens(token.reshape(1, 1)), None)
+        self._hidden_end = self.position
+        return self.model.logits(self._hidden)[0, -1]
+
+    @property
+    def hidden(self) -> mx.array:
+        """The hidden state [1, 1, D] of the last position, after the final norm: what a drafter continues from.
+
+        Raises:
+            ValueError: It is not kept: nothing was computed yet, or a rewind went back behind the rows whose logits
+                were returned last.
+        """
+        count = 0 if self._hidden is None else self._hidden.shape[1]
+        row = self.position - 1 - (self._hidden_end - count)
+        if self._hidden is None or not 0 <= row < count:
+            raise ValueError(
+                f"The hidden state of position {self.position - 1} is not kept; extend the session before reading it"
+            )
+        return self._hidden[:, row : row + 1]
+
+    def shared(self) -> dict[str, tuple[mx.array, mx.array]]:
+        """Keys and values of the last layer of each type, as a drafter sees them (``decoder.drafter``)."""
+        return self._cache.shared()
 
     def held(self) -> Held:
         """A copy of the keys and values that the next position may see, to decode on in a batch (``Batch``)."""
@@ -169,13 +205,13 @@ class Session:
         self.computed += rows.shape[1]
         return h
 
-    def _embed(self, piece: Piece) -> Iterator[tuple[mx.array, np.ndarray | None]]:
-        """Check a piece; then its rows [1, L, D] and image ids, forward by forward."""
+    def _embed(self, piece: Piece) -> tuple[int, Iterator[tuple[mx.array, np.ndarray | None]]]:
+        """Check a piece; then its length, and its rows [1, L, D] and image ids, forward by forward."""
         if isinstance(piece, Patches):
             piece = Prompt.from_patches(piece, _placeholder(self.model), IMAGE)
         if isinstance(piece, Prompt):
             self._check(piece)
-            return map(self._rows, piece.chunks(PREFILL_STEP))
+            return len(piece), map(self._rows, piece.chunks(PREFILL_STEP))
         array = np.asarray(piece)
         if array.ndim and len(array) == 0:
             raise ValueError("There is nothing to extend the session with: the piece is empty")
@@ -193,7 +229,7 @@ class Session:
                 f"got {array.dtype} {list(array.shape)}"
             )
         steps = range(0, len(array), PREFILL_STEP)
-        return ((embed(mx.array(array[start : start + PREFILL_STEP])[None]), None) for start in steps)
+        return len(array), ((embed(mx.array(array[start : start + PREFILL_STEP])[None]), None) for start in steps)
 
     def _check(self, prompt: Prompt) -> None:
         if len(prompt) == 0:

@@ -70,7 +70,7 @@ def ours(folder: Path, prompts: dict[str, Prompt]) -> dict[str, np.ndarray]:
     from mlx_gemma4 import Session, load
 
     model, _ = load(folder, dtype="float32")
-    return {name: np.array(Session(model).extend(prompt, all_logits=True)) for name, prompt in prompts.items()}
+    return {name: np.array(Session(model).extend(prompt, logits_from=0)) for name, prompt in prompts.items()}
 
 
 def theirs(peer: str, which: str, folder: Path, prompt: Prompt) -> np.ndarray:

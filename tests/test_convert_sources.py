@@ -55,7 +55,7 @@ PROMPT = reference_case("released", "text").prompt
 
 def logits(folder: Path) -> np.ndarray:
     model, _ = load(folder, dtype="float32")
-    return np.array(Session(model).extend(PROMPT, all_logits=True))
+    return np.array(Session(model).extend(PROMPT, logits_from=0))
 
 
 def quantization_of(folder: Path) -> dict[str, Any]:

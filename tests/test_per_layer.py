@@ -53,7 +53,7 @@ def in_one_file(folder: Path) -> Path:
 
 def logits(folder: Path) -> np.ndarray:
     model, _ = load(folder, dtype="float32")
-    return np.array(Session(model).extend(PROMPT, all_logits=True))
+    return np.array(Session(model).extend(PROMPT, logits_from=0))
 
 
 def config_12b(**changes: Any) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def streamed(reference: Path, model: Path, prompts: list[Prompt], which: int) ->
 
 def of_session(folder: Path, prompts: list[Prompt]) -> list[np.ndarray]:
     model = load_model(folder, dtype=mx.float32)
-    return [np.array(Session(model).extend(prompt, all_logits=True)) for prompt in prompts]
+    return [np.array(Session(model).extend(prompt, logits_from=0)) for prompt in prompts]
 
 
 def test_streamed_logits_are_those_of_a_session() -> None:

@@ -25,7 +25,7 @@ FIRST_PLAIN_TOKEN = 23  # the reference's greedy tokens leave out the special on
 
 def all_logits(checkpoint: str, case: Case) -> np.ndarray:
     model, _ = loaded(checkpoint)
-    return np.array(Session(model).extend(case.prompt, all_logits=True))
+    return np.array(Session(model).extend(case.prompt, logits_from=0))
 
 
 def test_logits_are_the_references(case: Case) -> None:
@@ -39,7 +39,7 @@ def test_logits_of_the_demo_are_the_references(name: str) -> None:
     """The same on trained weights, for sound, a picture, and both in one sequence, from the reference's float64 logits:
     its own rounding does not count against us."""
     model, processor = loaded("demo")
-    logits = Session(model).extend(demo_prompts(processor)[name], all_logits=True)
+    logits = Session(model).extend(demo_prompts(processor)[name], logits_from=0)
     assert np.abs(np.array(logits) - DEMO_LOGITS[name]).max() < 4 * ROUNDING[f"demo-{name}"]
 
 
@@ -70,7 +70,7 @@ def test_bfloat16_is_as_near_as_the_references(name: str) -> None:
     """In the checkpoint's own precision logits are off by about as much as the reference's are, and tokens that are
     likeliest by more than that stay so."""
     model, processor = load("demo")
-    logits = Session(model).extend(demo_prompts(processor)[name], all_logits=True)
+    logits = Session(model).extend(demo_prompts(processor)[name], logits_from=0)
     actual, expected = np.array(logits.astype(mx.float32)), DEMO_LOGITS[name]
     rounding = ROUNDING[f"demo-{name}-bfloat16"]
     assert np.abs(actual - expected).max() < 2 * rounding

@@ -44,7 +44,7 @@ def test_any_cut_is_one_pass(case: Case) -> None:
     random = np.random.default_rng(0)
     for _ in range(CUTTINGS):
         session = Session(model)
-        logits = [session.extend(piece, all_logits=True) for piece in pieces(case.prompt, random)]
+        logits = [session.extend(piece, logits_from=0) for piece in pieces(case.prompt, random)]
         assert np.abs(np.concatenate(logits) - case.logits).max() < tolerance(case)
 
 
@@ -53,7 +53,7 @@ def test_frame_by_frame_is_one_pass() -> None:
     case = reference_case("released", "audio")
     model, _ = loaded("released")
     session = Session(model)
-    logits = [session.extend(case.prompt[i : i + 1], all_logits=True) for i in range(len(case.prompt))]
+    logits = [session.extend(case.prompt[i : i + 1], logits_from=0) for i in range(len(case.prompt))]
     assert np.abs(np.concatenate(logits) - case.logits).max() < tolerance(case)
 
 
@@ -79,7 +79,7 @@ def test_a_small_room_changes_nothing_but_what_can_be_rewound(case: Case) -> Non
     random = np.random.default_rng(2)
     for _ in range(2):
         session = Session(model, room=2)
-        logits = [session.extend(piece, all_logits=True) for piece in pieces(case.prompt, random)]
+        logits = [session.extend(piece, logits_from=0) for piece in pieces(case.prompt, random)]
         assert np.abs(np.concatenate(logits) - case.logits).max() < tolerance(case)
 
 
@@ -89,10 +89,10 @@ def test_an_image_behind_a_cached_prefix(prefix: int) -> None:
     model, _ = loaded("released")
     image = reference_case("released", "image").prompt
     prompt = join([Prompt.from_tokens(np.arange(23, 23 + prefix)), image]) if prefix else image
-    whole = np.array(Session(model).extend(prompt, all_logits=True))
+    whole = np.array(Session(model).extend(prompt, logits_from=0))
     start = prefix + int(image.is_vision.argmax())
     cut = Session(model)
-    logits = [cut.extend(part, all_logits=True) for part in (prompt[:start], prompt[start:])]
+    logits = [cut.extend(part, logits_from=0) for part in (prompt[:start], prompt[start:])]
     assert np.abs(np.concatenate(logits) - whole).max() < 4 * ROUNDING["released-image"]
 
 
@@ -130,9 +130,42 @@ def test_last_logits_are_the_last_of_all() -> None:
     case = reference_case("released", "text")
     model, _ = loaded("released")
     last = Session(model).extend(case.prompt)
-    every = Session(model).extend(case.prompt, all_logits=True)
+    every = Session(model).extend(case.prompt, logits_from=0)
     assert every.shape == (len(case.prompt), 371)
     np.testing.assert_allclose(np.array(last), np.array(every[-1]), atol=1e-5)
+
+
+def test_logits_from_a_row_on() -> None:
+    """They are the last of all logits, also where the row lies in the second of two forwards."""
+    model, _ = loaded("resaved")
+    ids = np.arange(23, 323).repeat(2)
+    every = np.array(Session(model).extend(ids, logits_from=0))
+    for first in (0, 1, 511, 512, 599):
+        logits = Session(model).extend(ids, logits_from=first)
+        assert logits.shape == (600 - first, 371)
+        np.testing.assert_allclose(np.array(logits), every[first:], atol=1e-5)
+    session = Session(model)
+    for first in (-1, 600):
+        with pytest.raises(ValueError, match=f"Expected logits_from to be a row of the piece, 0 to 599, got {first}"):
+            session.extend(ids, logits_from=first)
+    assert session.position == 0
+
+
+def test_the_hidden_state_is_that_of_the_last_position() -> None:
+    """Also after a rewind within the rows whose logits were returned; elsewhere it is refused."""
+    model, _ = loaded("resaved")
+    session = Session(model)
+    with pytest.raises(ValueError, match="The hidden state of position -1 is not kept; extend the session"):
+        _ = session.hidden
+    logits = np.array(session.extend(np.arange(23, 53), logits_from=20))
+    for position in (30, 25, 21):
+        session.rewind(position)
+        np.testing.assert_allclose(np.array(model.logits(session.hidden)[0, 0]), logits[position - 21], atol=1e-5)
+    session.rewind(20)
+    with pytest.raises(ValueError, match="The hidden state of position 19 is not kept"):
+        _ = session.hidden
+    stepped = np.array(session.step(mx.array(43)))
+    np.testing.assert_allclose(np.array(model.logits(session.hidden)[0, 0]), stepped, atol=1e-5)
 
 
 def test_steps_are_extensions(released: tuple[Model, Processor]) -> None:

@@ -53,7 +53,7 @@ def text_only(folder: Path, rename: Rename = causal_lm, model_type: str = "gemma
 
 def logits(folder: Path) -> np.ndarray:
     model = load_model(folder, dtype=mx.float32)
-    return np.array(Session(model).extend(TEXT, all_logits=True))
+    return np.array(Session(model).extend(TEXT, logits_from=0))
 
 
 @pytest.mark.parametrize("rename", [causal_lm, text_model, lambda name: name])

@@ -489,9 +489,9 @@ def test_frames_fed_one_by_one_are_the_whole_prompt(tmp_path: Path, released: tu
     path = write_video(tmp_path / "a.mkv", random_frames(6, 96, 160))
     content = [{"type": "video", "video": processor.film(path, Selection(fps=1))}, {"type": "text", "text": "What?"}]
     prompt = processor.prompt([{"role": "user", "content": content}])
-    whole = np.array(Session(model).extend(prompt, all_logits=True))
+    whole = np.array(Session(model).extend(prompt, logits_from=0))
     session, starts = Session(model), np.flatnonzero(np.diff(prompt.is_vision.astype(int), append=0) == -1) + 1
     cuts = [0, *starts.tolist(), len(prompt)]
     assert len(cuts) == 5
-    pieces = [session.extend(prompt[start:stop], all_logits=True) for start, stop in pairwise(cuts)]
+    pieces = [session.extend(prompt[start:stop], logits_from=0) for start, stop in pairwise(cuts)]
     assert np.abs(np.concatenate(pieces) - whole).max() < 4 * ROUNDING["released-video"]

@@ -48,7 +48,7 @@ def one_file(folder: Path, weights: Tensors, **config: Any) -> Path:
 
 
 def logits(model: Model, prompt: Any = MIXED) -> np.ndarray:
-    return np.array(Session(model).extend(prompt, all_logits=True))
+    return np.array(Session(model).extend(prompt, logits_from=0))
 
 
 def released_name(name: str) -> str:

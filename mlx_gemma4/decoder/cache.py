@@ -73,6 +73,10 @@ class FullCache:
     def offset(self) -> int:
         return self.position
 
+    def shared(self) -> tuple[mx.array, mx.array]:
+        """The keys and values that a drafter sees: all."""
+        return self.held()
+
     @property
     def earliest(self) -> int:
         """The furthest position to which a rewind is exact."""
@@ -124,6 +128,16 @@ class SlidingCache:
         seen = slice(self._first_seen() - self.origin, self.position - self.origin)
         return self.keys[..., seen, :], self.values[..., seen, :]
 
+    def shared(self) -> tuple[mx.array, mx.array]:
+        """The keys and values that a drafter sees: up to two more than the next position does, as in the reference.
+
+        There a drafter has a bidirectional mask, whose window includes both ends, and its query stands behind the last
+        key.
+        """
+        assert self.keys is not None and self.values is not None
+        seen = slice(max(self.start, self.position - self.window - 1) - self.origin, self.position - self.origin)
+        return self.keys[..., seen, :], self.values[..., seen, :]
+
     @property
     def earliest(self) -> int:
         """The furthest position to which a rewind is exact: its whole window is still held."""
@@ -168,6 +182,7 @@ class Cache:
     """One cache per layer, all at the same position."""
 
     def __init__(self, layers: Sequence[LayerConfig], *, window: int, room: int = DEFAULT_ROOM) -> None:
+        self._types = [layer.layer_type for layer in layers]
         self.layers = [SlidingCache(window, room) if layer.is_sliding else FullCache() for layer in layers]
         self.room = room
 
@@ -194,6 +209,11 @@ class Cache:
         copies = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in layers]
         mx.eval(copies)
         return Held(self.position, copies)
+
+    def shared(self) -> dict[str, tuple[mx.array, mx.array]]:
+        """Keys and values of the last layer of each type, for a drafter that continues behind them."""
+        last = dict(zip(self._types, self.layers, strict=True))
+        return {layer_type: layer.shared() for layer_type, layer in last.items()}
 
     def rewind(self, position: int) -> None:
         """Forget everything from ``position`` on, as if it had never been there.

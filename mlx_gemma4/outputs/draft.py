@@ -46,7 +46,7 @@ def answer(
     draft = list(draft[: max_tokens - 1])
     start = session.position + len(question)
     prompt = question + Prompt.from_tokens(draft) if draft else question
-    logits = session.extend(prompt, all_logits=True)[len(question) - 1 :]
+    logits = session.extend(prompt, logits_from=len(question) - 1)
     choices = sampler.greedy(logits)
     pairs = enumerate(zip(choices, draft, strict=False))
     wrong = next((index for index, (choice, token) in pairs if choice != token), None)
