@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlx_gemma4.checkpoint.recipes import Recipe
+
     from .job import Job
-    from .recipes import Recipe
     from .record import Record
 
 
@@ -136,8 +137,8 @@ def chosen_recipe(arguments: argparse.Namespace) -> str | Recipe:
     Raises:
         ValueError: They ask for two things at once, or for a mode, bits or groups that there are not.
     """
-    from .recipes import AUTO, uniform_recipe
-    from .setting import Setting
+    from mlx_gemma4.checkpoint.recipes import AUTO, uniform_recipe
+    from mlx_gemma4.checkpoint.setting import Setting
 
     own = {
         name: value

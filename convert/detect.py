@@ -7,10 +7,11 @@ from fnmatch import fnmatchcase
 
 import mlx.core as mx
 
+from mlx_gemma4.checkpoint.recipes import DECODER, Q4_0
+
 from . import grid
 from .plan import is_module, module_of
 from .progress import Tick
-from .recipes import DECODER
 from .tensors import OnGrid, Plain, Quantized, Rows, Tensor, fetched, row_blocks, row_bytes
 
 _SAMPLE_ROWS = 4
@@ -21,7 +22,7 @@ def looks_on_grid(tensor: Tensor) -> bool:
     if not is_module(tensor):
         return False
     if isinstance(tensor, Quantized):
-        return tensor.exact == grid.GRID and all(_are_symmetric(tensor, rows) for rows in _sample(tensor))
+        return tensor.exact == Q4_0 and all(_are_symmetric(tensor, rows) for rows in _sample(tensor))
     if type(tensor) is not Plain:
         return False
     rows = mx.concatenate([tensor.values(rows) for rows in _sample(tensor)])

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from .setting import Setting
+from mlx_gemma4.checkpoint.recipes import Q4_0
 
-GRID = Setting(bits=4, group_size=32)
 _ROUNDINGS = 2.0**-7
 """A weight and its d were each rounded to bfloat16 (2⁻⁸ of the value at most): so far a weight may lie from d · k."""
 
@@ -22,7 +21,7 @@ def on_grid(rows: mx.array) -> bool:
     That weights which were not trained for it pass is out of the question: each of a group's 31 other elements would
     have to come within 2⁻⁷ of a multiple of d, in every group.
     """
-    if rows.shape[1] % GRID.group_size:
+    if rows.shape[1] % Q4_0.group_size:
         return False
     groups, d, steps = _steps(rows)
     return bool(mx.all(mx.abs(groups - d * steps) <= _ROUNDINGS * mx.abs(groups)).item())
@@ -39,7 +38,7 @@ def quantize(rows: mx.array) -> tuple[mx.array, mx.array, mx.array]:
 
 def _steps(rows: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """Groups [R, C / 32, 32] in float32, their d [R, C / 32, 1], and each weight's number of steps, −8…7."""
-    groups = rows.astype(mx.float32).reshape(rows.shape[0], -1, GRID.group_size)
+    groups = rows.astype(mx.float32).reshape(rows.shape[0], -1, Q4_0.group_size)
     farthest = mx.argmax(mx.abs(groups), axis=-1, keepdims=True)
     d = mx.take_along_axis(groups, farthest, axis=-1) / -8
     steps = mx.clip(mx.round(groups / mx.where(d == 0, 1, d)), -8, 7)

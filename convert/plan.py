@@ -11,8 +11,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from .recipes import Recipe
-from .setting import MODES, Setting
+from mlx_gemma4.checkpoint.recipes import Recipe
+from mlx_gemma4.checkpoint.setting import MODES, Setting
+
 from .tensor_file import Output, type_name
 from .tensors import Tensor
 

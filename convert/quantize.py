@@ -7,7 +7,7 @@ import threading
 
 import mlx.core as mx
 
-from .setting import Setting
+from mlx_gemma4.checkpoint.setting import Setting
 
 
 def quantize(values: mx.array, setting: Setting) -> tuple[mx.array, ...]:

@@ -14,13 +14,13 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_gemma4.checkpoint.json_file import read_json, table, typed
+from mlx_gemma4.checkpoint.setting import Setting
 from mlx_gemma4.checkpoint.weight_files import weight_files
 from mlx_gemma4.decoder.config import Config, with_text_config
 from mlx_gemma4.decoder.per_layer import per_layer_sizes
 from mlx_gemma4.decoder.weights import compute_type, config_of, model_name, parameter_shapes
 
 from .record import DRAFTER
-from .setting import Setting
 from .tensor_file import Entry, read_entries, type_name
 from .tensors import PackedInt4, Plain, Quantized, Tensor
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from mlx_gemma4.checkpoint.recipes import AUTO, Recipe
 from mlx_gemma4.checkpoint.weight_files import weight_files
 
 from .card import write_card
@@ -23,7 +24,6 @@ from .folder import PartialFolder, check_target, partial_of
 from .job import Job, Note, plan_conversion
 from .progress import shown
 from .provenance import make_record
-from .recipes import AUTO, Recipe
 from .record import Record, size_text
 from .tensors import row_bytes
 from .write import check_disk, fingerprint, write_checkpoint

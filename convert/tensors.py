@@ -15,8 +15,10 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from mlx_gemma4.checkpoint.recipes import Q4_0
+from mlx_gemma4.checkpoint.setting import Setting
+
 from . import grid
-from .setting import Setting
 from .tensor_file import Entry
 
 Rows = tuple[np.ndarray, ...]
@@ -85,7 +87,7 @@ class Plain:
 class OnGrid(Plain):
     """A tensor whose values lie on a Q4_0 grid."""
 
-    exact: Setting = grid.GRID  # type: ignore[assignment]
+    exact: Setting = Q4_0  # type: ignore[assignment]
 
     def stored(self, rows: Rows) -> tuple[mx.array, ...]:
         return grid.quantize(self.values(rows))

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlx_gemma4 import demo_folder
+from mlx_gemma4.checkpoint.recipes import RECIPES
 from mlx_gemma4.convert import convert
-from mlx_gemma4.convert.recipes import RECIPES
 from mlx_gemma4.convert.record import Record
 from mlx_gemma4.measure.quality import Quality, measure
 from mlx_gemma4.measure.wer import Recording, read_manifest

@@ -31,10 +31,10 @@ from hub_server import contents
 from make_random_checkpoint import RELEASED, make
 from reference_cases import DATA, media_file
 
+from mlx_gemma4.checkpoint.recipes import RECIPES
 from mlx_gemma4.cli import main
 from mlx_gemma4.convert import convert
 from mlx_gemma4.convert import run as conversion_run
-from mlx_gemma4.convert.recipes import RECIPES
 from mlx_gemma4.convert.record import Record
 from mlx_gemma4.decoder.weights import load_model, model_name, read_weights
 from mlx_gemma4.measure import quality as measure

@@ -10,9 +10,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4.checkpoint.recipes import RECIPES, Recipe, Rule, find_recipe, uniform_recipe, with_rules
+from mlx_gemma4.checkpoint.setting import Setting
 from mlx_gemma4.convert.plan import Plan, make_plan
-from mlx_gemma4.convert.recipes import RECIPES, Recipe, Rule, find_recipe, uniform_recipe, with_rules
-from mlx_gemma4.convert.setting import Setting
 from mlx_gemma4.convert.sizes import Shape, plan_of_12b, recipe_table
 
 FOUR, SIX, EIGHT = (Setting(bits, 64) for bits in (4, 6, 8))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from .setting import Setting
+from mlx_gemma4.checkpoint.setting import Setting
 
 AUTO = "auto"
 """``qat`` if the weights were trained for it, otherwise ``4bit``."""
@@ -15,6 +15,8 @@ EMBEDDING = "*embed_tokens"
 
 # the embedding is the head too, so rounding it blurs every logit; tests/compare_recipes.py shows by how much
 _EMBEDDING = Setting(bits=6, group_size=64)
+Q4_0 = Setting(bits=4, group_size=32)
+"""The form in which MLX holds weights that were trained for Q4_0, bit for bit."""
 
 
 @dataclass(frozen=True)
