@@ -41,17 +41,33 @@ def load_model(
     """
     config = config or Config.from_file(folder / "config.json")
     weights = read_weights(folder)
-    model = Model(config_of(config, weights))
+    model = build_model(config_of(config, weights), weights, dtype=dtype, where=str(folder))
+    if not lazy:
+        mx.eval(model.parameters())
+    return model
+
+
+def build_model(
+    config: Config, weights: Mapping[str, mx.array], *, dtype: mx.Dtype | None = None, where: str = "memory"
+) -> Model:
+    """Build a model of weights that are under its own names. Nothing is evaluated.
+
+    Args:
+        dtype: As in ``load_model``.
+        where: What holds the weights, for messages.
+
+    Raises:
+        ValueError: The weights do not fit the config; the message names them.
+    """
+    model = Model(config)
     _apply_quantization(model, config.quantization, weights)
     try:
         model.load_weights(list(weights.items()), strict=True)
     except ValueError as error:
         reason = "".join(each if each.isprintable() else " " for each in " ".join(str(error).split()))
-        raise ValueError(f"The tensors in {folder} do not fit its config.json: {reason[:300]}") from error
+        raise ValueError(f"The tensors in {where} do not fit its config.json: {reason[:300]}") from error
     stored = ((tensor.dtype, tensor.shape) for tensor in weights.values())
     model.set_dtype(compute_type(stored) if dtype is None else dtype)
-    if not lazy:
-        mx.eval(model.parameters())
     return model
 
 
