@@ -27,6 +27,7 @@ COMMANDS = {
     "describe": ("mlx_gemma4.cli.describe", "Describe a video of any length, segment by segment."),
     "live": ("mlx_gemma4.cli.live", "Talk to the model about what a camera sees, live."),
     "eval": ("mlx_gemma4.cli.evaluate", "Measure word error rates, or the loss of a conversion."),
+    "bench": ("mlx_gemma4.cli.bench", "Measure how fast a model is on this machine."),
     "demo": ("mlx_gemma4.cli.demo", "Demo on the built-in checkpoint: live transcription, pictures, spoken questions."),
     "convert": (
         "mlx_gemma4.convert.command",

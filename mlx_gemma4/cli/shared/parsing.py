@@ -25,6 +25,7 @@ EXCLUDES = (
     ("no_sound", "fast"),
     ("no_camera", "camera"),
     ("every", "heartbeat"),
+    ("random", "model"),
 )
 """Pairs of options of which only one can have an effect."""
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")

@@ -1,0 +1,74 @@
+"""Tables of what a bench measured, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlx_gemma4.measure.bench import ROWS
+from mlx_gemma4.measure.figures import Figure, Figures, Table, number
+
+
+def tables(figures: Figures) -> Iterator[Table]:
+    """Those of which something was measured."""
+    if figures.named("prefill"):
+        yield text_table(figures)
+    if figures.named("first token"):
+        yield first_tokens_table(figures)
+    if figures.named("forward"):
+        yield rows_table(figures)
+
+
+def text_table(figures: Figures) -> Table:
+    """A row for each number of positions."""
+    copy = figures.find("bandwidth", "copy")
+    header = ("positions", "prefill tok/s", "first token", "decode tok/s", "read GB/s", "of copy", "peak GB", "runs")
+    rows = []
+    for figure in figures.named("prefill"):
+        if figure.unit != "tokens/s":
+            continue
+        decode, read = figures.find("decode", figure.of), figures.find("decode", f"{figure.of}, read")
+        first, peak = figures.find("prefill", f"{figure.of}, first token"), figures.find("memory", f"{figure.of}, peak")
+        assert decode is not None and read is not None and first is not None and peak is not None
+        share = "–" if copy is None else f"{read.median / copy.median:.0%}"
+        rows.append(
+            (
+                f"{figure.counts['positions']:,}",
+                number(figure.median),
+                seconds(first.median),
+                number(decode.median),
+                number(read.median / 1e9),
+                share,
+                f"{peak.median / 1e9:.2f}",
+                str(len(figure.values)),
+            )
+        )
+    copied = "" if copy is None else f"; a copy runs at {number(copy.median / 1e9)} GB/s"
+    return Table(f"Text{copied}", header, rows)
+
+
+def first_tokens_table(figures: Figures) -> Table:
+    """From a question, a picture's file or sound to the first token."""
+    rows = [
+        (figure.of, str(figure.counts["positions"]), seconds(figure.median), spread(figure))
+        for figure in figures.named("first token")
+    ]
+    return Table("First token", ("for", "positions", "median", "range"), rows)
+
+
+def rows_table(figures: Figures) -> Table:
+    """What several rows in one forward cost."""
+    found = [figure for count in ROWS if (figure := figures.find("forward", f"{count} rows")) is not None]
+    times = [seconds(figure.median) for figure in found]
+    ratios = [f"{figure.median / found[0].median:.2f}" for figure in found]
+    header = ("rows in one forward", *(str(figure.counts["rows"]) for figure in found))
+    return Table("Forwards, as a draft is checked", header, [("time", *times), ("in units of one row", *ratios)])
+
+
+def seconds(value: float) -> str:
+    """Milliseconds below a second, seconds above."""
+    return f"{number(1000 * value)} ms" if value < 1 else f"{number(value)} s"
+
+
+def spread(figure: Figure) -> str:
+    """The shortest and the longest."""
+    return f"{seconds(min(figure.values))} – {seconds(max(figure.values))}"
