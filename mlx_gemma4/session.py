@@ -156,7 +156,7 @@ class Session:
         return self._cache.shared()
 
     def held(self) -> Held:
-        """A copy of the keys and values that the next position may see, to decode on in a batch (``Batch``)."""
+        """The keys and values that the next position may see, to decode on in a batch (``BatchCache``)."""
         return self._cache.held()
 
     def mark(self) -> Mark:

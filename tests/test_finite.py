@@ -60,7 +60,7 @@ def transcribe(model: Model, processor: Processor) -> None:
 
 def transcribe_batch(model: Model, processor: Processor) -> None:
     frames = processor.frames(load_audio(SPEECH))
-    Transcriber(model, processor).transcribe_batch([(0, frames), (0, frames)])
+    list(Transcriber(model, processor).transcribe_batch([(0, frames), (0, frames)]))
 
 
 def watch(model: Model, processor: Processor) -> None:

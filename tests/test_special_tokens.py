@@ -257,7 +257,7 @@ def transcribed(model: Model, processor: Processor) -> None:
     list(transcriber.feed(frames))
     transcriber.guess()
     transcriber.finish()
-    transcriber.transcribe_batch([(0, frames), (0, frames[:20])])
+    list(transcriber.transcribe_batch([(0, frames), (0, frames[:20])]))
 
 
 def watched(model: Model, processor: Processor) -> None:

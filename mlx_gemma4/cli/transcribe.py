@@ -219,7 +219,8 @@ class Work:
             note(statistics(path, sound.seconds, endpointer, time.perf_counter() - began))
 
     def _segments(self, sound: Progress, endpointer: Endpointer, path: str) -> Generator[Segment, None, None]:
-        from mlx_gemma4.programs.segments import BATCH_SIZE, transcribe
+        from mlx_gemma4.outputs.batch import BATCH_SIZE
+        from mlx_gemma4.programs.segments import transcribe
 
         # whoever writes to a pipe waits for the text
         batch_size = BATCH_SIZE if Path(path).is_file() else 1

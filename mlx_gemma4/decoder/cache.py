@@ -55,7 +55,7 @@ class ModelCache(Protocol):
 
 @dataclass(frozen=True)
 class Held:
-    """A copy of the keys and values of a sequence: ``[1, K, S, head_dim]`` for each layer."""
+    """The keys and values of a sequence that its next position may see: ``[1, K, S, head_dim]`` for each layer."""
 
     position: int
     layers: list[tuple[mx.array, mx.array]]
@@ -204,11 +204,11 @@ class Cache:
         return full_mask(queries), sliding_mask(queries, first.visible(queries), first.window, image_ids)
 
     def held(self) -> Held:
-        """A copy of what the next position may see. It stays valid when this cache is rewound or grows."""
-        layers = [layer.held() for layer in self.layers]
-        copies = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in layers]
-        mx.eval(copies)
-        return Held(self.position, copies)
+        """What the next position may see. It stays valid when this cache is rewound or grows.
+
+        Nothing is copied, unless the cache is written to while this is still referenced.
+        """
+        return Held(self.position, [layer.held() for layer in self.layers])
 
     def shared(self) -> dict[str, tuple[mx.array, mx.array]]:
         """Keys and values of the last layer of each type, for a drafter that continues behind them."""

@@ -1,119 +1,166 @@
-"""Decodes several sequences side by side: one forward gives each its next token. For recordings, where nobody waits.
+"""Decodes the answers to many questions side by side. For recordings, where throughput counts.
 
-A step costs the time to read the weights, and a batch reads them once for all its sequences. Their keys and values are
-aligned at the right, so that the next one of every sequence is written at the same index::
+A step costs the time to read the weights, and a batch reads them once for all its rows. A row whose answer has ended
+leaves, and the next question takes its place; when no question is left, the batch becomes smaller::
 
-    index        0 1 2 3 4 5 | 6 7 8
-    sequence 0   a b c d e f | . . .    first = 0    next position 6
-    sequence 1   - - - a b c | . . .    first = 3    next position 3
-    sequence 2   - a b c d e | . . .    first = 1    next position 5
-                             ^ end: the next keys go here; "." is spare, "-" is masked
+    step        1 2 3 4 5 6 7 8 9
+    row 0       a a a a a · d d d       "·": the step that was queued before the end of the answer was read
+    row 1       b b · c c c c c c       "d" is asked when "a" has ended
 
-A sequence keeps its own positions (``offset``), since padding must not change the rotary embedding.
+The next step is queued before the tokens of the last one are read, so that the device does not wait for the host. The
+price is one row of one step for each answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Iterable
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
 
-from mlx_gemma4.decoder.cache import Held
-from mlx_gemma4.decoder.config import LayerConfig
-from mlx_gemma4.decoder.masks import Mask
+from mlx_gemma4.decoder.batch_cache import BatchCache
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.guards import loop_start
-from mlx_gemma4.outputs.sample import Sampler
+from mlx_gemma4.outputs.sample import Sampler, are_finite, check_finite
 from mlx_gemma4.session import Session
 
-
-class BatchLayer:
-    """Keys and values ``[B, K, capacity, head_dim]`` of one layer; sequence b is at ``first[b]`` to ``end - 1``."""
-
-    def __init__(self, rows: Sequence[tuple[mx.array, mx.array]], offset: mx.array, spare: int) -> None:
-        self.offset = offset
-        lengths = [keys.shape[2] for keys, _ in rows]
-        self.end = max(lengths)
-        self.first = np.array([self.end - length for length in lengths])
-        self.keys = _stack([keys for keys, _ in rows], self.end, spare)
-        self.values = _stack([values for _, values in rows], self.end, spare)
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        end = self.end + 1
-        self.keys[..., self.end : end, :] = keys
-        self.values[..., self.end : end, :] = values
-        self.end = end
-        self.offset = self.offset + 1
-        return self.keys[..., :end, :], self.values[..., :end, :]
-
-    def mask(self, window: int | None) -> Mask:
-        """[B, 1, 1, end + 1] bool: the indices that the next position may see, itself included."""
-        index = np.arange(self.end + 1)
-        visible = index >= self.first[:, None]
-        if window is not None:
-            visible &= index > self.end - window
-        return mx.array(visible[:, None, None])
+BATCH_SIZE = 8
+"""Rows of a batch by default. On Apple chips by MLX's kernels, 6 to 10 rows read the weights twice."""
 
 
-class Batch:
-    """The caches of several sequences. Each step takes one token of each."""
+@dataclass(frozen=True)
+class Question:
+    """What is asked after a session's sequence."""
 
-    def __init__(self, caches: Sequence[Held], layers: Sequence[LayerConfig], *, window: int, spare: int) -> None:
-        offset = mx.array([cache.position for cache in caches])
-        rows = zip(*(cache.layers for cache in caches), strict=True)
-        self.layers = [BatchLayer(row, offset, spare) for row in rows]
-        self._window = window
-        self._full = next((i for i, layer in enumerate(layers) if not layer.is_sliding), None)
-        self._sliding = next((i for i, layer in enumerate(layers) if layer.is_sliding), None)
-
-    def masks(self, queries: int, image_ids: np.ndarray | None) -> tuple[Mask, Mask]:
-        assert queries == 1 and image_ids is None, "a batch takes one text token of each sequence a step"
-        full = None if self._full is None else self.layers[self._full].mask(None)
-        return full, None if self._sliding is None else self.layers[self._sliding].mask(self._window)
+    prompt: Prompt
+    max_tokens: int
+    """The most tokens of the answer."""
 
 
 def decode_batch(
     session: Session,
-    questions: Sequence[Prompt],
+    questions: Iterable[Question],
     sampler: Sampler,
     *,
     stop_ids: Collection[int],
-    max_tokens: Sequence[int],
-) -> list[list[int]]:
-    """Decode the answers to several questions, each asked after the session's sequence, as ``draft.answer`` would.
+    batch_size: int = BATCH_SIZE,
+    first_alone: bool = False,
+) -> Generator[list[int], None, None]:
+    """Yield the answer to each question, asked after the session's sequence, in order and as ``draft.answer`` would.
 
-    The session ends as it was.
+    Each answer is yielded when it and those before it have ended. A question is taken when there is a place for it, so
+    memory depends on the longest questions and on ``batch_size``, not on how many there are. Whenever this generator
+    is suspended, the session is as it was.
 
     Args:
-        max_tokens: The most tokens of each answer.
+        batch_size: The most answers that are decoded at once.
+        first_alone: Do not take other questions until the first answer has ended, so that somebody who waits for it
+            gets it early.
+
+    Raises:
+        ValueError: ``batch_size`` is less than 1, or a logit is NaN or infinite.
     """
-    start = session.position
-    caches, tokens = [], []
-    for question in questions:
-        tokens.append(sampler.greedy(session.extend(question)[None]))
-        caches.append(session.held())
-        session.rewind(start)
-    model, text = session.model, session.model.config.text_config
-    batch = Batch(caches, text.layers, window=text.sliding_window, spare=max(max_tokens))
-    del caches  # the batch has copies
-
-    def is_over(row: int) -> bool:
-        answer = tokens[row]
-        return answer[-1] in stop_ids or len(answer) == max_tokens[row] or loop_start(answer) is not None
-
-    over = [is_over(row) for row in range(len(tokens))]
-    while not all(over):
-        last = mx.array([answer[-1] for answer in tokens])[:, None]
-        logits = model.logits(model(model.embed_tokens(last), batch))[:, -1]
-        for row, token in enumerate(sampler.greedy(logits)):
-            if not over[row]:
-                tokens[row].append(token)
-                over[row] = is_over(row)
-    return tokens
+    if batch_size < 1:
+        raise ValueError(f"Expected a batch_size of 1 or more, got {batch_size}")
+    rows = _Rows(session, sampler, stop_ids)
+    waiting = iter(questions)
+    asked = yielded = 0
+    ended: dict[int, list[int]] = {}
+    while True:
+        most = 1 if first_alone and yielded == 0 else batch_size
+        while rows.open < most and (question := next(waiting, None)) is not None:
+            rows.ask(question, asked)
+            asked += 1
+        rows.compact()
+        if not rows.open:
+            return
+        ended.update(rows.step())
+        while yielded in ended:
+            yield ended.pop(yielded)
+            yielded += 1
 
 
-def _stack(rows: Sequence[mx.array], length: int, spare: int) -> mx.array:
-    """[1, K, S, head_dim] each → [B, K, length + spare, head_dim], aligned at the right, then the spare."""
-    padded = [mx.pad(row, [(0, 0), (0, 0), (length - row.shape[2], spare), (0, 0)]) for row in rows]
-    return mx.concatenate(padded, axis=0)
+@dataclass
+class _Answer:
+    number: int
+    """Of its question."""
+    max_tokens: int
+    tokens: list[int] = field(default_factory=list)
+
+
+class _Rows:
+    """The rows of a batch, and what was decoded in each."""
+
+    def __init__(self, session: Session, sampler: Sampler, stop_ids: Collection[int]) -> None:
+        self._session, self._sampler, self._stop_ids = session, sampler, stop_ids
+        text = session.model.config.text_config
+        self._cache = BatchCache(text.layers, window=text.sliding_window)
+        self._answers: list[_Answer | None] = []
+        """None where an answer has ended, and nothing has taken its place yet."""
+        self._next = mx.zeros(0, dtype=mx.uint32)
+        """[B], the next token of each row, which may not be computed yet."""
+        self._finite = mx.array(True)
+
+    @property
+    def open(self) -> int:
+        """Answers that have not ended."""
+        return sum(answer is not None for answer in self._answers)
+
+    def ask(self, question: Question, number: int) -> None:
+        """Prefill a question, and let it take the place of an answer that has ended, or a new one."""
+        row = self._answers.index(None) if None in self._answers else len(self._answers)
+        session, start = self._session, self._session.position
+        try:
+            logits = session.extend(question.prompt)
+            mx.clear_cache()  # every question has another length, and MLX keeps buffers of each
+            self._cache.put(session.held(), row)
+        finally:
+            if session.position > start:
+                session.rewind(start)
+        first = self._choose(logits[None])
+        self._next = mx.concatenate([self._next[:row], first, self._next[row + 1 :]])
+        self._finite = self._finite & are_finite(logits)
+        mx.async_eval(self._next, self._finite, self._cache.arrays)
+        answer = _Answer(number, question.max_tokens)
+        self._answers[row : row + 1] = [answer]
+
+    def compact(self) -> None:
+        """Drop the rows whose answers have ended."""
+        kept = [row for row, answer in enumerate(self._answers) if answer is not None]
+        if len(kept) == len(self._answers):
+            return
+        self._answers = [self._answers[row] for row in kept]
+        self._cache.keep(kept)
+        self._next = self._next[mx.array(kept, dtype=mx.int32)]
+
+    def step(self) -> dict[int, list[int]]:
+        """Take the next token of each row; the answers that end with it, by the numbers of their questions."""
+        known, finite = self._next, self._finite
+        answers = [(row, answer) for row, answer in enumerate(self._answers) if answer is not None]
+        if any(len(answer.tokens) + 1 < answer.max_tokens for _, answer in answers):
+            self._queue()
+        check_finite(finite, self._session.model.dtype)
+        tokens: list[int] = np.array(known).tolist()
+        ended = {}
+        for row, answer in answers:
+            answer.tokens.append(tokens[row])
+            if self._is_over(answer):
+                ended[answer.number] = answer.tokens
+                self._answers[row] = None
+        return ended
+
+    def _queue(self) -> None:
+        """Compute the tokens behind the next ones, without waiting for them."""
+        model = self._session.model
+        logits = model.logits(model(model.embed_tokens(self._next[:, None]), self._cache))[:, -1]
+        self._next, self._finite = self._choose(logits), are_finite(logits)
+        mx.async_eval(self._next, self._finite)
+
+    def _choose(self, logits: mx.array) -> mx.array:
+        """[R, V] → [R], not evaluated."""
+        return mx.stack([self._sampler(row) for row in logits])
+
+    def _is_over(self, answer: _Answer) -> bool:
+        tokens = answer.tokens
+        return tokens[-1] in self._stop_ids or len(tokens) == answer.max_tokens or loop_start(tokens) is not None

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 
 from mlx_gemma4.inputs.audio.endpoint import DEFAULT, Begin, End, Endpointer, Endpointing, Speech
 from mlx_gemma4.inputs.audio.frames import Framer
 from mlx_gemma4.inputs.audio.voice import Voice
+from mlx_gemma4.outputs.batch import BATCH_SIZE
 from mlx_gemma4.programs.transcribe import Segment, Transcriber
 
-BATCH_SIZE = 8
-"""Utterances in a batch. A decoding step costs the time to read the weights, which the batch shares."""
+Spans = tuple[tuple[float, float], ...]
+"""Begins and ends, in seconds from the beginning of the recording."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Utterance:
     speech: tuple[tuple[int, int], ...]
     """Where in them the detector found speech."""
 
-    def speech_seconds(self, frame_seconds: float) -> tuple[tuple[float, float], ...]:
+    def speech_seconds(self, frame_seconds: float) -> Spans:
         """The same in seconds from the beginning of the recording."""
         return tuple(((self.start + a) * frame_seconds, (self.start + b) * frame_seconds) for a, b in self.speech)
 
@@ -62,13 +63,59 @@ def transcribe(
     Args:
         blocks: Sound, float32 [n] at 16 kHz each: ``stream_audio``, or a list of one array.
         endpointer: How utterances are found (``make_endpointer``).
-        batch_size: How many utterances are decoded as one batch; with 1, none waits for others.
+        batch_size: How many utterances are decoded at once, at most. With 1, none waits for another to begin.
     """
-    found = utterances(blocks, make_endpointer(transcriber, endpointer), transcriber.frame_samples)
-    while group := list(islice(found, batch_size)):
-        segments = transcriber.transcribe_batch([(utterance.start, utterance.frames) for utterance in group])
-        for utterance, segment in zip(group, segments, strict=True):
-            yield replace(segment, speech=utterance.speech_seconds(transcriber.frame_seconds))
+    recording = blocks, make_endpointer(transcriber, endpointer)
+    for _, segment in transcribe_all([recording], transcriber, batch_size=batch_size):
+        if segment is not None:
+            yield segment
+
+
+def transcribe_all(
+    recordings: Iterable[tuple[Iterable[np.ndarray], Endpointer]],
+    transcriber: Transcriber,
+    *,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[tuple[int, Segment | None]]:
+    """Transcribe recordings as one batch: the next one is read when the batch has room, and never earlier.
+
+    Args:
+        recordings: Blocks as for ``transcribe``, and an endpointer (``make_endpointer``), of each.
+
+    Yields:
+        (Number of the recording, segment), in order; None for a segment at the end of each recording.
+
+    Raises:
+        Exception: What reading a recording has raised, once everything before it is transcribed.
+    """
+    problem: Exception | None = None
+    waiting: deque[tuple[int, Spans | None]] = deque()
+    """What is not yet yielded: the speech of each utterance, and None behind each recording."""
+
+    def stretches() -> Iterator[tuple[int, np.ndarray]]:
+        nonlocal problem
+        try:
+            for number, (blocks, endpointer) in enumerate(recordings):
+                for utterance in utterances(blocks, endpointer, transcriber.frame_samples):
+                    waiting.append((number, utterance.speech_seconds(transcriber.frame_seconds)))
+                    yield utterance.start, utterance.frames
+                waiting.append((number, None))
+        except Exception as error:
+            problem = error
+
+    def ends() -> Iterator[tuple[int, None]]:
+        while waiting and waiting[0][1] is None:
+            yield waiting.popleft()[0], None
+
+    for segment in transcriber.transcribe_batch(stretches(), batch_size=batch_size, first_alone=True):
+        yield from ends()
+        number, speech = waiting.popleft()
+        assert speech is not None
+        yield number, replace(segment, speech=speech)
+        yield from ends()
+    yield from ends()
+    if problem is not None:
+        raise problem
 
 
 def utterances(blocks: Iterable[np.ndarray], endpointer: Endpointer, frame_samples: int) -> Iterator[Utterance]:

@@ -6,7 +6,8 @@ Every segment starts by rewinding to the instruction, so it does not depend on t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from mlx_gemma4.inputs.audio.frames import cut_point
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
-from mlx_gemma4.outputs.batch import decode_batch
+from mlx_gemma4.outputs.batch import BATCH_SIZE, Question, decode_batch
 from mlx_gemma4.outputs.draft import answer, text_of
 from mlx_gemma4.outputs.generate import MAX_TOKENS
 from mlx_gemma4.outputs.guards import is_remark, most_tokens
@@ -71,7 +72,8 @@ class Segment:
     """Tokens of the answer, including the stop token."""
     forwards: int
     """Forward passes after the last frame: none if the last guess covered all frames; otherwise one for the end of the
-    prompt with the last guess as a draft, and one for each token that the draft lacked."""
+    prompt with the last guess as a draft, and one for each token that the draft lacked. In a batch, one for each token,
+    shared with other segments."""
     complete: bool
     """False if the answer was cut: at ``max_tokens``, at more tokens than the time has room for, or in a loop."""
     speech: tuple[tuple[float, float], ...] = ()
@@ -173,42 +175,62 @@ class Transcriber:
         last = self.finish()
         return segments if last is None else [*segments, last]
 
-    def transcribe_batch(self, stretches: Sequence[tuple[int, np.ndarray]]) -> list[Segment]:
-        """Transcribe several stretches of sound as one batch.
+    def transcribe_batch(
+        self,
+        stretches: Iterable[tuple[int, np.ndarray]],
+        *,
+        batch_size: int = BATCH_SIZE,
+        first_alone: bool = False,
+    ) -> Iterator[Segment]:
+        """Transcribe stretches of sound side by side; yield the segment of each, in order, when it is known.
 
-        The texts are those of one after the other, up to the rounding of a batched forward.
+        The texts are those of one after the other, up to the rounding of a batched forward. A stretch is taken when
+        there is a place for it. Until the last segment is yielded, no other segment may be open when one is taken.
 
         Args:
             stretches: (Number of its first frame, frames [F, frame_samples]) of each.
+            batch_size: How many are decoded at once, at most.
+            first_alone: Take no others until the first one is known, so that it comes early.
 
         Raises:
-            ValueError: A segment is open.
+            ValueError: A segment is open, or ``batch_size`` is less than 1.
         """
-        if self.heard:
-            raise ValueError(f"A segment of {self.heard} frames is open; call finish() first")
-        before = self.session.forwards
+        self._check_closed()
         audio = self._processor.config.token_ids.audio
         assert audio is not None
-        limits = [self._most_tokens(len(frames)) for _, frames in stretches]
-        tokens = decode_batch(
+        taken: deque[tuple[int, int]] = deque()
+
+        def questions() -> Iterator[Question]:
+            for start, frames in stretches:
+                self._check_closed()
+                question = Question(Prompt.from_frames(frames, audio) + self._tail, self._most_tokens(len(frames)))
+                taken.append((start, start + len(frames)))
+                yield question
+
+        answers = decode_batch(
             self.session,
-            [Prompt.from_frames(frames, audio) + self._tail for _, frames in stretches],
+            questions(),
             self._sampler,
             stop_ids=self._processor.stop_ids,
-            max_tokens=limits,
+            batch_size=batch_size,
+            first_alone=first_alone,
         )
-        forwards = self.session.forwards - before + max(map(len, tokens)) - 1
-        return [
-            Segment(
-                start=start * self.frame_seconds,
-                end=(start + len(frames)) * self.frame_seconds,
-                text=self._text(answer_ids),
-                tokens=len(answer_ids),
-                forwards=forwards,
-                complete=answer_ids[-1] in self._processor.stop_ids,
-            )
-            for (start, frames), answer_ids in zip(stretches, tokens, strict=True)
-        ]
+        return (self._segment(*taken.popleft(), tokens, self._text(tokens), len(tokens)) for tokens in answers)
+
+    def _check_closed(self) -> None:
+        if self.heard:
+            raise ValueError(f"A segment of {self.heard} frames is open; call finish() first")
+
+    def _segment(self, start: int, end: int, tokens: Sequence[int], text: str, forwards: int) -> Segment:
+        """A segment from one frame to another."""
+        return Segment(
+            start=start * self.frame_seconds,
+            end=end * self.frame_seconds,
+            text=text,
+            tokens=len(tokens),
+            forwards=forwards,
+            complete=tokens[-1] in self._processor.stop_ids,
+        )
 
     def _most_tokens(self, frames: int) -> int:
         return min(self._max_tokens, most_tokens(frames * self.frame_seconds))
@@ -220,14 +242,8 @@ class Transcriber:
     def _end(self, length: int) -> Segment:
         before = self.session.forwards
         guess = self._guess_of(length)
-        segment = Segment(
-            start=self._before * self.frame_seconds,
-            end=(self._before + length) * self.frame_seconds,
-            text=guess.text,
-            tokens=len(guess.tokens),
-            forwards=self.session.forwards - before,
-            complete=guess.tokens[-1] in self._processor.stop_ids,
-        )
+        forwards = self.session.forwards - before
+        segment = self._segment(self._before, self._before + length, guess.tokens, guess.text, forwards)
         self.session.rewind(self._start)
         self._speech, self._guess = self._speech[:0], None
         self._before += length
