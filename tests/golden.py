@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reference_cases import DATA
+from reference_cases import DATA, DESCRIBE, GOOGLE, TURNS
 
 GOLDEN: dict[str, Any] = json.loads((DATA / "demo" / "golden.json").read_text(encoding="utf-8"))
 
@@ -81,6 +82,17 @@ def is_demo(output: str) -> bool:
     answers = [*parts("pico-04.wav"), *pictures, answered("question"), answered("change")]
     lines, sure = output.splitlines(), [answer.sure for answer in answers]
     return len(lines) == len(sure) and all(map(str.startswith, lines, sure))
+
+
+def packaged(golden: Mapping[str, Any] = GOLDEN) -> dict[str, dict[str, Any]]:
+    """What the package compares its own answers with: ``mlx_gemma4/measure/checks/golden.json``."""
+    speech, picture = "hibari-03.wav", "picture-01.png"
+    said = golden["recordings"][speech]["google"], [{"text": GOOGLE}, {"audio": speech}]
+    named = golden["pictures"][picture], [{"image": picture}, {"text": DESCRIBE}]
+    asked = golden["turns"]["question"], TURNS["question"]
+    changed = golden["turns"]["change"], TURNS["change"]
+    cases = {"speech": said, "a picture": named, "a spoken question": asked, "a video": changed}
+    return {name: {"content": content, **answer} for name, (answer, content) in cases.items()}
 
 
 def _text(answer: Answer) -> str:

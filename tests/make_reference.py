@@ -6,6 +6,7 @@ With another checkpoint in ``mlx_gemma4/demo``, this is all that has to be run. 
 
 - ``data/demo/golden.json``: what the demo checkpoint answers about every recording, picture and turn, and how its
   tokenizer and its template write some texts (``golden.py`` reads it);
+- ``mlx_gemma4/measure/checks/golden.json``: the part of it that the package compares its own answers with;
 - ``data/demo/logits.npz``: its logits for three prompts, computed in float64 and stored in float32;
 - ``data/reference/rounding.json``: how far float32 logits are from float64 ones, in the reference itself, and the
   demo's bfloat16 logits from its float32 ones.
@@ -30,6 +31,7 @@ from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4Uni
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from golden import packaged
 from reference_cases import (
     CASES,
     CHAT,
@@ -56,6 +58,7 @@ from mlx_gemma4.checkpoint.hub import demo_folder
 from mlx_gemma4.inputs.audio.recording import load_audio
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
+from mlx_gemma4.measure.checks.golden import GOLDEN as PACKAGED
 
 DEMO = demo_folder() / "checkpoint"
 
@@ -239,5 +242,7 @@ if __name__ == "__main__":
     demo_logits, demo_rounding = demo()
     np.savez_compressed(DATA / "demo" / "logits.npz", **demo_logits)
     off = 2 * max(demo_rounding["demo-audio-bfloat16"], demo_rounding["demo-image-bfloat16"])
-    (DATA / "demo" / "golden.json").write_text(written(golden(off)), encoding="utf-8")
+    answers = golden(off)
+    (DATA / "demo" / "golden.json").write_text(written(answers), encoding="utf-8")
+    PACKAGED.write_text(written(packaged(answers)), encoding="utf-8")
     (REFERENCE / "rounding.json").write_text(json.dumps({**rounding(), **demo_rounding}, indent=2) + "\n")

@@ -29,6 +29,7 @@ COMMANDS = {
     "eval": ("mlx_gemma4.cli.evaluate", "Measure word error rates, or the loss of a conversion."),
     "bench": ("mlx_gemma4.cli.bench", "Measure how fast a model is on this machine."),
     "demo": ("mlx_gemma4.cli.demo", "Demo on the built-in checkpoint: live transcription, pictures, spoken questions."),
+    "doctor": ("mlx_gemma4.cli.doctor", "Check whether it will run live on this machine, without a download."),
     "convert": (
         "mlx_gemma4.convert.command",
         "Convert Hugging Face weights to MLX, quantized or not, in little memory.",

@@ -154,7 +154,7 @@ class Microphone:
                 sound.append(block)
         if not self._is_heard and not self._has_told and self._zero_seconds >= DENIED_SECONDS:
             self._has_told = True
-            self._tell(_denied())
+            self._tell(" ".join(denied()))
         return np.concatenate(sound) if sound else None
 
     def _wait(self) -> np.ndarray | None:
@@ -285,15 +285,16 @@ class DroppedAudioMeter:
         self._flag, self._flag_before = False, self._flag
 
 
-def _denied() -> str:
+def denied() -> tuple[str, str]:
+    """What is wrong with a microphone that delivers only zeros, and what to do about it."""
+    symptom = f"The microphone has delivered only zeros for {DENIED_SECONDS:g} s"
     if sys.platform == "darwin":
-        way_out = (
-            "macOS may not have allowed the terminal to use it. Allow it in System Settings > Privacy & Security > "
-            "Microphone, then restart the terminal if the microphone stays silent"
+        return (
+            f"{symptom}: macOS may not have allowed the terminal to use it.",
+            "Allow it in System Settings > Privacy & Security > Microphone, then restart the terminal if the "
+            "microphone stays silent.",
         )
-    else:
-        way_out = f"it may be muted or not connected. Unmute it, or choose another device ({LISTED})"
-    return f"The microphone has delivered only zeros for {DENIED_SECONDS:g} s: {way_out}."
+    return f"{symptom}: it may be muted or not connected.", f"Unmute it, or choose another device ({LISTED})."
 
 
 def _line(error: Exception) -> str:

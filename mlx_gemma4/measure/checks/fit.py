@@ -1,0 +1,72 @@
+"""Which recipes of the 12B fit into this machine's memory, and how long a context may be. Arithmetic alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mlx_gemma4.decoder.config import TextConfig
+from mlx_gemma4.decoder.memory import LONGEST, longest_context, plan_memory
+from mlx_gemma4.measure.checks.finding import Finding, Findings, Known
+
+RECIPES = ("4bit", "mxfp4", "nvfp4", "mixed", "qat", "8bit", "mxfp8", "bf16")
+"""The smallest that is recommended first."""
+LIVE_CONTEXT, LIVE_ROWS = 1024, 128
+"""Positions of live transcription, at most: the instruction, 15 s of sound and their text. Rows of a forward there."""
+ON_CPU = 0.5
+"""Share of a forward's arrays that are held at once on a CPU, at most: each is freed when it was read."""
+
+
+def check(known: Known) -> Findings:
+    from mlx_gemma4.decoder.cache import DEFAULT_ROOM, STEP
+    from mlx_gemma4.measure.random_model import RandomCheckpoint
+    from mlx_gemma4.session import PREFILL_STEP
+
+    weights = {recipe: RandomCheckpoint("12b", recipe).nbytes for recipe in RECIPES}
+    text = RandomCheckpoint("12b", "bf16").config.text_config
+    held = ON_CPU if known["device"]["device"] == "cpu" else 1.0
+    yield fit(known["memory"]["budget"], weights, text, rows=PREFILL_STEP, room=DEFAULT_ROOM + STEP, held=held)
+
+
+def fit(budget: int, weights: Mapping[str, int], text: TextConfig, *, rows: int, room: int, held: float) -> Finding:
+    """What fits into a budget of bytes.
+
+    Args:
+        weights: Bytes of the weights by recipe.
+        rows: Rows of the largest forward of a prompt.
+        room: Positions that sliding layers hold beside their window.
+        held: Share of a forward's arrays that are held at once.
+    """
+    live = {
+        recipe: plan_memory(nbytes, text, context=LIVE_CONTEXT, rows=LIVE_ROWS, room=room, held=held).total
+        for recipe, nbytes in weights.items()
+    }
+    longest = {
+        recipe: longest_context(budget, nbytes, text, rows=rows, room=room, held=held)
+        for recipe, nbytes in weights.items()
+    }
+    table = [("recipe", "weights", "live speech needs", "longest prompt")]
+    for recipe, nbytes in weights.items():
+        table.append((recipe, _gb(nbytes), _gb(live[recipe]), _prompt(longest[recipe])))
+    figures = {
+        recipe: {"weights": nbytes, "live": live[recipe], "longest_prompt": longest[recipe]}
+        for recipe, nbytes in weights.items()
+    }
+    fitting = [recipe for recipe in weights if live[recipe] <= budget]
+    if not fitting:
+        smallest = min(live, key=lambda recipe: live[recipe])
+        text_ = f"The 12B does not fit into {_gb(budget)}: live speech needs {_gb(live[smallest])} with {smallest}."
+        return Finding("fit", "problem", text_, "Use a machine with 16 GB or more.", figures, table)
+    text_ = f"Of {_gb(budget)}, live speech with the 12B fits with {', '.join(fitting)}. Computed, not measured."
+    return Finding("fit", "ok", text_, table=table, figures=figures)
+
+
+def _gb(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB"
+
+
+def _prompt(positions: int) -> str:
+    """Two digits: it is an estimate."""
+    if positions == LONGEST:
+        return f"{LONGEST // 1000 * 1000:,} or more"
+    unit = 10 ** max(0, len(str(positions)) - 2)
+    return f"{positions // unit * unit:,}" if positions else "-"

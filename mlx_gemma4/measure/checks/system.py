@@ -1,0 +1,114 @@
+"""The machine, its system and the installed versions."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from mlx_gemma4.measure.checks.finding import Finding, Findings, Known, Verdict
+from mlx_gemma4.measure.machine import Machine, ask, machine
+
+ROSETTA = "Install a Python for arm64: this one runs under Rosetta."
+OLDEST_MACOS = 14
+"""MLX has no wheels for older ones."""
+SHARE = 0.75
+"""Of the memory that a model may use, if MLX names no limit: about what macOS recommends."""
+CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux says how much memory a container may use."""
+
+
+def check(known: Known) -> Findings:
+    """Start with what needs no import, so that it is reported even if MLX is broken."""
+    yield system()
+    try:
+        found = machine()
+    except ImportError as error:
+        text = f"MLX cannot be imported: {' '.join(str(error).split())}"
+        yield Finding("device", "problem", text, "Install it again: pip install --force-reinstall mlx")
+        return
+    yield versions(found)
+    yield device(found)
+    yield memory(found, container_memory())
+    if found.power not in (None, "mains"):
+        yield power(found)
+
+
+def system() -> Finding:
+    """The operating system and Python."""
+    name = f"macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else f"{platform.system()} {platform.release()}"
+    text, remedy = f"{name}, {platform.machine()}, Python {platform.python_version()}", ""
+    if sys.platform == "darwin" and platform.machine() != "arm64":
+        translated = ask(["sysctl", "-n", "sysctl.proc_translated"]) == "1"
+        text += ". MLX needs Apple silicon."
+        remedy = ROSETTA if translated else "Use a Mac with an M chip."
+    elif sys.platform == "darwin" and int(platform.mac_ver()[0].partition(".")[0] or 0) < OLDEST_MACOS:
+        text += f". MLX needs macOS {OLDEST_MACOS}."
+        remedy = f"Update to macOS {OLDEST_MACOS} or newer."
+    figures = {"name": name, "architecture": platform.machine(), "python": platform.python_version()}
+    return Finding("system", "problem" if remedy else "ok", text, remedy, figures)
+
+
+def versions(machine: Machine) -> Finding:
+    """What is installed."""
+    commit = "" if machine.commit is None else f" at {machine.commit}"
+    text = f"mlx_gemma4 {machine.mlx_gemma4}{commit}, MLX {machine.mlx}, mlx-lm {machine.mlx_lm}"
+    names = ("mlx_gemma4", "commit", "mlx", "mlx_lm")
+    return Finding("versions", "ok", text, figures={name: getattr(machine, name) for name in names})
+
+
+def device(machine: Machine) -> Finding:
+    """The chip, and whether MLX uses its GPU."""
+    model = "" if machine.model is None else f" ({machine.model})"
+    gpu = "" if machine.gpu_cores is None else f", {machine.gpu_cores} GPU cores"
+    text = f"{machine.chip}{model}, {machine.cores} CPU cores{gpu}. "
+    verdict: Verdict = "ok"
+    remedy = ""
+    if machine.device != "cpu":
+        backend = "Metal" if sys.platform == "darwin" else "CUDA"
+        text += f"MLX computes on the GPU through {backend}."
+    elif sys.platform == "darwin":
+        verdict, text = "problem", text + "MLX finds no GPU and computes on the CPU."
+        remedy = "Run it outside of a virtual machine and of a remote login without a screen."
+    else:
+        verdict, text = "warning", text + "MLX computes on the CPU. Tests and the demo work; the 12B is slow."
+        remedy = "Use a Mac with an M chip for the 12B."
+    names = ("chip", "model", "cores", "gpu_cores", "device")
+    return Finding("device", verdict, text, remedy, {name: getattr(machine, name) for name in names})
+
+
+def memory(machine: Machine, limit: int | None = None) -> Finding:
+    """How much memory a model may use.
+
+    Args:
+        limit: Bytes that the container may use; None outside of one.
+    """
+    budget = round(SHARE * machine.memory) if machine.device_memory is None else machine.device_memory
+    text = f"{machine.memory / 2**30:.0f} GiB"
+    if limit is not None and limit < budget:
+        budget = limit
+        text += f", of which this container may use {budget / 1e9:.1f} GB."
+    else:
+        text += f", of which a model may use {budget / 1e9:.1f} GB."
+    return Finding("memory", "ok", text, figures={"bytes": machine.memory, "budget": budget})
+
+
+def power(machine: Machine) -> Finding:
+    """What slows the machine down."""
+    return Finding(
+        "power",
+        "warning",
+        f"The machine is on {machine.power}, which may make it slower.",
+        "Connect it to the mains, and switch the low power mode off.",
+        {"power": machine.power},
+    )
+
+
+def container_memory(files: Iterable[Path] = CGROUPS) -> int | None:
+    """Bytes that this container may use; None if nothing limits it."""
+    for file in files:
+        with suppress(OSError, ValueError):  # not there, or "max"
+            return int(file.read_text())
+    return None

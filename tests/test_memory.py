@@ -1,0 +1,89 @@
+"""The arithmetic of memory, beside what is really allocated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_gemma4 import Session
+from mlx_gemma4.decoder.cache import STEP, Cache
+from mlx_gemma4.decoder.config import Config
+from mlx_gemma4.decoder.memory import LONGEST, MARGIN, MemoryPlan, longest_context, plan_memory, position_bytes
+from mlx_gemma4.decoder.twelve_b import TWELVE_B
+from mlx_gemma4.measure.random_model import random_model
+
+TEXT = Config.from_dict(TWELVE_B).text_config
+WEIGHTS = 7_055_409_248
+"""Of the 12B at 4 bits."""
+
+
+def test_the_12b() -> None:
+    """0.3 GB in its windows, and 16 KB a position."""
+    assert position_bytes(TEXT) == 16_384
+    plan = plan_memory(WEIGHTS, TEXT, context=10_000, rows=512, room=0)
+    assert plan.sliding == 335_544_320 and plan.positions == 163_840_000
+    assert plan.total == WEIGHTS + 335_544_320 + 163_840_000 + plan.forward + MARGIN
+    short = plan_memory(WEIGHTS, TEXT, context=100, rows=512, room=512)
+    assert short.sliding == 335_544_320 * 100 // 1024
+    assert short.forward == plan_memory(WEIGHTS, TEXT, context=100, rows=100, room=512).forward
+
+
+@pytest.mark.parametrize(("context", "measured"), [(8192, 12.3e9), (32_768, 16.6e9)])
+def test_the_peaks_that_were_measured_on_a_gpu(context: int, measured: float) -> None:
+    """Prompts of the 12B in chunks of 512, on an H100 through CUDA; buffers that are kept for reuse do not count."""
+    plan = plan_memory(WEIGHTS, TEXT, context=context, rows=512, room=512 + STEP)
+    assert plan.total - plan.margin == pytest.approx(measured, rel=0.01)
+
+
+@pytest.mark.parametrize("context", [2048, 5120, 20_480])
+def test_keys_and_values_that_are_really_allocated(context: int) -> None:
+    """Of the 12B's shapes, in chunks of 512; buffers grow in steps, so there is a little more."""
+    room = 512
+    cache = Cache(TEXT.layers[:6], window=TEXT.sliding_window, room=room)
+    text = replace(TEXT, layers=TEXT.layers[:6])
+    for _ in range(0, context, 512):
+        for config, layer in zip(text.layers, cache.layers, strict=True):
+            layer.update_and_fetch(*[mx.zeros((1, config.num_key_value_heads, 512, config.head_dim), mx.bfloat16)] * 2)
+    plan = plan_memory(0, text, context=context, rows=512, room=room + STEP)
+    assert plan.sliding + plan.positions == pytest.approx(cache.nbytes, rel=0.1)
+
+
+def test_a_forward_holds_no_more_than_planned() -> None:
+    """On a CPU, where arrays are freed as soon as they were read. In float32, which needs twice as much."""
+    model = random_model("small", "bf16")
+    model.set_dtype(mx.float32)
+    session = Session(model)
+    mx.eval(model.parameters())
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    session.extend(np.zeros(512, dtype=np.int32))
+    plan = plan_memory(0, model.config.text_config, context=512, rows=512, room=512 + STEP)
+    assert plan.forward / 4 < mx.get_peak_memory() - before - session.nbytes <= 2 * plan.forward
+
+
+def test_the_longest_context_just_fits() -> None:
+    budgets = (11_453_251_584, 17_179_885_568)
+    for budget in budgets:
+        longest = longest_context(budget, WEIGHTS, TEXT, rows=512, room=768)
+        totals = [plan_memory(WEIGHTS, TEXT, context=longest + more, rows=512, room=768).total for more in (0, 1)]
+        assert totals[0] <= budget < totals[1]
+    assert longest_context(WEIGHTS, WEIGHTS, TEXT, rows=512, room=768) == 0
+    assert longest_context(10**12, WEIGHTS, TEXT, rows=512, room=768) == LONGEST
+    lengths = [longest_context(budgets[0], WEIGHTS, TEXT, rows=rows, room=768) for rows in (512, 256, 128, 64)]
+    assert all(one < two for one, two in pairwise(lengths))
+
+
+def test_what_is_held_at_once_decides() -> None:
+    all_layers, half = (
+        plan_memory(WEIGHTS, TEXT, context=4096, rows=512, room=0, held=held).forward for held in (1.0, 0.5)
+    )
+    logits = 2 * 3 * TEXT.vocab_size
+    assert all_layers - logits == pytest.approx(2 * (half - logits), abs=1)
+
+
+def test_a_plan_adds_up() -> None:
+    assert MemoryPlan(1, 2, 3, 4, 5).total == 15
