@@ -200,6 +200,67 @@ class Config:
         )
 
 
+DRAFTER = "gemma4_unified_assistant"
+"""The drafter's model type."""
+
+
+@dataclass(frozen=True)
+class DrafterConfig:
+    """A drafter: its decoder, and the width of the model that it drafts for."""
+
+    text_config: TextConfig
+    backbone_hidden_size: int
+    """The model's ``hidden_size``."""
+    use_ordered_embeddings: bool
+    """Its head computes the logits of the likeliest clusters of tokens only."""
+    num_centroids: int
+    centroid_intermediate_top_k: int
+    quantization: Mapping[str, Any] | None
+
+    @classmethod
+    def from_file(cls, path: Path) -> DrafterConfig:
+        """Read ``config.json``.
+
+        Raises:
+            ValueError: The file is missing, is not JSON, lacks a size, or is not a drafter's; the message names it.
+        """
+        if not has_file(path):
+            raise ValueError(f"There is no drafter: {path} does not exist")
+        with typed(path):
+            return cls.from_dict(read_json(path))
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> DrafterConfig:
+        """Build from the parsed ``config.json``.
+
+        Raises:
+            ValueError: A size is missing (named), or the checkpoint is of another architecture.
+        """
+        if raw.get("model_type") != DRAFTER:
+            raise ValueError(f"Expected a drafter (model_type {DRAFTER}), got {shown(raw.get('model_type'))}")
+        text = _table(raw, "text_config", "config.json")
+        shared = _int(text, "num_kv_shared_layers", "text_config")
+        config = _text_config({**text, "num_kv_shared_layers": 0})
+        if shared != len(config.layers):
+            raise ValueError(
+                f"Expected a drafter whose {len(config.layers)} layers all share the model's keys and values, "
+                f"got num_kv_shared_layers = {shared}"
+            )
+        ordered = flag(raw.get("use_ordered_embeddings", False), "'use_ordered_embeddings' in config.json")
+        centroids = _int(raw, "num_centroids", "config.json", config.vocab_size) if ordered else 1
+        top = _int(raw, "centroid_intermediate_top_k", "config.json", centroids) if ordered else 1
+        if config.vocab_size % centroids:
+            raise ValueError(f"The vocabulary of {config.vocab_size} cannot be divided into {centroids} clusters")
+        return cls(
+            text_config=config,
+            backbone_hidden_size=_int(raw, "backbone_hidden_size", "config.json", MOST_WIDTH),
+            use_ordered_embeddings=ordered,
+            num_centroids=centroids,
+            centroid_intermediate_top_k=top,
+            quantization=_quantization(raw),
+        )
+
+
 @dataclass(frozen=True)
 class GenerationConfig:
     """``generation_config.json``: how to sample, the tokens that end an answer, and those that are never sampled."""
