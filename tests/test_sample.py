@@ -159,3 +159,43 @@ def test_greedy_needs_no_mlx_lm() -> None:
 def test_a_seed_that_mlx_cannot_hold_is_refused(seed: int) -> None:
     with pytest.raises(ValueError, match=f"Expected a seed from 0 to 18446744073709551615, got {seed}"):
         Sampling(temperature=1.0, seed=seed)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(repetition_penalty=2.0),
+        Sampling(temperature=1.0, seed=3),
+        Sampling(temperature=1.5, top_k=5, top_p=0.9, min_p=0.01, repetition_penalty=1.3, seed=4),
+    ],
+    ids=str,
+)
+def test_rows_behind_a_draft_are_chosen_as_one_by_one(sampling: Sampling) -> None:
+    """Where the draft is what is chosen, the answer is the same as without it, seed and penalty included."""
+    rows = mx.array(np.random.default_rng(1).normal(size=(12, 8)).astype(np.float32))
+    single = Sampler(sampling, 8, suppress=[2], history=[1])
+    expected = [int(single(row).item()) for row in rows]
+    for sizes in ([12], [5, 7], [1, 3, 1, 7]):
+        sampler, taken = Sampler(sampling, 8, suppress=[2], history=[1]), 0
+        for size in sizes:
+            draft = mx.array(expected[taken : taken + size - 1]) if size > 1 else None
+            tokens = sampler.choose(rows[taken : taken + size], draft)
+            assert tokens.tolist() == expected[taken : taken + size]
+            sampler.take(tokens)
+            taken += size
+
+
+def test_seeds_next_to_each_other_share_nothing() -> None:
+    """The second token of one seed is not the first of the next."""
+    drawn = [draw(Sampling(temperature=1.0, seed=seed), [0.0] * 1000, 30) for seed in (7, 8)]
+    assert len(set(drawn[0]) & set(drawn[1])) < 10 and drawn[0][1:] != drawn[1][:-1]
+
+
+def test_without_a_seed_the_state_of_mlx_decides() -> None:
+    """As with every other function of mlx.random."""
+    drawn = []
+    for seed in (5, 5, 6):
+        mx.random.seed(seed)
+        drawn.append(draw(Sampling(temperature=1.0), EVEN, 30))
+    assert drawn[0] == drawn[1] != drawn[2]

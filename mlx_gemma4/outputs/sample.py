@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -26,7 +27,7 @@ class Sampling:
     repetition_penalty: float | None = None
     """Lowers the logits of recent tokens by this factor, as mlx-lm does; None changes nothing."""
     seed: int | None = None
-    """For ``mx.random``; None leaves the state of the generator as it is."""
+    """Gives the same answer each time; None draws from ``mx.random``, so that ``mx.random.seed`` decides."""
 
     @classmethod
     def from_config(cls, config: GenerationConfig) -> Sampling:
@@ -46,7 +47,10 @@ class Sampling:
 
 
 class Sampler:
-    """Chooses the next token, and never a suppressed one.
+    """Chooses the tokens of one answer, one after the other, and never a suppressed one.
+
+    Every token is drawn with a key of its own, which follows from the seed and the token's place in the answer. So a
+    seed gives the same answer whether its tokens are chosen one by one or, behind a draft, several at once.
 
     Args:
         suppress: Ids whose logits become -inf (``Processor.suppressed_ids``).
@@ -57,23 +61,22 @@ class Sampler:
         self, sampling: Sampling, vocab_size: int, *, suppress: Sequence[int] = (), history: Sequence[int] = ()
     ) -> None:
         self._suppressed = _minus_infinity(suppress, vocab_size)
-        self._choose: Callable[[mx.array], mx.array] | None = None
-        self._processors: list[Callable[[mx.array, mx.array], mx.array]] = []
+        self._temperature = sampling.temperature
+        self._filters: list[Callable[[mx.array], mx.array]] = []
+        self._penalties: list[Callable[[mx.array, mx.array], mx.array]] = []
         self._history = mx.array(np.asarray(history, dtype=np.int32))
-        if sampling.seed is not None:
-            mx.random.seed(sampling.seed)
+        self._key = mx.random.key(0)
+        self._count = 0
+        """Tokens chosen so far."""
         if sampling.temperature > 0:
-            from mlx_lm.sample_utils import make_sampler
-
-            # mlx-lm refuses a top_k of vocab_size or more
-            top_k = sampling.top_k if sampling.top_k < vocab_size else 0
-            self._choose = make_sampler(
-                temp=sampling.temperature, top_p=sampling.top_p, min_p=sampling.min_p, top_k=top_k
-            )
+            self._filters = _filters(sampling, vocab_size)
+            # without a seed, the state of mlx's own generator decides
+            seed = sampling.seed if sampling.seed is not None else int(mx.random.randint(0, 2**31 - 1).item())
+            self._key = mx.random.split(mx.random.key(seed))[0]
         if sampling.repetition_penalty is not None:
             from mlx_lm.sample_utils import make_logits_processors
 
-            self._processors = make_logits_processors(repetition_penalty=sampling.repetition_penalty)
+            self._penalties = make_logits_processors(repetition_penalty=sampling.repetition_penalty)
 
     def greedy(self, logits: mx.array) -> list[int]:
         """Logits [L, V] → the most likely token of each row that is not suppressed; evaluated.
@@ -91,19 +94,65 @@ class Sampler:
         return np.array(tokens).tolist()
 
     def __call__(self, logits: mx.array) -> mx.array:
-        """Logits [V] → a token id [], not evaluated."""
-        logits = logits.astype(mx.float32)[None]
-        for process in self._processors:
-            logits = process(self._history, logits)
+        """Logits [V] → the next token of the answer [], not evaluated."""
+        token = self.choose(logits[None])
+        self.take(token)
+        return token[0]
+
+    def choose(self, logits: mx.array, draft: mx.array | None = None) -> mx.array:
+        """Logits [R, V] → the token of each row [R], not evaluated and not taken.
+
+        Args:
+            draft: [R - 1] ids, which may be lazy: row r is chosen as if the first r of them were taken before it.
+        """
+        logits = logits.astype(mx.float32)
+        if self._penalties:
+            logits = self._penalized(logits, draft)
         if self._suppressed is not None:
             logits = logits + self._suppressed
-        if self._choose is None:
-            token = mx.argmax(logits, axis=-1)
-        else:
-            token = self._choose(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
-        if self._processors:
-            self._history = mx.concatenate([self._history, token.astype(mx.int32)])
-        return token[0]
+        if self._temperature == 0:
+            return mx.argmax(logits, axis=-1)
+        logits = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        return mx.concatenate([self._draw(logits[row : row + 1], row) for row in range(len(logits))])
+
+    def take(self, tokens: mx.array) -> None:
+        """Take the next tokens of the answer, ids [n], which may be lazy."""
+        self._count += tokens.size
+        if self._penalties:
+            self._history = mx.concatenate([self._history, tokens.astype(mx.int32)])
+
+    def _penalized(self, logits: mx.array, draft: mx.array | None) -> mx.array:
+        history = self._history
+        if draft is not None:
+            history = mx.concatenate([history, draft.astype(mx.int32)])
+        rows = []
+        for index in range(len(logits)):
+            row, known = logits[index : index + 1], history[: self._history.size + index]
+            for process in self._penalties:
+                row = process(known, row)
+            rows.append(row)
+        return mx.concatenate(rows)
+
+    def _draw(self, logits: mx.array, row: int) -> mx.array:
+        """A token [1] from the log-probabilities [1, V] of a row."""
+        for keep in self._filters:  # row by row: mlx-lm compiles them for each shape
+            logits = keep(logits)
+        key = mx.random.split(self._key + mx.array([0, self._count + row], dtype=mx.uint32), 1)[0]
+        return mx.random.categorical(logits / self._temperature, key=key)
+
+
+def _filters(sampling: Sampling, vocab_size: int) -> list[Callable[[mx.array], mx.array]]:
+    """Keep the likelier tokens of log-probabilities [1, V], in mlx-lm's order."""
+    from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
+
+    filters: list[Callable[[mx.array], mx.array]] = []
+    if 0 < sampling.top_p < 1:
+        filters.append(partial(apply_top_p, top_p=sampling.top_p))
+    if sampling.min_p > 0:
+        filters.append(partial(apply_min_p, min_p=sampling.min_p))
+    if 0 < sampling.top_k < vocab_size:  # mlx-lm refuses a larger one
+        filters.append(partial(apply_top_k, top_k=sampling.top_k))
+    return filters
 
 
 def are_finite(logits: mx.array) -> mx.array:
