@@ -18,7 +18,7 @@ from mlx_gemma4.checkpoint.setting import Setting
 from mlx_gemma4.checkpoint.weight_files import weight_files
 from mlx_gemma4.decoder.config import Config, with_text_config
 from mlx_gemma4.decoder.per_layer import per_layer_sizes
-from mlx_gemma4.decoder.weights import compute_type, config_of, model_name, parameter_shapes
+from mlx_gemma4.decoder.weights import compute_type, config_of, drafter_name, model_name, parameter_shapes
 
 from .record import DRAFTER
 from .tensor_file import Entry, read_entries, type_name
@@ -96,18 +96,13 @@ def _entries(folder: Path, *, is_drafter: bool) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for path in weight_files(folder):
         for entry in read_entries(path):
-            name = _drafter_name(entry.name) if is_drafter else model_name(entry.name)
+            name = drafter_name(entry.name) if is_drafter else model_name(entry.name)
             if name is None:
                 continue
             if name in entries:
                 raise ValueError(f"The tensor {entry.name} is stored twice in {folder}: in {path} and in another file")
             entries[name] = entry
     return entries
-
-
-def _drafter_name(name: str) -> str | None:
-    """Drafters keep their names; the head is tied to the embedding."""
-    return None if name.startswith("lm_head.") else name
 
 
 def _stored(entries: Mapping[str, Entry], raw: Mapping[str, Any], path: Path) -> tuple[Tensor, ...]:

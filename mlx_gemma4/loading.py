@@ -30,10 +30,20 @@ def load(
     Raises:
         ValueError: There is no such checkpoint, or it is broken; the message says what and where.
     """
-    compute = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if compute is None and dtype is not None:
-        raise ValueError(f"Expected a dtype of {', '.join(DTYPES)}, got {dtype!r}")
+    compute = compute_type(dtype)
     folder = checkpoint_folder(name, revision=revision)
     config = Config.from_file(folder / "config.json")
     processor = Processor.from_folder(folder, config)
     return load_model(folder, config=config, dtype=compute), processor
+
+
+def compute_type(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
+    """A type by its name; None stays None.
+
+    Raises:
+        ValueError: There is no such type to compute in.
+    """
+    compute = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if compute is None and dtype is not None:
+        raise ValueError(f"Expected a dtype of {', '.join(DTYPES)}, got {dtype!r}")
+    return compute

@@ -129,11 +129,12 @@ class Session:
         logits = self.model.logits(self._hidden)[0]
         return logits[-1] if logits_from is None else logits
 
-    def step(self, token: mx.array) -> mx.array:
-        """Append one text token, which may be lazy, and return the lazy logits [V] after it."""
-        self._hidden = self._forward(self.model.embed_tokens(token.reshape(1, 1)), None)
+    def step(self, tokens: mx.array) -> mx.array:
+        """Append text tokens, which may be lazy, and return the lazy logits after each: [] → [V], [n] → [n, V]."""
+        self._hidden = self._forward(self.model.embed_tokens(tokens.reshape(1, -1)), None)
         self._hidden_end = self.position
-        return self.model.logits(self._hidden)[0, -1]
+        logits = self.model.logits(self._hidden)[0]
+        return logits if tokens.ndim else logits[0]
 
     @property
     def hidden(self) -> mx.array:

@@ -13,8 +13,8 @@ from mlx_gemma4 import Model, Processor, Sampling, Session, generate, stream_gen
 from mlx_gemma4.decoder.config import GenerationConfig
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import Thoughts
-from mlx_gemma4.outputs.generate import generate_step
 from mlx_gemma4.outputs.sample import Sampler
+from mlx_gemma4.outputs.steps import generate_step
 from mlx_gemma4.outputs.tools.calls import parse_tool_calls
 
 

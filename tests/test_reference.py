@@ -16,7 +16,7 @@ from conftest import loaded
 from reference_cases import DATA, REFERENCE, Case, demo_prompts, reference_case
 
 from mlx_gemma4 import Session, load
-from mlx_gemma4.outputs.generate import generate_step
+from mlx_gemma4.outputs.steps import generate_step
 
 ROUNDING = json.loads((REFERENCE / "rounding.json").read_text())
 DEMO_LOGITS = np.load(DATA / "demo" / "logits.npz")

@@ -13,8 +13,8 @@ from mlx_gemma4 import Model, Processor, Session, generate, load_audio
 from mlx_gemma4.cli import main
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.live.see.views import Asking, Memory
-from mlx_gemma4.outputs.generate import generate_step
 from mlx_gemma4.outputs.sample import Sampler, Sampling
+from mlx_gemma4.outputs.steps import generate_step
 
 CHANGES = [name for name in TURNS if name.startswith("change")]
 DEMO = ["--model", "demo", "--dtype", "float32", "--temp", "0"]

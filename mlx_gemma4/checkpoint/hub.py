@@ -39,7 +39,7 @@ def default_model() -> str:
     return os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL
 
 
-def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = None) -> Path:
+def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = None, has_tokenizer: bool = True) -> Path:
     """The folder of a checkpoint, downloaded if necessary.
 
     Args:
@@ -47,6 +47,7 @@ def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = No
             of that name is ``"./demo"``.
         revision: Branch, tag or commit of the repo; None takes DEFAULT_REVISION of DEFAULT_MODEL, and ``main`` of any
             other repo.
+        has_tokenizer: Whether a checkpoint without a tokenizer is incomplete. A drafter needs none.
 
     Raises:
         ValueError: There is no such folder or repo, or it cannot be reached.
@@ -64,10 +65,10 @@ def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = No
         )
     if str(name) == DEFAULT_MODEL and revision is None:
         revision = DEFAULT_REVISION
-    return _download(str(name), revision)
+    return _download(str(name), revision, has_tokenizer=has_tokenizer)
 
 
-def _download(repo: str, revision: str | None) -> Path:
+def _download(repo: str, revision: str | None, *, has_tokenizer: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
@@ -75,7 +76,7 @@ def _download(repo: str, revision: str | None) -> Path:
     try:
         # complete in the cache: no request is made, so starting does not wait for the network
         cached = snapshot_download(repo, revision=revision, allow_patterns=list(SMALL), local_files_only=True)
-        if _is_complete(Path(cached)):
+        if _is_complete(Path(cached), has_tokenizer=has_tokenizer):
             return Path(cached)
     except LocalEntryNotFoundError:
         pass
@@ -118,14 +119,14 @@ def _gated(repo: str) -> ValueError:
     return ValueError(f"The repo {repo} asks for its terms to be accepted: huggingface.co/{repo}")
 
 
-def _is_complete(folder: Path) -> bool:
+def _is_complete(folder: Path, *, has_tokenizer: bool) -> bool:
     """Whether a cached repo is a complete checkpoint: a download may have been interrupted."""
     try:
         weight_files(folder)
     except ValueError:
         return False
-    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
-    return tokenizer and (folder / "config.json").is_file()
+    tokenizers = ("tokenizer.json", "tokenizer.model") if has_tokenizer else ("config.json",)
+    return any((folder / name).is_file() for name in tokenizers) and (folder / "config.json").is_file()
 
 
 def _wanted(names: list[str], repo: str) -> list[str]:

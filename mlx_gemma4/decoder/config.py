@@ -172,6 +172,10 @@ class Config:
         """
         raw = with_text_config(raw)
         model_type = raw.get("model_type")
+        if model_type == DRAFTER:
+            raise ValueError(
+                "This is a drafter, which runs beside a model: name the model with --model, and this with --draft-model"
+            )
         if not str(model_type).startswith("gemma4"):
             raise ValueError(f"Expected a Gemma 4 12B checkpoint (model_type gemma4_unified), got {shown(model_type)}")
         if raw.get("tie_word_embeddings") is False:
@@ -237,7 +241,10 @@ class DrafterConfig:
             ValueError: A size is missing (named), or the checkpoint is of another architecture.
         """
         if raw.get("model_type") != DRAFTER:
-            raise ValueError(f"Expected a drafter (model_type {DRAFTER}), got {shown(raw.get('model_type'))}")
+            raise ValueError(
+                f"Expected a drafter (model_type {DRAFTER}), got {shown(raw.get('model_type'))}; the one of the 12B is "
+                "google/gemma-4-12B-it-assistant"
+            )
         text = _table(raw, "text_config", "config.json")
         shared = _int(text, "num_kv_shared_layers", "text_config")
         config = _text_config({**text, "num_kv_shared_layers": 0})

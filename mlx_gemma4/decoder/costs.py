@@ -33,6 +33,11 @@ class ForwardCosts:
         self._seen[rows].append(seconds)
         self._medians[rows] = median(self._seen[rows])
 
+    @property
+    def measured(self) -> bool:
+        """Whether any forward has been seen."""
+        return bool(self._medians)
+
     def knows(self, rows: int) -> bool:
         """Whether a forward over exactly so many rows has been seen."""
         return rows in self._medians

@@ -10,11 +10,14 @@ pictures alike.
                                             the model's keys, values             └─ post_projection ─ hidden state
                                                                                     for the next step
 
-Every step of a draft is asked from the same position, the one of ``t``: what is drafted has no keys yet.
+Every step of a draft has the position of ``t``: what is drafted has no keys yet.
 transformers ``Gemma4UnifiedAssistantForCausalLM`` and ``SinglePositionMultiTokenCandidateGenerator``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,12 +25,18 @@ import mlx.nn as nn
 from mlx_gemma4.decoder.config import DrafterConfig, LayerConfig, TextConfig
 from mlx_gemma4.decoder.model import MLP, Rope
 
-KeysValues = tuple[mx.array, mx.array]
-"""[B, K, S, head_dim] each."""
+
+class Shared(NamedTuple):
+    """What a layer of the drafter looks into: the model's keys and values, [B, K, S, head_dim] each."""
+
+    keys: mx.array
+    values: mx.array
+    position: int
+    """Of the token that the draft continues; the same for all steps of a draft."""
 
 
 class DrafterAttention(nn.Module):
-    """softmax(rope(norm(q)) · keys) · values, with the model's keys and values; the model's ``Attention`` without them."""
+    """softmax(rope(norm(q)) · keys) · values: the model's ``Attention`` with the model's keys and values."""
 
     def __init__(self, config: TextConfig, layer: LayerConfig) -> None:
         super().__init__()
@@ -38,12 +47,11 @@ class DrafterAttention(nn.Module):
         self.q_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps)
         self._rope = Rope(config.rope[layer.layer_type], self.head_dim)
 
-    def __call__(self, x: mx.array, shared: KeysValues, position: int) -> mx.array:
+    def __call__(self, x: mx.array, shared: Shared) -> mx.array:
         B, L, _ = x.shape
         queries = self.q_proj(x).reshape(B, L, self.n_heads, -1)
-        queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), position)
-        keys, values = shared
-        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0)
+        queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), shared.position)
+        out = mx.fast.scaled_dot_product_attention(queries, shared.keys, shared.values, scale=1.0)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
 
 
@@ -60,8 +68,8 @@ class DrafterLayer(nn.Module):
         self.post_feedforward_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.layer_scalar = mx.ones((1,))
 
-    def __call__(self, x: mx.array, shared: KeysValues, position: int) -> mx.array:
-        r = self.self_attn(self.input_layernorm(x), shared, position)
+    def __call__(self, x: mx.array, shared: Shared) -> mx.array:
+        r = self.self_attn(self.input_layernorm(x), shared)
         h = x + self.post_attention_layernorm(r)
         r = self.mlp(self.pre_feedforward_layernorm(h))
         return (h + self.post_feedforward_layernorm(r)) * self.layer_scalar
@@ -100,7 +108,7 @@ class OrderedHead(nn.Module):
         return embedding(tokens) @ h, tokens
 
 
-class Drafter(nn.Module):
+class DrafterModel(nn.Module):
     """Drafts tokens from the model's last hidden state and its keys and values."""
 
     def __init__(self, config: DrafterConfig) -> None:
@@ -113,28 +121,25 @@ class Drafter(nn.Module):
         if config.use_ordered_embeddings:
             self.masked_embedding = OrderedHead(config)
 
-    def __call__(
-        self, embedded: mx.array, hidden: mx.array, shared: dict[str, KeysValues], position: int
-    ) -> tuple[mx.array, mx.array]:
+    def __call__(self, embedded: mx.array, hidden: mx.array, shared: Mapping[str, Shared]) -> tuple[mx.array, mx.array]:
         """One step.
 
         Args:
             embedded: [B, 1, D] the last token, as the model embeds it.
             hidden: [B, 1, D] the model's hidden state before it, or this drafter's own of the step before.
-            shared: Keys and values of the model's last layer of each type, that the last token may see.
-            position: Of the last token; the same for all steps of a draft.
+            shared: By type of layer.
 
         Returns:
             The normed state [B, 1, d], for ``logits``, and the hidden state [B, 1, D] for the next step.
         """
         h = self.pre_projection(mx.concatenate([embedded, hidden], axis=-1))
         for layer, config in zip(self.model.layers, self.config.text_config.layers, strict=True):
-            h = layer(h, shared[config.layer_type], position)
+            h = layer(h, shared[config.layer_type])
         h = self.model.norm(h)
         return h, self.post_projection(h)
 
-    def logits(self, h: mx.array) -> tuple[mx.array, mx.array | None]:
-        """[d] state → logits, and the token ids that they belong to; None: all, in order."""
+    def logits(self, h: mx.array) -> tuple[mx.array, mx.array]:
+        """[d] state → logits and the token ids that they belong to: the whole vocabulary, or its likeliest clusters."""
         if self.config.use_ordered_embeddings:
             return self.masked_embedding(h, self.model.embed_tokens)
-        return self.model.embed_tokens.as_linear(h), None
+        return self.model.embed_tokens.as_linear(h), mx.arange(self.config.text_config.vocab_size)

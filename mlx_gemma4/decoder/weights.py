@@ -6,7 +6,7 @@ Reads the released layout, which is also that of transformers (``model.language_
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -14,13 +14,16 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_gemma4.checkpoint.tensor_header import read_header
 from mlx_gemma4.checkpoint.weight_files import weight_files
-from mlx_gemma4.decoder.config import Config
+from mlx_gemma4.decoder.config import Config, DrafterConfig
+from mlx_gemma4.decoder.drafter import DrafterModel
 from mlx_gemma4.decoder.model import Model
 
+Rename = Callable[[str], str | None]
 TYPES = ("BF16", "F16", "F32", "U32", "U8")
 """Types of plain tensors, and of quantized ones and their scales."""
 MEDIA_PREFIXES = ("vision_embedder.", "embed_vision.", "embed_audio.")
@@ -60,7 +63,43 @@ def build_model(
         ValueError: The weights do not fit the config; the message names them.
     """
     model = Model(config)
-    _apply_quantization(model, config.quantization, weights)
+    _fill(model, config.quantization, weights, dtype, where)
+    return model
+
+
+def load_drafter(folder: Path, *, dtype: mx.Dtype | None = None) -> DrafterModel:
+    """Build the drafter of a checkpoint folder and load its weights, evaluated.
+
+    Args:
+        dtype: As for ``load_model``.
+
+    Raises:
+        ValueError: The folder holds no drafter, or its tensors do not fit its config; the message names them.
+    """
+    config = DrafterConfig.from_file(folder / "config.json")
+    weights = read_weights(folder, drafter_name)
+    drafter = DrafterModel(config)
+    _fill(drafter, config.quantization, weights, dtype, str(folder))
+    mx.eval(drafter.parameters())
+    if config.use_ordered_embeddings:
+        order = np.array(drafter.masked_embedding.token_ordering)
+        if order.min() < 0 or order.max() >= config.text_config.vocab_size:
+            raise ValueError(
+                f"Expected token ids from 0 to {config.text_config.vocab_size - 1} in masked_embedding.token_ordering "
+                f"in {folder}, got {order.min()} to {order.max()}"
+            )
+    return drafter
+
+
+def _fill(
+    model: nn.Module,
+    quantization: Mapping[str, Any] | None,
+    weights: Mapping[str, mx.array],
+    dtype: mx.Dtype | None,
+    where: str,
+) -> None:
+    """Put weights into a model of their shapes, and set the type that it computes in."""
+    _apply_quantization(model, quantization, weights)
     try:
         model.load_weights(list(weights.items()), strict=True)
     except ValueError as error:
@@ -68,14 +107,17 @@ def build_model(
         raise ValueError(f"The tensors in {where} do not fit its config.json: {reason[:300]}") from error
     stored = ((tensor.dtype, tensor.shape) for tensor in weights.values())
     model.set_dtype(compute_type(stored) if dtype is None else dtype)
-    return model
 
 
-def read_weights(folder: Path) -> dict[str, mx.array]:
-    """All tensors of a checkpoint folder under the model's names, lazily."""
+def read_weights(folder: Path, rename: Rename | None = None) -> dict[str, mx.array]:
+    """All tensors of a checkpoint folder under the model's names, lazily.
+
+    Args:
+        rename: From the names on disk; ``model_name`` by default.
+    """
     weights: dict[str, mx.array] = {}
     for path in weight_files(folder):
-        wanted = _wanted(path)
+        wanted = _wanted(path, rename or model_name)
         try:
             tensors = mx.load(str(path))
         except RuntimeError as error:
@@ -88,14 +130,14 @@ def read_weights(folder: Path) -> dict[str, mx.array]:
     return weights
 
 
-def _wanted(path: Path) -> dict[str, str]:
+def _wanted(path: Path, rename: Rename) -> dict[str, str]:
     """The model's names of the tensors of a file, by their names in the file."""
     wanted = {}
     for name, tensor in read_header(path).items():
-        renamed = model_name(name)
+        renamed = rename(name)
         if renamed is None:
             continue
-        if tensor.dtype not in TYPES:
+        if tensor.dtype not in TYPES and not (tensor.dtype == "I64" and name.endswith(".token_ordering")):
             raise ValueError(f"Expected a type of {', '.join(TYPES)} for {name} in {path}, got {tensor.dtype}")
         wanted[name] = renamed
     return wanted
@@ -134,6 +176,11 @@ def model_name(name: str) -> str | None:
     return "language_model.model." + name.removeprefix("language_model.").removeprefix("model.")
 
 
+def drafter_name(name: str) -> str | None:
+    """A drafter's name of a tensor or module: its own. None for the head, which is tied to the embedding."""
+    return None if name.startswith("lm_head.") else name
+
+
 def config_of(config: Config, weights: Collection[str]) -> Config:
     """The config for the tensors that exist: text-only conversions drop tensors of vision and audio, not the config."""
     absent: dict[str, Any] = {}
@@ -150,7 +197,7 @@ def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return {name: parameter.shape for name, parameter in parameters.items()}
 
 
-def _apply_quantization(model: Model, block: Mapping[str, Any] | None, weights: Mapping[str, mx.array]) -> None:
+def _apply_quantization(model: nn.Module, block: Mapping[str, Any] | None, weights: Mapping[str, mx.array]) -> None:
     """Quantize the modules that have stored scales, each with its own settings."""
     quantized = {name.removesuffix(".scales") for name in weights if name.endswith(".scales")}
     if not quantized:
@@ -159,7 +206,8 @@ def _apply_quantization(model: Model, block: Mapping[str, Any] | None, weights: 
         raise ValueError(f"A quantization block is missing in config.json: {len(quantized)} modules have scales")
     defaults = {key: block[key] for key in ("group_size", "bits", "mode") if key in block}
     # as in mlx-lm, what a module's own entry leaves out is MLX's default, not the block's
-    overrides = {model_name(path): dict(value) for path, value in block.items() if isinstance(value, dict)}
+    own = drafter_name if isinstance(model, DrafterModel) else model_name
+    overrides = {own(path): dict(value) for path, value in block.items() if isinstance(value, dict)}
 
     def settings(path: str, module: nn.Module) -> bool | dict[str, Any]:
         return overrides.get(path, defaults) if path in quantized else False

@@ -25,8 +25,8 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.measure.bandwidth import bytes_read_per_token, copy_bandwidth
 from mlx_gemma4.measure.figures import Figure, Figures, Repeats
-from mlx_gemma4.outputs.generate import generate_step
 from mlx_gemma4.outputs.sample import Sampler, Sampling
+from mlx_gemma4.outputs.steps import generate_step
 from mlx_gemma4.session import Session
 
 ROWS = (1, 2, 4, 8, 16, 32)

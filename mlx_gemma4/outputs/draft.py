@@ -16,14 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import mlx.core as mx
-
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import Channels
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.guards import loop_start
 from mlx_gemma4.outputs.sample import Sampler
+from mlx_gemma4.outputs.steps import generate_step
 from mlx_gemma4.session import Session
+
+PATIENCE = 12
+"""Tokens that are waited for before the next one is queued. Queuing hides what the host does, which is about a tenth
+of a token, and computes one token too many in each answer; most answers to a draft lack only a few tokens."""
 
 
 def answer(
@@ -34,32 +38,38 @@ def answer(
     stop_ids: Collection[int],
     max_tokens: int,
     draft: Sequence[int] = (),
+    drafter: Drafter | None = None,
 ) -> list[int]:
     """Decode the answer to ``question``, up to a stop token (included), a loop, or ``max_tokens``.
 
-    Takes one forward for the question and the draft, then one for each token after the first that the draft got wrong.
-    The caller rewinds the session, which ends somewhere after the question.
+    Takes one forward for the question and the draft, then at most one for each token after the first that the draft
+    got wrong. The caller rewinds the session, which ends somewhere after the question.
 
     Args:
         draft: A guess of the answer's tokens; it changes the speed, not the answer.
+        drafter: Guesses the tokens that ``draft`` got wrong.
     """
     draft = list(draft[: max_tokens - 1])
-    start = session.position + len(question)
     prompt = question + Prompt.from_tokens(draft) if draft else question
+    history = [*draft, *question.token_ids.tolist()]
+    drafts = None if drafter is None else drafter.begin(session, history, sampler.suppressed)
     logits = session.extend(prompt, logits_from=len(question) - 1)
-    choices = sampler.greedy(logits)
-    pairs = enumerate(zip(choices, draft, strict=False))
-    wrong = next((index for index, (choice, token) in pairs if choice != token), None)
-    if wrong is not None:
-        session.rewind(start + wrong)
-        choices = choices[: wrong + 1]
+    steps = generate_step(
+        session,
+        logits if draft else logits[0],
+        sampler,
+        max_tokens=max_tokens,
+        draft=draft,
+        drafts=drafts,
+        patience=PATIENCE,
+    )
     tokens: list[int] = []
-    while True:
-        for token in choices:
-            tokens.append(token)
-            if token in stop_ids or len(tokens) == max_tokens or loop_start(tokens) is not None:
-                return tokens
-        choices = sampler.greedy(session.step(mx.array(tokens[-1]))[None])
+    for token in steps:
+        tokens.append(token)
+        if token in stop_ids or loop_start(tokens) is not None:
+            break
+    steps.close()
+    return tokens
 
 
 def text_of(tokens: Sequence[int], processor: Processor, question: Prompt) -> str:

@@ -1,9 +1,9 @@
-"""Generates from a session: single tokens, streamed text with statistics, or one string."""
+"""Generates from a session: streamed text with statistics, or one string."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,12 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import MARKERS, Channels, Kind, Thoughts
-from mlx_gemma4.outputs.sample import Sampler, Sampling, are_finite, check_finite
+from mlx_gemma4.outputs.drafter import Drafter
+from mlx_gemma4.outputs.sample import Sampler, Sampling
+from mlx_gemma4.outputs.steps import MAX_TOKENS, generate_step
 from mlx_gemma4.outputs.tools.calls import parse_tool_calls
 from mlx_gemma4.session import Session
 
-MAX_TOKENS = 256
-CLEAR_CACHE_EVERY = 256
-"""Tokens between calls of ``mx.clear_cache``: a longer sequence needs other buffers, and MLX keeps the unused ones."""
 GREEDY = Sampling()
 
 
@@ -54,41 +53,6 @@ class GenerationResponse:
         return parse_tool_calls(self.text) if self.kind == "tool_call" else []
 
 
-def generate_step(
-    session: Session, logits: mx.array, sampler: Callable[[mx.array], mx.array], *, max_tokens: int = MAX_TOKENS
-) -> Generator[int, None, None]:
-    """Yield the tokens that follow, the first one sampled from ``logits`` [V].
-
-    The next forward is queued (``mx.async_eval``) before a token is yielded, so that the device works while the caller
-    does. When the generator ends or is closed, that forward is rewound: the session then holds all tokens that were
-    yielded but the last.
-
-    Raises:
-        ValueError: A logit is NaN or infinite.
-    """
-    start, dtype = session.position, logits.dtype
-    taken = 0
-    token, finite = sampler(logits), are_finite(logits)
-    mx.async_eval(token, finite)
-    try:
-        while taken < max_tokens:
-            following = None
-            if taken + 1 < max_tokens:
-                logits = session.step(token)
-                following = sampler(logits), are_finite(logits)
-                mx.async_eval(*following)
-            check_finite(finite, dtype)
-            taken += 1
-            if taken % CLEAR_CACHE_EVERY == 0:
-                mx.clear_cache()
-            yield _id(token)
-            if following is None:
-                break
-            token, finite = following
-    finally:
-        session.rewind(start + max(taken - 1, 0))
-
-
 def stream_generate(
     model: Model,
     processor: Processor,
@@ -99,6 +63,7 @@ def stream_generate(
     thoughts: Thoughts = "drop",
     session: Session | None = None,
     before: Sequence[int] = (),
+    drafter: Drafter | None = None,
 ) -> Generator[GenerationResponse, None, None]:
     """Answer a prompt piece by piece.
 
@@ -109,12 +74,14 @@ def stream_generate(
         session: The prompt is appended to it; a new one by default. It ends with the prompt and the answer, without
             the last token.
         before: Ids in the session before ``prompt``, if the turn began there: they may open a thought.
+        drafter: Guesses tokens, several of which are then checked in one forward (``load_drafter``, ``Drafter``). The
+            text is the same, but for ties in rounding. It learns what pays, so use one for all answers.
 
     Yields:
         A GenerationResponse for each piece of text. The last one has a finish_reason, and perhaps no text.
 
     Raises:
-        ValueError: ``max_tokens`` is less than 1, or a logit is NaN or infinite.
+        ValueError: ``max_tokens`` is less than 1, a logit is NaN or infinite, or the drafter belongs to another model.
     """
     if max_tokens < 1:
         raise ValueError(f"Expected max_tokens of 1 or more, got {max_tokens}")
@@ -128,9 +95,11 @@ def stream_generate(
         history=prompt.token_ids.tolist(),
     )
     started = time.perf_counter()
-    steps = generate_step(session, session.extend(prompt), sampler, max_tokens=max_tokens)
+    history = [*before, *prompt.token_ids.tolist()]
+    drafts = None if drafter is None else drafter.begin(session, history, processor.suppressed_ids)
+    steps = generate_step(session, session.extend(prompt), sampler, max_tokens=max_tokens, drafts=drafts)
     progress = _Progress(started, len(prompt))
-    channels = Channels(processor.tokenizer, thoughts, [*before, *prompt.token_ids.tolist()])
+    channels = Channels(processor.tokenizer, thoughts, history)
     finish_reason = "length"
     try:
         for token in steps:
@@ -156,6 +125,7 @@ def generate(
     max_tokens: int = MAX_TOKENS,
     sampling: Sampling = GREEDY,
     thoughts: Thoughts = "drop",
+    drafter: Drafter | None = None,
 ) -> str:
     """Answer a prompt: the text of ``stream_generate`` as one string.
 
@@ -164,7 +134,9 @@ def generate(
     ``max_tokens`` cut short has no end marker.
     """
     kept: Thoughts = "keep" if thoughts == "show" else thoughts
-    responses = stream_generate(model, processor, prompt, max_tokens=max_tokens, sampling=sampling, thoughts=kept)
+    responses = stream_generate(
+        model, processor, prompt, max_tokens=max_tokens, sampling=sampling, thoughts=kept, drafter=drafter
+    )
     return "".join(map(marked, responses))
 
 
@@ -174,12 +146,6 @@ def marked(response: GenerationResponse) -> str:
         return response.text
     begin, end = MARKERS["tool_call"]
     return begin + response.text + (end if response.finish_reason is None else "")
-
-
-def _id(token: mx.array) -> int:
-    value = token.item()
-    assert isinstance(value, int)
-    return value
 
 
 class _Progress:

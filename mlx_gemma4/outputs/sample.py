@@ -60,6 +60,7 @@ class Sampler:
     def __init__(
         self, sampling: Sampling, vocab_size: int, *, suppress: Sequence[int] = (), history: Sequence[int] = ()
     ) -> None:
+        self.suppressed = tuple(suppress)
         self._suppressed = _minus_infinity(suppress, vocab_size)
         self._temperature = sampling.temperature
         self._filters: list[Callable[[mx.array], mx.array]] = []
@@ -71,8 +72,9 @@ class Sampler:
         if sampling.temperature > 0:
             self._filters = _filters(sampling, vocab_size)
             # without a seed, the state of mlx's own generator decides
-            seed = sampling.seed if sampling.seed is not None else int(mx.random.randint(0, 2**31 - 1).item())
-            self._key = mx.random.split(mx.random.key(seed))[0]
+            seed = sampling.seed
+            drawn = mx.random.randint(0, 2**31, (2,), dtype=mx.uint32) if seed is None else mx.random.key(seed)
+            self._key = mx.random.split(drawn)[0]
         if sampling.repetition_penalty is not None:
             from mlx_lm.sample_utils import make_logits_processors
 

@@ -9,8 +9,9 @@ from typing import Any
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
-from mlx_gemma4.outputs.generate import GREEDY, MAX_TOKENS, GenerationResponse, stream_generate
+from mlx_gemma4.outputs.generate import GREEDY, GenerationResponse, stream_generate
 from mlx_gemma4.outputs.sample import Sampling
+from mlx_gemma4.outputs.steps import MAX_TOKENS
 from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
 from mlx_gemma4.session import Session
 

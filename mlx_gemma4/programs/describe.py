@@ -18,8 +18,9 @@ from mlx_gemma4.inputs.vision.clip import Stretch, check_length
 from mlx_gemma4.inputs.vision.image import Patches
 from mlx_gemma4.inputs.vision.video import Film, Selection
 from mlx_gemma4.inputs.vision.video_file import VideoFile
-from mlx_gemma4.outputs.generate import GREEDY, MAX_TOKENS, GenerationResponse, stream_generate
+from mlx_gemma4.outputs.generate import GREEDY, GenerationResponse, stream_generate
 from mlx_gemma4.outputs.sample import Sampling
+from mlx_gemma4.outputs.steps import MAX_TOKENS
 
 DESCRIBE = "Describe what happens in this video."
 SEGMENT = 30.0

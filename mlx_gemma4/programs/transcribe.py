@@ -19,9 +19,9 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
 from mlx_gemma4.outputs.batch import BATCH_SIZE, Question, decode_batch
 from mlx_gemma4.outputs.draft import answer, text_of
-from mlx_gemma4.outputs.generate import MAX_TOKENS
 from mlx_gemma4.outputs.guards import is_remark, most_tokens
 from mlx_gemma4.outputs.sample import Sampler, Sampling
+from mlx_gemma4.outputs.steps import MAX_TOKENS
 from mlx_gemma4.programs.languages import language_name
 from mlx_gemma4.session import Session
 

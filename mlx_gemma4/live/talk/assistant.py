@@ -37,8 +37,9 @@ from mlx_gemma4.live.talk.dialogue import Dialogue
 from mlx_gemma4.live.talk.events import AssistantEvent, Called, Forgot, Heard, Looked, Refused, Said, SightLost
 from mlx_gemma4.live.talk.open_answer import OpenAnswer
 from mlx_gemma4.live.talk.turns import Turns
-from mlx_gemma4.outputs.generate import GREEDY, MAX_TOKENS, stream_generate
+from mlx_gemma4.outputs.generate import GREEDY, stream_generate
 from mlx_gemma4.outputs.sample import Sampling
+from mlx_gemma4.outputs.steps import MAX_TOKENS
 from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
 
 CONTEXT = 8192
