@@ -11,13 +11,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
 from golden import said, utterances
 from reference_cases import media_file
 
+from mlx_gemma4 import Model
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.shared.progress import Progress, duration
 
@@ -118,6 +121,41 @@ def test_standard_input_and_named_pipes(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == f"{said('pico-04.wav')}\n"
 
 
+def test_recordings_share_a_batch_and_pipes_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe is read when everything before it is written, and nothing behind it is read before its text is written:
+    whoever writes to it may wait for that. Every document is whole."""
+    pipe, out, sizes = tmp_path / "pipe", tmp_path / "out", list[int]()
+    os.mkfifo(pipe)
+    before = [str(tmp_path / f"{name}.wav") for name in ("one", "two", "three")]
+    for path, source in zip(before, (SPEECH, OTHER, SPEECH), strict=True):
+        Path(path).write_bytes(Path(source).read_bytes())
+    files = [*before, str(pipe), DIALOGUE]
+    texts = [*(said(Path(name).name) for name in (SPEECH, OTHER, SPEECH, OTHER)), *utterances("dialogue.wav")]
+    known: list[list[str]] = []
+
+    def write() -> None:
+        with pipe.open("wb") as stream:  # waits for a reader
+            known.append(sorted(path.name for path in out.iterdir() if path.stat().st_size))
+            stream.write(Path(OTHER).read_bytes())
+
+    forward = Model.__call__
+
+    def counted(model: Model, h: mx.array, *arguments: Any, **options: Any) -> mx.array:
+        sizes.append(h.shape[0])
+        return forward(model, h, *arguments, **options)
+
+    monkeypatch.setattr(Model, "__call__", counted)
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert main(["transcribe", *files, *DEMO, "--format", "json", "--output-dir", str(out)]) == 0
+    writer.join()
+    documents = [json.loads((out / f"{Path(path).stem}.json").read_text()) for path in files]
+    assert [each["text"] for document in documents for each in document["segments"]] == texts
+    assert not any("complete" in document for document in documents)
+    assert known == [["one.json", "three.json", "two.json"]]
+    assert max(sizes) >= 2
+
+
 def test_words_have_times(capsys: pytest.CaptureFixture[str]) -> None:
     """Within their segment, in order; it is said that they are interpolated."""
     assert main(["transcribe", DIALOGUE, *DEMO, "--format", "jsonl", "--word-times"]) == 0
@@ -142,6 +180,20 @@ def test_statistics_and_what_the_level_left_out(capsys: pytest.CaptureFixture[st
         rf"{SPEECH}: {duration(SPEECH):.2f} s of sound, 0.00 s of it given to the model; "
         r"transcribed in \d+\.\d\d s \(\d+\.\d\d of its length\)",
         stats,
+    )
+
+
+def test_statistics_of_several_have_one_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are decoded side by side."""
+    assert main(["transcribe", SPEECH, OTHER, *DEMO, "--stats"]) == 0
+    first, second, both = capsys.readouterr().err.splitlines()
+    lengths = [duration(path) for path in (SPEECH, OTHER)]
+    for line, path, length in zip((first, second), (SPEECH, OTHER), lengths, strict=True):
+        assert re.fullmatch(rf"{path}: {length:.2f} s of sound, \d\.\d\d s of it given to the model", line)
+    assert re.fullmatch(
+        rf"2 recordings: {sum(lengths):.2f} s of sound, \d\.\d\d s of it given to the model; "  # type: ignore[arg-type]
+        r"transcribed in \d+\.\d\d s \(\d+\.\d\d of its length\)",
+        both,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from reference_cases import SHORT, media_file
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.evaluate import figures, progress, table
 from mlx_gemma4.measure.wer import Recording, Result, Score, evaluate, normalizer, read_manifest, score, totals
+from mlx_gemma4.programs.transcribe import Segment
 
 EXTRA = "Error rates need two packages: pip install jiwer whisper-normalizer"
 ENGLISH, BASIC, NONE = normalizer(), normalizer("basic"), normalizer("none")
@@ -143,9 +144,10 @@ def test_evaluate_transcribes_and_scores_recordings(tmp_path: Path) -> None:
     ]
     lengths = []
 
-    def transcribe(samples: np.ndarray) -> str:
-        lengths.append(len(samples))
-        return "one word"
+    def transcribe(sounds: Iterable[np.ndarray]) -> Iterator[str]:
+        for samples in sounds:
+            lengths.append(len(samples))
+            yield "one word"
 
     results = list(evaluate(recordings, transcribe, BASIC))
     assert lengths == [24_000, 8_000, 24_000]
@@ -157,6 +159,34 @@ def test_evaluate_transcribes_and_scores_recordings(tmp_path: Path) -> None:
     assert errors(groups["x"]) == (2, 0, 0, 2)
     assert 0 < groups["x"].work_seconds < 1
     assert groups["x"].real_time_factor == groups["x"].work_seconds / 3
+
+
+def test_recordings_may_be_read_ahead(tmp_path: Path) -> None:
+    """Each text belongs to its recording, and those that cannot be read are named in their order."""
+    soundfile.write(tmp_path / "zero.wav", np.zeros(0), 16_000)
+    names = ["zero", "a", "b", "zero", "c", "zero"]
+    for length, name in enumerate("abc", 1):
+        sound_file(tmp_path / f"{name}.wav", length)
+    told: list[str] = []
+
+    def transcribe(sounds: Iterable[np.ndarray]) -> Iterator[str]:
+        for samples in list(sounds):
+            yield f"{len(samples)} samples"
+
+    recordings = [Recording(f"{index} {name}", tmp_path / f"{name}.wav", "") for index, name in enumerate(names)]
+    unreadable = [f"{index} zero" for index in (0, 3, 5)]
+    for result in evaluate(recordings, transcribe, NONE, unreadable=lambda each, _: told.append(each.name)):
+        told.append(f"{result.recording.name}: {result.heard}, {result.score.sound_seconds:g} s")
+    assert told == [
+        unreadable[0],
+        "1 a: 16000 samples, 1 s",
+        "2 b: 32000 samples, 2 s",
+        unreadable[1],
+        "4 c: 48000 samples, 3 s",
+        unreadable[2],
+    ]
+    with pytest.raises(ValueError, match=r"zero\.wav holds no sound"):
+        next(evaluate(recordings, transcribe, NONE))
 
 
 # tables and JSON
@@ -425,16 +455,12 @@ def test_an_interruption_keeps_what_was_measured(
 ) -> None:
     from mlx_gemma4.programs import segments
 
-    heard = []
+    def transcribe_each(*arguments: Any) -> Iterator[list[Segment]]:
+        yield next(whole(*arguments))
+        raise KeyboardInterrupt
 
-    def transcribe(*arguments: Any) -> Any:
-        heard.append(arguments)
-        if len(heard) > 1:
-            raise KeyboardInterrupt
-        return whole(*arguments)
-
-    whole = segments.transcribe
-    monkeypatch.setattr(segments, "transcribe", transcribe)
+    whole = segments.transcribe_each
+    monkeypatch.setattr(segments, "transcribe_each", transcribe_each)
     written = tmp_path / "figures.json"
     options = ["--model", "demo", "--dtype", "float32", "--prompt", SHORT, "--json", str(written)]
     assert main(["eval", "wer", str(two_of_three(tmp_path)), *options]) == 130

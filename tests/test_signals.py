@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +138,13 @@ def test_an_interrupted_transcription_writes_what_it_has(
 ) -> None:
     """The text of the segments that are done, in a whole document; the exit code says that some are missing."""
 
-    def segments(*arguments: Any, **options: Any) -> Generator[Segment, None, None]:
-        yield Segment(0.0, 1.0, "first", 2, 1, True)
+    def segments(recordings: Iterator[Any], *arguments: Any, **options: Any) -> Iterator[tuple[int, Segment]]:
+        next(recordings)
+        yield 0, Segment(0.0, 1.0, "first", 2, 1, True)
         signal.raise_signal(signal.SIGTERM)
-        yield Segment(1.0, 2.0, "never", 2, 1, True)
+        yield 0, Segment(1.0, 2.0, "never", 2, 1, True)
 
-    monkeypatch.setattr("mlx_gemma4.programs.segments.transcribe", segments)
+    monkeypatch.setattr("mlx_gemma4.programs.segments.transcribe_all", segments)
     recording = str(media_file("hibari-03.wav"))
     command = ["transcribe", recording, "--model", "demo", "--format", "json", "--output-dir", str(tmp_path)]
     assert main(command) == 143

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mlx_gemma4.inputs.audio.endpoint import Endpointing
-    from mlx_gemma4.measure.wer import Normalizer, Recording, Result, Score
+    from mlx_gemma4.measure.wer import Normalizer, Recording, Result, Score, Transcribe
     from mlx_gemma4.programs.transcribe import Segment, Transcriber
 
 WER = "Measure word and character error rates of transcripts, over a manifest of recordings and their texts."
@@ -100,7 +100,7 @@ def run_wer(arguments: argparse.Namespace) -> None:
 
 
 class Run:
-    """Measures recordings one after the other. One that cannot be read does not cost the results of the others.
+    """Measures recordings in order. One that cannot be read does not cost the results of the others.
 
     Args:
         report: The file of ``--json``.
@@ -120,7 +120,7 @@ class Run:
         self._stopped: BaseException | None = None
         self._done = 0
 
-    def results(self, hear: Callable[[np.ndarray], str]) -> Iterator[Result]:
+    def results(self, hear: Transcribe) -> Iterator[Result]:
         """Measure until the end, or until a signal."""
         from mlx_gemma4.measure.wer import evaluate
 
@@ -155,13 +155,13 @@ class Run:
 
 def run_offline(run: Run) -> None:
     """Print a table for whole recordings."""
-    from mlx_gemma4.programs.segments import transcribe
+    from mlx_gemma4.programs.segments import joined, transcribe_each
 
     segments: list[Segment] = []
 
-    def hear(samples: np.ndarray) -> str:
-        segments[:] = transcribe([samples], run.transcriber, run.settings)
-        return " ".join(segment.text for segment in segments if segment.text)
+    def hear(sounds: Iterable[np.ndarray]) -> Iterator[str]:
+        for segments[:] in transcribe_each(sounds, run.transcriber, run.settings):
+            yield joined(segments)
 
     results = []
     for result in run.results(hear):
@@ -178,7 +178,7 @@ def run_live(run: Run) -> None:
 
     live = LiveEvaluation(run.transcriber, run.settings)
     results, offline = [], []
-    for result in run.results(live.hear):
+    for result in run.results(lambda sounds: map(live.hear, sounds)):
         began = time.perf_counter()
         text = live.again()
         work = time.perf_counter() - began

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -31,6 +32,8 @@ from mlx_gemma4.cli.shared.signals import Session
 from mlx_gemma4.printable import for_terminal
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
     from mlx_gemma4.inputs.audio.recording import AudioStream
     from mlx_gemma4.programs.formats import SegmentWriter
@@ -89,10 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
     from mlx_gemma4.programs.transcribe import Transcriber
 
     transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
+    readable = {target: [path for path in paths if path not in failed] for target, paths in targets.items()}
     with Session(patience=0.0) as session:
-        work = Work(arguments, session, transcriber, settings, failed)
-        for target, paths in targets.items():
-            work.write([path for path in paths if path not in failed], target)
+        Work(arguments, session, transcriber, settings, failed).write(readable)
     if not session.code:
         failed.raise_all()
     return session.code
@@ -156,8 +158,42 @@ class Nothing(Exception):
     """Raised if no recording of an output can be read."""
 
 
+class Sound:
+    """A recording while it is read.
+
+    Attributes:
+        problem: Why it could not be read, or not to its end.
+    """
+
+    def __init__(self, path: str, endpointer: Endpointer) -> None:
+        self.path, self.endpointer = path, endpointer
+        self.problem: Exception | None = None
+        self._blocks: Progress | None = None
+
+    def blocks(self, arguments: argparse.Namespace) -> Iterator[np.ndarray]:
+        """Its samples."""
+        try:
+            stream = open_sound(self.path, arguments)
+        except (ValueError, OSError) as problem:
+            self.problem = problem
+            return
+        with stream:
+            self._blocks = Progress(stream, stream.name, duration(self.path))
+            yield from self._blocks
+        self.problem = self._blocks.problem
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._blocks is None else self._blocks.seconds
+
+    def clear(self) -> None:
+        """Clear the line of its progress."""
+        if self._blocks is not None:
+            self._blocks.clear()
+
+
 class Work:
-    """Transcribes recordings and writes each segment when it is known."""
+    """Transcribes recordings side by side, and writes each segment when it and those before it are known."""
 
     def __init__(
         self,
@@ -169,9 +205,22 @@ class Work:
     ) -> None:
         self._arguments, self._session, self._failed = arguments, session, failed
         self._transcriber, self._settings = transcriber, settings
+        self._reading: Sound | None = None
+        self._seconds = self._speech = 0.0
 
-    def write(self, paths: list[str], target: str | None) -> None:
-        """Write recordings to one output. After a signal or an error, what is known is written."""
+    def write(self, targets: dict[str | None, list[str]]) -> None:
+        """Write recordings to their outputs. After a signal or an error, what is known is written."""
+        segments = self._session.events(self._segments([path for paths in targets.values() for path in paths]))
+        began = time.perf_counter()
+        for target, paths in targets.items():
+            self._write_target(target, paths, segments)
+        count = sum(map(len, targets.values()))
+        if self._arguments.stats and count > 1:
+            note(statistics(f"{count} recordings", self._seconds, self._speech, time.perf_counter() - began))
+
+    def _write_target(
+        self, target: str | None, paths: list[str], segments: Iterator[tuple[Sound, Segment | None]]
+    ) -> None:
         with suppress(Nothing), self._output(target) as stream:
             from mlx_gemma4.programs.formats import SegmentWriter
 
@@ -179,8 +228,8 @@ class Work:
             self._session.last_words = lambda: writer.finish(complete=False)
             whole = False
             try:
-                for path in paths:
-                    self._write_file(path, writer)
+                for _ in paths:
+                    self._write_recording(segments, writer)
                 whole = not any(path in self._failed for path in paths)
                 if not writer.count and all(path in self._failed for path in paths):
                     raise Nothing
@@ -196,44 +245,60 @@ class Work:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
         return text_output(target, option, overwrite=self._arguments.overwrite, inputs=self._arguments.files)
 
-    def _write_file(self, path: str, writer: SegmentWriter) -> None:
+    def _write_recording(self, segments: Iterator[tuple[Sound, Segment | None]], writer: SegmentWriter) -> None:
+        began = time.perf_counter()
+        for sound, segment in segments:
+            self._clear()
+            if segment is None:
+                break
+            writer.write(segment)
+            warn_incomplete([segment], sound.path)
+        if sound.problem is not None:
+            self._failed.add(sound.path, sound.problem)
+        note_gated(sound.endpointer, sound.path)
+        speech = sound.endpointer.spoken * sound.endpointer.frame_seconds
+        self._seconds, self._speech = self._seconds + sound.seconds, self._speech + speech
+        if self._arguments.stats:
+            # the time of one among several has no meaning: they are decoded side by side
+            work = time.perf_counter() - began if len(self._arguments.files) == 1 else None
+            note(statistics(sound.path, sound.seconds, speech, work))
+
+    def _segments(self, paths: list[str]) -> Generator[tuple[Sound, Segment | None], None, None]:
+        """The segments of each recording, and None at its end."""
+        from mlx_gemma4.outputs.batch import BATCH_SIZE
+        from mlx_gemma4.programs.segments import transcribe_all
+
+        # whoever writes to a pipe waits for the text: it neither waits for the next sound, nor for another recording
+        for is_file, group in groupby(paths, lambda path: Path(path).is_file()):
+            sounds: dict[int, Sound] = {}
+            recordings = self._recordings(group, sounds)
+            batch_size = BATCH_SIZE if is_file else 1
+            try:
+                for number, segment in transcribe_all(recordings, self._transcriber, batch_size=batch_size):
+                    yield sounds[number], segment
+                    if segment is None:
+                        del sounds[number]
+            finally:
+                self._clear()
+
+    def _recordings(
+        self, paths: Iterable[str], sounds: dict[int, Sound]
+    ) -> Iterator[tuple[Iterator[np.ndarray], Endpointer]]:
         from mlx_gemma4.programs.segments import make_endpointer
 
-        began = time.perf_counter()
-        try:
-            stream = open_sound(path, self._arguments)
-        except (ValueError, OSError) as problem:
-            self._failed.add(path, problem)
-            return
-        with stream:
-            sound = Progress(stream, stream.name, duration(path))
-            endpointer = make_endpointer(self._transcriber, self._settings)
-            for segment in self._session.events(self._segments(sound, endpointer, path)):
-                sound.clear()
-                writer.write(segment)
-                warn_incomplete([segment], path)
-        if sound.problem is not None:
-            self._failed.add(path, sound.problem)
-        note_gated(endpointer, path)
-        if self._arguments.stats:
-            note(statistics(path, sound.seconds, endpointer, time.perf_counter() - began))
+        for number, path in enumerate(paths):
+            sound = Sound(path, make_endpointer(self._transcriber, self._settings))
+            sounds[number] = self._reading = sound
+            yield sound.blocks(self._arguments), sound.endpointer
 
-    def _segments(self, sound: Progress, endpointer: Endpointer, path: str) -> Generator[Segment, None, None]:
-        from mlx_gemma4.outputs.batch import BATCH_SIZE
-        from mlx_gemma4.programs.segments import transcribe
-
-        # whoever writes to a pipe waits for the text
-        batch_size = BATCH_SIZE if Path(path).is_file() else 1
-        try:
-            yield from transcribe(sound, self._transcriber, endpointer, batch_size=batch_size)
-        finally:
-            sound.clear()
+    def _clear(self) -> None:
+        if self._reading is not None:
+            self._reading.clear()
 
 
-def statistics(path: str, seconds: float, endpointer: Endpointer, work: float) -> str:
+def statistics(name: str, seconds: float, speech: float, work: float | None) -> str:
     """The work for a recording in a line."""
-    speech = endpointer.spoken * endpointer.frame_seconds
-    return (
-        f"{path}: {seconds:.2f} s of sound, {speech:.2f} s of it given to the model; "
-        f"transcribed in {work:.2f} s ({work / max(seconds, 0.001):.2f} of its length)"
-    )
+    line = f"{name}: {seconds:.2f} s of sound, {speech:.2f} s of it given to the model"
+    if work is None:
+        return line
+    return f"{line}; transcribed in {work:.2f} s ({work / max(seconds, 0.001):.2f} of its length)"

@@ -23,7 +23,7 @@ from mlx_gemma4.measure.probes import (
 from mlx_gemma4.measure.stream import Pair, embed, run_layers, score
 from mlx_gemma4.measure.tokens import Scores, Tokens
 from mlx_gemma4.measure.wer import Recording, Score, check_extra, check_files, evaluate, normalizer
-from mlx_gemma4.programs.segments import transcribe
+from mlx_gemma4.programs.segments import joined, transcribe_each
 from mlx_gemma4.programs.transcribe import Transcriber, instruction
 
 Progress = Callable[[str], None]
@@ -197,7 +197,7 @@ def _wer(folder: Path, recordings: Sequence[Recording], language: str, progress:
     total = Score()
     for result in evaluate(
         recordings,
-        lambda samples: " ".join(segment.text for segment in transcribe([samples], transcriber)),
+        lambda sounds: map(joined, transcribe_each(sounds, transcriber)),
         normalizer(language=language),
     ):
         total += result.score

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -176,31 +177,58 @@ def score(truth: str, heard: str, normalize: Normalizer) -> Score:
     )
 
 
+Transcribe = Callable[[Iterable[np.ndarray]], Iterator[str]]
+"""Recordings, samples [n] at 16 kHz each, to the text of each, in order. It may read ahead."""
+
+
 def evaluate(
     recordings: Iterable[Recording],
-    transcribe: Callable[[np.ndarray], str],
+    transcribe: Transcribe,
     normalize: Normalizer,
     *,
     unreadable: Callable[[Recording, Exception], None] | None = None,
 ) -> Iterator[Result]:
-    """Transcribe recordings, samples [n] at 16 kHz each, and score the texts. Reading files is not counted as work.
+    """Transcribe recordings and score the texts, in order.
+
+    The work of a recording is the time since the result before, without reading files. If recordings are transcribed
+    side by side, only the sum over many has a meaning.
 
     Args:
         unreadable: Takes a recording that cannot be read, and why; it has no result. Without it, the error is raised.
     """
-    for recording in recordings:
-        try:
-            samples = load_audio(recording.path)
-        except (ValueError, OSError) as problem:
-            if unreadable is None:
-                raise
-            unreadable(recording, problem)
-            continue
-        start = time.perf_counter()
-        heard = transcribe(samples)
-        work = time.perf_counter() - start
+    waiting: deque[tuple[Recording, float | Exception]] = deque()
+    """Recordings whose text is not known: seconds of sound, or why they cannot be read."""
+    reading = 0.0
+
+    def sounds() -> Iterator[np.ndarray]:
+        nonlocal reading
+        for recording in recordings:
+            start = time.perf_counter()
+            try:
+                samples = load_audio(recording.path)
+            except (ValueError, OSError) as problem:
+                if unreadable is None:
+                    raise
+                waiting.append((recording, problem))
+                continue
+            finally:
+                reading += time.perf_counter() - start
+            waiting.append((recording, len(samples) / SAMPLE_RATE))
+            yield samples
+
+    texts = transcribe(sounds())
+    while True:
+        start, before = time.perf_counter(), reading
+        heard = next(texts, None)
+        work = time.perf_counter() - start - (reading - before)
+        while waiting and isinstance(problem := waiting[0][1], Exception) and unreadable is not None:
+            unreadable(waiting.popleft()[0], problem)
+        if heard is None:
+            return
+        recording, seconds = waiting.popleft()
+        assert isinstance(seconds, float)
         counted = score(recording.text, heard, normalize)
-        counted = replace(counted, sound_seconds=len(samples) / SAMPLE_RATE, work_seconds=work)
+        counted = replace(counted, sound_seconds=seconds, work_seconds=work)
         yield Result(recording, heard, counted)
 
 

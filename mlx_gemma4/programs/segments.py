@@ -118,6 +118,29 @@ def transcribe_all(
         raise problem
 
 
+def transcribe_each(
+    recordings: Iterable[np.ndarray],
+    transcriber: Transcriber,
+    endpointing: Endpointing | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[list[Segment]]:
+    """All segments of each recording, samples [n] at 16 kHz, in order, with ``transcribe_all``."""
+    sounds = (([samples], make_endpointer(transcriber, endpointing)) for samples in recordings)
+    segments: list[Segment] = []
+    for _, segment in transcribe_all(sounds, transcriber, batch_size=batch_size):
+        if segment is not None:
+            segments.append(segment)
+        else:
+            yield segments
+            segments = []
+
+
+def joined(segments: Iterable[Segment]) -> str:
+    """The text of a recording."""
+    return " ".join(segment.text for segment in segments if segment.text)
+
+
 def utterances(blocks: Iterable[np.ndarray], endpointer: Endpointer, frame_samples: int) -> Iterator[Utterance]:
     """Yield each utterance as soon as it has ended."""
     start, speech = 0, list[np.ndarray]()
