@@ -12,7 +12,15 @@ import pytest
 from mlx_gemma4 import Session
 from mlx_gemma4.decoder.cache import STEP, Cache
 from mlx_gemma4.decoder.config import Config
-from mlx_gemma4.decoder.memory import LONGEST, MARGIN, MemoryPlan, longest_context, plan_memory, position_bytes
+from mlx_gemma4.decoder.memory import (
+    LONGEST,
+    MARGIN,
+    MemoryPlan,
+    forward_bytes,
+    longest_context,
+    plan_memory,
+    position_bytes,
+)
 from mlx_gemma4.decoder.twelve_b import TWELVE_B
 from mlx_gemma4.measure.random_model import random_model
 
@@ -78,11 +86,11 @@ def test_the_longest_context_just_fits() -> None:
 
 
 def test_what_is_held_at_once_decides() -> None:
-    all_layers, half = (
-        plan_memory(WEIGHTS, TEXT, context=4096, rows=512, room=0, held=held).forward for held in (1.0, 0.5)
-    )
+    """Of the scores no less than one full layer's."""
+    whole, half, none = (forward_bytes(TEXT, 512, 4096, held=held) for held in (1.0, 0.5, 0.0))
     logits = 2 * 3 * TEXT.vocab_size
-    assert all_layers - logits == pytest.approx(2 * (half - logits), abs=1)
+    assert whole - logits == pytest.approx(2 * (half - logits), abs=1)
+    assert none == logits + 3 * 2 * 16 * 512 * 4096
 
 
 def test_a_plan_adds_up() -> None:

@@ -24,6 +24,8 @@ WIDE, NARROW = 2, 9
 SCORES = 1.2
 """Arrays of [heads, rows, positions] that a full layer makes: no fused attention exists for its head size. These three
 numbers give the peaks that were measured on one GPU (H100, through CUDA) with prompts of 8,192 and 32,768 positions."""
+ONE_LAYER = 3
+"""The same of one full layer, which are held at once on any device: scores, masked scores and probabilities."""
 LONGEST = 131_072
 """Positions of the longest context that is planned for."""
 
@@ -77,9 +79,10 @@ def forward_bytes(text: TextConfig, rows: int, context: int, *, held: float = 1.
     """
     per_layer = WIDE * text.intermediate_size + NARROW * text.hidden_size
     full = sum(not layer.is_sliding for layer in text.layers)
-    scores = SCORES * full * text.num_attention_heads * context
+    copies = max(held * SCORES * full, ONE_LAYER) if full else 0
+    scores = copies * text.num_attention_heads * context
     logits = 3 * text.vocab_size  # of one row
-    return round(NUMBER * (held * rows * (len(text.layers) * per_layer + scores) + logits))
+    return round(NUMBER * (rows * (held * len(text.layers) * per_layer + scores) + logits))
 
 
 def longest_context(budget: int, weights: int, text: TextConfig, *, rows: int, room: int, held: float = 1.0) -> int:

@@ -29,6 +29,7 @@ class CheckPlan:
 CHECKS = (
     CheckPlan("system", 20.0),
     CheckPlan("golden", 120.0, ("device",)),
+    CheckPlan("speed", 120.0, ("device",)),
     CheckPlan("fit", 20.0, ("device", "memory")),
     CheckPlan("microphone", 15.0, is_device=True),
     CheckPlan("camera", 15.0, is_device=True),

@@ -1,4 +1,4 @@
-"""Which recipes of the 12B fit into this machine's memory, and how long a context may be. Arithmetic alone."""
+"""Which recipes of the 12B fit into this machine's memory, and how long a prompt may be. Arithmetic, not measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def check(known: Known) -> Findings:
 
     weights = {recipe: RandomCheckpoint("12b", recipe).nbytes for recipe in RECIPES}
     text = RandomCheckpoint("12b", "bf16").config.text_config
-    held = ON_CPU if known["device"]["device"] == "cpu" else 1.0
+    assumed = ON_CPU if known["device"]["device"] == "cpu" else 1.0
+    held = known.get("speed", {}).get("held", assumed)
     yield fit(known["memory"]["budget"], weights, text, rows=PREFILL_STEP, room=DEFAULT_ROOM + STEP, held=held)
 
 
