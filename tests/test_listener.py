@@ -296,8 +296,8 @@ def test_a_model_that_fails_leaves_its_last_guess(
     def broken(*arguments: Any) -> Any:
         raise ValueError("The model computes NaN")
 
-    monkeypatch.setattr(Transcriber, "feed", broken)
-    monkeypatch.setattr(Transcriber, "finish", broken)
+    for name in ("compute", "guess", "finish"):
+        monkeypatch.setattr(Transcriber, name, broken)
     (final,) = finals(until_error(events, ValueError, "computes NaN"))
     assert (final.text, final.reason, final.complete) == (guess.committed + guess.draft, "interrupted", False)
 

@@ -126,17 +126,53 @@ class Transcriber:
         self.session.extend(prompt[:audio])
         self._start = self.session.mark()
         self._sampler = Sampler(Sampling(), model.config.text_config.vocab_size, suppress=processor.suppressed_ids)
+        self._audio = processor.config.token_ids.audio
         self._speech = np.zeros((0, processor.frame_samples), dtype=np.float32)
+        self._in_cache = 0
+        """Frames of the current segment that the session holds."""
         self._before = 0
         self._guess: Guess | None = None
+        self.audio_computed = 0
+        """Audio positions computed so far."""
 
     @property
     def heard(self) -> int:
         """Frames of the current segment."""
         return len(self._speech)
 
+    @property
+    def waiting(self) -> int:
+        """Frames of the current segment that are not computed yet."""
+        return self.heard - self._in_cache
+
+    @property
+    def guess_rows(self) -> int:
+        """Rows of the forward with which the next guess begins, without the frames that wait: the end of the prompt,
+        and the last guess."""
+        return len(self._tail) + len(self._draft(self.heard))
+
+    def put(self, frames: np.ndarray) -> None:
+        """Take frames [F, frame_samples] without computing them. The next guess computes them in its own forward.
+
+        Raises:
+            ValueError: The segment would be longer than its longest.
+        """
+        if self.heard + len(frames) > self.max_frames:
+            raise ValueError(
+                f"A segment has at most {self.max_frames} frames, but {self.heard} + {len(frames)} were put; "
+                "call finish() first, or use feed()"
+            )
+        self._speech = np.concatenate([self._speech, frames])
+
+    def compute(self, count: int | None = None) -> None:
+        """Compute frames that wait, in one forward: the first ``count`` of them, or all."""
+        end = self.heard if count is None else min(self.heard, self._in_cache + count)
+        if end > self._in_cache:
+            self.session.extend(self._speech[self._in_cache : end])
+            self._advance(end)
+
     def feed(self, frames: np.ndarray) -> Iterator[Segment]:
-        """Take frames [F, frame_samples]; yield a segment whenever one has reached its longest."""
+        """Take frames [F, frame_samples] and compute them; yield a segment whenever one has reached its longest."""
         while len(frames):
             free = self.max_frames - self.heard
             if free == 0:
@@ -144,14 +180,15 @@ class Transcriber:
                 yield self._end(length)
                 frames = np.concatenate([speech[length:], frames])
                 continue
-            self._hear(frames[:free])
+            self.put(frames[:free])
+            self.compute()
             frames = frames[free:]
 
     def guess(self) -> Guess:
         """What the text would be if the speech ended here. The session is left as it was.
 
-        The last guess is the draft of this one: it is checked in one forward with the end of the prompt, so only tokens
-        that are new cost a forward each.
+        The last guess is the draft of this one: one forward computes the frames that wait, reads the end of the prompt,
+        and checks the draft. Only tokens that are new cost a forward each.
         """
         self._guess = self._guess_of(self.heard)
         return self._guess
@@ -196,7 +233,7 @@ class Transcriber:
             ValueError: A segment is open, or ``batch_size`` is less than 1.
         """
         self._check_closed()
-        audio = self._processor.config.token_ids.audio
+        audio = self._audio
         assert audio is not None
         taken: deque[tuple[int, int]] = deque()
 
@@ -235,9 +272,10 @@ class Transcriber:
     def _most_tokens(self, frames: int) -> int:
         return min(self._max_tokens, most_tokens(frames * self.frame_seconds))
 
-    def _hear(self, frames: np.ndarray) -> None:
-        self.session.extend(frames)
-        self._speech = np.concatenate([self._speech, frames])
+    def _advance(self, end: int) -> None:
+        """The session holds the frames of the segment up to ``end`` now, and nothing behind them."""
+        self.audio_computed += end - self._in_cache
+        self._in_cache = end
 
     def _end(self, length: int) -> Segment:
         before = self.session.forwards
@@ -245,27 +283,44 @@ class Transcriber:
         forwards = self.session.forwards - before
         segment = self._segment(self._before, self._before + length, guess.tokens, guess.text, forwards)
         self.session.rewind(self._start)
-        self._speech, self._guess = self._speech[:0], None
+        self._speech, self._guess, self._in_cache = self._speech[:0], None, 0
         self._before += length
         return segment
 
     def _guess_of(self, length: int) -> Guess:
         if self._guess is not None and self._guess.frames == length:
             return self._guess
-        end = self._start.position + self.heard
-        if length < self.heard:
-            end = self._start.position + length
-            self.session.rewind(end)
-        tokens = answer(
-            self.session,
-            self._tail,
-            self._sampler,
-            stop_ids=self._processor.stop_ids,
-            max_tokens=self._most_tokens(length),
-            draft=() if self._guess is None else self._guess.tokens,
-        )
-        self.session.rewind(end)
+        start = self._start.position
+        if length < self._in_cache:
+            self.session.rewind(start + length)
+            self._in_cache = length
+        try:
+            tokens = answer(
+                self.session,
+                self._question(length),
+                self._sampler,
+                stop_ids=self._processor.stop_ids,
+                max_tokens=self._most_tokens(length),
+                draft=self._draft(length),
+            )
+        except BaseException:
+            self.session.rewind(min(self.session.position, start + self._in_cache))
+            raise
+        self.session.rewind(start + length)
+        self._advance(length)
         return Guess(self._text(tokens), tuple(tokens), length)
+
+    def _question(self, length: int) -> Prompt:
+        """The frames that wait, up to ``length``, and the end of the prompt."""
+        frames = self._speech[self._in_cache : length]
+        if not len(frames):
+            return self._tail
+        assert self._audio is not None
+        return Prompt.from_frames(frames, self._audio) + self._tail
+
+    def _draft(self, length: int) -> tuple[int, ...]:
+        """The tokens of the last guess that may be the answer after ``length`` frames."""
+        return () if self._guess is None else self._guess.tokens[: self._most_tokens(length) - 1]
 
     def _text(self, tokens: list[int]) -> str:
         text = text_of(tokens, self._processor, self._tail)

@@ -184,6 +184,14 @@ class Endpointer:
         self._events: list[EndpointerEvent] = []
         self._speech: list[np.ndarray] = []  # the last event, while it grows
 
+    @property
+    def until_complete(self) -> int | None:
+        """Frames of silence until an open utterance is complete: if it ended then, all its frames would have been
+        returned. 0 from then on; None while somebody speaks, or nobody does."""
+        if not self.speaking or not self._quiet:
+            return None
+        return 0 if self._held else max(0, self._tail - self._quiet)
+
     def limit(self, max_frames: int) -> None:
         """Cut utterances after this many frames.
 

@@ -3,10 +3,10 @@
 ``feed`` takes sound and computes nothing, ``step`` processes all sound that was fed, ``finish`` ends. ``feed`` may be
 called from any thread; everything else from one, which owns the model.
 
-Each frame of an utterance goes into the cache when it arrives. A guess reads the end of the prompt and the last guess
-behind the frames, then the cache is rewound to the frames:
+Frames of an utterance go into the cache soon after they arrive, a few in one forward (``Rhythm``). A guess reads the
+end of the prompt and the last guess behind the frames, then the cache is rewound to the frames:
 
-    cache     [instruction][frames so far]                          a frame arrives: one position more
+    cache     [instruction][frames so far]                          a frame: one position more
     guess     [instruction][frames so far][tail]"go forward to"     only words that the last guess lacked cost a forward
     rewind    [instruction][frames so far]
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -30,13 +31,9 @@ from mlx_gemma4.inputs.audio.frames import Framer
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, check_samples
 from mlx_gemma4.live.hear.agreement import Agreement
 from mlx_gemma4.live.hear.events import Committed, Final, ListenerEvent, Partial, Silence
+from mlx_gemma4.live.hear.rhythm import Moment, Overload, Rhythm
 from mlx_gemma4.programs.segments import make_endpointer
 from mlx_gemma4.programs.transcribe import Guess, Transcriber
-
-GUESS_EVERY = 0.5
-"""Seconds of new speech between two guesses."""
-BEHIND = 1.0
-"""Seconds of sound that had piled up before a pass: with more than this, it makes no guess, to catch up."""
 
 
 @dataclass
@@ -51,6 +48,8 @@ class Work:
     audio_computed: int = 0
     """Audio positions computed: more than ``speech_frames`` only where a long utterance was cut."""
     forwards: int = 0
+    busy: float = 0.0
+    """Seconds in which the model computed."""
     guesses: int = 0
     utterances: int = 0
     revised: int = 0
@@ -66,7 +65,8 @@ class Listener:
     Args:
         endpointer: How utterances are found: settings, the default ones if None, or an endpointer. No utterance is
             longer than the transcriber's longest segment.
-        guess_every: Seconds of new speech between two guesses; 0 guesses after every pass.
+        guess_every: Seconds of new speech between two guesses. By default this follows from what forwards cost on this
+            machine (``Rhythm``), 0.5 s at least; 0 guesses after every pass that brings speech.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Listener:
         transcriber: Transcriber,
         endpointer: Endpointer | Endpointing | None = None,
         *,
-        guess_every: float = GUESS_EVERY,
+        guess_every: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._transcriber = transcriber
         self.endpointer = make_endpointer(transcriber, endpointer)
-        self._guess_every = guess_every
+        self.rhythm = Rhythm(transcriber.frame_seconds, guess_every)
         self._clock = clock
         self._framer = Framer(transcriber.frame_samples)
         self._waiting: list[np.ndarray] = []
@@ -99,6 +99,7 @@ class Listener:
         self._seen = 0
         self._silent_since: int | None = 0
         self._forwards_before = transcriber.session.forwards
+        self._audio_before = transcriber.audio_computed
         self.behind = 0.0
         """Seconds of sound that had piled up when the last pass began."""
         self.work = Work()
@@ -123,17 +124,22 @@ class Listener:
     def step(self) -> list[ListenerEvent]:
         """Process what was fed; return the events."""
         self.behind = self.backlog
-        self._collect(self._pass(self._framer.push(self._take()), late=self.behind > BEHIND))
+        self._collect(self._pass(self._framer.push(self._take())))
         return self._hand_out()
 
     def finish(self) -> list[ListenerEvent]:
         """Process what is left and end the open utterance, if there is one."""
         frames = np.concatenate([self._framer.push(self._take()), self._framer.flush()])
-        self._collect(self._pass(frames, late=True))
+        self._collect(self._pass(frames, last=True))
         for action in self.endpointer.finish():
             self._collect(self._act(action))
         self._collect(self._silence())
         return self._hand_out()
+
+    @property
+    def overload(self) -> Overload | None:
+        """What is to be told while the machine does not keep up: sound piles up, because the model is always busy."""
+        return self.rhythm.overload if self.rhythm.is_late(self.behind) else None
 
     def abandon(self) -> list[ListenerEvent]:
         """End at once, without computing, for example after an error in ``step``.
@@ -153,6 +159,7 @@ class Listener:
     def _hand_out(self) -> list[ListenerEvent]:
         self.work.forwards = self._transcriber.session.forwards - self._forwards_before
         self.work.gated_frames = self.endpointer.gated
+        self.work.audio_computed = self._transcriber.audio_computed - self._audio_before
         events, self._happened = self._happened, []
         return events
 
@@ -163,18 +170,33 @@ class Listener:
         self._pass_began = self._clock()
         return np.concatenate([np.zeros(0, np.float32), *blocks])
 
-    def _pass(self, frames: np.ndarray, *, late: bool) -> Iterator[ListenerEvent]:
-        before = self._transcriber.heard
+    def _pass(self, frames: np.ndarray, *, last: bool = False) -> Iterator[ListenerEvent]:
+        spoken, busy = self.endpointer.spoken, self.work.busy
         for action in self.endpointer.push(frames):
             yield from self._act(action)
         self._seen += len(frames)
-        if self._begin is not None and not late and self._is_time(paused=self._transcriber.heard == before):
-            yield from self._make_guess()
+        if self._begin is not None and not last:
+            yield from self._compute()
+        self.rhythm.spent(self.endpointer.spoken - spoken, self.work.busy - busy)
 
-    def _is_time(self, *, paused: bool) -> bool:
-        """Whether to guess: after enough new speech, or in a pause, since the utterance may end with it."""
-        new = self._transcriber.heard - self._guessed
-        return new > 0 and (paused or new * self._transcriber.frame_seconds >= self._guess_every)
+    def _compute(self) -> Iterator[ListenerEvent]:
+        """Compute frames that wait, make a guess, or nothing, as the rhythm says."""
+        transcriber = self._transcriber
+        moment = Moment(
+            waiting=transcriber.waiting,
+            new=transcriber.heard - self._guessed,
+            until_complete=self.endpointer.until_complete,
+            behind=self.behind,
+        )
+        todo = self.rhythm.next(moment)
+        if todo == "guess":
+            yield from self._make_guess()
+        elif todo:
+            began = self._clock()
+            transcriber.compute(todo)
+            seconds = self._clock() - began
+            self.work.busy += seconds
+            self.rhythm.computed(todo, seconds)
 
     def _act(self, action: Begin | Speech | End) -> Iterator[ListenerEvent]:
         if isinstance(action, Begin):
@@ -184,18 +206,14 @@ class Listener:
             self._guess = None
             self._guessed = 0
         elif isinstance(action, Speech):
-            self._hear(action.frames)
+            self._transcriber.put(action.frames)
         else:
             yield from self._make_final(action)
 
-    def _hear(self, frames: np.ndarray) -> None:
-        cut = list(self._transcriber.feed(frames))
-        assert not cut, "the endpointer cuts before the transcriber has to"
-        self.work.audio_computed += len(frames)
-
     def _make_guess(self) -> Iterator[ListenerEvent]:
         assert self._begin is not None
-        guess = self._guess = self._transcriber.guess()
+        with self._measure(self._transcriber.waiting, self._transcriber.heard - self._guessed):
+            guess = self._guess = self._transcriber.guess()
         self._guessed = guess.frames
         self.work.guesses += 1
         fresh = self._agreement.add(guess.text)
@@ -204,10 +222,23 @@ class Listener:
             yield Committed(self._utterance, end, fresh)
         yield Partial(self._utterance, start, end, self._agreement.committed, self._agreement.draft)
 
+    @contextmanager
+    def _measure(self, frames: int, new: int) -> Iterator[None]:
+        """Tell the rhythm what a guess cost that computes so many frames."""
+        session, rows = self._transcriber.session, frames + self._transcriber.guess_rows
+        forwards, began = session.forwards, self._clock()
+        yield
+        seconds = self._clock() - began
+        self.work.busy += seconds
+        if session.forwards > forwards:
+            self.rhythm.guessed(rows, frames, new, session.forwards - forwards - 1, seconds)
+
     def _make_final(self, end: End) -> Iterator[ListenerEvent]:
         assert self._begin is not None
         decided = self._clock()
-        segment = self._transcriber.finish(end.length)
+        frames = max(0, end.length - (self._transcriber.heard - self._transcriber.waiting))
+        with self._measure(frames, max(0, end.length - self._guessed)):
+            segment = self._transcriber.finish(end.length)
         assert segment is not None
         yield self._final(
             segment.text,

@@ -14,7 +14,7 @@ import numpy as np
 from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
 from mlx_gemma4.inputs.audio.recording import AudioSource
 from mlx_gemma4.live.hear.events import DroppedAudio, ListenerEvent
-from mlx_gemma4.live.hear.listener import GUESS_EVERY, Listener
+from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.sources import FileSource, PipeSource, Source, open_recording
 from mlx_gemma4.programs.transcribe import Transcriber
 
@@ -69,7 +69,8 @@ def listen(  # type: ignore[misc]  # the second argument has two names: a listen
         listener: The engine; or ``model`` and ``processor``, of which one is made.
         transcriber: Used instead of one with Google's instruction for English and segments of at most 15 s.
         endpointer: How utterances are found: settings, or an ``Endpointer`` with a detector of your own.
-        guess_every: Seconds of new speech between two guesses; 0.5 by default.
+        guess_every: Seconds of new speech between two guesses; by default as often as the machine can, every 0.5 s at
+            most (``Listener``).
         fast: Whether a recording is read as fast as the model can, which is the default: most programs want its text
             soon. False plays it at its own pace, as if it were being spoken. A pipe has the pace of its writer.
         hear: Called with each block of sound, float32 [n] at 16 kHz, before it is worked off.
@@ -97,7 +98,7 @@ def listen(  # type: ignore[misc]  # the second argument has two names: a listen
     made = Listener(
         Transcriber(model, processor) if transcriber is None else transcriber,
         endpointer,
-        guess_every=GUESS_EVERY if guess_every is None else guess_every,
+        guess_every=guess_every,
     )
     return _follow_to_end(opened, made, hear)
 
