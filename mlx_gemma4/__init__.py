@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.talk.events import Said as Said
     from mlx_gemma4.live.talk.loop import converse as converse
     from mlx_gemma4.loading import load as load
+    from mlx_gemma4.outputs.drafter import Drafter as Drafter
+    from mlx_gemma4.outputs.drafter import load_drafter as load_drafter
     from mlx_gemma4.outputs.generate import generate as generate
     from mlx_gemma4.outputs.generate import stream_generate as stream_generate
     from mlx_gemma4.outputs.sample import Sampling as Sampling
@@ -67,6 +69,7 @@ _NAMES = {
     "live.talk.events": "Answered Heard Said",
     "live.talk.loop": "converse",
     "loading": "load",
+    "outputs.drafter": "Drafter load_drafter",
     "outputs.generate": "generate stream_generate",
     "outputs.sample": "Sampling",
     "programs.chat": "Conversation",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -17,8 +20,8 @@ from mlx_gemma4.outputs.pace import Pace
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
-def random_model(model: Model, *, centroids: int | None = None, seed: int = 0) -> DrafterModel:
-    """A drafter's model of random weights that fits ``model``."""
+def config_for(model: Model, *, centroids: int | None = None) -> dict[str, Any]:
+    """The config.json of a drafter that fits ``model``."""
     text = model.config.text_config
     layers = {layer.layer_type: layer for layer in text.layers}
     ropes = {
@@ -29,7 +32,7 @@ def random_model(model: Model, *, centroids: int | None = None, seed: int = 0) -
         }
         for name, rope in text.rope.items()
     }
-    raw = {
+    return {
         "model_type": DRAFTER,
         "backbone_hidden_size": text.hidden_size,
         "use_ordered_embeddings": centroids is not None,
@@ -56,13 +59,24 @@ def random_model(model: Model, *, centroids: int | None = None, seed: int = 0) -
             "vocab_size": text.vocab_size,
         },
     }
-    drafter = DrafterModel(DrafterConfig.from_dict(raw))
+
+
+def random_model(model: Model, *, centroids: int | None = None, seed: int = 0) -> DrafterModel:
+    """A drafter's model of random weights that fits ``model``."""
+    drafter = DrafterModel(DrafterConfig.from_dict(config_for(model, centroids=centroids)))
     mx.random.seed(seed)
     drafter.update(tree_map(lambda each: 0.3 * mx.random.normal(each.shape), drafter.parameters()))
     if centroids is not None:
-        order = np.random.default_rng(seed).permutation(text.vocab_size)
+        order = np.random.default_rng(seed).permutation(model.config.text_config.vocab_size)
         drafter.masked_embedding.token_ordering = mx.array(order)
     return drafter
+
+
+def save_random(model: Model, folder: Path) -> None:
+    """Write a drafter that fits ``model`` as a checkpoint."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config_for(model)))
+    random_model(model).save_weights(str(folder / "model.safetensors"))
 
 
 class Eager(Pace):

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli.shared.attachments import MEDIA, attachment, files, kind_of, leading_file
+from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, drafted, open_drafter
 from mlx_gemma4.cli.shared.errors import message
 from mlx_gemma4.cli.shared.notes import note, statistics
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, load_model, sampling
@@ -58,9 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stats", action="store_true", help="print speed and memory after each answer on stderr")
     add_sampling(parser)
+    add_drafts(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
+    check_drafts(arguments)
     tools = open_tools(arguments)
     model, processor = load_model(arguments)
     if tools is not None:
@@ -74,6 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         system=arguments.system,
         enable_thinking=arguments.thinking,
         tools=None if tools is None else tools.schemas,
+        drafter=open_drafter(arguments),
     )
     options = {
         "max_tokens": arguments.max_tokens,
@@ -173,7 +177,7 @@ class Chat:
             note("(stopped)")
             return False
         if response is not None and self._stats:
-            note(statistics(response))
+            note(statistics(response) + drafted(self._conversation.drafter))
         return True
 
     def _call(self) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import note, note_broken
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, add_selection, load_model, sampling, selection
 from mlx_gemma4.cli.shared.outputs import add_overwrite, text_output
@@ -60,11 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--with-audio", action="store_true", help="use the sound of each segment too (at most 30 s)"
     )
     add_sampling(parser)
+    add_drafts(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from mlx_gemma4.inputs.vision.video_file import VideoFile
 
+    check_drafts(arguments)
     file = VideoFile(arguments.file, sound=arguments.with_audio)
     with ExitStack() as stack:
         with starting():
@@ -99,7 +102,7 @@ def describe(arguments: argparse.Namespace, file: VideoFile) -> Generator[Descri
         max_tokens=arguments.max_tokens,
         sampling=sampling(arguments, processor.generation),
     )
-    return describe_video(model, processor, file, settings)
+    return describe_video(model, processor, file, settings, drafter=open_drafter(arguments))
 
 
 def progress(description: Description, length: float | None) -> str:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, drafted, open_drafter
 from mlx_gemma4.cli.shared.notes import note, note_broken, statistics
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, add_selection, load_model, sampling, selection
 from mlx_gemma4.cli.shared.tools import add_tools, note_unwritten, open_tools
@@ -69,14 +70,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"use the sound of videos too, after every {STRETCH:g} s of pictures",
     )
     add_sampling(parser)
+    add_drafts(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     check_videos(arguments)
     check_plain(arguments)
+    check_drafts(arguments)
     tools = open_tools(arguments)
     model, processor = load_model(arguments)
+    drafter = open_drafter(arguments)
     if arguments.ignore_chat_template:
         prompt = processor.completion(text)
     else:
@@ -92,13 +96,14 @@ def run(arguments: argparse.Namespace) -> None:
         max_tokens=arguments.max_tokens,
         sampling=sampling(arguments, processor.generation),
         thoughts=arguments.thoughts,
+        drafter=drafter,
     ):
         show(marked(response), sys.stderr if response.kind == "thought" else sys.stdout, end="")
     print()
     if response is not None and response.finish_reason == "length":
         note(f"The answer was stopped at {arguments.max_tokens} tokens (--max-tokens).")
     if response is not None and arguments.stats:
-        note(statistics(response))
+        note(statistics(response) + drafted(drafter))
 
 
 def chat_prompt(arguments: argparse.Namespace, processor: Processor, text: str, tools: Tools | None) -> Prompt:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import end_code, note, note_gated
 from mlx_gemma4.cli.shared.options import (
     add_endpointing,
@@ -77,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-audio", metavar="FILE", help="save the sound as a 16 kHz WAV")
     add_overwrite(parser)
     parser.add_argument("--stats", action="store_true", help="print delays and work on stderr")
+    add_drafts(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         with starting():
             text_style(arguments)
+            check_drafts(arguments)
             stream, hear = stack.enter_context(open_outputs(arguments))
             source = stack.enter_context(open_source(arguments))
             listener = make_listener(arguments)
@@ -116,11 +119,12 @@ def make_listener(arguments: argparse.Namespace) -> Listener:
     """The listener that the options describe."""
     instruction, settings = speech_instruction(arguments), endpointing(arguments)
     model, processor = load_model(arguments)
+    drafter = open_drafter(arguments)
 
     from mlx_gemma4.live.hear.listener import Listener
     from mlx_gemma4.programs.transcribe import Transcriber
 
-    transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
+    transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment, drafter=drafter)
     return Listener(transcriber, settings, guess_every=arguments.guess_every)
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
 from mlx_gemma4.cli.shared.cameras import add_listing, open_camera, print_cameras
+from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import end_code, note
 from mlx_gemma4.cli.shared.options import (
     add_endpointing,
@@ -123,6 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sampling(parser)
     add_endpointing(parser)
     add_sound(parser)
+    add_drafts(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -138,6 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     scene = Scene(threshold(arguments))
     with ExitStack() as stack:
         with starting():
+            check_drafts(arguments)
             inputs = [path for path in (arguments.input, arguments.camera) if path is not None]
             stream = stack.enter_context(text_output(arguments.output, overwrite=arguments.overwrite, inputs=inputs))
             sound = None if arguments.no_sound else stack.enter_context(open_source(arguments))
@@ -162,6 +165,7 @@ def run(arguments: argparse.Namespace) -> int:
 def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[Assistant, Transcript | None]:
     """The assistant that the options describe."""
     model, processor = load_model(arguments)
+    drafter = open_drafter(arguments)
     if tools is not None:
         note_unwritten(processor, tools.schemas)
 
@@ -188,10 +192,10 @@ def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[
         keep_interrupted=arguments.barge_in == "keep",
         sampling=sampling(arguments, processor.generation),
     )
-    assistant = Assistant(model, processor, endpointer, settings)
+    assistant = Assistant(model, processor, endpointer, settings, drafter=drafter)
     if not arguments.transcript:
         return assistant, None
-    return assistant, Transcript(Transcriber(model, processor, max_segment=arguments.max_segment))
+    return assistant, Transcript(Transcriber(model, processor, max_segment=arguments.max_segment, drafter=drafter))
 
 
 class Talk:

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.errors import Failed
 from mlx_gemma4.cli.shared.notes import note, note_gated, warn_incomplete
 from mlx_gemma4.cli.shared.options import (
@@ -74,12 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output-dir", metavar="DIR", help="write one file for each FILE into DIR instead of stdout")
     add_overwrite(parser)
     parser.add_argument("--stats", action="store_true", help="print the work done and its time on stderr")
+    add_drafts(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     check_names(arguments)
     # everything that can be wrong is reported before the model is loaded
     text_style(arguments)
+    check_drafts(arguments)
     instruction, settings = speech_instruction(arguments), endpointing(arguments)
     targets = check_targets(arguments)
     failed = Failed(len(arguments.files))
@@ -88,10 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
     if all(path in failed for path in arguments.files):
         failed.raise_all()
     model, processor = load_model(arguments)
+    drafter = open_drafter(arguments)
 
     from mlx_gemma4.programs.transcribe import Transcriber
 
-    transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment)
+    transcriber = Transcriber(model, processor, text=instruction, max_segment=arguments.max_segment, drafter=drafter)
     readable = {target: [path for path in paths if path not in failed] for target, paths in targets.items()}
     with Session(patience=0.0) as session:
         Work(arguments, session, transcriber, settings, failed).write(readable)

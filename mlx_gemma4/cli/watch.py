@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_gemma4.cli.shared.cameras import add_listing, open_camera, print_cameras
+from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import end_code, note
 from mlx_gemma4.cli.shared.options import add_model, add_sensitivity, load_model, threshold
 from mlx_gemma4.cli.shared.outputs import output_file, output_folder
@@ -90,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=float, metavar="SECONDS", help="stop after so much time of the camera")
     parser.add_argument("--save", metavar="DIR", help="save each picture that has an answer as a PNG in DIR")
     parser.add_argument("--stats", action="store_true", help="print pictures, work and delays on stderr")
+    add_drafts(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -100,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--duration must be more than 0 seconds, got {arguments.duration:g}")
     with ExitStack() as stack:
         with starting():
+            check_drafts(arguments)
             save = None if arguments.save is None else stack.enter_context(snapshots(Path(arguments.save)))
             camera = stack.enter_context(open_camera(arguments.source, fast=arguments.fast, loop=arguments.loop))
             watcher = make_watcher(arguments)
@@ -137,7 +140,7 @@ def make_watcher(arguments: argparse.Namespace) -> Watcher:
         settle=arguments.settle,
         max_wait=arguments.max_wait,
     )
-    return Watcher(model, processor, settings)
+    return Watcher(model, processor, settings, drafter=open_drafter(arguments))
 
 
 def show(

@@ -9,6 +9,7 @@ from typing import Any
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.generate import GREEDY, GenerationResponse, stream_generate
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
@@ -32,6 +33,7 @@ class Conversation:
 
     Args:
         tools: JSON schemas of functions that the model may call.
+        drafter: As for ``stream_generate``.
 
     Attributes:
         calls: The functions that the last answer called. Give their results to ``reply``, or ignore them with ``ask``.
@@ -45,12 +47,14 @@ class Conversation:
         system: str | None = None,
         enable_thinking: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self._model = model
         self._processor = processor
         self._system = system
         self._enable_thinking = enable_thinking
         self._tools = tools
+        self.drafter = drafter
         self._ids = itertools.count(1)
         self.session = Session(model)
         self.reset()
@@ -128,6 +132,7 @@ class Conversation:
             thoughts="show" if show_thoughts else "drop",
             session=self.session,
             before=prompt[:kept].token_ids.tolist(),
+            drafter=self.drafter,
         )
         tokens: list[int] = []
         pieces: list[GenerationResponse] = []

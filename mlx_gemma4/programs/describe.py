@@ -18,6 +18,7 @@ from mlx_gemma4.inputs.vision.clip import Stretch, check_length
 from mlx_gemma4.inputs.vision.image import Patches
 from mlx_gemma4.inputs.vision.video import Film, Selection
 from mlx_gemma4.inputs.vision.video_file import VideoFile
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.generate import GREEDY, GenerationResponse, stream_generate
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
@@ -65,9 +66,17 @@ DEFAULT = Describing()
 
 
 def describe_video(
-    model: Model, processor: Processor, source: str | os.PathLike[str] | VideoFile, settings: Describing = DEFAULT
+    model: Model,
+    processor: Processor,
+    source: str | os.PathLike[str] | VideoFile,
+    settings: Describing = DEFAULT,
+    *,
+    drafter: Drafter | None = None,
 ) -> Generator[Description, None, None]:
     """Describe a video of any length segment by segment, each as soon as it is decoded.
+
+    Args:
+        drafter: As for ``stream_generate``.
 
     Raises:
         ValueError: More frames or sound in a segment than fit, or a file that cannot be read or has no sound.
@@ -90,7 +99,9 @@ def describe_video(
 
     def answer(content: list[Mapping[str, Any]]) -> Iterator[GenerationResponse]:
         prompt = processor.prompt([{"role": "user", "content": content}])
-        return stream_generate(model, processor, prompt, max_tokens=settings.max_tokens, sampling=settings.sampling)
+        return stream_generate(
+            model, processor, prompt, max_tokens=settings.max_tokens, sampling=settings.sampling, drafter=drafter
+        )
 
     return _described(stretches, settings.text, answer)
 

@@ -19,6 +19,7 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
 from mlx_gemma4.outputs.batch import BATCH_SIZE, Question, decode_batch
 from mlx_gemma4.outputs.draft import answer, text_of
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.guards import is_remark, most_tokens
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
@@ -111,11 +112,13 @@ class Transcriber:
         text: str | None = None,
         max_segment: float = MAX_SEGMENT,
         max_tokens: int = MAX_TOKENS,
+        drafter: Drafter | None = None,
     ) -> None:
         self.frame_samples = processor.frame_samples
         self.frame_seconds = processor.frame_samples / SAMPLE_RATE
         self.max_frames = _max_frames(max_segment, self.frame_seconds, processor.limits.audio_tokens)
         self._max_tokens = max_tokens
+        self.drafter = drafter
         self._processor = processor
         silence = np.zeros(processor.frame_samples, dtype=np.float32)
         content = [{"type": "text", "text": text or instruction()}, {"type": "audio", "audio": silence}]
@@ -302,6 +305,7 @@ class Transcriber:
                 stop_ids=self._processor.stop_ids,
                 max_tokens=self._most_tokens(length),
                 draft=self._draft(length),
+                drafter=self.drafter,
             )
         except BaseException:
             self.session.rewind(min(self.session.position, start + self._in_cache))

@@ -19,6 +19,7 @@ from mlx_gemma4.inputs.prompt import IMAGE, Prompt
 from mlx_gemma4.inputs.vision.image import Patches
 from mlx_gemma4.inputs.vision.video import Film
 from mlx_gemma4.outputs.draft import answer
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.session import Session
 
@@ -51,13 +52,21 @@ class Asking:
     """How a question is asked and answered: greedily, with the last answer as a draft."""
 
     def __init__(
-        self, model: Model, processor: Processor, *, question: str, system: str | None, max_tokens: int
+        self,
+        model: Model,
+        processor: Processor,
+        *,
+        question: str,
+        system: str | None,
+        max_tokens: int,
+        drafter: Drafter | None = None,
     ) -> None:
         if max_tokens < 1:
             raise ValueError(f"Expected max_tokens of 1 or more, got {max_tokens}")
         self.processor = processor
         self.model = model
         self.max_tokens = max_tokens
+        self._drafter = drafter
         self._question = question
         self._system = system
         self._sampler = Sampler(Sampling(), model.config.text_config.vocab_size, suppress=processor.suppressed_ids)
@@ -84,6 +93,7 @@ class Asking:
             stop_ids=self.processor.stop_ids,
             max_tokens=self.max_tokens - 1,
             draft=draft[1:] if draft and draft[0] == first else (),
+            drafter=self._drafter,
         )
         return [first, *rest]
 

@@ -18,6 +18,7 @@ from mlx_gemma4.live.see.scene import THRESHOLD, Scene
 from mlx_gemma4.live.see.settling import MAX_WAIT, SAME_MOMENT, SETTLE, Settling
 from mlx_gemma4.live.see.views import Asking, Glance, Memory, View
 from mlx_gemma4.outputs.draft import text_of
+from mlx_gemma4.outputs.drafter import Drafter
 
 Reason = Literal["change", "heartbeat", "every"]
 
@@ -100,6 +101,9 @@ DEFAULT = Watching()
 class Watcher:
     """Answers a standing question about what a camera sees.
 
+    Args:
+        drafter: As for ``stream_generate``.
+
     Raises:
         ValueError: A setting is out of bounds, or the checkpoint takes no pictures, or no video.
     """
@@ -110,6 +114,7 @@ class Watcher:
         processor: Processor,
         settings: Watching = DEFAULT,
         *,
+        drafter: Drafter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -120,7 +125,12 @@ class Watcher:
         self._settling = Settling(settle=settings.settle, max_wait=settings.max_wait, threshold=settings.threshold)
         self._remembers = settings.memory != 0
         asking = Asking(
-            model, processor, question=settings.question, system=settings.system, max_tokens=settings.max_tokens
+            model,
+            processor,
+            question=settings.question,
+            system=settings.system,
+            max_tokens=settings.max_tokens,
+            drafter=drafter,
         )
         self._view: View = (
             Memory(asking, size=settings.memory, image_tokens=settings.image_tokens)

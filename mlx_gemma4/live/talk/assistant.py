@@ -37,6 +37,7 @@ from mlx_gemma4.live.talk.dialogue import Dialogue
 from mlx_gemma4.live.talk.events import AssistantEvent, Called, Forgot, Heard, Looked, Refused, Said, SightLost
 from mlx_gemma4.live.talk.open_answer import OpenAnswer
 from mlx_gemma4.live.talk.turns import Turns
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.generate import GREEDY, stream_generate
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
@@ -88,6 +89,7 @@ class Assistant:
         endpointer: Finds where somebody speaks: settings, the default ones if None, for Silero's detector (``Voice``);
             or an endpointer with a detector of your own. An utterance that is cut at its longest continues in the same
             turn.
+        drafter: As for ``stream_generate``.
 
     Raises:
         ValueError: ``settings.context`` has no room for a single turn.
@@ -100,6 +102,7 @@ class Assistant:
         endpointer: Endpointer | Endpointing | None = None,
         settings: Talking = DEFAULT,
         *,
+        drafter: Drafter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -137,7 +140,12 @@ class Assistant:
         self._answer: OpenAnswer | None = None
         self._ids = itertools.count(1)
         self._respond = partial(
-            stream_generate, model, processor, sampling=settings.sampling, session=self.dialogue.session
+            stream_generate,
+            model,
+            processor,
+            sampling=settings.sampling,
+            session=self.dialogue.session,
+            drafter=drafter,
         )
 
     @property
