@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from golden import heard
 
-from mlx_gemma4 import Model, Processor
+from mlx_gemma4 import FileSource, Final, Model, Processor, Transcriber
 from mlx_gemma4.cli import bench as command
 from mlx_gemma4.cli import main, parse
 from mlx_gemma4.measure import bench as measured
 from mlx_gemma4.measure.bandwidth import bytes_read_per_token
 from mlx_gemma4.measure.bench import Bench, Settings
+from mlx_gemma4.measure.bench_live import LiveRun, hear, live_figures
+from mlx_gemma4.measure.bench_media import utterances
 from mlx_gemma4.measure.bench_tables import tables
+from mlx_gemma4.measure.estimate import Costs, bench_seconds, duration, measure_costs
 from mlx_gemma4.measure.figures import Figure, Figures, Repeats, Table, number
 from mlx_gemma4.measure.random_files import random_processor
 from mlx_gemma4.measure.random_model import RandomCheckpoint
+from mlx_gemma4.measure.scripted import scripted_model
 
 Refused = Callable[..., str]
 
@@ -38,6 +48,10 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Model, Processor]:
+    return make_tiny()
+
+
+def make_tiny() -> tuple[Model, Processor]:
     """One layer of a small random model."""
     checkpoint = RandomCheckpoint("small", "bf16", layers=1)
     return checkpoint.model(), random_processor(checkpoint)
@@ -46,9 +60,10 @@ def tiny() -> tuple[Model, Processor]:
 @pytest.fixture
 def quick(tiny: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command, on the tiny model and with the tiny settings."""
-    monkeypatch.setattr(command, "open_model", lambda arguments: tiny)
+    monkeypatch.setattr(command, "open_model", lambda arguments: (*tiny, None))
     monkeypatch.setattr(command, "bench_settings", lambda arguments: TINY)
     monkeypatch.setattr(measured, "copy_bandwidth", lambda clock: 2e9)
+    monkeypatch.setattr(measured, "measure_live", lambda transcriber: [Figure("live", "decision to text", "s", (0.5,))])
 
 
 def test_rates_are_counts_over_seconds(tiny: tuple[Model, Processor]) -> None:
@@ -116,6 +131,8 @@ def test_repetitions(repeats: Repeats, seconds: list[float], kept: list[float]) 
 def figures() -> Figures:
     return Figures(
         [
+            Figure("load", "checkpoint", "s", (2.4,)),
+            Figure("model", "weights", "bytes", (7.06e9,)),
             Figure("bandwidth", "copy", "bytes/s", (100e9,)),
             Figure("prefill", "1024 positions", "tokens/s", (200.0, 300.0, 250.0), {"positions": 1024}),
             Figure("prefill", "1024 positions, first token", "s", (4.0,)),
@@ -125,12 +142,19 @@ def figures() -> Figures:
             Figure("first token", "picture", "s", (0.9, 1.1, 1.0), {"positions": 280}),
             Figure("forward", "1 rows", "s", (0.04,), {"rows": 1}),
             Figure("forward", "8 rows", "s", (0.14,), {"rows": 8}),
+            Figure("live", "decision to text", "s", (0.1, 0.3, 0.2)),
         ]
     )
 
 
 def test_tables_are_markdown() -> None:
     assert "\n\n".join(table.markdown() for table in tables(figures())) == (
+        "**Model**\n\n"
+        "|             |   value |\n"
+        "| ----------- | ------: |\n"
+        "| weights     | 7.06 GB |\n"
+        "| load        |  2.40 s |\n"
+        "| peak memory | 7.50 GB |\n\n"
         "**Text; a copy runs at 100 GB/s**\n\n"
         "| positions | prefill tok/s | first token | decode tok/s | read GB/s | of copy | peak GB | runs |\n"
         "| --------- | ------------: | ----------: | -----------: | --------: | ------: | ------: | ---: |\n"
@@ -143,7 +167,11 @@ def test_tables_are_markdown() -> None:
         "| rows in one forward |       1 |      8 |\n"
         "| ------------------- | ------: | -----: |\n"
         "| time                | 40.0 ms | 140 ms |\n"
-        "| in units of one row |    1.00 |   3.50 |"
+        "| in units of one row |    1.00 |   3.50 |\n\n"
+        "**Live transcription**\n\n"
+        "|                  | median |  worst |\n"
+        "| ---------------- | -----: | -----: |\n"
+        "| decision to text | 200 ms | 300 ms |"
     )
 
 
@@ -164,9 +192,11 @@ def test_the_command(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["bench", "--random", "small", "--json", str(report)]) == 0
     out, err = capsys.readouterr()
     assert [line for line in out.splitlines() if line.startswith("**")] == [
+        "**Model**",
         "**Text; a copy runs at 2.00 GB/s**",
         "**First token**",
         "**Forwards, as a draft is checked**",
+        "**Live transcription**",
     ]
     assert "prefill of 300 positions, 3 tokens" in err.splitlines()
     written = json.loads(report.read_text())
@@ -177,6 +207,7 @@ def test_the_command(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert written["machine"]["mlx_gemma4"] and written["date"].endswith("+00:00")
     named = {(figure["name"], figure["of"]): figure for figure in written["figures"]}
     assert named["bandwidth", "copy"]["median"] == 2e9
+    assert named["model", "weights"]["median"] == RandomCheckpoint("small", "bf16", layers=1).nbytes
     prefill = named["prefill", "300 positions"]
     assert (prefill["unit"], prefill["positions"], prefill["repetitions"]) == ("tokens/s", 300, 2)
     assert len(prefill["values"]) == 2
@@ -184,21 +215,58 @@ def test_the_command(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert len(named) == len(written["figures"])
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_prints_and_saves_what_there_is(
-    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: int,
+    code: int,
+    quick: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def interrupted(self: Bench) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Bench, "first_tokens", interrupted)
+    monkeypatch.setattr(Bench, "first_tokens", lambda bench: signal.raise_signal(number))
     report = tmp_path / "b.json"
-    assert main(["bench", "--random", "small", "--json", str(report)]) == 130
+    assert main(["bench", "--random", "small", "--json", str(report)]) == code
     out, err = capsys.readouterr()
+    assert_incomplete(out, err, report)
+
+
+def assert_incomplete(out: str, err: str, report: Path) -> None:
     assert "| 300       |" in out and "First token" not in out
     assert err.splitlines()[-1] == "Stopped: the figures are those measured until then."
     written = json.loads(report.read_text())
     assert written["complete"] is False
-    assert {figure["name"] for figure in written["figures"]} == {"bandwidth", "prefill", "decode", "memory"}
+    assert {figure["name"] for figure in written["figures"]} == {"model", "bandwidth", "prefill", "decode", "memory"}
+
+
+STUCK = """
+import sys, signal, time
+import test_bench
+from mlx_gemma4.cli import bench, main
+from mlx_gemma4.measure import bench as measured
+
+def first_tokens(self):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        time.sleep(60)  # as in a forward of the device, which no signal reaches
+
+tiny = test_bench.make_tiny()
+bench.open_model = lambda arguments: (*tiny, None)
+bench.bench_settings = lambda arguments: test_bench.TINY
+measured.copy_bandwidth = lambda clock: 2e9
+measured.Bench.first_tokens = first_tokens
+sys.exit(main(["bench", "--random", "small", "--json", sys.argv[1]]))
+"""
+
+
+def test_an_interrupted_run_does_not_wait_for_the_device(tmp_path: Path) -> None:
+    report = tmp_path / "b.json"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", STUCK, str(report)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=50)
+    assert done.returncode == 130
+    assert_incomplete(done.stdout, done.stderr, report)
 
 
 REFUSALS: dict[str, tuple[list[str], str]] = {
@@ -254,3 +322,100 @@ def test_the_tokenizer_has_a_token_for_every_id() -> None:
     assert processor.tokenizer.token(2048) is None
     ids = processor.tokenizer.encode("go forward to the ten")
     assert processor.tokenizer.decode(ids) == "go forward to the ten"
+
+
+def test_a_scripted_model_says_as_much_as_it_hears() -> None:
+    """Three words a second, in a session's own forwards; the rest of an utterance only adds words."""
+    checkpoint = RandomCheckpoint("small", "bf16", layers=1)
+    processor = random_processor(checkpoint)
+    transcriber = Transcriber(scripted_model(checkpoint.model(), processor), processor)
+    frames = processor.frames(utterances()[:16000])  # 25 frames, a second
+    texts = []
+    for part in (frames[:9], frames[9:]):
+        assert list(transcriber.feed(part)) == []
+        texts.append(transcriber.guess().text.split())
+    assert [len(text) for text in texts] == [1, 3]
+    assert texts[1][0] == texts[0][0] and len(set(texts[1])) == 3
+    assert transcriber.finish() is not None
+    list(transcriber.feed(frames[:17]))
+    segment = transcriber.finish()
+    assert segment is not None
+    assert (segment.text.split(), segment.tokens, segment.complete) == (texts[1][:2], 3, True)
+
+
+def test_a_script_needs_words(tiny: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_gemma4.measure.scripted.WORDS", 9999)
+    with pytest.raises(ValueError, match=r"^Expected a vocabulary of 9999 or more words, got \d+$"):
+        scripted_model(*tiny)
+
+
+def test_live_figures_are_of_utterances_that_silence_ended() -> None:
+    def final(reason: str, delay: float, after: float) -> Final:
+        return Final(0, 0, 1, "a", "", 0, reason, delay, 0, 1, True, ((0, 1),), after)
+
+    run = LiveRun((final("silence", 0.1, 0.6), final("length", 0.5, 9.0)), 10.0, 4.0, 1.0, 0.3, 77)
+    assert [(figure.of, figure.values, figure.counts) for figure in live_figures(run)] == [
+        ("last sample of speech to text", (0.6,), {"utterances": 1}),
+        ("decision to text", (0.1,), {"utterances": 1}),
+        ("computing a second of speech", (0.25,), {"forwards": 77}),
+        ("most sound that piled up", (0.3,), {}),
+    ]
+    nothing = live_figures(replace(run, finals=()))
+    assert [figure.of for figure in nothing] == ["computing a second of speech", "most sound that piled up"]
+
+
+def test_hearing_utterances(demo: tuple[Model, Processor]) -> None:
+    """Each recording is an utterance that its pause ends; a listener's time is counted, a source's is not."""
+    transcriber = Transcriber(*demo, text="Transcribe the audio.")
+    clock = Clock()
+    run = hear(transcriber, FileSource(utterances()[: round(5.5 * 16000)], fast=True), clock)
+    assert [final.reason for final in run.finals] == ["silence", "end of sound"]
+    assert run.finals[0].text == heard("hibari-03.wav", "short").sure
+    assert run.sound_seconds == 5.5
+    assert run.busy_seconds == 138  # a reading of this clock for each of 138 blocks
+    assert 3 < run.speech_seconds < 4.5
+    assert run.forwards > 80
+
+
+def test_an_estimate_follows_from_one_matrix(tiny: tuple[Model, Processor]) -> None:
+    """Its bytes are a share of what a step reads; each reading of the clock takes a second."""
+    costs = measure_costs(tiny[0], Clock())
+    share = 2 * 256 * 512 / bytes_read_per_token(tiny[0])
+    assert costs == Costs(1 / share, 1 / 16 / share)
+
+
+def test_an_estimate_counts_repetitions() -> None:
+    """Three runs of a prompt: a warm-up and two; patience ends repetitions of what is slow."""
+    costs = Costs(step=1.0, row=0.0)
+    settings = Settings(positions=(8,), tokens=3, repeats=Repeats(2, patience=math.inf, warm_up=math.inf))
+    others = 1 + len((1, 2, 4, 8, 16, 32))
+    assert bench_seconds(costs, settings) == 3 * (4 + others) + 2 * 130
+    impatient = replace(settings, repeats=Repeats(2, patience=0, warm_up=0.5))
+    assert bench_seconds(costs, impatient) == 1 * (4 + others) + 2 * 130
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.2, "3 s"), (119, "119 s"), (600, "10 min"), (7300, "2 h"), (400_000, "5 days")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_long_bench_is_announced(
+    quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mlx_gemma4.measure.estimate.measure_costs", lambda model: Costs(240.0, 10.0))
+    monkeypatch.setattr(Bench, "run", lambda bench: None)
+    assert main(["bench", "--random", "small"]) == 0
+    assert capsys.readouterr().err == (
+        "This will take about 31 h: one token takes about 4 min on this device. Ctrl-C prints what was measured "
+        "until then; --quick measures less, --random small a small model.\n"
+    )
+
+
+def test_weights_that_do_not_fit_are_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_gemma4.measure.machine.os.sysconf", lambda name: 2**17)
+    assert refused("bench", "--random", "12b", "--recipe", "bf16") == (
+        "Random weights of 12b in bf16 take 23.9 GB of this machine's 17.2 GB; "
+        "use a smaller --recipe, or --random small"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.options import add_model, load_model
 from mlx_gemma4.cli.shared.report import add_report, report_file, save
-from mlx_gemma4.cli.shared.signals import Terminated
+from mlx_gemma4.cli.shared.signals import Session, starting
 
 if TYPE_CHECKING:
     from mlx_gemma4.decoder.model import Model
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 RECIPES = {"12b": "4bit", "small": "bf16"}
 """The sizes of ``--random``, and the recipe of each: quantized products are slow on a CPU, for which small is."""
+
+MOST_MEMORY = 0.85
+"""Share of the machine's memory that random weights may take."""
+NOTED_BYTES = 1_000_000_000
+LONG = 300.0
+"""Seconds of a bench that need a word in advance."""
 
 COMMON = ("--help", "--help-all", "--model", "--random", "--recipe", "--quick", "--long", "--json")
 """The options that ``--help`` shows."""
@@ -51,24 +58,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_report(parser, "with the machine, the versions, the date, and each repetition")
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
     check(arguments)
     report = report_file(arguments)
     settings = bench_settings(arguments)
-    made = open_model(arguments)
+    model, processor, load_seconds = open_model(arguments)
     from mlx_gemma4.measure.bench import Bench
 
-    bench = Bench(*made, settings, progress=note)
-    stopped: BaseException | None = None
-    try:
-        bench.run()
-    except (KeyboardInterrupt, Terminated) as interruption:
-        stopped = interruption
-    show_tables(bench)
-    save(report, document(arguments, bench, is_complete=stopped is None))
-    if stopped is not None:
+    bench = Bench(model, processor, settings, scripted=arguments.random is not None, progress=note)
+    if load_seconds is not None:
+        bench.loaded(load_seconds)
+
+    def stopped() -> None:
+        """Also called while the model computes, from another thread: a forward of a 12B on a CPU takes minutes."""
+        show_tables(bench)
+        save(report, document(arguments, bench, is_complete=False))
         note("Stopped: the figures are those measured until then.")
-        raise stopped
+        sys.stdout.flush()
+
+    with Session(last_words=stopped, patience=0) as session, session.working():
+        note_duration(bench)
+        bench.run()
+    if session.number is not None:
+        stopped()
+        return session.code
+    show_tables(bench)
+    save(report, document(arguments, bench, is_complete=True))
+    return 0
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -97,15 +113,53 @@ def bench_settings(arguments: argparse.Namespace) -> Settings:
     return settings
 
 
-def open_model(arguments: argparse.Namespace) -> tuple[Model, Processor]:
-    """Load the checkpoint, or make the random one."""
-    if arguments.random is None:
-        return load_model(arguments)
+def open_model(arguments: argparse.Namespace) -> tuple[Model, Processor, float | None]:
+    """Load the checkpoint, and say how many seconds that took; or make the random one."""
+    if arguments.random is not None:
+        return *make_random(random_checkpoint(arguments)), None
+    import mlx_gemma4.loading  # noqa: F401  # imports and downloads are not part of the time
+    from mlx_gemma4.checkpoint.hub import checkpoint_folder, default_model
+
+    with starting():
+        folder = checkpoint_folder(arguments.model or default_model(), revision=arguments.revision)
+    began = time.perf_counter()
+    model, processor = load_model(argparse.Namespace(model=str(folder), revision=None, dtype=arguments.dtype))
+    return model, processor, time.perf_counter() - began
+
+
+def make_random(checkpoint: RandomCheckpoint) -> tuple[Model, Processor]:
+    """Make a random checkpoint in memory."""
     from mlx_gemma4.measure.random_files import random_processor
 
-    checkpoint = random_checkpoint(arguments)
+    check_memory(checkpoint)
     note(f"Making {checkpoint.nbytes / 1e9:.2f} GB of random weights")
-    return checkpoint.model(), random_processor(checkpoint)
+    with starting():
+        processor = random_processor(checkpoint)
+        return checkpoint.model(Making(checkpoint.nbytes)), processor
+
+
+def check_memory(checkpoint: RandomCheckpoint) -> None:
+    """Raise a ValueError if the weights do not fit into memory."""
+    from mlx_gemma4.measure.machine import machine
+
+    memory = machine().memory
+    if checkpoint.nbytes > MOST_MEMORY * memory:
+        raise ValueError(
+            f"Random weights of {checkpoint.size} in {checkpoint.recipe} take {checkpoint.nbytes / 1e9:.1f} GB of this "
+            f"machine's {memory / 1e9:.1f} GB; use a smaller --recipe, or --random small"
+        )
+
+
+class Making:
+    """Notes how much was made, every few GB."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._noted = total, 0
+
+    def __call__(self, done: int) -> None:
+        if done - self._noted >= NOTED_BYTES:
+            self._noted = done
+            note(f"{done / 1e9:.1f} of {self._total / 1e9:.1f} GB")
 
 
 def random_checkpoint(arguments: argparse.Namespace) -> RandomCheckpoint:
@@ -113,6 +167,19 @@ def random_checkpoint(arguments: argparse.Namespace) -> RandomCheckpoint:
     from mlx_gemma4.measure.random_model import RandomCheckpoint
 
     return RandomCheckpoint(arguments.random, arguments.recipe or RECIPES[arguments.random])
+
+
+def note_duration(bench: Bench) -> None:
+    """Say how long it will take, if that is long."""
+    from mlx_gemma4.measure.estimate import bench_seconds, duration, measure_costs
+
+    costs = measure_costs(bench.model)
+    seconds = bench_seconds(costs, bench.settings)
+    if seconds > LONG:
+        note(
+            f"This will take about {duration(seconds)}: one token takes about {duration(costs.step)} on this device. "
+            "Ctrl-C prints what was measured until then; --quick measures less, --random small a small model."
+        )
 
 
 def show_tables(bench: Bench) -> None:

@@ -17,26 +17,25 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
-from mlx_gemma4.checkpoint.hub import demo_folder
 from mlx_gemma4.decoder.model import Model
-from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, load_audio
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.measure.bandwidth import bytes_read_per_token, copy_bandwidth
+from mlx_gemma4.measure.bench_live import measure_live
+from mlx_gemma4.measure.bench_media import PICTURE, SOUND_SECONDS, sound
 from mlx_gemma4.measure.figures import Figure, Figures, Repeats
+from mlx_gemma4.measure.scripted import scripted_model
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import generate_step
+from mlx_gemma4.programs.transcribe import Transcriber
 from mlx_gemma4.session import Session
 
 ROWS = (1, 2, 4, 8, 16, 32)
 ROWS_AT = 64
 """Positions before the rows."""
-SOUND_SECONDS = 10.0
 QUESTION = "What do you see in this picture?"
-MEDIA = demo_folder() / "media"
-RECORDINGS = tuple(MEDIA / name for name in ("hibari-03.wav", "pico-04.wav", "espeak-00.wav"))
-PICTURE = MEDIA / "picture-01.png"
 SEED = 0
 
 Clock = Callable[[], float]
@@ -78,6 +77,7 @@ class Bench:
     """Measures a model; ``figures`` holds what was measured so far.
 
     Args:
+        scripted: The weights are random: what live transcription says is given (``scripted_model``).
         progress: Told what is measured next.
     """
 
@@ -87,22 +87,35 @@ class Bench:
         processor: Processor,
         settings: Settings | None = None,
         *,
+        scripted: bool = False,
         clock: Clock = time.perf_counter,
         progress: Progress = lambda text: None,
     ) -> None:
         self.model, self.processor, self.settings = model, processor, settings or Settings()
         self.figures = Figures()
-        self._clock, self._progress = clock, progress
+        self._scripted, self._clock, self._progress = scripted, clock, progress
         size = model.config.text_config.vocab_size
         self._sampler = Sampler(Sampling(), size, suppress=processor.suppressed_ids)
         self._random = np.random.default_rng(SEED)
 
     def run(self) -> None:
         """Measure everything."""
+        self.weights()
         self.bandwidth()
         self.text()
         self.first_tokens()
         self.rows()
+        self.live()
+
+    def loaded(self, seconds: float) -> None:
+        """The checkpoint was loaded in this time."""
+        self.figures.add(Figure("load", "checkpoint", "s", (seconds,)))
+
+    def weights(self) -> None:
+        """Sizes: of all weights, and of what a decode step reads of them."""
+        nbytes = sum(tensor.nbytes for tensor in dict(tree_flatten(self.model.parameters())).values())
+        for of, size in (("weights", nbytes), ("read by a token", bytes_read_per_token(self.model))):
+            self.figures.add(Figure("model", of, "bytes", (float(size),)))
 
     def bandwidth(self) -> None:
         """The bandwidth of a copy, with which decoding is compared."""
@@ -164,6 +177,14 @@ class Bench:
             seconds = self._repeated(partial(run, count))
             self.figures.add(Figure("forward", f"{count} rows", "s", tuple(seconds), {"rows": count}))
 
+    def live(self) -> None:
+        """From the end of speech to its text, in live transcription."""
+        if self.model.config.audio_config is None:
+            return
+        self._progress("live transcription, at the pace of speech")
+        model = scripted_model(self.model, self.processor) if self._scripted else self.model
+        self.figures.add(*measure_live(Transcriber(model, self.processor)))
+
     def _first_token(self, name: str, content: list[dict[str, Any]]) -> None:
         self._progress(f"first token for {name}")
         prompt = self.processor.prompt([{"role": "user", "content": content}])
@@ -196,9 +217,3 @@ class Bench:
             Figure("memory", f"{of}, peak", "bytes", tuple(float(run.peak_bytes) for run in runs), counts),
             Figure("memory", f"{of}, keys and values", "bytes", tuple(float(run.cache_bytes) for run in runs), counts),
         ]
-
-
-def sound(seconds: float = SOUND_SECONDS) -> np.ndarray:
-    """The demo's recordings, one after the other, again and again: float32 [n] at 16 kHz."""
-    spoken = np.concatenate([load_audio(path) for path in RECORDINGS])
-    return np.resize(spoken, round(seconds * SAMPLE_RATE))

@@ -10,12 +10,25 @@ from mlx_gemma4.measure.figures import Figure, Figures, Table, number
 
 def tables(figures: Figures) -> Iterator[Table]:
     """Those of which something was measured."""
+    if figures.named("model"):
+        yield model_table(figures)
     if figures.named("prefill"):
         yield text_table(figures)
     if figures.named("first token"):
         yield first_tokens_table(figures)
     if figures.named("forward"):
         yield rows_table(figures)
+    if figures.named("live"):
+        yield live_table(figures)
+
+
+def model_table(figures: Figures) -> Table:
+    """Sizes, the time to load, and the most memory that any prompt of text took."""
+    rows = [(figure.of, gigabytes(figure.median)) for figure in figures.named("model")]
+    rows += [("load", seconds(figure.median)) for figure in figures.named("load")]
+    peaks = [figure.median for figure in figures.named("memory") if figure.of.endswith(", peak")]
+    rows += [("peak memory", gigabytes(max(peaks)))] if peaks else []
+    return Table("Model", ("", "value"), rows)
 
 
 def text_table(figures: Figures) -> Table:
@@ -38,7 +51,7 @@ def text_table(figures: Figures) -> Table:
                 number(decode.median),
                 number(read.median / 1e9),
                 share,
-                f"{peak.median / 1e9:.2f}",
+                number(peak.median / 1e9),
                 str(len(figure.values)),
             )
         )
@@ -62,6 +75,16 @@ def rows_table(figures: Figures) -> Table:
     ratios = [f"{figure.median / found[0].median:.2f}" for figure in found]
     header = ("rows in one forward", *(str(figure.counts["rows"]) for figure in found))
     return Table("Forwards, as a draft is checked", header, [("time", *times), ("in units of one row", *ratios)])
+
+
+def live_table(figures: Figures) -> Table:
+    """How long after speech its text comes, and what that takes."""
+    rows = [(figure.of, seconds(figure.median), seconds(max(figure.values))) for figure in figures.named("live")]
+    return Table("Live transcription", ("", "median", "worst"), rows)
+
+
+def gigabytes(nbytes: float) -> str:
+    return f"{number(nbytes / 1e9)} GB"
 
 
 def seconds(value: float) -> str:
