@@ -374,7 +374,7 @@ def test_hearing_utterances(demo: tuple[Model, Processor]) -> None:
     assert run.sound_seconds == 5.5
     assert run.busy_seconds == 138  # a reading of this clock for each of 138 blocks
     assert 3 < run.speech_seconds < 4.5
-    assert run.forwards > 80
+    assert run.forwards > 10
 
 
 def test_an_estimate_follows_from_one_matrix(tiny: tuple[Model, Processor]) -> None:
