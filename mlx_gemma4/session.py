@@ -111,13 +111,14 @@ class Session:
             raise ValueError(f"Expected logits_from to be a row of the piece, 0 to {length - 1}, got {logits_from}")
         first = length - 1 if logits_from is None else logits_from
         start = self.position
+        self._hidden = None  # unread, it would keep a copy of the last layer's keys and values
         read = []
         try:
             for rows, image_ids in chunks:
-                offset = self.position - start
-                h = self._forward(rows, image_ids)
-                if first < offset + rows.shape[1]:
-                    read.append(h[:, max(first - offset, 0) :])
+                skipped = first - (self.position - start)
+                h = self._forward(rows, image_ids, min(max(skipped, 0), rows.shape[1] - 1))
+                if skipped < rows.shape[1]:
+                    read.append(h)
                 mx.eval(self._cache.arrays)
                 if rows.shape[1] == PREFILL_STEP:
                     mx.clear_cache()  # buffers of a size that will not come again
@@ -131,7 +132,7 @@ class Session:
 
     def step(self, tokens: mx.array) -> mx.array:
         """Append text tokens, which may be lazy, and return the lazy logits after each: [] → [V], [n] → [n, V]."""
-        self._hidden = self._forward(self.model.embed_tokens(tokens.reshape(1, -1)), None)
+        self._hidden = self._forward(self.model.embed_tokens(tokens.reshape(1, -1)), None, 0)
         self._hidden_end = self.position
         logits = self.model.logits(self._hidden)[0]
         return logits if tokens.ndim else logits[0]
@@ -193,10 +194,10 @@ class Session:
         else:
             self.rewind(start)
 
-    def _forward(self, rows: mx.array, image_ids: np.ndarray | None) -> mx.array:
-        """Rows [1, L, D] → hidden states [1, L, D]; ``image_ids`` as the model takes them."""
+    def _forward(self, rows: mx.array, image_ids: np.ndarray | None, read_from: int) -> mx.array:
+        """Rows [1, L, D] → hidden states [1, L - read_from, D]; arguments as the model takes them."""
         start = self.position
-        h = self.model(rows, self._cache, image_ids)
+        h = self.model(rows, self._cache, image_ids, read_from=read_from)
         if image_ids is not None:
             self._images += [
                 (start + int(where[0]), start + int(where[-1]) + 1)

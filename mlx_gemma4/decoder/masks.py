@@ -38,6 +38,13 @@ def full_mask(queries: int) -> Mask:
     return "causal" if queries > 1 else None
 
 
+def mask_from(mask: Mask, row: int, queries: int) -> Mask:
+    """The mask of the queries from ``row`` on, of ``queries`` that ``mask`` is for."""
+    if isinstance(mask, mx.array):
+        return mask[..., row:, :]
+    return None if mask is None else full_mask(queries - row)
+
+
 def sliding_mask(queries: int, keys: int, window: int, image_ids: np.ndarray | None = None) -> Mask:
     """Mask of a sliding layer for the last ``queries`` of ``keys`` consecutive positions.
 

@@ -11,6 +11,7 @@ Shape letters: ``B`` batch, ``L`` sequence, ``D`` model width, ``H`` query heads
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,12 +20,18 @@ import numpy as np
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Cache, LayerCache, ModelCache
 from mlx_gemma4.decoder.config import Config, LayerConfig, RopeConfig, TextConfig
 from mlx_gemma4.decoder.embedders import MultimodalEmbedder, VisionEmbedder
-from mlx_gemma4.decoder.masks import Mask
+from mlx_gemma4.decoder.masks import Mask, mask_from
 
 
 def _fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    """Compile to one kernel on Metal. On CPU mlx would call a C++ compiler: a second of start-up for nothing."""
-    return mx.compile(function, shapeless=True) if mx.metal.is_available() else function
+    """Compile to one kernel on a GPU. On the CPU mlx would call a C++ compiler: a second of start-up for nothing."""
+    compiled = mx.compile(function, shapeless=True)
+
+    @wraps(function)
+    def fused(*arrays: mx.array | float) -> mx.array:
+        return compiled(*arrays) if mx.default_device().type == mx.gpu else function(*arrays)
+
+    return fused
 
 
 @_fused
@@ -37,6 +44,11 @@ def geglu(gate: mx.array, x: mx.array) -> mx.array:
 @_fused
 def softcap(logits: mx.array, cap: float) -> mx.array:
     return mx.tanh(logits / cap) * cap
+
+
+@_fused
+def scaled_sum(x: mx.array, y: mx.array, scale: mx.array) -> mx.array:
+    return (x + y) * scale
 
 
 class Rope:
@@ -80,18 +92,20 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(self.head_dim, eps=self.eps)
         self._rope = Rope(config.rope[layer.layer_type], self.head_dim)
 
-    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache) -> mx.array:
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, read_from: int = 0) -> mx.array:
         B, L, _ = x.shape
-        queries = self.q_proj(x).reshape(B, L, self.n_heads, -1)
+        offset = cache.offset
         keys = self.k_proj(x).reshape(B, L, self.n_kv_heads, -1)
         # values are the keys before norm and RoPE on full layers: k_eq_v
         values = keys if self.k_eq_v else self.v_proj(x).reshape(B, L, self.n_kv_heads, -1)
-
-        queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), cache.offset)
-        keys = self._rope(self.k_norm(keys).transpose(0, 2, 1, 3), cache.offset)
+        keys = self._rope(self.k_norm(keys).transpose(0, 2, 1, 3), offset)
         values = mx.fast.rms_norm(values, None, self.eps).transpose(0, 2, 1, 3)
-
         keys, values = cache.update_and_fetch(keys, values)
+
+        if read_from:
+            x, mask, offset, L = x[:, read_from:], mask_from(mask, read_from, L), offset + read_from, L - read_from
+        queries = self.q_proj(x).reshape(B, L, self.n_heads, -1)
+        queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), offset)
         out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
 
@@ -122,11 +136,12 @@ class DecoderLayer(nn.Module):
         self.post_feedforward_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.layer_scalar = mx.ones((1,))
 
-    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache) -> mx.array:
-        r = self.self_attn(self.input_layernorm(x), mask, cache)
-        h = x + self.post_attention_layernorm(r)
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, read_from: int = 0) -> mx.array:
+        # [B, L, D] → [B, L - read_from, D]; the keys and values of all L rows enter the cache
+        r = self.self_attn(self.input_layernorm(x), mask, cache, read_from)
+        h = (x[:, read_from:] if read_from else x) + self.post_attention_layernorm(r)
         r = self.mlp(self.pre_feedforward_layernorm(h))
-        return (h + self.post_feedforward_layernorm(r)) * self.layer_scalar
+        return scaled_sum(h, self.post_feedforward_layernorm(r), self.layer_scalar)
 
 
 class TextModel(nn.Module):
@@ -139,10 +154,12 @@ class TextModel(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self._is_sliding = [layer.is_sliding for layer in config.layers]
 
-    def __call__(self, h: mx.array, cache: ModelCache, image_ids: np.ndarray | None) -> mx.array:
+    def __call__(self, h: mx.array, cache: ModelCache, image_ids: np.ndarray | None, read_from: int) -> mx.array:
         full, sliding = cache.masks(h.shape[1], image_ids)
         for layer, is_sliding, layer_cache in zip(self.layers, self._is_sliding, cache.layers, strict=True):
-            h = layer(h, sliding if is_sliding else full, layer_cache)
+            # later layers need every row; after the last one, only what is read
+            first = read_from if layer is self.layers[-1] else 0
+            h = layer(h, sliding if is_sliding else full, layer_cache, first)
         return self.norm(h)
 
 
@@ -194,13 +211,20 @@ class Model(nn.Module):
         """[B, F, frame_samples] in [-1, 1] → [B, F, D]."""
         return self.embed_audio(frames.astype(self.dtype))
 
-    def __call__(self, h: mx.array, cache: ModelCache, image_ids: np.ndarray | None = None) -> mx.array:
-        """[B, L, D] rows → [B, L, D] hidden states, after the final norm.
+    def __call__(
+        self, h: mx.array, cache: ModelCache, image_ids: np.ndarray | None = None, *, read_from: int = 0
+    ) -> mx.array:
+        """[B, L, D] rows → [B, L - read_from, D] hidden states, after the final norm.
+
+        If nobody reads them, the last layer computes its keys and values only: hidden states are lazy.
 
         Args:
             image_ids: [L], the image that each row belongs to, -1 for none; None where there is no image.
+            read_from: The first row whose hidden state is read, less than L. The last layer computes its queries and
+                its MLP from there on.
         """
-        return self.language_model.model(h, cache, image_ids if self.config.text_config.image_blocks else None)
+        images = image_ids if self.config.text_config.image_blocks else None
+        return self.language_model.model(h, cache, images, read_from)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """[B, L, D] hidden states → [B, L, V]."""

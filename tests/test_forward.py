@@ -1,0 +1,142 @@
+"""What a forward computes, and what it leaves out because nobody reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import loaded
+from graphs import chunk_graphs, primitives
+from mlx.utils import tree_map
+
+from mlx_gemma4 import Model, Session
+from mlx_gemma4.decoder.embedders import PROJECTION_BLOCKS
+from mlx_gemma4.decoder.masks import Mask, full_mask, mask_from, sliding_mask
+from mlx_gemma4.decoder.model import geglu, scaled_sum, softcap
+
+
+@pytest.mark.parametrize(
+    ("piece", "kernels"),
+    [(lambda x: geglu(x, x), 2), (lambda x: softcap(x, 30.0), 1), (lambda x: scaled_sum(x, x, x), 1)],
+    ids=["geglu", "softcap", "scaled_sum"],
+)
+def test_pointwise_pieces_are_compiled_on_a_gpu(
+    piece: Callable[[mx.array], mx.array], kernels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any backend, as the default device is when they run; on the CPU a compiler would have to be called first."""
+    x = mx.zeros((4, 4))
+    mx.eval(x)
+    assert primitives([piece(x)])["Compiled"] == 0
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+    monkeypatch.setattr(mx.metal, "is_available", lambda: False)
+    assert primitives([piece(x)]) == {"Compiled": kernels}
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.cpu))
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    assert primitives([piece(x)])["Compiled"] == 0
+
+
+def random_model(layers: int) -> Model:
+    """A model with the sizes of "released" and its first layers only: the last of 11 is a sliding one."""
+    config = loaded("released")[0].config
+    model = Model(replace(config, text_config=replace(config.text_config, layers=config.text_config.layers[:layers])))
+    mx.random.seed(0)
+    model.update(tree_map(lambda weight: mx.random.normal(weight.shape) * 0.1, model.parameters()))
+    return model
+
+
+@pytest.mark.parametrize("layers", [11, 12])
+@pytest.mark.parametrize("cached", [0, 3, 40])
+def test_only_rows_that_are_read(layers: int, cached: int) -> None:
+    """Their hidden states are those of a forward that returns all: with an image, and whatever type the layer has."""
+    model = random_model(layers)
+    rows = mx.random.normal((1, cached + 24, model.config.text_config.hidden_size))
+    image_ids = np.array([-1] * 3 + [0] * 10 + [-1] * 2 + [1] * 5 + [-1] * 4)
+    for images in (None, image_ids):
+        whole = model.make_cache()
+        if cached:
+            model(rows[:, :cached], whole)
+        expected = np.array(model(rows[:, cached:], whole, images))
+        for first in (0, 1, 7, 16, 23):
+            cache = model.make_cache()
+            if cached:
+                model(rows[:, :cached], cache)
+            actual = np.array(model(rows[:, cached:], cache, images, read_from=first))
+            assert actual.shape[1] == 24 - first
+            np.testing.assert_allclose(actual, expected[:, first:], atol=1e-4)
+            for array, other in zip(cache.arrays, whole.arrays, strict=True):
+                np.testing.assert_array_equal(np.array(array), np.array(other))
+
+
+@pytest.mark.parametrize(
+    "mask", [None, "causal", sliding_mask(6, 9, window=4), sliding_mask(6, 6, 4, np.zeros(6, int))]
+)
+def test_the_mask_of_the_last_queries(mask: Mask) -> None:
+    """Its last rows; of several causal queries the last one sees everything."""
+    for row in range(6):
+        cut = mask_from(mask, row, 6)
+        if isinstance(mask, mx.array):
+            np.testing.assert_array_equal(np.array(cut), np.array(mask)[row:])
+        else:
+            assert cut == (None if mask is None else full_mask(6 - row))
+
+
+class Rows:
+    """Stands for a module and notes how many rows it is given."""
+
+    def __init__(self, module: object, seen: list[int]) -> None:
+        self.module, self.seen = module, seen
+
+    def __call__(self, x: mx.array) -> mx.array:
+        self.seen.append(x.shape[1])
+        return self.module(x)  # type: ignore[operator,no-any-return]
+
+
+def test_rows_of_the_last_layer_and_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """600 rows in two forwards: the last layer's keys of all rows, everything else of those whose logits return."""
+    model = random_model(12)
+    last = model.language_model.model.layers[-1]
+    seen: dict[str, list[int]] = {}
+    for module, name in ((last.self_attn, "k_proj"), (last.self_attn, "q_proj"), (last, "mlp")):
+        monkeypatch.setitem(module, name, Rows(module[name], seen.setdefault(name, [])))
+    head, heads = model.language_model.model.embed_tokens.as_linear, seen.setdefault("head", [])
+    monkeypatch.setattr(
+        type(model.language_model.model.embed_tokens), "as_linear", lambda _, x: heads.append(x.shape[1]) or head(x)
+    )
+    ids = np.arange(23, 323).repeat(2)
+    for logits_from, read in ((None, [1]), (598, [2]), (500, [12, 88]), (0, [512, 88])):
+        session = Session(model)
+        for counts in seen.values():
+            counts.clear()
+        mx.eval(session.extend(ids, logits_from=logits_from))
+        assert seen["k_proj"] == [512, 88]
+        assert seen["q_proj"][-len(read) :] == seen["mlp"][-len(read) :] == read
+        assert seen["head"] == [sum(read)]
+
+
+@pytest.mark.parametrize("piece", [np.zeros((1, 640), np.float32), np.full(512, 30)], ids=["a frame", "a chunk"])
+def test_of_what_nobody_reads_the_last_layer_computes_keys_only(
+    piece: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logits that ``extend`` returns are lazy, and so is all that only they need."""
+    session = Session(random_model(12))
+    [graph] = chunk_graphs(session, piece, monkeypatch)
+    layers = session.model.config.text_config.layers
+    products = {True: 9, False: 8}  # four or three projections, three of the MLP, two of the attention
+    embedding = PROJECTION_BLOCKS if piece.ndim == 2 else 0
+    assert graph["Matmul"] == embedding + sum(products[layer.is_sliding] for layer in layers[:-1]) + 1
+
+
+def test_unread_logits_hold_no_copy_of_the_cache() -> None:
+    """A lazy hidden state keeps the keys that it needs; while it is there, writing the next ones would copy them."""
+    session = Session(random_model(12))
+    session.extend([30] * 300)
+    session.extend([30])
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    session.extend([30])
+    keys = session._cache.layers[-1].keys
+    assert keys is not None
+    assert mx.get_peak_memory() - before < keys.nbytes
