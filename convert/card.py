@@ -96,7 +96,10 @@ def _errors(error: Mapping[str, float]) -> Iterator[str]:
 def _use(record: Record, place: str) -> str:
     vlm = "python -m mlx_vlm.generate"
     if record.model_type == DRAFTER:
-        lines = [f'{vlm} --model {DEFAULT_MODEL} --draft-model {place} --prompt "Why is the sky blue?"']
+        lines = [
+            f"mlx_gemma4 chat --model {DEFAULT_MODEL} --draft-model {place}",
+            f'{vlm} --model {DEFAULT_MODEL} --draft-model {place} --prompt "Why is the sky blue?"',
+        ]
     else:
         lines = [
             f"mlx_gemma4 chat --model {place}",

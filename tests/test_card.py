@@ -146,6 +146,7 @@ def test_drafter() -> None:
 ## Use
 
 ```bash
+mlx_gemma4 chat --model mlx-community/gemma-4-12B-it-4bit --draft-model me/drafter
 python -m mlx_vlm.generate --model mlx-community/gemma-4-12B-it-4bit --draft-model me/drafter \
 --prompt "Why is the sky blue?"
 ```

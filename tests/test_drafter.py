@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from conftest import loaded
@@ -15,6 +16,7 @@ from golden import answered, heard, seen
 from reference_cases import CASES, REFERENCE, media_file, picture_prompt, reference_case, speech_prompt, turn_content
 
 from mlx_gemma4 import Model, Processor, Sampling, Session, load, stream_generate
+from mlx_gemma4.cli import main
 from mlx_gemma4.decoder.drafter import Shared
 from mlx_gemma4.outputs.drafter import Drafter, draft_tokens, load_drafter
 from mlx_gemma4.outputs.sample import Sampler
@@ -51,6 +53,22 @@ def test_drafts_are_those_of_the_reference(drafters: dict[str, Drafter], name: s
         assert np.abs(row[ids] - logits).max() < rounding
         left_out = np.setdiff1d(np.arange(371), ids)
         assert (row[left_out] < logits.min()).all()
+
+
+@pytest.mark.parametrize("name", DRAFTERS)
+def test_a_converted_drafter_drafts_the_same(name: str, tmp_path: Path) -> None:
+    """In 8 bits, behind a prompt whose drafts are clear."""
+    source, out = str(REFERENCE / name / "checkpoint"), str(tmp_path / "out")
+    convert = ["convert", "--hf-path", source, "--mlx-path", out, "-q", "--q-bits", "8", "--q-group-size", "32"]
+    assert main([*convert, "--q-module", "model.embed_tokens=none"]) in (0, None)
+    drafter = load_drafter(tmp_path / "out", dtype="float32")
+    assert drafter.model is not None and isinstance(drafter.model.model.layers[0].mlp.up_proj, nn.QuantizedLinear)
+    model, _ = loaded("resaved")
+    expected = np.load(REFERENCE / name / "drafts.npz")
+    session = Session(model)
+    session.extend(expected["short_ids"])
+    drafted = draft_tokens(drafter.model, session, mx.array([int(expected["short_first"])]), 4)
+    assert drafted.tolist() == expected["short_drafted"].tolist()
 
 
 @pytest.mark.parametrize("case", CASES)
