@@ -108,6 +108,13 @@ def test_nobody_waits_for_a_check_whose_reader_left(tmp_path: Path, monkeypatch:
     assert not is_running(int(file.read_text()))
 
 
+def test_a_check_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    text = "The check cannot be started: No such file or directory."
+    expected = Finding("subject", "problem", text, "Close other programs, or install Python again.")
+    assert [*run_apart("some_check", "subject", 60.0, {})] == [expected]
+
+
 def test_an_interruption_is_no_finding() -> None:
     def check(known: Known) -> Findings:
         yield FIRST

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,7 +36,7 @@ def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let the checks find this."""
 
     def finds(*findings: Finding) -> None:
-        monkeypatch.setattr(doctor, "examine", lambda options, devices: iter(findings))
+        monkeypatch.setattr(doctor, "examine", lambda options, devices, begin: iter(findings))
 
     return finds
 
@@ -79,6 +81,27 @@ def test_the_answer_and_the_exit_code(
     out, err = capsys.readouterr()
     assert err == "" and "\x1b" not in out
     assert out.splitlines() == [*(line for finding in findings for line in lines(finding)), "", answer]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_on_a_terminal(finds: Callable[..., None], monkeypatch: pytest.MonkeyPatch, colours: bool) -> None:
+    """The verdict is in colour, unless NO_COLOR is set; names of devices do nothing to the terminal."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "" if colours else "1")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    finds(OK, Finding("camera", "problem", "'\x1b[2JEye' is black."))
+    assert main(["doctor"]) == 1
+    written = terminal.getvalue()
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written)
+    assert "ok          memory      16 GiB.\n" in plain
+    assert "problem     camera      '\\x1b[2JEye' is black.\n" in plain
+    assert ("\x1b[32mok          \x1b[0m" in written) == colours
 
 
 def test_json_in_a_file(finds: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -139,9 +162,11 @@ def test_checks_hand_on_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         CheckPlan("fit", 4.0, ("memory",)),
     ]
     options = {"device": None, "camera": "1"}
-    found = [*examine(options, checks=checks)]
+    begun: list[str] = []
+    found = [*examine(options, checks=checks, begin=begun.append)]
     missing = "It needs the result of another check: device, speed."
     assert found == [OK, SKIPPED, Finding("costs", "not tested", missing), WARNING]
+    assert begun == ["system", "golden", "fit"]
     assert calls == [
         ("system", "system", 1.0, {"options": options}),
         ("golden", "golden", 2.0, {"options": options, "memory": {"budget": 3}}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from camera_parts import Device, frames
 from sound_device import FakeSoundDevice, PortAudioError
+from virtual_microphone import missing, virtual_microphone
 
 from mlx_gemma4.live.see import address
 from mlx_gemma4.live.see.address import NamedCamera
@@ -42,7 +45,7 @@ def test_a_microphone_that_hears(device: FakeSoundDevice) -> None:
     """Half of full scale is -6 dBFS. It is closed after a second."""
     device.at_start = (*[0.0] * 10, *[0.5] * 100)
     found = heard()
-    assert (found.verdict, found.text, found.remedy) == ("ok", "Built-in hears sound, at -6 dBFS.", "")
+    assert (found.verdict, found.text, found.remedy) == ("ok", "'Built-in' delivers sound, at -6 dBFS.", "")
     assert found.figures == {"name": "Built-in", "seconds": 4.4, "lost_seconds": 0.0, "dbfs": -6.4}
     assert [stream.closed for stream in device.streams] == [True]
 
@@ -82,7 +85,7 @@ def test_zeros(device: FakeSoundDevice, monkeypatch: pytest.MonkeyPatch, platfor
 
 def test_the_microphone_that_is_asked_for(device: FakeSoundDevice) -> None:
     device.at_start = (0.5,) * 60
-    assert [heard(device=name).text for name in ("USB", "12")] == ["USB hears sound, at -6 dBFS."] * 2
+    assert [heard(device=name).text for name in ("USB", "12")] == ["'USB' delivers sound, at -6 dBFS."] * 2
     assert [stream.options["device"] for stream in device.streams] == ["USB", 12]
 
 
@@ -132,7 +135,7 @@ def test_a_microphone_that_loses_sound(device: FakeSoundDevice, monkeypatch: pyt
     found = heard()
     assert (found.verdict, found.text, found.remedy) == (
         "warning",
-        "Built-in lost 0.75 s of sound in 2.4 s.",
+        "'Built-in' lost 0.75 s of sound in 2.4 s.",
         "Close programs that keep the machine busy.",
     )
 
@@ -186,7 +189,7 @@ def test_a_camera_that_shows_something(cameras: list[NamedCamera], monkeypatch: 
     """One picture, then it is switched off."""
     device = plug(monkeypatch, (frames(1)[0], 0.0), lambda: time.sleep(0.05), (frames(1)[0], 0.04))
     found = seen()
-    assert (found.verdict, found.text) == ("ok", "FaceTime HD Camera shows pictures of 6 x 4.")
+    assert (found.verdict, found.text) == ("ok", "'FaceTime HD Camera' shows pictures of 6 x 4.")
     assert found.figures == {"name": "FaceTime HD Camera", "width": 6, "height": 4}
     assert device.closed
 
@@ -209,7 +212,7 @@ def test_a_black_camera(
     pictures = [step for index in range(200) for step in ((black, index / 30), lambda: time.sleep(0.01))]
     device = plug(monkeypatch, *pictures)
     found = look("0", "FaceTime HD Camera", seconds=0.2)
-    assert (found.verdict, found.text) == ("problem", "FaceTime HD Camera showed only black pictures.")
+    assert (found.verdict, found.text) == ("problem", "'FaceTime HD Camera' showed only black pictures.")
     assert found.remedy == remedy and device.closed
 
 
@@ -217,7 +220,7 @@ def test_a_black_camera(
     ("opens", "text"),
     [
         (True, "There are no pictures from camera 0: none came for 0.2 s."),
-        (False, "FaceTime HD Camera showed no picture."),
+        (False, "'FaceTime HD Camera' showed no picture."),
     ],
 )
 def test_a_camera_that_hangs(
@@ -277,10 +280,32 @@ def test_cameras_that_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_camera_that_is_asked_for(tmp_path: Path) -> None:
     """Anything that watch takes."""
-    assert seen("lavfi:testsrc=size=96x64").text == "lavfi:testsrc=size=96x64 shows pictures of 96 x 64."
+    assert seen("lavfi:testsrc=size=96x64").text == "'lavfi:testsrc=size=96x64' shows pictures of 96 x 64."
     found = seen("nobody's camera")
     assert (found.verdict, found.text) == (
         "problem",
         'There is no video file or camera called "nobody\'s camera".',
     )
     assert found.remedy == "There is no camera (mlx_gemma4 watch --list-cameras lists them)."
+
+
+# a device that is real, but for its sound
+
+ALONE = """
+from mlx_gemma4.measure.checks.apart import run_apart
+for finding in run_apart("mlx_gemma4.measure.checks.microphone", "microphone", 30.0, {}):
+    print(finding.verdict, finding.text)
+"""
+
+
+@pytest.mark.skipif(bool(missing()), reason=f"a virtual microphone needs {', '.join(missing())}")
+def test_a_real_device(tmp_path: Path) -> None:
+    """Idle it gives exact zeros, and the least noise is a sound."""
+    with virtual_microphone(tmp_path) as virtual:
+        said = []
+        for _ in range(2):
+            command = [sys.executable, "-c", ALONE]
+            said.append(subprocess.run(command, env=virtual.environment, capture_output=True, text=True).stdout)
+            virtual.hum()
+    assert said[0].startswith("problem The microphone has delivered only zeros for 2 s: ")
+    assert re.fullmatch(r"ok '.+' delivers sound, at -9\d dBFS\.\n", said[1])

@@ -7,9 +7,9 @@ import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from mlx_gemma4.cli.shared.outputs import STDOUT, add_overwrite, text_output
 from mlx_gemma4.cli.shared.report import aligned
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 COMMON = ("--help", "--help-all", "--no-devices", "--device", "--camera", "--json", "--overwrite")
 """The options that ``--help`` shows."""
 EXAMPLES = ("mlx_gemma4 doctor", "mlx_gemma4 doctor --no-devices --json doctor.json")
+
+Write: TypeAlias = Callable[[list[str]], None]
+Begin: TypeAlias = Callable[[str], None]
 
 WIDTH = 79
 VERDICT, SUBJECT = 12, 12
@@ -56,11 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     found: list[Finding] = []
     options = {"device": arguments.device, "camera": arguments.camera}
-    with ExitStack() as stack:
-        report = None if arguments.json is None else stack.enter_context(open_report(arguments))
-        write = writer(arguments)
+    with open_report(arguments) as report, paper(arguments) as (write, begin):
         try:
-            for finding in examine(options, devices=not arguments.no_devices):
+            for finding in examine(options, devices=not arguments.no_devices, begin=begin):
                 found.append(finding)
                 write(lines(finding))
             write(["", *conclusion(found)])
@@ -75,21 +76,32 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def open_report(arguments: argparse.Namespace) -> Iterator[TextIO]:
-    """Open the file of ``--json``, before anything is measured."""
+def open_report(arguments: argparse.Namespace) -> Iterator[TextIO | None]:
+    """Open the file of ``--json``, before anything is measured; None without one."""
+    if arguments.json is None:
+        yield None
+        return
     with text_output(arguments.json, "--json", overwrite=arguments.overwrite) as stream:
         yield stream
 
 
-def writer(arguments: argparse.Namespace) -> Callable[[list[str]], None]:
-    """Writes lines to stdout, the verdicts in colour on a terminal; nowhere if JSON goes there."""
+@contextmanager
+def paper(arguments: argparse.Namespace) -> Iterator[tuple[Write, Begin]]:
+    """Where lines go: to stdout, unless JSON goes there; a terminal has colours, and shows which check is running."""
     if arguments.json == STDOUT or (arguments.json is not None and isinstance(sys.stdout, ClosedStream)):
-        return lambda lines: None
-    if isinstance(sys.stdout, ClosedStream):
+        yield lambda lines: None, lambda name: None
+    elif isinstance(sys.stdout, ClosedStream):
         raise ValueError("Standard output is closed; write to a file with --json FILE")
-    if not sys.stdout.isatty():
-        return lambda lines: print(*lines, sep="\n", flush=True)
+    elif not sys.stdout.isatty():
+        yield lambda lines: print(*lines, sep="\n", flush=True), lambda name: None
+    else:
+        with screen() as functions:
+            yield functions
 
+
+@contextmanager
+def screen() -> Iterator[tuple[Write, Begin]]:
+    """A terminal."""
     from rich.console import Console
     from rich.text import Text
 
@@ -101,7 +113,8 @@ def writer(arguments: argparse.Namespace) -> Callable[[list[str]], None]:
             text.stylize(STYLES.get(line[:VERDICT].strip(), ""), 0, VERDICT)
             console.print(text)
 
-    return write
+    with console.status("") as status:
+        yield write, lambda name: status.update(f"checking: {name}")
 
 
 def lines(finding: Finding) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,17 +31,25 @@ CHECKS = (
     CheckPlan("golden", 120.0, ("device",)),
     CheckPlan("speed", 120.0, ("device",)),
     CheckPlan("fit", 20.0, ("device", "memory")),
+    CheckPlan("live", 120.0, ("device", "speed")),
     CheckPlan("microphone", 15.0, is_device=True),
     CheckPlan("camera", 15.0, is_device=True),
 )
 
 
-def examine(options: Mapping[str, Any], *, devices: bool = True, checks: Iterable[CheckPlan] = CHECKS) -> Findings:
+def examine(
+    options: Mapping[str, Any],
+    *,
+    devices: bool = True,
+    begin: Callable[[str], None] = lambda name: None,
+    checks: Iterable[CheckPlan] = CHECKS,
+) -> Findings:
     """Yield what is found out about this machine.
 
     Args:
         options: ``device`` and ``camera``, as the commands take them; None for the defaults.
         devices: Whether to try the microphone and the camera.
+        begin: Called with the name of each check that begins.
     """
     known: dict[str, Mapping[str, Any]] = {"options": options}
     for check in checks:
@@ -52,6 +60,7 @@ def examine(options: Mapping[str, Any], *, devices: bool = True, checks: Iterabl
             text = f"It needs the result of another check: {', '.join(missing)}."
             found = [Finding(check.name, "not tested", text)]
         else:
+            begin(check.name)
             found = run_apart(MODULES + check.name, check.name, check.seconds, known)
         for finding in found:
             if finding.figures:

@@ -25,7 +25,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -52,6 +52,16 @@ OVERHEAD = 0.004
 """Seconds of a forward in which the GPU waits for the host."""
 READ_EFFICIENCY = 0.85
 """Share of the memory's bandwidth at which weights are read."""
+
+
+class CostModel(Protocol):
+    """What forwards cost on a machine."""
+
+    @property
+    def name(self) -> str: ...
+
+    def seconds(self, rows: int, head_rows: int, position: int = 0) -> float:
+        """How long a forward takes, of whose rows ``head_rows`` go through the head."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,7 @@ class SimulatedClock:
         forwards: All forwards so far.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: CostModel) -> None:
         self.machine = machine
         self.now = 0.0
         self.forwards: list[Forward] = []
@@ -164,7 +174,7 @@ class SimulatedClock:
 class Simulation:
     """What live transcription did on a machine."""
 
-    machine: Machine
+    machine: CostModel
     speech: float
     """Seconds of speech, as the endpointer counts it: with pauses, pre-roll and tail."""
     forwards: list[Forward]
@@ -199,7 +209,7 @@ class Simulation:
 
 
 def simulate(
-    machine: Machine,
+    machine: CostModel,
     transcriber: Transcriber,
     samples: np.ndarray,
     settings: Endpointing | None = None,

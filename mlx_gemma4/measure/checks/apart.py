@@ -42,16 +42,12 @@ def run_apart(module: str, subject: str, seconds: float, known: Known) -> Findin
         known: Figures of the findings so far.
     """
     code = START.format(path=sys.path, module=module, limit=int(seconds) + GRACE)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,  # Ctrl-C is for the parent alone
-    )
+    try:
+        process = _start([sys.executable, "-c", code])
+    except OSError as error:
+        text = f"The check cannot be started: {error.strerror}."
+        yield Finding(subject, "problem", text, "Close other programs, or install Python again.")
+        return
     stderr = _Tail(process.stderr)
     try:
         _send(process.stdin, known)
@@ -85,6 +81,19 @@ def caught(check: Check, subject: str, known: Known) -> Findings:
     except Exception as error:  # whatever the libraries of a broken installation raise
         text = " ".join(str(error).split()) or "no message"
         yield Finding(subject, "problem", f"The check failed: {type(error).__name__}: {text}", "Report this line.")
+
+
+def _start(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,  # Ctrl-C is for the parent alone
+    )
 
 
 class _TooLong(Exception):

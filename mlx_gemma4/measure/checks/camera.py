@@ -52,6 +52,8 @@ def look(source: str, name: str, seconds: float = SECONDS) -> Finding:
     if shot is not None:
         height, width, _ = shot.pixels.shape
         figures = {"name": name, "width": width, "height": height}
-        return Finding("camera", "ok", f"{name} shows pictures of {width} x {height}.", figures=figures)
-    symptom = camera.problem or (f"{name} showed only black pictures." if camera.seen else f"{name} showed no picture.")
+        return Finding("camera", "ok", f"'{name}' shows pictures of {width} x {height}.", figures=figures)
+    symptom = camera.problem or (
+        f"'{name}' showed only black pictures." if camera.seen else f"'{name}' showed no picture."
+    )
     return Finding("camera", "problem", symptom, ALLOW if sys.platform == "darwin" else UNCOVER, {"name": name})

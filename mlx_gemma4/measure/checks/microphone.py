@@ -61,10 +61,10 @@ def listen(name: str, microphone: Microphone) -> Finding:
     if not sound.any():
         return Finding("microphone", "problem", *denied(), figures)
     if microphone.lost_seconds:
-        text = f"{name} lost {microphone.lost_seconds:.2f} s of sound in {seconds:.1f} s."
+        text = f"'{name}' lost {microphone.lost_seconds:.2f} s of sound in {seconds:.1f} s."
         return Finding("microphone", "warning", text, "Close programs that keep the machine busy.", figures)
     level = 10 * math.log10(np.mean(np.square(sound, dtype=np.float64)))
-    text = f"{name} hears sound, at {level:.0f} dBFS."
+    text = f"'{name}' delivers sound, at {level:.0f} dBFS."
     return Finding("microphone", "ok", text, figures={**figures, "dbfs": round(level, 1)})
 
 
