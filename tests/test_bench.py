@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from golden import heard
@@ -19,8 +20,10 @@ from mlx_gemma4 import FileSource, Final, Model, Processor, Transcriber
 from mlx_gemma4.cli import bench as command
 from mlx_gemma4.cli import main, parse
 from mlx_gemma4.measure import bench as measured
+from mlx_gemma4.measure import bench_drafts
 from mlx_gemma4.measure.bandwidth import bytes_read_per_token
 from mlx_gemma4.measure.bench import Bench, Settings
+from mlx_gemma4.measure.bench_drafts import DraftedRun, measure_drafts
 from mlx_gemma4.measure.bench_live import LiveRun, hear, live_figures
 from mlx_gemma4.measure.bench_media import utterances
 from mlx_gemma4.measure.bench_tables import tables
@@ -29,6 +32,7 @@ from mlx_gemma4.measure.figures import Figure, Figures, Repeats, Table, number
 from mlx_gemma4.measure.random_files import random_processor
 from mlx_gemma4.measure.random_model import RandomCheckpoint
 from mlx_gemma4.measure.scripted import scripted_model
+from mlx_gemma4.outputs.drafter import Drafter
 
 Refused = Callable[..., str]
 
@@ -142,6 +146,8 @@ def figures() -> Figures:
             Figure("first token", "picture", "s", (0.9, 1.1, 1.0), {"positions": 280}),
             Figure("forward", "1 rows", "s", (0.04,), {"rows": 1}),
             Figure("forward", "8 rows", "s", (0.14,), {"rows": 8}),
+            Figure("drafts", "new text, none", "tokens/s", (20.0,), {"drafted": 0, "accepted": 0}),
+            Figure("drafts", "new text, n-grams", "tokens/s", (30.0,), {"drafted": 40, "accepted": 10}),
             Figure("live", "decision to text", "s", (0.1, 0.3, 0.2)),
         ]
     )
@@ -168,6 +174,11 @@ def test_tables_are_markdown() -> None:
         "| ------------------- | ------: | -----: |\n"
         "| time                | 40.0 ms | 140 ms |\n"
         "| in units of one row |    1.00 |   3.50 |\n\n"
+        "**Drafts**\n\n"
+        "| decoding |  drafts | tok/s | ratio | drafted | right |\n"
+        "| -------- | ------: | ----: | ----: | ------: | ----: |\n"
+        "| new text |    none |  20.0 |  1.00 |       0 |     – |\n"
+        "| new text | n-grams |  30.0 |  1.50 |      40 |   25% |\n\n"
         "**Live transcription**\n\n"
         "|                  | median |  worst |\n"
         "| ---------------- | -----: | -----: |\n"
@@ -196,6 +207,7 @@ def test_the_command(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[
         "**Text; a copy runs at 2.00 GB/s**",
         "**First token**",
         "**Forwards, as a draft is checked**",
+        "**Drafts**",
         "**Live transcription**",
     ]
     assert "prefill of 300 positions, 3 tokens" in err.splitlines()
@@ -244,6 +256,7 @@ import sys, signal, time
 import test_bench
 from mlx_gemma4.cli import bench, main
 from mlx_gemma4.measure import bench as measured
+from mlx_gemma4.measure import bench_drafts
 
 def first_tokens(self):
     try:
@@ -389,9 +402,10 @@ def test_an_estimate_counts_repetitions() -> None:
     costs = Costs(step=1.0, row=0.0)
     settings = Settings(positions=(8,), tokens=3, repeats=Repeats(2, patience=math.inf, warm_up=math.inf))
     others = 1 + len((1, 2, 4, 8, 16, 32))
-    assert bench_seconds(costs, settings) == 3 * (4 + others) + 2 * 130
+    drafts = 2 * 2 * 3 * 3  # texts · ways · turns · tokens
+    assert bench_seconds(costs, settings) == 3 * (4 + others) + drafts + 2 * 130
     impatient = replace(settings, repeats=Repeats(2, patience=0, warm_up=0.5))
-    assert bench_seconds(costs, impatient) == 1 * (4 + others) + 2 * 130
+    assert bench_seconds(costs, impatient) == 1 * (4 + others) + drafts + 2 * 130
 
 
 @pytest.mark.parametrize(
@@ -408,7 +422,7 @@ def test_a_long_bench_is_announced(
     monkeypatch.setattr(Bench, "run", lambda bench: None)
     assert main(["bench", "--random", "small"]) == 0
     assert capsys.readouterr().err == (
-        "This will take about 31 h: one token takes about 4 min on this device. Ctrl-C prints what was measured "
+        "This will take about 33 h: one token takes about 4 min on this device. Ctrl-C prints what was measured "
         "until then; --quick measures less, --random small a small model.\n"
     )
 
@@ -419,3 +433,48 @@ def test_weights_that_do_not_fit_are_refused(refused: Refused, monkeypatch: pyte
         "Random weights of 12b in bf16 take 23.9 GB of this machine's 17.2 GB; "
         "use a smaller --recipe, or --random small"
     )
+
+
+def test_drafts_are_measured_in_turns(tiny: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way decodes the same number of tokens; the first turn warms up."""
+    turns: list[tuple[str, bool]] = []
+    run = bench_drafts._run
+
+    def counted(model: Model, processor: Processor, text: str, drafter: Drafter | None, *rest: Any) -> DraftedRun:
+        turns.append((text[:6], drafter is not None))
+        return run(model, processor, text, drafter, *rest)
+
+    monkeypatch.setattr(bench_drafts, "_run", counted)
+    drafter = Drafter()
+    found = measure_drafts(*tiny, {"n-grams": drafter}, tokens=4, repeats=2, clock=Clock())
+    assert turns == [("Write ", False), ("Write ", True)] * 3 + [("Repeat", False), ("Repeat", True)] * 3
+    assert [(figure.of, figure.values, figure.counts["tokens"]) for figure in found] == [
+        ("new text, none", (4.0, 4.0), 4),
+        ("new text, n-grams", (4.0, 4.0), 4),
+        ("repeated text, none", (4.0, 4.0), 4),
+        ("repeated text, n-grams", (4.0, 4.0), 4),
+    ]
+    assert all(figure.counts["drafted"] == 0 for figure in found if figure.of.endswith("none"))
+    assert sum(figure.counts["drafted"] for figure in found) <= drafter.drafted
+
+
+def test_text_that_repeats_is_drafted(demo: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drafted and right is counted, without the warm-up."""
+    monkeypatch.setattr(bench_drafts, "TASKS", {"numbers": "one two three one two three one two three one two"})
+    drafter = Drafter()
+    plain, drafted = measure_drafts(*demo, {"n-grams": drafter}, tokens=24, repeats=1)
+    assert (plain.counts["drafted"], plain.counts["accepted"]) == (0, 0)
+    assert 0 <= drafted.counts["accepted"] <= drafted.counts["drafted"] <= drafter.drafted
+
+
+def test_which_drafts_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Drafter()
+    model.model = cast(Any, object())
+    monkeypatch.setattr(command, "open_drafter", lambda arguments: model)
+    assert {name: each.model for name, each in command.open_drafters(parse(["bench"])).items()} == {
+        "n-grams": None,
+        "drafter": model.model,
+    }
+    monkeypatch.undo()
+    assert [*command.open_drafters(parse(["bench"]))] == ["n-grams"]
+    assert command.open_drafters(parse(["bench", "--draft", "none"])) == {}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.options import add_model, load_model
 from mlx_gemma4.cli.shared.report import add_report, report_file, save
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.measure.bench import Bench, Settings
     from mlx_gemma4.measure.figures import Table
     from mlx_gemma4.measure.random_model import RandomCheckpoint
+    from mlx_gemma4.outputs.drafter import Drafter
 
 RECIPES = {"12b": "4bit", "small": "bf16"}
 """The sizes of ``--random``, and the recipe of each: quantized products are slow on a CPU, for which small is."""
@@ -30,7 +32,7 @@ NOTED_BYTES = 1_000_000_000
 LONG = 300.0
 """Seconds of a bench that need a word in advance."""
 
-COMMON = ("--help", "--help-all", "--model", "--random", "--recipe", "--quick", "--long", "--json")
+COMMON = ("--help", "--help-all", "--model", "--random", "--recipe", "--quick", "--long", "--draft-model", "--json")
 """The options that ``--help`` shows."""
 EXAMPLES = (
     "mlx_gemma4 bench --model mlx-community/gemma-4-12B-it-4bit --json bench.json",
@@ -55,17 +57,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeat", type=int, metavar="N", help="repeat each run N times, however long it takes (default: 5, in 30 s)"
     )
+    add_drafts(parser)
     add_report(parser, "with the machine, the versions, the date, and each repetition")
 
 
 def run(arguments: argparse.Namespace) -> int:
     check(arguments)
+    check_drafts(arguments)
     report = report_file(arguments)
     settings = bench_settings(arguments)
     model, processor, load_seconds = open_model(arguments)
     from mlx_gemma4.measure.bench import Bench
 
-    bench = Bench(model, processor, settings, scripted=arguments.random is not None, progress=note)
+    bench = Bench(
+        model,
+        processor,
+        settings,
+        drafters=open_drafters(arguments),
+        scripted=arguments.random is not None,
+        progress=note,
+    )
     if load_seconds is not None:
         bench.loaded(load_seconds)
 
@@ -136,6 +147,18 @@ def make_random(checkpoint: RandomCheckpoint) -> tuple[Model, Processor]:
     with starting():
         processor = random_processor(checkpoint)
         return checkpoint.model(Making(checkpoint.nbytes)), processor
+
+
+def open_drafters(arguments: argparse.Namespace) -> dict[str, Drafter]:
+    """What decoding is compared with."""
+    from mlx_gemma4.outputs.drafter import Drafter
+
+    drafter = open_drafter(arguments)
+    if drafter is None:
+        return {}
+    if drafter.model is None:
+        return {"n-grams": drafter}
+    return {"n-grams": Drafter(), "drafter": drafter}
 
 
 def check_memory(checkpoint: RandomCheckpoint) -> None:

@@ -10,7 +10,7 @@ before a clock is read.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,10 +23,12 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.measure.bandwidth import bytes_read_per_token, copy_bandwidth
+from mlx_gemma4.measure.bench_drafts import measure_drafts
 from mlx_gemma4.measure.bench_live import measure_live
 from mlx_gemma4.measure.bench_media import PICTURE, SOUND_SECONDS, sound
 from mlx_gemma4.measure.figures import Figure, Figures, Repeats
 from mlx_gemma4.measure.scripted import scripted_model
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import generate_step
 from mlx_gemma4.programs.transcribe import Transcriber
@@ -77,6 +79,7 @@ class Bench:
     """Measures a model; ``figures`` holds what was measured so far.
 
     Args:
+        drafters: By name, with which decoding is compared.
         scripted: The weights are random: what live transcription says is given (``scripted_model``).
         progress: Told what is measured next.
     """
@@ -87,13 +90,15 @@ class Bench:
         processor: Processor,
         settings: Settings | None = None,
         *,
+        drafters: Mapping[str, Drafter] | None = None,
         scripted: bool = False,
         clock: Clock = time.perf_counter,
         progress: Progress = lambda text: None,
     ) -> None:
         self.model, self.processor, self.settings = model, processor, settings or Settings()
         self.figures = Figures()
-        self._scripted, self._clock, self._progress = scripted, clock, progress
+        self._drafters, self._scripted = drafters or {}, scripted
+        self._clock, self._progress = clock, progress
         size = model.config.text_config.vocab_size
         self._sampler = Sampler(Sampling(), size, suppress=processor.suppressed_ids)
         self._random = np.random.default_rng(SEED)
@@ -105,6 +110,7 @@ class Bench:
         self.text()
         self.first_tokens()
         self.rows()
+        self.drafts()
         self.live()
 
     def loaded(self, seconds: float) -> None:
@@ -176,6 +182,22 @@ class Bench:
             self._progress(f"a forward over {count} rows")
             seconds = self._repeated(partial(run, count))
             self.figures.add(Figure("forward", f"{count} rows", "s", tuple(seconds), {"rows": count}))
+
+    def drafts(self) -> None:
+        """Decoding with and without drafts, in turns."""
+        if self._drafters:
+            self._progress(f"drafts: none, {', '.join(self._drafters)}, in turns")
+            settings = self.settings
+            self.figures.add(
+                *measure_drafts(
+                    self.model,
+                    self.processor,
+                    self._drafters,
+                    tokens=settings.tokens,
+                    repeats=settings.repeats.count,
+                    clock=self._clock,
+                )
+            )
 
     def live(self) -> None:
         """From the end of speech to its text, in live transcription."""

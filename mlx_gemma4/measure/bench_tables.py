@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlx_gemma4.measure.bench import ROWS
+from mlx_gemma4.measure.bench_drafts import PLAIN
 from mlx_gemma4.measure.figures import Figure, Figures, Table, number
 
 
@@ -18,6 +19,8 @@ def tables(figures: Figures) -> Iterator[Table]:
         yield first_tokens_table(figures)
     if figures.named("forward"):
         yield rows_table(figures)
+    if figures.named("drafts"):
+        yield drafts_table(figures)
     if figures.named("live"):
         yield live_table(figures)
 
@@ -75,6 +78,19 @@ def rows_table(figures: Figures) -> Table:
     ratios = [f"{figure.median / found[0].median:.2f}" for figure in found]
     header = ("rows in one forward", *(str(figure.counts["rows"]) for figure in found))
     return Table("Forwards, as a draft is checked", header, [("time", *times), ("in units of one row", *ratios)])
+
+
+def drafts_table(figures: Figures) -> Table:
+    """Decoding with each kind of draft, beside none."""
+    rows = []
+    for figure in figures.named("drafts"):
+        task, _, name = figure.of.rpartition(", ")
+        plain = figures.find("drafts", f"{task}, {PLAIN}")
+        assert plain is not None
+        drafted, accepted = figure.counts["drafted"], figure.counts["accepted"]
+        right = f"{accepted / drafted:.0%}" if drafted else "–"
+        rows.append((task, name, number(figure.median), f"{figure.median / plain.median:.2f}", str(drafted), right))
+    return Table("Drafts", ("decoding", "drafts", "tok/s", "ratio", "drafted", "right"), rows)
 
 
 def live_table(figures: Figures) -> Table:
