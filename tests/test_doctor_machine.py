@@ -16,7 +16,7 @@ from mlx_gemma4.measure.checks import fit as fit_check
 from mlx_gemma4.measure.checks import system as system_check
 from mlx_gemma4.measure.checks.finding import Finding
 from mlx_gemma4.measure.checks.fit import fit
-from mlx_gemma4.measure.checks.system import container_memory, device, memory, power, system, versions
+from mlx_gemma4.measure.checks.system import available_memory, container_memory, device, memory, power, system, versions
 from mlx_gemma4.measure.machine import Machine
 from mlx_gemma4.measure.random_model import RandomCheckpoint
 
@@ -167,7 +167,9 @@ def test_versions() -> None:
 def test_memory(machine: Machine, limit: int | None, text: str, budget: int) -> None:
     found = memory(machine, limit)
     assert (found.verdict, found.text) == ("ok", text)
-    assert found.figures == {"bytes": machine.memory, "budget": budget}
+    assert found.figures == {"bytes": machine.memory, "budget": budget, "available": None}
+    crowded = memory(machine, limit, 3 * 10**9)
+    assert crowded.text == f"{text} Other programs leave 3.0 GB now." and crowded.figures["available"] == 3 * 10**9
 
 
 def test_the_memory_of_a_container(tmp_path: Path) -> None:
@@ -179,6 +181,39 @@ def test_the_memory_of_a_container(tmp_path: Path) -> None:
     assert container_memory(files) == GIB
     files[0].write_text("max\n")
     assert container_memory(files[:1]) is None
+
+
+VM_STAT = """Mach Virtual Memory Statistics: (page size of 16384 bytes)
+Pages free:                               10000.
+Pages active:                            300000.
+Pages inactive:                           50000.
+Pages speculative:                         1000.
+Pages throttled:                              0.
+Pages wired down:                        120000.
+Pages purgeable:                           2000.
+"Translation faults":                 123456789.
+File-backed pages:                       100000.
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "available"), [(VM_STAT, 61_000 * 16_384), ("", None), (None, None), ("Pages free: 3.", None)]
+)
+def test_what_other_programs_leave_on_a_mac(
+    monkeypatch: pytest.MonkeyPatch, printed: str | None, available: int | None
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert available_memory(lambda command: printed if command == ["vm_stat"] else "") == available
+
+
+def test_what_other_programs_leave_on_linux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    file = tmp_path / "meminfo"
+    assert available_memory(meminfo=file) is None
+    file.write_text("MemTotal:       24737712 kB\nMemFree:         1000000 kB\nMemAvailable:    2000000 kB\n")
+    assert available_memory(meminfo=file) == 2_048_000_000
+    file.write_text("MemTotal: 24737712 kB\n")
+    assert available_memory(meminfo=file) is None
 
 
 def test_power() -> None:
@@ -276,5 +311,29 @@ def test_the_table_of_recipes() -> None:
 
 @pytest.mark.parametrize(("device_name", "held"), [("cpu", 0.5), ("gpu, Apple M1", 1.0)])
 def test_the_check_takes_the_budget_of_the_machine(device_name: str, held: float) -> None:
-    known = {"device": {"device": device_name}, "memory": {"budget": 17_179_885_568}}
+    known: dict[str, Any] = {
+        "device": {"device": device_name},
+        "memory": {"budget": 17_179_885_568, "available": 12 * 10**9},
+    }
     assert [*fit_check.check(known)] == [fits(17_179_885_568, held)]
+    known["speed"] = {"held": 0.25}
+    assert [*fit_check.check(known)] == [fits(17_179_885_568, 0.25)]
+
+
+@pytest.mark.parametrize(("available", "is_told"), [(5 * 10**9, True), (9 * 10**9, False), (None, False)])
+def test_other_programs_that_leave_too_little(available: int | None, is_told: bool) -> None:
+    known = {
+        "device": {"device": "gpu, Apple M1"},
+        "memory": {"budget": 11_453_251_584, "available": available},
+    }
+    first, *rest = fit_check.check(known)
+    assert first == fits(11_453_251_584)
+    text = "Other programs leave 5.0 GB now; live speech needs 8.4 GB with mxfp4."
+    remedy = "Close some of them before you load the 12B: a machine that swaps is slow."
+    assert rest == ([Finding("room", "warning", text, remedy)] if is_told else [])
+
+
+def test_what_does_not_fit_anyway() -> None:
+    """Needs no second complaint."""
+    known = {"device": {"device": "gpu, Apple M1"}, "memory": {"budget": 5_726_633_984, "available": 10**9}}
+    assert [finding.verdict for finding in fit_check.check(known)] == ["problem"]

@@ -17,7 +17,7 @@ from mlx_gemma4.decoder.twelve_b import TWELVE_B
 from mlx_gemma4.measure import random_model
 from mlx_gemma4.measure.checks import speed
 from mlx_gemma4.measure.checks.speed import extrapolated, measured, part
-from mlx_gemma4.measure.figures import Repeats
+from mlx_gemma4.measure.figures import Repeats, number
 from mlx_gemma4.measure.forwards import BEFORE, TOKENS, Forwards, part_seconds, sharing_models
 
 TWELVE = {
@@ -128,7 +128,7 @@ def test_whole_forwards_on_paper(decode: float, verdict: str) -> None:
     found = measured(figures)
     assert (found.verdict, found.text) == (
         verdict,
-        f"The 12B with 4bit (random weights, 48 layers that share the weights of six): {decode:.3g} tokens/s, "
+        f"The 12B with 4bit (random weights, 48 layers that share the weights of six): {number(decode)} tokens/s, "
         "312 positions/s of a prompt.",
     )
     remedy = "Close other programs that use the GPU. If that does not help, use a faster chip."
@@ -141,7 +141,8 @@ def test_an_extrapolation() -> None:
     found = extrapolated({1: 0.1, 8: 0.8}, 0.005, 0.05)
     assert (found.verdict, found.text, found.remedy) == (
         "warning",
-        "A token of the 12B with 4bit would take about 22 s on this CPU, by one product with 0.50% of the weights.",
+        "A token of the 12B with 4bit would take about 22.0 s on this CPU with --dtype float32, by one product with "
+        "0.50% of the weights.",
         "Use a Mac with an M chip for the 12B.",
     )
     assert found.figures == {

@@ -25,7 +25,11 @@ def check(known: Known) -> Findings:
     text = RandomCheckpoint("12b", "bf16").config.text_config
     assumed = ON_CPU if known["device"]["device"] == "cpu" else 1.0
     held = known.get("speed", {}).get("held", assumed)
-    yield fit(known["memory"]["budget"], weights, text, rows=PREFILL_STEP, room=DEFAULT_ROOM + STEP, held=held)
+    memory = known["memory"]
+    found = fit(memory["budget"], weights, text, rows=PREFILL_STEP, room=DEFAULT_ROOM + STEP, held=held)
+    yield found
+    if found.verdict == "ok":
+        yield from crowded(memory["available"], found)
 
 
 def fit(budget: int, weights: Mapping[str, int], text: TextConfig, *, rows: int, room: int, held: float) -> Finding:
@@ -59,6 +63,20 @@ def fit(budget: int, weights: Mapping[str, int], text: TextConfig, *, rows: int,
         return Finding("fit", "problem", text_, "Use a machine with 16 GB or more.", figures, table)
     text_ = f"Of {_gb(budget)}, live speech with the 12B fits with {', '.join(fitting)}. Computed, not measured."
     return Finding("fit", "ok", text_, table=table, figures=figures)
+
+
+def crowded(available: int | None, found: Finding) -> Findings:
+    """Tell if other programs hold so much memory that the smallest recipe would make the machine swap.
+
+    Args:
+        available: Bytes that they leave; None if unknown.
+    """
+    recipe, needed = min(((name, each["live"]) for name, each in found.figures.items()), key=lambda pair: pair[1])
+    if available is not None and available < needed:
+        text = f"Other programs leave {_gb(available)} now; live speech needs {_gb(needed)} with {recipe}."
+        yield Finding(
+            "room", "warning", text, "Close some of them before you load the 12B: a machine that swaps is slow."
+        )
 
 
 def _gb(nbytes: int) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.decoder.costs import ForwardCosts
 from mlx_gemma4.measure.checks.finding import Finding, Findings, Known
+from mlx_gemma4.measure.figures import number
 
 if TYPE_CHECKING:
     from mlx_gemma4.measure.simulated_machine import Simulation
@@ -23,7 +24,7 @@ RELIEF = (
     "Guess less often (listen --guess-every 3) and shorten utterances (--max-segment 8), or record first, and "
     "transcribe afterwards."
 )
-AFTERWARDS = "Transcribe recordings with a smaller checkpoint, or on a Mac with an M chip."
+AFTERWARDS = "Use a Mac with an M chip for the 12B."
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def without_gpu(figures: Mapping[str, Any]) -> Finding:
     """On a CPU: at least what the frames of a second cost."""
     rows, seconds = max((int(rows), seconds) for rows, seconds in figures["rows"].items())
     busy = FRAMES_PER_SECOND * seconds / rows
-    text = f"The 12B needs about {busy:.0f} s of computing for a second of speech on this CPU: it cannot follow."
+    text = f"The 12B needs about {number(busy)} s of computing for a second of speech on this CPU: it cannot follow."
     return Finding("live", "problem", text, AFTERWARDS, {"busy": busy})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlx_gemma4.decoder.twelve_b import TWELVE_B
 from mlx_gemma4.measure.checks.finding import Finding, Findings, Known
+from mlx_gemma4.measure.figures import number
 
 SIZE, RECIPE = "12b", "4bit"
 ROWS = (1, 2, 4, 8, 16, 32, 64)
@@ -54,8 +55,8 @@ def measured(figures: Mapping[str, Any]) -> Finding:
     """What whole forwards cost."""
     decode, prefill = figures["decode"], figures["prefill"]
     text = (
-        f"The 12B with {RECIPE} (random weights, 48 layers that share the weights of six): {decode:.3g} tokens/s, "
-        f"{prefill:.3g} positions/s of a prompt."
+        f"The 12B with {RECIPE} (random weights, 48 layers that share the weights of six): {number(decode)} tokens/s, "
+        f"{number(prefill)} positions/s of a prompt."
     )
     table = [
         ("rows of a forward", *figures["rows"]),
@@ -99,7 +100,7 @@ def extrapolated(seconds: Mapping[int, float], of_layers: float, of_head: float)
         "share": of_layers,
     }
     text = (
-        f"A token of the 12B with {RECIPE} would take about {step:.0f} s on this CPU, by one product with "
-        f"{of_layers:.2%} of the weights."
+        f"A token of the 12B with {RECIPE} would take about {number(step)} s on this CPU with --dtype float32, by one "
+        f"product with {of_layers:.2%} of the weights."
     )
     return Finding("speed", "warning", text, NO_GPU, figures)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from mlx_gemma4.measure.checks.finding import Finding, Findings, Known, Verdict
-from mlx_gemma4.measure.machine import Machine, ask, machine
+from mlx_gemma4.measure.machine import Ask, Machine, ask, machine
 
 ROSETTA = "Install a Python for arm64: this one runs under Rosetta."
 OLDEST_MACOS = 14
 """MLX has no wheels for older ones."""
 SHARE = 0.75
 """Of the memory that a model may use, if MLX names no limit: about what macOS recommends."""
+MEMINFO = Path("/proc/meminfo")
 CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Where Linux says how much memory a container may use."""
 
@@ -31,7 +33,7 @@ def check(known: Known) -> Findings:
         return
     yield versions(found)
     yield device(found)
-    yield memory(found, container_memory())
+    yield memory(found, container_memory(), available_memory())
     if found.power not in (None, "mains"):
         yield power(found)
 
@@ -79,11 +81,12 @@ def device(machine: Machine) -> Finding:
     return Finding("device", verdict, text, remedy, {name: getattr(machine, name) for name in names})
 
 
-def memory(machine: Machine, limit: int | None = None) -> Finding:
+def memory(machine: Machine, limit: int | None = None, available: int | None = None) -> Finding:
     """How much memory a model may use.
 
     Args:
         limit: Bytes that the container may use; None outside of one.
+        available: Bytes that other programs leave now; None if unknown.
     """
     budget = round(SHARE * machine.memory) if machine.device_memory is None else machine.device_memory
     text = f"{machine.memory / 2**30:.0f} GiB"
@@ -92,7 +95,10 @@ def memory(machine: Machine, limit: int | None = None) -> Finding:
         text += f", of which this container may use {budget / 1e9:.1f} GB."
     else:
         text += f", of which a model may use {budget / 1e9:.1f} GB."
-    return Finding("memory", "ok", text, figures={"bytes": machine.memory, "budget": budget})
+    if available is not None:
+        text += f" Other programs leave {available / 1e9:.1f} GB now."
+    figures = {"bytes": machine.memory, "budget": budget, "available": available}
+    return Finding("memory", "ok", text, figures=figures)
 
 
 def power(machine: Machine) -> Finding:
@@ -112,3 +118,20 @@ def container_memory(files: Iterable[Path] = CGROUPS) -> int | None:
         with suppress(OSError, ValueError):  # not there, or "max"
             return int(file.read_text())
     return None
+
+
+def available_memory(ask: Ask = ask, meminfo: Path = MEMINFO) -> int | None:
+    """Bytes that programs can have without anything being swapped; None if unknown."""
+    if sys.platform == "darwin":
+        return _free_pages(ask(["vm_stat"]) or "")
+    with suppress(OSError):
+        found = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(), re.MULTILINE)
+        return 1024 * int(found[1]) if found else None
+    return None
+
+
+def _free_pages(vm_stat: str) -> int | None:
+    """Free memory and what macOS can take back at once, of what ``vm_stat`` prints."""
+    size = re.search(r"page size of (\d+) bytes", vm_stat)
+    pages = re.findall(r"^Pages (?:free|inactive|speculative):\s*(\d+)\.", vm_stat, re.MULTILINE)
+    return int(size[1]) * sum(map(int, pages)) if size and pages else None
