@@ -84,7 +84,7 @@ def is_demo(output: str) -> bool:
     return len(lines) == len(sure) and all(map(str.startswith, lines, sure))
 
 
-def packaged(golden: Mapping[str, Any] = GOLDEN) -> dict[str, dict[str, Any]]:
+def packaged(golden: Mapping[str, Any] = GOLDEN) -> dict[str, Any]:
     """What the package compares its own answers with: ``mlx_gemma4/measure/checks/golden.json``."""
     speech, picture = "hibari-03.wav", "picture-01.png"
     said = golden["recordings"][speech]["google"], [{"text": GOOGLE}, {"audio": speech}]
@@ -92,7 +92,9 @@ def packaged(golden: Mapping[str, Any] = GOLDEN) -> dict[str, dict[str, Any]]:
     asked = golden["turns"]["question"], TURNS["question"]
     changed = golden["turns"]["change"], TURNS["change"]
     cases = {"speech": said, "a picture": named, "a spoken question": asked, "a video": changed}
-    return {name: {"content": content, **answer} for name, (answer, content) in cases.items()}
+    answers = {name: {"content": content, **answer} for name, (answer, content) in cases.items()}
+    found = [{key: each[key] for key in ("start", "end")} for each in golden["recordings"][speech]["utterances"]]
+    return {"answers": answers, "utterances": {speech: found}}
 
 
 def _text(answer: Answer) -> str:

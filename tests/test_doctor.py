@@ -104,6 +104,15 @@ def test_on_a_terminal(finds: Callable[..., None], monkeypatch: pytest.MonkeyPat
     assert ("\x1b[32mok          \x1b[0m" in written) == colours
 
 
+def test_names_that_stdout_cannot_encode(finds: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    finds(Finding("camera", "ok", "'Kamera für Zoë' shows pictures."))
+    assert main(["doctor"]) == 0
+    sys.stdout.flush()
+    assert written.getvalue().startswith(rb"ok          camera      'Kamera f\xfcr Zo\xeb' shows pictures.")
+
+
 def test_json_in_a_file(finds: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Beside the text."""
     finds(OK, PROBLEM)
@@ -246,6 +255,17 @@ def test_an_interrupted_run(tmp_path: Path) -> None:
     assert out.endswith("\n\nInterrupted. The other checks did not run.\n")
     report = json.loads((tmp_path / "d.json").read_text(encoding="utf-8"))
     assert report["findings"][0]["subject"] == "system"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals(tmp_path: Path, number: signal.Signals) -> None:
+    process = start("--no-devices", folder=tmp_path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (128 + number, "")
+    assert out.endswith("\nInterrupted. The other checks did not run.\n")
 
 
 def test_closed_streams(tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ def test_this_device_is_exact() -> None:
     assert finding.text.startswith(
         "All 4 answers (speech, a picture, a spoken question, a video) are the reference's in float32; logits within "
     )
-    assert [answer.text for answer in found] == [case["text"] for case in packaged().values()]
+    assert [answer.text for answer in found] == [case["text"] for case in packaged()["answers"].values()]
     assert max(answer.lead_error for answer in found) < 2e-4
-    assert set(finding.figures) == set(packaged())
+    assert set(finding.figures) == set(packaged()["answers"])
 
 
 def test_a_weight_that_is_wrong(tmp_path: Path) -> None:

@@ -267,18 +267,18 @@ def fits(budget: int, held: float = 1.0) -> Finding:
         (
             11_453_251_584,  # of 16 GB
             "ok",
-            "Of 11.5 GB, live speech with the 12B fits with 4bit, mxfp4, nvfp4, mixed, qat. Computed, not measured.",
+            "Live speech with the 12B fits into 11.5 GB with 4bit, mxfp4, nvfp4, mixed, qat. Computed, not measured.",
         ),
         (
             17_179_885_568,  # of 24 GB
             "ok",
-            "Of 17.2 GB, live speech with the 12B fits with 4bit, mxfp4, nvfp4, mixed, qat, 8bit, mxfp8. Computed, "
+            "Live speech with the 12B fits into 17.2 GB with 4bit, mxfp4, nvfp4, mixed, qat, 8bit, mxfp8. Computed, "
             "not measured.",
         ),
         (
             103_079_215_104,  # of 128 GB
             "ok",
-            "Of 103.1 GB, live speech with the 12B fits with 4bit, mxfp4, nvfp4, mixed, qat, 8bit, mxfp8, bf16. "
+            "Live speech with the 12B fits into 103.1 GB with 4bit, mxfp4, nvfp4, mixed, qat, 8bit, mxfp8, bf16. "
             "Computed, not measured.",
         ),
     ],
@@ -292,7 +292,7 @@ def test_what_fits_into_macs(budget: int, verdict: str, text: str) -> None:
 def test_the_table_of_recipes() -> None:
     """On 24 GB: sizes as in the docs, and contexts by the plan of memory."""
     table = {row[0]: row[1:] for row in fits(17_179_885_568).table}
-    assert table["recipe"] == ("weights", "live speech needs", "longest prompt")
+    assert table["recipe"] == ("weights", "live speech needs", "prompt up to")
     assert {recipe: row[0] for recipe, row in table.items() if recipe != "recipe"} == {
         "4bit": "7.1 GB",
         "mxfp4": "6.7 GB",

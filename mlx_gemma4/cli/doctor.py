@@ -93,7 +93,7 @@ def paper(arguments: argparse.Namespace) -> Iterator[tuple[Write, Begin]]:
     elif isinstance(sys.stdout, ClosedStream):
         raise ValueError("Standard output is closed; write to a file with --json FILE")
     elif not sys.stdout.isatty():
-        yield lambda lines: print(*lines, sep="\n", flush=True), lambda name: None
+        yield lambda lines: print(*map(encodable, lines), sep="\n", flush=True), lambda name: None
     else:
         with screen() as functions:
             yield functions
@@ -109,12 +109,18 @@ def screen() -> Iterator[tuple[Write, Begin]]:
 
     def write(lines: list[str]) -> None:
         for line in lines:
-            text = Text(printable(line))
+            text = Text(printable(encodable(line)))
             text.stylize(STYLES.get(line[:VERDICT].strip(), ""), 0, VERDICT)
             console.print(text)
 
     with console.status("") as status:
         yield write, lambda name: status.update(f"checking: {name}")
+
+
+def encodable(text: str) -> str:
+    """The text in what stdout can encode: a device may have any name."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def lines(finding: Finding) -> list[str]:

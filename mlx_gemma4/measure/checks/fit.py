@@ -49,7 +49,7 @@ def fit(budget: int, weights: Mapping[str, int], text: TextConfig, *, rows: int,
         recipe: longest_context(budget, nbytes, text, rows=rows, room=room, held=held)
         for recipe, nbytes in weights.items()
     }
-    table = [("recipe", "weights", "live speech needs", "longest prompt")]
+    table = [("recipe", "weights", "live speech needs", "prompt up to")]
     for recipe, nbytes in weights.items():
         table.append((recipe, _gb(nbytes), _gb(live[recipe]), _prompt(longest[recipe])))
     figures = {
@@ -61,7 +61,7 @@ def fit(budget: int, weights: Mapping[str, int], text: TextConfig, *, rows: int,
         smallest = min(live, key=lambda recipe: live[recipe])
         text_ = f"The 12B does not fit into {_gb(budget)}: live speech needs {_gb(live[smallest])} with {smallest}."
         return Finding("fit", "problem", text_, "Use a machine with 16 GB or more.", figures, table)
-    text_ = f"Of {_gb(budget)}, live speech with the 12B fits with {', '.join(fitting)}. Computed, not measured."
+    text_ = f"Live speech with the 12B fits into {_gb(budget)} with {', '.join(fitting)}. Computed, not measured."
     return Finding("fit", "ok", text_, table=table, figures=figures)
 
 

@@ -95,8 +95,8 @@ def answers(folder: Path, dtype: str | None) -> list[Answer]:
     from mlx_gemma4.loading import load
 
     model, processor = load(folder / "checkpoint", dtype=dtype)
-    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    return [_answer(model, processor, folder / "media", name, case) for name, case in golden.items()]
+    cases = json.loads(GOLDEN.read_text(encoding="utf-8"))["answers"]
+    return [_answer(model, processor, folder / "media", name, case) for name, case in cases.items()]
 
 
 def _answer(model: Model, processor: Processor, media: Path, name: str, case: dict[str, Any]) -> Answer:
