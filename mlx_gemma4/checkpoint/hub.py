@@ -17,7 +17,9 @@ DEMO = "demo"
 DEFAULT_MODEL = "mlx-community/gemma-4-12B-it-4bit"
 """The model that is used if none is named."""
 DEFAULT_REVISION = "73bcf09092aa277861d5a191b989b666f7f32e8f"
-"""The commit of DEFAULT_MODEL that is used unless a revision is named: 6.74 GB; earlier ones had 11 GB."""
+"""The commit of DEFAULT_MODEL that is used unless a revision is named; earlier ones had 11 GB."""
+DEFAULT_BYTES = 6_740_000_000
+"""Size of DEFAULT_REVISION."""
 MODEL_VARIABLE = "MLX_GEMMA4_MODEL"
 
 ELSEWHERE = "set HF_HOME to a folder on another disk"
@@ -68,18 +70,32 @@ def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = No
     return _download(str(name), revision, has_tokenizer=has_tokenizer)
 
 
+def cached_folder(repo: str, revision: str | None, *, has_tokenizer: bool = True) -> Path | None:
+    """The folder of a repo that is complete in the Hugging Face cache, or None. No request is made."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(repo, revision=revision, allow_patterns=list(SMALL), local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return cached if is_complete(cached, has_tokenizer=has_tokenizer) else None
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that are free on the disk of a folder, which need not exist yet."""
+    disk = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return shutil.disk_usage(disk).free
+
+
 def _download(repo: str, revision: str | None, *, has_tokenizer: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError
 
-    try:
-        # complete in the cache: no request is made, so starting does not wait for the network
-        cached = snapshot_download(repo, revision=revision, allow_patterns=list(SMALL), local_files_only=True)
-        if _is_complete(Path(cached), has_tokenizer=has_tokenizer):
-            return Path(cached)
-    except LocalEntryNotFoundError:
-        pass
+    cached = cached_folder(repo, revision, has_tokenizer=has_tokenizer)  # starting does not wait for the network
+    if cached is not None:
+        return cached
     names, size = _missing(repo, revision)
     _check_room(repo, size, Path(HF_HUB_CACHE))
     print(f"Downloading {repo} ({_size_text(size)}) to the Hugging Face cache at {HF_HUB_CACHE}", file=sys.stderr)
@@ -119,8 +135,8 @@ def _gated(repo: str) -> ValueError:
     return ValueError(f"The repo {repo} asks for its terms to be accepted: huggingface.co/{repo}")
 
 
-def _is_complete(folder: Path, *, has_tokenizer: bool) -> bool:
-    """Whether a cached repo is a complete checkpoint: a download may have been interrupted."""
+def is_complete(folder: Path, *, has_tokenizer: bool = True) -> bool:
+    """Whether a folder holds a whole checkpoint: a download may have been interrupted."""
     try:
         weight_files(folder)
     except ValueError:
@@ -139,8 +155,7 @@ def _wanted(names: list[str], repo: str) -> list[str]:
 
 def _check_room(repo: str, size: int, cache: Path) -> None:
     """Raise a ValueError if a download does not fit on the cache's disk, before it starts."""
-    disk = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(disk).free
+    free = free_space(cache)
     if size > free:
         raise ValueError(
             f"{repo} needs {_size_text(size)}, and the disk of the Hugging Face cache at {cache} has "

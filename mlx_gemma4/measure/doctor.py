@@ -32,6 +32,7 @@ CHECKS = (
     CheckPlan("speed", 120.0, ("device",)),
     CheckPlan("fit", 20.0, ("device", "memory")),
     CheckPlan("live", 120.0, ("device", "speed")),
+    CheckPlan("checkpoint", 20.0),
     CheckPlan("voice", 20.0),
     CheckPlan("microphone", 15.0, is_device=True),
     CheckPlan("camera", 15.0, is_device=True),
