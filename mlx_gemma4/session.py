@@ -119,6 +119,8 @@ class Session:
                 h = self._forward(rows, image_ids, min(max(skipped, 0), rows.shape[1] - 1))
                 if skipped < rows.shape[1]:
                     read.append(h)
+                if self.position == start + length:
+                    self._cache.compact()
                 mx.eval(self._cache.arrays)
                 if rows.shape[1] == PREFILL_STEP:
                     mx.clear_cache()  # buffers of a size that will not come again

@@ -5,8 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from graphs import primitives
 
-from mlx_gemma4.decoder.cache import STEP, Cache, FullCache, SlidingCache
+from mlx_gemma4.decoder.cache import SPARE, STEP, Cache, FullCache, SlidingCache
 from mlx_gemma4.decoder.config import FULL, SLIDING, LayerConfig
 
 WINDOW, ROOM = 40, 30
@@ -42,12 +43,51 @@ def test_a_sliding_cache_returns_the_window_before_and_the_new(seed: int, most: 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_sliding_cache_never_holds_more_than_window_and_room(seed: int) -> None:
-    """One STEP of spare space comes on top, however long the pieces are."""
+    """SPARE comes on top; a longer piece needs a longer buffer, for itself and the window before it."""
     cache = SlidingCache(WINDOW, ROOM)
+    usual = WINDOW - 1 + ROOM + SPARE
     for length in lengths(seed, 3000, 500):
         cache.update_and_fetch(*rows(cache.position, length))
-        assert cache.position - cache.start <= WINDOW + ROOM
-        assert cache.keys is not None and cache.keys.shape[2] <= WINDOW + ROOM + STEP
+        assert cache.position - cache.start <= WINDOW - 1 + ROOM
+        assert cache.keys is not None and cache.keys.shape[2] <= max(usual, WINDOW - 1 + length)
+        cache.compact()
+        assert cache.keys.shape[2] <= usual and cache.values is not None
+        held = slice(cache.start - cache.origin, cache.position - cache.origin)
+        np.testing.assert_array_equal(
+            np.array(cache.keys[..., held, :]).reshape(-1), np.arange(cache.start, cache.position)
+        )
+
+
+@pytest.mark.parametrize(
+    ("room", "pieces", "capacities"),
+    [
+        # grows by STEP to window - 1 + room + SPARE, and stays
+        (2, [10, 300, 300, 300, 200, 1, 500], [256, 512, 768, 1024, 1089, 1089, 1089]),
+        (512, [10, 1000, 1000, 512, 1], [256, 1024, 1599, 1599, 1599]),
+        # a piece may be longer than what stays of it
+        (2, [5000, 1], [1089, 1089]),
+        (0, [1023, 1, 64, 1], [1087, 1087, 1087, 1087]),
+    ],
+)
+def test_the_size_of_a_sliding_buffer(room: int, pieces: list[int], capacities: list[int]) -> None:
+    """To the position, with the 12B's window."""
+    cache = SlidingCache(1024, room)
+    for length, capacity in zip(pieces, capacities, strict=True):
+        cache.update_and_fetch(*rows(cache.position, length))
+        cache.compact()
+        assert cache.keys is not None and cache.keys.shape[2] == capacity
+
+
+@pytest.mark.parametrize(("room", "copies"), [(2, [0, 2, 2, 2, 2, 2, 0]), (512, [0, 2, 2, 2, 2, 0, 0])])
+def test_a_piece_is_copied_once(room: int, copies: list[int]) -> None:
+    """One concatenation of each buffer where a chunk does not fit, none where it does or where nothing was before it."""
+    cache = SlidingCache(1024, room)
+    counts = []
+    for length in (512, 512, 512, 512, 512, 1, 1):
+        fetched = cache.update_and_fetch(*rows(cache.position, length))
+        counts.append(primitives([*fetched, cache.keys, cache.values])["Concatenate"])  # type: ignore[list-item]
+        mx.eval(cache.keys, cache.values)
+    assert counts == copies
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -114,6 +154,7 @@ def test_only_full_layers_grow_for_ever() -> None:
     for layer in cache.layers:
         for _ in range(20):
             layer.update_and_fetch(*rows(layer.position, 100))
-    assert sliding.keys.nbytes <= 4 * (WINDOW + ROOM + STEP)  # type: ignore[union-attr]
+    cache.compact()
+    assert sliding.keys.nbytes == 4 * (WINDOW - 1 + ROOM + SPARE)  # type: ignore[union-attr]
     assert full.keys.nbytes >= 8 * before[1]  # type: ignore[union-attr]
     assert cache.nbytes == 2 * (sliding.keys.nbytes + full.keys.nbytes)  # type: ignore[union-attr]

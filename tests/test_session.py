@@ -237,15 +237,16 @@ def test_a_rewind_beyond_the_room_is_refused() -> None:
     np.testing.assert_array_equal(np.array(session.extend(case.prompt)), np.array(untouched.extend(case.prompt)))
 
 
-def test_memory_is_bounded_by_the_layers_limits() -> None:
-    """Six times the tokens: the sliding layers' share stays, only the two full layers grow."""
+@pytest.mark.parametrize("room", [2, 512])
+def test_memory_is_the_window_the_room_and_little_more(room: int) -> None:
+    """To the byte: the sliding layers' share stays, however long a piece is; only the two full layers grow."""
     model, _ = loaded("released")
-    session = Session(model, room=16)
-    session.extend(np.full(300, 30))
-    session.extend(np.full(1500, 30))
-    full = 2 * (2 * 64 * 4) * (1.25 * 1800 + 512)  # two layers; keys and values of one head of 64 in float32
-    sliding = 10 * (2 * 2 * 32 * 4) * (16 + 16 + 256)
-    assert session.nbytes < full + sliding
+    session = Session(model, room=room)
+    sliding = 10 * (2 * 2 * 32 * 4) * (15 + room + 64)  # ten layers; keys and values of two heads of 32 in float32
+    for length, capacity in ((1100, 1280), (1, 1280), (300, 1792)):
+        session.extend(np.full(length, 30))
+        assert session.nbytes == sliding + 2 * (2 * 64 * 4) * capacity
+    assert Session(model).nbytes == 0
 
 
 def test_an_interrupted_piece_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import MARKERS, Channels, Kind, Thoughts
-from mlx_gemma4.outputs.drafter import Drafter
+from mlx_gemma4.outputs.drafter import MOST_DRAFTED, Drafter
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS, generate_step
 from mlx_gemma4.outputs.tools.calls import parse_tool_calls
-from mlx_gemma4.session import Session
+from mlx_gemma4.session import MIN_ROOM, Session
 
 GREEDY = Sampling()
 
@@ -87,7 +87,8 @@ def stream_generate(
         raise ValueError(f"Expected max_tokens of 1 or more, got {max_tokens}")
     if isinstance(prompt, str):
         prompt = processor.prompt([{"role": "user", "content": prompt}])
-    session = session or Session(model)
+    # nothing else rewinds a session of its own
+    session = session or Session(model, room=MIN_ROOM if drafter is None else MIN_ROOM + MOST_DRAFTED)
     sampler = Sampler(
         sampling,
         model.config.text_config.vocab_size,

@@ -17,7 +17,7 @@ ON_CPU = 0.5
 
 
 def check(known: Known) -> Findings:
-    from mlx_gemma4.decoder.cache import DEFAULT_ROOM, STEP
+    from mlx_gemma4.decoder.cache import DEFAULT_ROOM, SPARE
     from mlx_gemma4.measure.random_model import RandomCheckpoint
     from mlx_gemma4.session import PREFILL_STEP
 
@@ -26,7 +26,7 @@ def check(known: Known) -> Findings:
     assumed = ON_CPU if known["device"]["device"] == "cpu" else 1.0
     held = known.get("speed", {}).get("held", assumed)
     memory = known["memory"]
-    found = fit(memory["budget"], weights, text, rows=PREFILL_STEP, room=DEFAULT_ROOM + STEP, held=held)
+    found = fit(memory["budget"], weights, text, rows=PREFILL_STEP, room=DEFAULT_ROOM + SPARE, held=held)
     yield found
     if found.verdict == "ok":
         yield from crowded(memory["available"], found)
