@@ -129,15 +129,15 @@ class Session:
             raise
         self._hidden = read[0] if len(read) == 1 else mx.concatenate(read, axis=1)
         self._hidden_end = self.position
-        logits = self.model.logits(self._hidden)[0]
-        return logits[-1] if logits_from is None else logits
+        logits = self.model.logits(self._hidden)
+        return logits[0, -1] if logits_from is None else logits.squeeze(0)
 
     def step(self, tokens: mx.array) -> mx.array:
         """Append text tokens, which may be lazy, and return the lazy logits after each: [] → [V], [n] → [n, V]."""
         self._hidden = self._forward(self.model.embed_tokens(tokens.reshape(1, -1)), None, 0)
         self._hidden_end = self.position
-        logits = self.model.logits(self._hidden)[0]
-        return logits if tokens.ndim else logits[0]
+        logits = self.model.logits(self._hidden)
+        return logits.squeeze(0) if tokens.ndim else logits[0, 0]
 
     @property
     def hidden(self) -> mx.array:
