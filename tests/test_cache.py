@@ -80,7 +80,7 @@ def test_the_size_of_a_sliding_buffer(room: int, pieces: list[int], capacities: 
 
 @pytest.mark.parametrize(("room", "copies"), [(2, [0, 2, 2, 2, 2, 2, 0]), (512, [0, 2, 2, 2, 2, 0, 0])])
 def test_a_piece_is_copied_once(room: int, copies: list[int]) -> None:
-    """One concatenation of each buffer where a chunk does not fit, none where it does or where nothing was before it."""
+    """One concatenation of each buffer where a chunk does not fit; none where it fits, or where it is the first."""
     cache = SlidingCache(1024, room)
     counts = []
     for length in (512, 512, 512, 512, 512, 1, 1):

@@ -13,6 +13,8 @@ from mlx_gemma4 import Model, Processor, Sampling, Session, generate, stream_gen
 from mlx_gemma4.decoder.config import GenerationConfig
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import Thoughts
+from mlx_gemma4.outputs.drafter import Drafter
+from mlx_gemma4.outputs.pace import MOST_DRAFTED
 from mlx_gemma4.outputs.sample import Sampler
 from mlx_gemma4.outputs.steps import generate_step
 from mlx_gemma4.outputs.tools.calls import parse_tool_calls
@@ -80,6 +82,23 @@ def test_an_answer_is_stopped_at_max_tokens(demo: tuple[Model, Processor]) -> No
     assert (responses[-1].finish_reason, session.position) == ("length", len(prompt) + 1)
     with pytest.raises(ValueError, match="Expected max_tokens of 1 or more, got 0"):
         next(stream_generate(model, processor, prompt, max_tokens=0))
+
+
+def test_a_session_of_its_own_has_room_for_what_is_rewound(
+    demo: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that is computed ahead, and a whole draft; room costs the 12B 0.3 MB a position."""
+    rooms: list[int] = []
+
+    class Noted(Session):
+        def __init__(self, model: Model, *, room: int) -> None:
+            rooms.append(room)
+            super().__init__(model, room=room)
+
+    monkeypatch.setattr("mlx_gemma4.outputs.generate.Session", Noted)
+    for drafter in (None, Drafter()):
+        list(stream_generate(*demo, "hello", max_tokens=2, drafter=drafter))
+    assert rooms == [2, 2 + MOST_DRAFTED]
 
 
 def test_multi_byte_characters_come_whole(demo: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ import sys
 import mlx.core as mx
 import numpy as np
 import pytest
+from graphs import VIEWS, primitives
 
 from mlx_gemma4 import Sampling
 from mlx_gemma4.decoder.config import GenerationConfig
-from mlx_gemma4.outputs.sample import Sampler
+from mlx_gemma4.outputs.sample import Sampler, finite_sum
 
 LOGITS = [1.0, 3.0, -2.0, 2.5, 0.0, 2.0]
 EVEN = [0.0] * 6
@@ -35,6 +36,32 @@ def test_greedy_in_half_precision() -> None:
     """Logits of any precision give a token id without a dimension."""
     token = Sampler(Sampling(), 6)(mx.array(LOGITS, dtype=mx.bfloat16))
     assert (token.shape, token.item()) == ((), 1)
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16, mx.float32])
+def test_greedy_takes_the_first_of_equal_logits(dtype: mx.Dtype) -> None:
+    """In every type, as after a cast to float32, which is exact; suppressed ids do not shift the choice."""
+    random = np.random.default_rng(0)
+    logits = mx.array(random.integers(-3, 3, (50, 40)).astype(np.float32)).astype(dtype)
+    for suppress in ((), (0, 7, 39)):
+        expected = np.array(logits.astype(mx.float32))
+        expected[:, suppress] = -np.inf
+        sampler = Sampler(Sampling(), 40, suppress=suppress)
+        assert sampler.greedy(logits) == sampler.choose(logits).tolist() == expected.argmax(axis=1).tolist()
+        assert [sampler(row).item() for row in logits] == expected.argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float32])
+def test_greedy_makes_no_float32_copy(dtype: mx.Dtype) -> None:
+    """Of 262,144 logits: one pass masks, one chooses, one checks; without suppressed ids, two."""
+    logits = mx.zeros((1, 100), dtype)
+    mx.eval(logits)
+    masked, plain = Sampler(Sampling(), 100, suppress=(3,)), Sampler(Sampling(), 100)
+    for sampler, expected in ((masked, {"Select": 1, "ArgReduce": 1}), (plain, {"ArgReduce": 1})):
+        counts = primitives([sampler.choose(logits)])
+        assert {name: count for name, count in counts.items() if name not in VIEWS} == expected
+    counts = primitives([finite_sum(logits)])
+    assert {name: count for name, count in counts.items() if name not in VIEWS} == {"Sum": 1}
 
 
 def test_suppressed_tokens() -> None:
@@ -146,7 +173,7 @@ def test_from_generation_config() -> None:
 def test_greedy_needs_no_mlx_lm() -> None:
     """mlx-lm and transformers, slow to import, stay out of greedy decoding."""
     program = (
-        "import sys, mlx.core as mx; from mlx_gemma4.outputs.sample import Sampler, Sampling; "
+        "import sys, mlx.core as mx; from mlx_gemma4.outputs.sample import Sampler, Sampling, finite_sum; "
         "token = Sampler(Sampling(), 3, suppress=[2])(mx.array([0.0, 1.0, 2.0])).item(); "
         "print(token, [name for name in ('mlx_lm', 'transformers') if name in sys.modules])"
     )

@@ -12,8 +12,8 @@ the front of a new one (``origin`` is the position at its index 0):
 
     buffer      [ old | start … position | spare ]     a rewind only lowers ``position``: nothing is copied
 
-A piece that does not fit moves along with them, in one copy, and so does what its first query sees. Such a buffer may be
-larger than usual until ``compact``.
+A piece that does not fit moves along with them, in one copy, and so does what its first query sees. After a long piece
+the buffer is larger than usual, until ``compact``.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import numpy as np
 from mlx_gemma4.decoder.batch_cache import BatchCache
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.guards import loop_start
-from mlx_gemma4.outputs.sample import Sampler, are_finite, check_finite
+from mlx_gemma4.outputs.sample import Sampler, check_finite, finite_sum
 from mlx_gemma4.session import Session
 
 BATCH_SIZE = 8
@@ -100,7 +100,7 @@ class _Rows:
         """None where an answer has ended, and nothing has taken its place yet."""
         self._next = mx.zeros(0, dtype=mx.uint32)
         """[B], the next token of each row, which may not be computed yet."""
-        self._finite = mx.array(True)
+        self._total = mx.array(0.0)
 
     @property
     def open(self) -> int:
@@ -120,8 +120,8 @@ class _Rows:
                 session.rewind(start)
         first = self._choose(logits[None])
         self._next = mx.concatenate([self._next[:row], first, self._next[row + 1 :]])
-        self._finite = self._finite & are_finite(logits)
-        mx.async_eval(self._next, self._finite, self._cache.arrays)
+        self._total = self._total + finite_sum(logits)
+        mx.async_eval(self._next, self._total, self._cache.arrays)
         answer = _Answer(number, question.max_tokens)
         self._answers[row : row + 1] = [answer]
 
@@ -136,11 +136,11 @@ class _Rows:
 
     def step(self) -> dict[int, list[int]]:
         """Take the next token of each row; the answers that end with it, by the numbers of their questions."""
-        known, finite = self._next, self._finite
+        known, total = self._next, self._total
         answers = [(row, answer) for row, answer in enumerate(self._answers) if answer is not None]
         if any(len(answer.tokens) + 1 < answer.max_tokens for _, answer in answers):
             self._queue()
-        check_finite(finite, self._session.model.dtype)
+        check_finite(total, self._session.model.dtype)
         tokens: list[int] = np.array(known).tolist()
         ended = {}
         for row, answer in answers:
@@ -154,8 +154,8 @@ class _Rows:
         """Compute the tokens behind the next ones, without waiting for them."""
         model = self._session.model
         logits = model.logits(model(model.embed_tokens(self._next[:, None]), self._cache))[:, -1]
-        self._next, self._finite = self._choose(logits), are_finite(logits)
-        mx.async_eval(self._next, self._finite)
+        self._next, self._total = self._choose(logits), finite_sum(logits)
+        mx.async_eval(self._next, self._total)
 
     def _choose(self, logits: mx.array) -> mx.array:
         """[R, V] → [R], not evaluated."""

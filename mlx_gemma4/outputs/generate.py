@@ -13,7 +13,8 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import MARKERS, Channels, Kind, Thoughts
-from mlx_gemma4.outputs.drafter import MOST_DRAFTED, Drafter
+from mlx_gemma4.outputs.drafter import Drafter
+from mlx_gemma4.outputs.pace import MOST_DRAFTED
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS, generate_step
 from mlx_gemma4.outputs.tools.calls import parse_tool_calls

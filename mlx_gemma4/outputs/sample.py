@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -61,7 +62,7 @@ class Sampler:
         self, sampling: Sampling, vocab_size: int, *, suppress: Sequence[int] = (), history: Sequence[int] = ()
     ) -> None:
         self.suppressed = tuple(suppress)
-        self._suppressed = _minus_infinity(suppress, vocab_size)
+        self._is_suppressed = _are_among(suppress, vocab_size)
         self._temperature = sampling.temperature
         self._filters: list[Callable[[mx.array], mx.array]] = []
         self._penalties: list[Callable[[mx.array, mx.array], mx.array]] = []
@@ -86,20 +87,16 @@ class Sampler:
         Raises:
             ValueError: A logit is NaN or infinite.
         """
-        finite, dtype = are_finite(logits), logits.dtype
-        logits = logits.astype(mx.float32)
-        if self._suppressed is not None:
-            logits = logits + self._suppressed
-        tokens = mx.argmax(logits, axis=-1)
-        mx.eval(tokens, finite)
-        check_finite(finite, dtype)
+        tokens, total = mx.argmax(self._allowed(logits), axis=-1), finite_sum(logits)
+        mx.eval(tokens, total)
+        check_finite(total, logits.dtype)
         return np.array(tokens).tolist()
 
     def __call__(self, logits: mx.array) -> mx.array:
         """Logits [V] → the next token of the answer [], not evaluated."""
         token = self.choose(logits[None])
         self.take(token)
-        return token[0]
+        return token.squeeze(0)
 
     def choose(self, logits: mx.array, draft: mx.array | None = None) -> mx.array:
         """Logits [R, V] → the token of each row [R], not evaluated and not taken.
@@ -107,11 +104,11 @@ class Sampler:
         Args:
             draft: [R - 1] ids, which may be lazy: row r is chosen as if the first r of them were taken before it.
         """
-        logits = logits.astype(mx.float32)
+        if self._penalties or self._temperature > 0:
+            logits = logits.astype(mx.float32)
         if self._penalties:
             logits = self._penalized(logits, draft)
-        if self._suppressed is not None:
-            logits = logits + self._suppressed
+        logits = self._allowed(logits)
         if self._temperature == 0:
             return mx.argmax(logits, axis=-1)
         logits = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
@@ -122,6 +119,9 @@ class Sampler:
         self._count += tokens.size
         if self._penalties:
             self._history = mx.concatenate([self._history, tokens.astype(mx.int32)])
+
+    def _allowed(self, logits: mx.array) -> mx.array:
+        return logits if self._is_suppressed is None else mx.where(self._is_suppressed, -mx.inf, logits)
 
     def _penalized(self, logits: mx.array, draft: mx.array | None) -> mx.array:
         history = self._history
@@ -157,16 +157,17 @@ def _filters(sampling: Sampling, vocab_size: int) -> list[Callable[[mx.array], m
     return filters
 
 
-def are_finite(logits: mx.array) -> mx.array:
-    """Whether logits of any shape are all finite: a bool [], not evaluated, to be computed along with a token.
+def finite_sum(logits: mx.array) -> mx.array:
+    """A number [], not evaluated, that is finite if logits of any shape all are: to be computed along with a token.
 
     Without the check, the most likely token of NaN logits is 0, and the answer is empty.
     """
-    return mx.isfinite(mx.sum(logits.astype(mx.float32)))
+    # the sum of 262,144 capped logits is beyond float16
+    return mx.sum(logits.astype(mx.float32) if logits.dtype == mx.float16 else logits)
 
 
-def check_finite(finite: mx.array, dtype: mx.Dtype) -> None:
-    """Evaluate the result of ``are_finite``.
+def check_finite(total: mx.array, dtype: mx.Dtype) -> None:
+    """Evaluate the result of ``finite_sum``.
 
     Args:
         dtype: The logits' type, in which the model computes.
@@ -174,7 +175,7 @@ def check_finite(finite: mx.array, dtype: mx.Dtype) -> None:
     Raises:
         ValueError: Some logits were NaN or infinite; the message says what to do.
     """
-    if finite.item():
+    if math.isfinite(total.item()):  # type: ignore[arg-type]
         return
     name = str(dtype).rpartition(".")[2]
     if dtype == mx.float16:
@@ -187,10 +188,11 @@ def check_finite(finite: mx.array, dtype: mx.Dtype) -> None:
     )
 
 
-def _minus_infinity(token_ids: Sequence[int], vocab_size: int) -> mx.array | None:
+def _are_among(token_ids: Sequence[int], vocab_size: int) -> mx.array | None:
+    """[V] bool: which ids of the vocabulary are listed; None if none is."""
     inside = [token_id for token_id in token_ids if 0 <= token_id < vocab_size]
     if not inside:
         return None
-    added = np.zeros(vocab_size, dtype=np.float32)
-    added[inside] = -np.inf
-    return mx.array(added)
+    among = np.zeros(vocab_size, dtype=bool)
+    among[inside] = True
+    return mx.array(among)

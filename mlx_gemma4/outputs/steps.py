@@ -20,7 +20,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gemma4.outputs.drafter import Draft, Drafts
-from mlx_gemma4.outputs.sample import Sampler, are_finite, check_finite
+from mlx_gemma4.outputs.sample import Sampler, check_finite, finite_sum
 from mlx_gemma4.session import Session
 
 MAX_TOKENS = 256
@@ -63,7 +63,7 @@ def generate_step(
             ahead = None
             waits = drafts is not None and chosen.is_single and drafts.waits(max_tokens - taken - 2)
             if chosen.is_single and single >= patience and taken + 1 < max_tokens and not waits:
-                ahead = _Chosen(sampler, session.step(chosen.tokens[0]))
+                ahead = _Chosen(sampler, session.step(chosen.tokens.squeeze(0)))
             tokens = chosen.read()
             if not chosen.is_single:
                 session.rewind(start + taken + len(tokens) - 1)
@@ -100,8 +100,8 @@ class _Chosen:
     def __init__(self, sampler: Sampler, logits: mx.array, draft: mx.array | None = None) -> None:
         self._sampler, self._draft, self._dtype = sampler, draft, logits.dtype
         self.tokens = sampler(logits)[None] if draft is None else sampler.choose(logits, draft)
-        self._finite = are_finite(logits)
-        mx.async_eval(self.tokens, self._finite)
+        self._total = finite_sum(logits)
+        mx.async_eval(self.tokens, self._total)
 
     @property
     def is_single(self) -> bool:
@@ -109,7 +109,7 @@ class _Chosen:
 
     def read(self) -> list[int]:
         """Wait for the tokens, up to the first one that is not the draft's, and take them."""
-        check_finite(self._finite, self._dtype)
+        check_finite(self._total, self._dtype)
         tokens: list[int] = np.array(self.tokens).tolist()
         if self._draft is not None:
             drafted: list[int] = np.array(self._draft).tolist()
