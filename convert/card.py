@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlx_gemma4.checkpoint.hub import DEFAULT_MODEL
+from mlx_gemma4.decoder.config_fields import DRAFTER
 
-from .record import DRAFTER, Record
+from .record import Record
 
 NAME = "README.md"
 FLOATS = ("bfloat16", "float16", "float32")

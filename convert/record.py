@@ -16,8 +16,6 @@ from mlx_gemma4.checkpoint.weight_files import weight_files
 NAME = "conversion.json"
 WEIGHTS = "weights_sha256"
 """Binds a record to its weights (``weights_hash``): a record that was copied along would describe others."""
-DRAFTER = "gemma4_unified_assistant"
-"""The drafter's model type."""
 MOST_LINE = 300
 _LINES = ("source", "model_type", "recipe", "description", "version")
 _ERROR = "loss"

@@ -12,8 +12,9 @@ import numpy as np
 from mlx.utils import tree_map
 
 from mlx_gemma4 import Model
-from mlx_gemma4.decoder.config import DRAFTER, DrafterConfig
+from mlx_gemma4.decoder.config_fields import DRAFTER
 from mlx_gemma4.decoder.drafter import DrafterModel
+from mlx_gemma4.decoder.drafter_config import DrafterConfig
 from mlx_gemma4.outputs.drafter import Draft, Drafter
 from mlx_gemma4.outputs.pace import Pace
 

@@ -14,17 +14,25 @@ from typing import Any
 
 from mlx_gemma4.checkpoint.files import has_file
 from mlx_gemma4.checkpoint.json_file import (
-    MOST_INT,
     array,
     flag,
     read_json,
     real,
     shown,
-    table,
-    token_id,
     token_ids,
     typed,
     whole,
+)
+from mlx_gemma4.decoder.config_fields import (
+    DRAFTER,
+    dimension,
+    epsilon,
+    missing,
+    need,
+    optional_token_id,
+    positive,
+    quantization_of,
+    section,
 )
 from mlx_gemma4.decoder.per_layer import per_layer_sizes
 
@@ -41,17 +49,11 @@ MOST_LAYERS, MOST_VOCABULARY, MOST_WIDTH, MOST_HEADS, MOST_HEAD_DIM, MOST_PATCH 
 )
 """Bounds far above the 12B's sizes. A model of these sizes is still built, lazily, in a second and 0.3 GB; then its
 shapes are compared with those of the tensors. No product of two that make a dimension exceeds 32 bits."""
-MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
-"""Modes of MLX's quantization."""
-
 _WHOLE = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype"),
     *("tie_word_embeddings", "transformers_version"),
 )
 """Keys that ``config.json`` has at the top as well as in ``text_config``."""
-
-DEFAULT_EPS = 1e-6
-"""Norm epsilon if the vision or audio part names none: the reference's default. An epsilon is not a size."""
 
 
 @dataclass(frozen=True)
@@ -181,90 +183,26 @@ class Config:
         if raw.get("tie_word_embeddings") is False:
             raise ValueError("config.json sets tie_word_embeddings to false: only tied embeddings are supported")
         vision, audio = raw.get("vision_config"), raw.get("audio_config")
-        text = _table(raw, "text_config", "config.json")
-        text_config = _text_config(text)
+        text = section(raw, "text_config", "config.json")
+        text_config = text_config_of(text)
         top = token_ids(raw.get("eos_token_id"), "'eos_token_id' in config.json")
         return cls(
             text_config=text_config,
-            vision_config=None if vision is None else _vision_config(_table(raw, "vision_config", "config.json")),
-            audio_config=None if audio is None else _audio_config(_table(raw, "audio_config", "config.json")),
+            vision_config=None if vision is None else _vision_config(section(raw, "vision_config", "config.json")),
+            audio_config=None if audio is None else _audio_config(section(raw, "audio_config", "config.json")),
             token_ids=TokenIds(
-                image=_token_id(raw, "image_token_id"),
-                audio=_token_id(raw, "audio_token_id"),
-                video=_token_id(raw, "video_token_id"),
-                image_begin=_token_id(raw, "boi_token_id"),
-                image_end=_token_id(raw, "eoi_token_id"),
-                audio_begin=_token_id(raw, "boa_token_id"),
+                image=optional_token_id(raw, "image_token_id"),
+                audio=optional_token_id(raw, "audio_token_id"),
+                video=optional_token_id(raw, "video_token_id"),
+                image_begin=optional_token_id(raw, "boi_token_id"),
+                image_end=optional_token_id(raw, "eoi_token_id"),
+                audio_begin=optional_token_id(raw, "boa_token_id"),
                 # released configs spell it this way
-                audio_end=_token_id(raw, "eoa_token_index" if "eoa_token_index" in raw else "eoa_token_id"),
+                audio_end=optional_token_id(raw, "eoa_token_index" if "eoa_token_index" in raw else "eoa_token_id"),
             ),
-            quantization=_quantization(raw),
+            quantization=quantization_of(raw),
             eos_token_ids=tuple(dict.fromkeys((*top, *text_config.eos_token_ids))),
-            bos_token_id=_token_id(raw if raw.get("bos_token_id") is not None else text, "bos_token_id"),
-        )
-
-
-DRAFTER = "gemma4_unified_assistant"
-"""The drafter's model type."""
-
-
-@dataclass(frozen=True)
-class DrafterConfig:
-    """A drafter: its decoder, and the width of the model that it drafts for."""
-
-    text_config: TextConfig
-    backbone_hidden_size: int
-    """The model's ``hidden_size``."""
-    use_ordered_embeddings: bool
-    """Its head computes the logits of the likeliest clusters of tokens only."""
-    num_centroids: int
-    centroid_intermediate_top_k: int
-    quantization: Mapping[str, Any] | None
-
-    @classmethod
-    def from_file(cls, path: Path) -> DrafterConfig:
-        """Read ``config.json``.
-
-        Raises:
-            ValueError: The file is missing, is not JSON, lacks a size, or is not a drafter's; the message names it.
-        """
-        if not has_file(path):
-            raise ValueError(f"There is no drafter: {path} does not exist")
-        with typed(path):
-            return cls.from_dict(read_json(path))
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> DrafterConfig:
-        """Build from the parsed ``config.json``.
-
-        Raises:
-            ValueError: A size is missing (named), or the checkpoint is of another architecture.
-        """
-        if raw.get("model_type") != DRAFTER:
-            raise ValueError(
-                f"Expected a drafter (model_type {DRAFTER}), got {shown(raw.get('model_type'))}; the one of the 12B is "
-                "google/gemma-4-12B-it-assistant"
-            )
-        text = _table(raw, "text_config", "config.json")
-        shared = _int(text, "num_kv_shared_layers", "text_config")
-        config = _text_config({**text, "num_kv_shared_layers": 0})
-        if shared != len(config.layers):
-            raise ValueError(
-                f"Expected a drafter whose {len(config.layers)} layers all share the model's keys and values, "
-                f"got num_kv_shared_layers = {shared}"
-            )
-        ordered = flag(raw.get("use_ordered_embeddings", False), "'use_ordered_embeddings' in config.json")
-        centroids = _int(raw, "num_centroids", "config.json", config.vocab_size) if ordered else 1
-        top = _int(raw, "centroid_intermediate_top_k", "config.json", centroids) if ordered else 1
-        if config.vocab_size % centroids:
-            raise ValueError(f"The vocabulary of {config.vocab_size} cannot be divided into {centroids} clusters")
-        return cls(
-            text_config=config,
-            backbone_hidden_size=_int(raw, "backbone_hidden_size", "config.json", MOST_WIDTH),
-            use_ordered_embeddings=ordered,
-            num_centroids=centroids,
-            centroid_intermediate_top_k=top,
-            quantization=_quantization(raw),
+            bos_token_id=optional_token_id(raw if raw.get("bos_token_id") is not None else text, "bos_token_id"),
         )
 
 
@@ -312,84 +250,18 @@ def with_text_config(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**whole, "model_type": model_type, "text_config": text, "vision_config": None, "audio_config": None}
 
 
-def _missing(key: str, where: str) -> ValueError:
-    return ValueError(f"{where} has no {key!r}: the checkpoint's config.json is incomplete")
-
-
-def _need(raw: Mapping[str, Any], key: str, where: str) -> Any:
-    if raw.get(key) is None:
-        raise _missing(key, where)
-    return raw[key]
-
-
-def _eps(raw: Mapping[str, Any], where: str) -> float:
-    value = raw.get("rms_norm_eps")
-    return DEFAULT_EPS if value is None else real(value, f"'rms_norm_eps' in {where}", most=1.0)
-
-
-def _int(raw: Mapping[str, Any], key: str, where: str, most: int = MOST_INT) -> int:
-    return whole(_need(raw, key, where), f"{key!r} in {where}", most=most)
-
-
-def _table(raw: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    return table(_need(raw, key, where), f"{key!r} in {where}")
-
-
-def _positive(value: object, name: str) -> float:
-    number = real(value, name)
-    if number == 0:
-        raise ValueError(f"Expected a number above 0 for {name}, got {shown(value)}")
-    return number
-
-
-def _token_id(raw: Mapping[str, Any], key: str) -> int | None:
-    value = raw.get(key)
-    return None if value is None else token_id(value, f"{key!r} in config.json")
-
-
-def _quantization(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The quantization block. MLX writes it under two names; other tools use the second for their own formats."""
-    own = raw.get("quantization") is not None
-    name = "quantization" if own else "quantization_config"
-    if raw.get(name) is None:
-        return None
-    block = _table(raw, name, "config.json")
-    if "bits" not in block or ("quant_method" in block and not own):
-        method = block.get("quant_method")
-        raise ValueError(
-            f"Expected MLX quantization or none in config.json, got quant_method {shown(method)}; "
-            "use the bf16 checkpoint, or one converted to MLX"
-        )
-    _check_setting(block, name)
-    for module, own_setting in block.items():
-        if isinstance(own_setting, dict):
-            _check_setting(own_setting, f"{name}.{shown(module)}")
-    return block
-
-
-def _check_setting(block: Mapping[str, Any], where: str) -> None:
-    """Check the values of a block. MLX itself checks their combination."""
-    for key, most in (("bits", 8), ("group_size", 1024)):
-        if block.get(key) is not None:
-            whole(block[key], f"{key!r} in {where} in config.json", most=most)
-    if block.get("mode", "affine") not in MODES:
-        raise ValueError(f"Expected a mode of {', '.join(MODES)} in {where} in config.json, got {shown(block['mode'])}")
-
-
-def _text_config(raw: Mapping[str, Any]) -> TextConfig:
+def text_config_of(raw: Mapping[str, Any]) -> TextConfig:
     where = "text_config"
     _refuse_other_models(raw)
     softcap = raw.get("final_logit_softcapping")
     return TextConfig(
-        hidden_size=_int(raw, "hidden_size", where, MOST_WIDTH),
-        intermediate_size=_int(raw, "intermediate_size", where, MOST_WIDTH),
-        num_attention_heads=_int(raw, "num_attention_heads", where, MOST_HEADS),
-        vocab_size=_int(raw, "vocab_size", where, MOST_VOCABULARY),
-        sliding_window=_int(raw, "sliding_window", where),
-        rms_norm_eps=real(_need(raw, "rms_norm_eps", where), f"'rms_norm_eps' in {where}", most=1.0),
-        final_logit_softcapping=None
-        if softcap is None
-        else _positive(softcap, f"'final_logit_softcapping' in {where}"),
+        hidden_size=dimension(raw, "hidden_size", where, MOST_WIDTH),
+        intermediate_size=dimension(raw, "intermediate_size", where, MOST_WIDTH),
+        num_attention_heads=dimension(raw, "num_attention_heads", where, MOST_HEADS),
+        vocab_size=dimension(raw, "vocab_size", where, MOST_VOCABULARY),
+        sliding_window=dimension(raw, "sliding_window", where),
+        rms_norm_eps=real(need(raw, "rms_norm_eps", where), f"'rms_norm_eps' in {where}", most=1.0),
+        final_logit_softcapping=None if softcap is None else positive(softcap, f"'final_logit_softcapping' in {where}"),
         layers=_layers(raw),
         rope=_rope(raw),
         image_blocks=raw.get("use_bidirectional_attention") == "vision",
@@ -417,8 +289,8 @@ def _refuse_other_models(raw: Mapping[str, Any]) -> None:
 
 
 def _layers(raw: Mapping[str, Any]) -> tuple[LayerConfig, ...]:
-    count = _int(raw, "num_hidden_layers", "text_config", most=MOST_LAYERS)
-    types = array(_need(raw, "layer_types", "text_config"), "'layer_types' in text_config")
+    count = dimension(raw, "num_hidden_layers", "text_config", most=MOST_LAYERS)
+    types = array(need(raw, "layer_types", "text_config"), "'layer_types' in text_config")
     if len(types) != count:
         raise ValueError(f"Expected {count} layer_types in text_config (num_hidden_layers), got {len(types)}")
     unknown = [each for each in types if each not in (SLIDING, FULL)]
@@ -441,33 +313,33 @@ def _layer(raw: Mapping[str, Any], index: int, layer_type: str, own: Mapping[str
         if own or layer_type == FULL:
             where = f"text_config.per_layer_config[{str(index)!r}]"
         if layer_type == FULL and "head_dim" not in own:
-            raise _missing("head_dim", where)
+            raise missing("head_dim", where)
     elif layer_type == FULL:
         head_dim_key = "global_head_dim"
         kv_heads_key = "num_global_key_value_heads" if k_eq_v else kv_heads_key
-    kv_heads = _int(sizes, kv_heads_key, where, MOST_HEADS)
-    heads = _int(raw, "num_attention_heads", "text_config", MOST_HEADS)
+    kv_heads = dimension(sizes, kv_heads_key, where, MOST_HEADS)
+    heads = dimension(raw, "num_attention_heads", "text_config", MOST_HEADS)
     if heads % kv_heads:
         raise ValueError(f"Expected {kv_heads_key!r} in {where} to divide the {heads} attention heads, got {kv_heads}")
-    head_dim = _int(sizes, head_dim_key, where, MOST_HEAD_DIM)
+    head_dim = dimension(sizes, head_dim_key, where, MOST_HEAD_DIM)
     if head_dim % 2:
         raise ValueError(f"Expected an even number for {head_dim_key!r} in {where}, got {head_dim}")
     return LayerConfig(layer_type, head_dim, kv_heads, k_eq_v)
 
 
 def _rope(raw: Mapping[str, Any]) -> dict[str, RopeConfig]:
-    tables = _table(raw, "rope_parameters", "text_config")
+    tables = section(raw, "rope_parameters", "text_config")
     rope = {}
     for layer_type, expected in ((SLIDING, "default"), (FULL, "proportional")):
         if layer_type not in raw["layer_types"]:
             continue
         where = f"text_config.rope_parameters.{layer_type}"
-        own = _table(tables, layer_type, "text_config.rope_parameters")
+        own = section(tables, layer_type, "text_config.rope_parameters")
         if own.get("rope_type") != expected:
             raise ValueError(f"Expected rope_type {expected!r} in {where}, got {shown(own.get('rope_type'))}")
-        share = _need(own, "partial_rotary_factor", where) if expected == "proportional" else 1.0
+        share = need(own, "partial_rotary_factor", where) if expected == "proportional" else 1.0
         rope[layer_type] = RopeConfig(
-            _positive(_need(own, "rope_theta", where), f"'rope_theta' in {where}"),
+            positive(need(own, "rope_theta", where), f"'rope_theta' in {where}"),
             real(share, f"'partial_rotary_factor' in {where}", most=1.0),
         )
     return rope
@@ -478,20 +350,20 @@ def _vision_config(raw: Mapping[str, Any]) -> VisionConfig:
     if raw.get("model_patch_size") is None:
         sizes = ("patch_size", "pooling_kernel_size")
         side = whole(
-            prod(_int(raw, key, where) for key in sizes), f"their product, the patch, in {where}", most=MOST_PATCH
+            prod(dimension(raw, key, where) for key in sizes), f"their product, the patch, in {where}", most=MOST_PATCH
         )
     else:
-        side = _int(raw, "model_patch_size", where, MOST_PATCH)
+        side = dimension(raw, "model_patch_size", where, MOST_PATCH)
     return VisionConfig(
         model_patch_size=side,
-        mm_embed_dim=_int(raw, "mm_embed_dim", where, MOST_WIDTH),
-        mm_posemb_size=_int(raw, "mm_posemb_size", where, MOST_WIDTH),
-        rms_norm_eps=_eps(raw, where),
+        mm_embed_dim=dimension(raw, "mm_embed_dim", where, MOST_WIDTH),
+        mm_posemb_size=dimension(raw, "mm_posemb_size", where, MOST_WIDTH),
+        rms_norm_eps=epsilon(raw, where),
     )
 
 
 def _audio_config(raw: Mapping[str, Any]) -> AudioConfig:
     where = "audio_config"
     names = [name for name in ("audio_embed_dim", "audio_samples_per_token") if raw.get(name) is not None]
-    size = _int(raw, (names or ["audio_embed_dim"])[0], where, MOST_WIDTH)
-    return AudioConfig(audio_embed_dim=size, rms_norm_eps=_eps(raw, where))
+    size = dimension(raw, (names or ["audio_embed_dim"])[0], where, MOST_WIDTH)
+    return AudioConfig(audio_embed_dim=size, rms_norm_eps=epsilon(raw, where))

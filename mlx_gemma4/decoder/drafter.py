@@ -22,7 +22,8 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_gemma4.decoder.config import DrafterConfig, LayerConfig, TextConfig
+from mlx_gemma4.decoder.config import LayerConfig, TextConfig
+from mlx_gemma4.decoder.drafter_config import DrafterConfig
 from mlx_gemma4.decoder.model import MLP, Rope
 
 

@@ -19,8 +19,9 @@ from mlx.utils import tree_flatten
 
 from mlx_gemma4.checkpoint.tensor_header import read_header
 from mlx_gemma4.checkpoint.weight_files import weight_files
-from mlx_gemma4.decoder.config import Config, DrafterConfig
+from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.decoder.drafter import DrafterModel
+from mlx_gemma4.decoder.drafter_config import DrafterConfig
 from mlx_gemma4.decoder.model import Model
 
 Rename = Callable[[str], str | None]

@@ -15,8 +15,9 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gemma4.checkpoint.hub import checkpoint_folder
-from mlx_gemma4.decoder.config import Config, DrafterConfig
+from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.decoder.drafter import DrafterModel, Shared
+from mlx_gemma4.decoder.drafter_config import DrafterConfig
 from mlx_gemma4.decoder.weights import load_drafter as load_folder
 from mlx_gemma4.loading import compute_type
 from mlx_gemma4.outputs.ngrams import Ngrams
