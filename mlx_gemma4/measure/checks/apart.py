@@ -1,8 +1,11 @@
 """Runs a check in a process of its own, so that one that hangs or crashes costs its own lines only.
 
-parent   start ── figures so far ──▶ child               a library that aborts, as MLX does when the GPU fails,
-         ◀── findings, a line of JSON each ──            takes only the child with it
-         time is over: kill it                           a driver that does not return is killed
+    parent    start ── figures so far ──▶ child
+              ◀── findings, a line of JSON each ──
+              time is over: kill it
+
+A library that aborts, as MLX does when the GPU fails, takes the child with it and nothing else. A driver that does not
+return is killed.
 """
 
 from __future__ import annotations
@@ -33,6 +36,10 @@ child({module!r}, {limit})
 """
 
 
+class _TooLong(Exception):
+    """The time of a check is over."""
+
+
 def run_apart(module: str, subject: str, seconds: float, known: Known) -> Findings:
     """The findings of ``check`` in a module; a problem if it fails, crashes or takes too long.
 
@@ -52,12 +59,12 @@ def run_apart(module: str, subject: str, seconds: float, known: Known) -> Findin
     try:
         _send(process.stdin, known)
         yield from _findings(process, time.monotonic() + seconds)
-        code_of_exit = process.wait(timeout=GRACE)
+        status = process.wait(timeout=GRACE)
     except (_TooLong, subprocess.TimeoutExpired):
         yield Finding(subject, "problem", f"The check did not end within {seconds:g} s.", "Run it again, alone.")
     else:
-        if code_of_exit:
-            yield Finding(subject, "problem", _crash(code_of_exit, stderr.text()), "Report this line.")
+        if status:
+            yield Finding(subject, "problem", _crash(status, stderr.text()), "Report this line.")
     finally:
         _kill(process)
 
@@ -94,10 +101,6 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
         errors="replace",
         start_new_session=True,  # Ctrl-C is for the parent alone
     )
-
-
-class _TooLong(Exception):
-    pass
 
 
 class _Tail(threading.Thread):
@@ -147,8 +150,8 @@ def _next(lines: queue.SimpleQueue[str | None], deadline: float) -> str | None:
         raise _TooLong from None
 
 
-def _crash(code: int, stderr: str) -> str:
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+def _crash(status: int, stderr: str) -> str:
+    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
     last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "")
     return f"The check {how}" + (f": {' '.join(last.split())}" if last else ".")
 

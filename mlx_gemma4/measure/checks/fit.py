@@ -12,6 +12,7 @@ RECIPES = ("4bit", "mxfp4", "nvfp4", "mixed", "qat", "8bit", "mxfp8", "bf16")
 """The smallest that is recommended first."""
 LIVE_CONTEXT, LIVE_ROWS = 1024, 128
 """Positions of live transcription, at most: the instruction, 15 s of sound and their text. Rows of a forward there."""
+CLOSE = "Close some of them before you load the 12B: a machine that swaps is slow."
 ON_CPU = 0.5
 """Share of a forward's arrays that are held at once on a CPU, at most: each is freed when it was read."""
 
@@ -41,28 +42,20 @@ def fit(budget: int, weights: Mapping[str, int], text: TextConfig, *, rows: int,
         room: Positions that sliding layers hold beside their window.
         held: Share of a forward's arrays that are held at once.
     """
-    live = {
-        recipe: plan_memory(nbytes, text, context=LIVE_CONTEXT, rows=LIVE_ROWS, room=room, held=held).total
-        for recipe, nbytes in weights.items()
-    }
-    longest = {
-        recipe: longest_context(budget, nbytes, text, rows=rows, room=room, held=held)
-        for recipe, nbytes in weights.items()
-    }
+    live, figures = dict[str, int](), dict[str, dict[str, int]]()
     table = [("recipe", "weights", "live speech needs", "prompt up to")]
     for recipe, nbytes in weights.items():
-        table.append((recipe, _gb(nbytes), _gb(live[recipe]), _prompt(longest[recipe])))
-    figures = {
-        recipe: {"weights": nbytes, "live": live[recipe], "longest_prompt": longest[recipe]}
-        for recipe, nbytes in weights.items()
-    }
+        live[recipe] = plan_memory(nbytes, text, context=LIVE_CONTEXT, rows=LIVE_ROWS, room=room, held=held).total
+        longest = longest_context(budget, nbytes, text, rows=rows, room=room, held=held)
+        figures[recipe] = {"weights": nbytes, "live": live[recipe], "longest_prompt": longest}
+        table.append((recipe, _gb(nbytes), _gb(live[recipe]), _prompt(longest)))
     fitting = [recipe for recipe in weights if live[recipe] <= budget]
     if not fitting:
         smallest = min(live, key=lambda recipe: live[recipe])
-        text_ = f"The 12B does not fit into {_gb(budget)}: live speech needs {_gb(live[smallest])} with {smallest}."
-        return Finding("fit", "problem", text_, "Use a machine with 16 GB or more.", figures, table)
-    text_ = f"Live speech with the 12B fits into {_gb(budget)} with {', '.join(fitting)}. Computed, not measured."
-    return Finding("fit", "ok", text_, table=table, figures=figures)
+        message = f"The 12B does not fit into {_gb(budget)}: live speech needs {_gb(live[smallest])} with {smallest}."
+        return Finding("fit", "problem", message, "Use a machine with 16 GB or more.", figures, table)
+    message = f"Live speech with the 12B fits into {_gb(budget)} with {', '.join(fitting)}. Computed, not measured."
+    return Finding("fit", "ok", message, "", figures, table)
 
 
 def crowded(available: int | None, found: Finding) -> Findings:
@@ -73,10 +66,8 @@ def crowded(available: int | None, found: Finding) -> Findings:
     """
     recipe, needed = min(((name, each["live"]) for name, each in found.figures.items()), key=lambda pair: pair[1])
     if available is not None and available < needed:
-        text = f"Other programs leave {_gb(available)} now; live speech needs {_gb(needed)} with {recipe}."
-        yield Finding(
-            "room", "warning", text, "Close some of them before you load the 12B: a machine that swaps is slow."
-        )
+        message = f"Other programs leave {_gb(available)} now; live speech needs {_gb(needed)} with {recipe}."
+        yield Finding("room", "warning", message, CLOSE)
 
 
 def _gb(nbytes: int) -> str:
