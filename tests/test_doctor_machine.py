@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mlx_gemma4.decoder.cache import DEFAULT_ROOM, SPARE
 from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.decoder.twelve_b import TWELVE_B
 from mlx_gemma4.measure.checks import fit as fit_check
@@ -51,6 +52,8 @@ SERVER = replace(
     commit=None,
 )
 WEIGHTS = {recipe: RandomCheckpoint("12b", recipe).nbytes for recipe in fit_check.RECIPES}
+ROOM = DEFAULT_ROOM + SPARE
+"""Of a session, and the spare positions of its buffers."""
 TEXT = Config.from_dict(TWELVE_B).text_config
 
 
@@ -130,7 +133,7 @@ def test_the_system(
             "linux",
             replace(SERVER, device="gpu, NVIDIA H100"),
             "ok",
-            "AMD EPYC, 2 CPU cores. MLX computes on the GPU through CUDA.",
+            "AMD EPYC, 2 CPU cores. MLX computes on the GPU NVIDIA H100 through CUDA.",
             "",
         ),
     ],
@@ -252,8 +255,8 @@ def test_a_broken_mlx_is_told_after_the_system(monkeypatch: pytest.MonkeyPatch) 
     assert second.remedy == "Install it again: pip install --force-reinstall mlx" and second.figures == {}
 
 
-def fits(budget: int, held: float = 1.0) -> Finding:
-    return fit(budget, WEIGHTS, TEXT, rows=512, room=768, held=held)
+def fits(budget: int, held: float = 1.0, room: int = 768) -> Finding:
+    return fit(budget, WEIGHTS, TEXT, rows=512, room=room, held=held)
 
 
 @pytest.mark.parametrize(
@@ -315,9 +318,9 @@ def test_the_check_takes_the_budget_of_the_machine(device_name: str, held: float
         "device": {"device": device_name},
         "memory": {"budget": 17_179_885_568, "available": 12 * 10**9},
     }
-    assert [*fit_check.check(known)] == [fits(17_179_885_568, held)]
+    assert [*fit_check.check(known)] == [fits(17_179_885_568, held, ROOM)]
     known["speed"] = {"held": 0.25}
-    assert [*fit_check.check(known)] == [fits(17_179_885_568, 0.25)]
+    assert [*fit_check.check(known)] == [fits(17_179_885_568, 0.25, ROOM)]
 
 
 @pytest.mark.parametrize(("available", "is_told"), [(5 * 10**9, True), (9 * 10**9, False), (None, False)])
@@ -327,7 +330,7 @@ def test_other_programs_that_leave_too_little(available: int | None, is_told: bo
         "memory": {"budget": 11_453_251_584, "available": available},
     }
     first, *rest = fit_check.check(known)
-    assert first == fits(11_453_251_584)
+    assert first == fits(11_453_251_584, 1.0, ROOM)
     text = "Other programs leave 5.0 GB now; live speech needs 8.4 GB with mxfp4."
     remedy = "Close some of them before you load the 12B: a machine that swaps is slow."
     assert rest == ([Finding("room", "warning", text, remedy)] if is_told else [])

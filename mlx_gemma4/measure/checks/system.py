@@ -69,8 +69,9 @@ def device(machine: Machine) -> Finding:
     verdict: Verdict = "ok"
     remedy = ""
     if machine.device != "cpu":
-        backend = "Metal" if sys.platform == "darwin" else "CUDA"
-        text += f"MLX computes on the GPU through {backend}."
+        _, _, name = machine.device.partition(", ")
+        where = "through Metal" if sys.platform == "darwin" else f"{name} through CUDA"
+        text += f"MLX computes on the GPU {where}."
     elif sys.platform == "darwin":
         verdict, text = "problem", text + "MLX finds no GPU and computes on the CPU."
         remedy = "Run it outside of a virtual machine and of a remote login without a screen."
