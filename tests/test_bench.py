@@ -64,7 +64,7 @@ def make_tiny() -> tuple[Model, Processor]:
 @pytest.fixture
 def quick(tiny: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command, on the tiny model and with the tiny settings."""
-    monkeypatch.setattr(command, "open_model", lambda arguments: (*tiny, None))
+    monkeypatch.setattr(command, "make_random", lambda checkpoint: tiny)
     monkeypatch.setattr(command, "bench_settings", lambda arguments: TINY)
     monkeypatch.setattr(measured, "copy_bandwidth", lambda clock: 2e9)
     monkeypatch.setattr(measured, "measure_live", lambda transcriber: [Figure("live", "decision to text", "s", (0.5,))])
@@ -265,7 +265,7 @@ def first_tokens(self):
         time.sleep(60)  # as in a forward of the device, which no signal reaches
 
 tiny = test_bench.make_tiny()
-bench.open_model = lambda arguments: (*tiny, None)
+bench.make_random = lambda checkpoint: tiny
 bench.bench_settings = lambda arguments: test_bench.TINY
 measured.copy_bandwidth = lambda clock: 2e9
 measured.Bench.first_tokens = first_tokens

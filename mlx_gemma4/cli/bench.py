@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from mlx_gemma4.cli import peers
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.options import add_model, load_model
@@ -32,11 +34,24 @@ NOTED_BYTES = 1_000_000_000
 LONG = 300.0
 """Seconds of a bench that need a word in advance."""
 
-COMMON = ("--help", "--help-all", "--model", "--random", "--recipe", "--quick", "--long", "--draft-model", "--json")
+COMMON = (
+    "--help",
+    "--help-all",
+    "--model",
+    "--random",
+    "--recipe",
+    "--quick",
+    "--long",
+    "--draft-model",
+    "--against",
+    "--peer",
+    "--json",
+)
 """The options that ``--help`` shows."""
 EXAMPLES = (
     "mlx_gemma4 bench --model mlx-community/gemma-4-12B-it-4bit --json bench.json",
     "mlx_gemma4 bench --random 12b --quick",
+    "mlx_gemma4 bench --random 12b --against mlx-lm",
 )
 
 
@@ -58,44 +73,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repeat", type=int, metavar="N", help="repeat each run N times, however long it takes (default: 5, in 30 s)"
     )
     add_drafts(parser)
+    peers.add_arguments(parser)
     add_report(parser, "with the machine, the versions, the date, and each repetition")
 
 
 def run(arguments: argparse.Namespace) -> int:
     check(arguments)
-    check_drafts(arguments)
     report = report_file(arguments)
-    settings = bench_settings(arguments)
-    model, processor, load_seconds = open_model(arguments)
-    from mlx_gemma4.measure.bench import Bench
+    random = None if arguments.random is None else random_checkpoint(arguments)
+    if random is not None:
+        check_memory(random)
+    made = peers.Comparing(arguments, random) if arguments.against else Measuring(arguments, random)
 
-    bench = Bench(
-        model,
-        processor,
-        settings,
-        drafters=open_drafters(arguments),
-        scripted=arguments.random is not None,
-        progress=note,
-    )
-    if load_seconds is not None:
-        bench.loaded(load_seconds)
-
-    def stopped() -> None:
+    def show(*, is_complete: bool) -> None:
         """Also called while the model computes, from another thread: a forward of a 12B on a CPU takes minutes."""
-        show_tables(bench)
-        save(report, document(arguments, bench, is_complete=False))
-        note("Stopped: the figures are those measured until then.")
+        show_tables(made.tables())
+        save(report, {**heading(arguments, random), "complete": is_complete, **made.figures()})
+        if not is_complete:
+            note("Stopped: the figures are those measured until then.")
         sys.stdout.flush()
 
-    with Session(last_words=stopped, patience=0) as session, session.working():
-        note_duration(bench)
-        bench.run()
-    if session.number is not None:
-        stopped()
-        return session.code
-    show_tables(bench)
-    save(report, document(arguments, bench, is_complete=True))
-    return 0
+    with Session(last_words=lambda: show(is_complete=False), patience=0) as session, session.working():
+        made.run()
+    show(is_complete=session.number is None)
+    return session.code
+
+
+class Measuring:
+    """The bench that the options describe: what it measured so far, as tables and figures."""
+
+    def __init__(self, arguments: argparse.Namespace, random: RandomCheckpoint | None) -> None:
+        settings = bench_settings(arguments)
+        model, processor, load_seconds = load(arguments) if random is None else (*make_random(random), None)
+        from mlx_gemma4.measure.bench import Bench
+
+        drafters, scripted = open_drafters(arguments), random is not None
+        self.bench = Bench(model, processor, settings, drafters=drafters, scripted=scripted, progress=note)
+        if load_seconds is not None:
+            self.bench.loaded(load_seconds)
+
+    def run(self) -> None:
+        note_duration(self.bench)
+        self.bench.run()
+
+    def tables(self) -> Iterator[Table]:
+        from mlx_gemma4.measure.bench_tables import tables
+
+        return tables(self.bench.figures)
+
+    def figures(self) -> dict[str, Any]:
+        """For the JSON file."""
+        figures = [figure.to_dict() for figure in self.bench.figures]
+        return {"settings": self.bench.settings.to_dict(), "figures": figures}
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -108,6 +137,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError("--quick measures less, --long measures more: leave one out")
     if arguments.repeat is not None and arguments.repeat < 1:
         raise ValueError(f"--repeat must be 1 or more, got {arguments.repeat}")
+    check_drafts(arguments)
+    peers.check(arguments)
 
 
 def bench_settings(arguments: argparse.Namespace) -> Settings:
@@ -124,11 +155,9 @@ def bench_settings(arguments: argparse.Namespace) -> Settings:
     return settings
 
 
-def open_model(arguments: argparse.Namespace) -> tuple[Model, Processor, float | None]:
-    """Load the checkpoint, and say how many seconds that took; or make the random one."""
-    if arguments.random is not None:
-        return *make_random(random_checkpoint(arguments)), None
-    import mlx_gemma4.loading  # noqa: F401  # imports and downloads are not part of the time
+def load(arguments: argparse.Namespace) -> tuple[Model, Processor, float]:
+    """Load the checkpoint, and say how many seconds that took; without imports and downloads."""
+    import mlx_gemma4.loading  # noqa: F401
     from mlx_gemma4.checkpoint.hub import checkpoint_folder, default_model
 
     with starting():
@@ -142,7 +171,6 @@ def make_random(checkpoint: RandomCheckpoint) -> tuple[Model, Processor]:
     """Make a random checkpoint in memory."""
     from mlx_gemma4.measure.random_files import random_processor
 
-    check_memory(checkpoint)
     note(f"Making {checkpoint.nbytes / 1e9:.2f} GB of random weights")
     with starting():
         processor = random_processor(checkpoint)
@@ -205,12 +233,11 @@ def note_duration(bench: Bench) -> None:
         )
 
 
-def show_tables(bench: Bench) -> None:
+def show_tables(tables: Iterable[Table]) -> None:
     """Print the tables and the machine: drawn on a terminal, as Markdown to pipes and files."""
-    from mlx_gemma4.measure.bench_tables import tables
     from mlx_gemma4.measure.machine import machine
 
-    for table in tables(bench.figures):
+    for table in tables:
         print(drawn(table) if sys.stdout.isatty() else f"{table.markdown()}\n")
     print(machine().summary())
 
@@ -233,25 +260,16 @@ def drawn(table: Table) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def document(arguments: argparse.Namespace, bench: Bench, *, is_complete: bool) -> dict[str, Any]:
-    """Everything that was measured, and on what."""
+def heading(arguments: argparse.Namespace, random: RandomCheckpoint | None) -> dict[str, Any]:
+    """When, where and on what."""
+    from mlx_gemma4.checkpoint.hub import default_model
     from mlx_gemma4.measure.machine import machine
 
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine().to_dict(),
-        "model": model_of(arguments),
-        "settings": bench.settings.to_dict(),
-        "complete": is_complete,
-        "figures": [figure.to_dict() for figure in bench.figures],
-    }
-
-
-def model_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was measured."""
-    from mlx_gemma4.checkpoint.hub import default_model
-
-    if arguments.random is not None:
-        checkpoint = random_checkpoint(arguments)
-        return {"random": checkpoint.size, "recipe": checkpoint.recipe, "bytes": checkpoint.nbytes}
-    return {"name": arguments.model or default_model(), "revision": arguments.revision, "dtype": arguments.dtype}
+    model: dict[str, Any]
+    if random is None:
+        name = arguments.model or default_model()
+        model = {"name": name, "revision": arguments.revision, "dtype": arguments.dtype}
+    else:
+        model = {"random": random.size, "recipe": random.recipe, "bytes": random.nbytes}
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"date": date, "machine": machine().to_dict(), "model": model}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mlx_gemma4.measure.bench import ROWS
 from mlx_gemma4.measure.bench_drafts import PLAIN
 from mlx_gemma4.measure.figures import Figure, Figures, Table, number
+from mlx_gemma4.measure.peers import OURS, Comparison
 
 
 def tables(figures: Figures) -> Iterator[Table]:
@@ -97,6 +98,42 @@ def live_table(figures: Figures) -> Table:
     """How long after speech its text comes, and what that takes."""
     rows = [(figure.of, seconds(figure.median), seconds(max(figure.values))) for figure in figures.named("live")]
     return Table("Live transcription", ("", "median", "worst"), rows)
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Our times beside the peer's, and how many times as fast we are; on a CPU by CPU time, too."""
+    versions = comparison.versions.get(comparison.peer, {})
+    peer = f"{comparison.peer} {versions.get(comparison.peer, '')}".strip()
+    rows = []
+    for name in comparison.names:
+        times = [_cell(comparison.median(program, name, "wall")) for program in (OURS, comparison.peer)]
+        ratios = [_ratio(comparison.ratio(name, key)) for key in ("wall", "cpu")]
+        rows.append((f"{name}{_positions(comparison, name)}", *times, *ratios))
+    rows += [_memory(comparison, name) for name in comparison.names if comparison.ratio(name, "peak_bytes")]
+    turns = max((len(values) for rows in comparison.rows.values() for values in rows.values()), default=0)
+    header = ("", "mlx_gemma4", peer, "times as fast", "by CPU time")
+    return Table(f"Against {peer}, medians of {turns} turns", header, rows)
+
+
+def _memory(comparison: Comparison, name: str) -> tuple[str, ...]:
+    peaks = [comparison.median(program, name, "peak_bytes") for program in (OURS, comparison.peer)]
+    cells = ["–" if peak is None else gigabytes(peak) for peak in peaks]
+    return f"memory, {name}", *cells, _ratio(comparison.ratio(name, "peak_bytes")), ""
+
+
+def _positions(comparison: Comparison, name: str) -> str:
+    """Of a picture or sound: programs may give it different numbers of positions."""
+    counts = [comparison.median(program, name, "positions") for program in (OURS, comparison.peer)]
+    shown = list(dict.fromkeys(f"{count:.0f}" for count in counts if count))
+    return f" ({' against '.join(shown)} positions)" if shown else ""
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else seconds(value)
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def gigabytes(nbytes: float) -> str:

@@ -71,12 +71,14 @@ class _Scripted:
         self._arrived += frames.shape[1]
         return self._model.embed_frames(frames)
 
-    def __call__(self, h: mx.array, cache: Cache, image_ids: np.ndarray | None = None) -> mx.array:
+    def __call__(
+        self, h: mx.array, cache: Cache, image_ids: np.ndarray | None = None, *, read_from: int = 0
+    ) -> mx.array:
         if self._arrived:
             self._first = cache.position if self._first is None else min(self._first, cache.position)
             before = 0 if cache.position == self._first else self._heard
             self._heard, self._arrived = before + self._arrived, 0
-        return self._model(h, cache, image_ids)
+        return self._model(h, cache, image_ids, read_from=read_from)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """[B, L, D] → [B, L, V]; the last L tokens are those that were embedded last."""
