@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drafters import Eager, save_random
@@ -65,14 +66,24 @@ def test_the_text_stays(
     """Of a picture and of speech, one command after the other, with drafts of random weights wherever possible."""
     monkeypatch.setattr(drafter_module, "Pace", Eager)
     save_random(demo[0], tmp_path / "drafter")
+    drafts: list[drafter_module.Drafter] = []
+    begin = drafter_module.Drafter.begin
+
+    def begun(self: drafter_module.Drafter, *arguments: Any) -> drafter_module.Drafts:
+        drafts[:] = [self] if self.model is not None else []
+        return begin(self, *arguments)
+
+    monkeypatch.setattr(drafter_module.Drafter, "begin", begun)
     options = ["--draft-model", str(tmp_path / "drafter")] if draft == "model" else ["--draft", draft]
     speech = str(media_file(clearest()))
     for command, expected in (
         (["generate", *COMMANDS["generate"], "--stats"], seen("picture-01.png").text),
         (["listen", "--input", speech, "--fast"], said(clearest())),
         (["watch", PICTURE], seen("picture-01.png").text),
+        (["transcribe", speech], said(clearest())),
     ):
         assert main([*command, *DEMO, *options]) in (0, None)
         out, err = capsys.readouterr()
         assert expected in out
+        assert not drafts or drafts.pop().drafted > 0
         assert (" tokens drafted, " in err) == ("--stats" in command and draft == "model")

@@ -276,7 +276,7 @@ class Work:
         for is_file, group in groupby(paths, lambda path: Path(path).is_file()):
             sounds: dict[int, Sound] = {}
             recordings = self._recordings(group, sounds)
-            batch_size = BATCH_SIZE if is_file else 1
+            batch_size = BATCH_SIZE if is_file and self._arguments.draft_model is None else 1
             try:
                 for number, segment in transcribe_all(recordings, self._transcriber, batch_size=batch_size):
                     yield sounds[number], segment

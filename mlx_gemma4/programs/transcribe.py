@@ -229,23 +229,22 @@ class Transcriber:
 
         Args:
             stretches: (Number of its first frame, frames [F, frame_samples]) of each.
-            batch_size: How many are decoded at once, at most.
+            batch_size: How many are decoded at once, at most. With 1, the drafter drafts; a batch decodes without it.
             first_alone: Take no others until the first one is known, so that it comes early.
 
         Raises:
             ValueError: A segment is open, or ``batch_size`` is less than 1.
         """
         self._check_closed()
-        audio = self._audio
-        assert audio is not None
+        if batch_size == 1 and self.drafter is not None:
+            return self._one_by_one(stretches)
         taken: deque[tuple[int, int]] = deque()
 
         def questions() -> Iterator[Question]:
             for start, frames in stretches:
                 self._check_closed()
-                question = Question(Prompt.from_frames(frames, audio) + self._tail, self._most_tokens(len(frames)))
                 taken.append((start, start + len(frames)))
-                yield question
+                yield Question(self._asked(frames), self._most_tokens(len(frames)))
 
         answers = decode_batch(
             self.session,
@@ -256,6 +255,36 @@ class Transcriber:
             first_alone=first_alone,
         )
         return (self._segment(*taken.popleft(), tokens, self._text(tokens), len(tokens)) for tokens in answers)
+
+    def _one_by_one(self, stretches: Iterable[tuple[int, np.ndarray]]) -> Iterator[Segment]:
+        for start, frames in stretches:
+            self._check_closed()
+            before = self.session.forwards
+            try:
+                tokens = self._answer(self._asked(frames), len(frames))
+            finally:
+                self.session.rewind(self._start)
+            forwards = self.session.forwards - before
+            yield self._segment(start, start + len(frames), tokens, self._text(tokens), forwards)
+
+    def _asked(self, frames: np.ndarray) -> Prompt:
+        """Frames, if there are any, and the end of the prompt."""
+        if not len(frames):
+            return self._tail
+        assert self._audio is not None
+        return Prompt.from_frames(frames, self._audio) + self._tail
+
+    def _answer(self, question: Prompt, length: int, draft: tuple[int, ...] = ()) -> list[int]:
+        """The answer after ``length`` frames, of which ``question`` holds those that are not in the cache."""
+        return answer(
+            self.session,
+            question,
+            self._sampler,
+            stop_ids=self._processor.stop_ids,
+            max_tokens=self._most_tokens(length),
+            draft=draft,
+            drafter=self.drafter,
+        )
 
     def _check_closed(self) -> None:
         if self.heard:
@@ -298,29 +327,13 @@ class Transcriber:
             self.session.rewind(start + length)
             self._in_cache = length
         try:
-            tokens = answer(
-                self.session,
-                self._question(length),
-                self._sampler,
-                stop_ids=self._processor.stop_ids,
-                max_tokens=self._most_tokens(length),
-                draft=self._draft(length),
-                drafter=self.drafter,
-            )
+            tokens = self._answer(self._asked(self._speech[self._in_cache : length]), length, self._draft(length))
         except BaseException:
             self.session.rewind(min(self.session.position, start + self._in_cache))
             raise
         self.session.rewind(start + length)
         self._advance(length)
         return Guess(self._text(tokens), tuple(tokens), length)
-
-    def _question(self, length: int) -> Prompt:
-        """The frames that wait, up to ``length``, and the end of the prompt."""
-        frames = self._speech[self._in_cache : length]
-        if not len(frames):
-            return self._tail
-        assert self._audio is not None
-        return Prompt.from_frames(frames, self._audio) + self._tail
 
     def _draft(self, length: int) -> tuple[int, ...]:
         """The tokens of the last guess that may be the answer after ``length`` frames."""
