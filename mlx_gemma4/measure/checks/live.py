@@ -21,7 +21,7 @@ FRAMES_PER_SECOND = 25
 TIGHT = 0.8
 """Seconds of computing for a second of speech that leave nothing for other programs."""
 RELIEF = (
-    "Guess less often (listen --guess-every 3) and shorten utterances (--max-segment 8), or record first, and "
+    "Close other programs that use the GPU, and shorten utterances (listen --max-segment 8); or record first, and "
     "transcribe afterwards."
 )
 AFTERWARDS = "Use a Mac with an M chip for the 12B."
