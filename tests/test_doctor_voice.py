@@ -44,3 +44,14 @@ def test_a_missing_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voice, "Voice", missing)
     [found] = voice_check.check({})
     assert (found.verdict, found.text, found.remedy) == ("problem", MISSING, INSTALL)
+
+
+def test_anything_else_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not taken for the detector."""
+
+    def missing() -> None:
+        raise ImportError("numpy is broken")
+
+    monkeypatch.setattr(voice, "Voice", missing)
+    with pytest.raises(ImportError, match=r"^numpy is broken$"):
+        [*voice_check.check({})]

