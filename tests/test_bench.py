@@ -27,7 +27,14 @@ from mlx_gemma4.measure.bench_drafts import DraftedRun, measure_drafts
 from mlx_gemma4.measure.bench_live import LiveRun, hear, live_figures
 from mlx_gemma4.measure.bench_media import utterances
 from mlx_gemma4.measure.bench_tables import tables
-from mlx_gemma4.measure.estimate import Costs, bench_seconds, duration, measure_costs
+from mlx_gemma4.measure.estimate import (
+    Costs,
+    announcement,
+    bench_seconds,
+    comparison_seconds,
+    duration,
+    measure_costs,
+)
 from mlx_gemma4.measure.figures import Figure, Figures, Repeats, Table, number
 from mlx_gemma4.measure.random_files import random_processor
 from mlx_gemma4.measure.random_model import RandomCheckpoint
@@ -390,11 +397,11 @@ def test_hearing_utterances(demo: tuple[Model, Processor]) -> None:
     assert run.forwards > 10
 
 
-def test_an_estimate_follows_from_one_matrix(tiny: tuple[Model, Processor]) -> None:
+@pytest.mark.parametrize(("recipe", "nbytes"), [("bf16", 2 * 256 * 512), ("4bit", 256 * 512 * (4 + 32 / 64) / 8)])
+def test_an_estimate_follows_from_one_matrix(recipe: str, nbytes: float) -> None:
     """Its bytes are a share of what a step reads; each reading of the clock takes a second."""
-    costs = measure_costs(tiny[0], Clock())
-    share = 2 * 256 * 512 / bytes_read_per_token(tiny[0])
-    assert costs == Costs(1 / share, 1 / 16 / share)
+    costs = measure_costs(RandomCheckpoint("small", recipe).config, 10_000_000, Clock())
+    assert (costs.step, costs.row) == pytest.approx((10_000_000 / nbytes, 10_000_000 / nbytes / 16))
 
 
 def test_an_estimate_counts_repetitions() -> None:
@@ -415,16 +422,33 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def test_a_comparison_is_as_long_as_both_programs() -> None:
+    """Two programs, two turns, of each row a warm-up and one run that is kept: they are slow."""
+    rows = (1 + 10) + (1 + 20) + 3 + (1 + 22 + 280 + 266)
+    assert comparison_seconds(Costs(step=1.0, row=1.0), (10, 20), 3, 2) == 2 * 2 * 2 * rows
+
+
+@pytest.mark.parametrize(
+    ("costs", "seconds", "text"),
+    [
+        (Costs(240.0, 10.0), 100_000, "This will take about 28 h: one token takes about 4 min on this device. Ctrl-C"),
+        (Costs(0.05, 0.001), 600, "This will take about 10 min. Ctrl-C prints what was measured until then; --quick"),
+        (Costs(0.05, 0.001), 200, "None"),
+    ],
+)
+def test_what_is_long_is_announced(costs: Costs, seconds: float, text: str) -> None:
+    assert str(announcement(costs, seconds)).startswith(text)
+
+
+@pytest.mark.parametrize("against", [[], ["--against", "mlx-lm"]])
 def test_a_long_bench_is_announced(
-    quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    against: list[str], quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mlx_gemma4.measure.estimate.measure_costs", lambda model: Costs(240.0, 10.0))
+    monkeypatch.setattr("mlx_gemma4.measure.estimate.measure_costs", lambda config, nbytes: Costs(240.0, 10.0))
     monkeypatch.setattr(Bench, "run", lambda bench: None)
-    assert main(["bench", "--random", "small"]) == 0
-    assert capsys.readouterr().err == (
-        "This will take about 33 h: one token takes about 4 min on this device. Ctrl-C prints what was measured "
-        "until then; --quick measures less, --random small a small model.\n"
-    )
+    monkeypatch.setattr("mlx_gemma4.measure.peers.compare", lambda *_: iter(()))
+    assert main(["bench", "--random", "small", *against]) == 0
+    assert "one token takes about 4 min on this device" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_weights_that_do_not_fit_are_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,9 @@ class Canned(Programs):
         self.asked: list[tuple[str, Any]] = []
         self._results = results
 
+    def check(self) -> None:
+        """Nothing is missing."""
+
     def measure(self, program: str, job: Job) -> dict[str, Any]:
         self.asked.append((program, job))
         return self._results["ours" if program == OURS else "theirs"]
@@ -168,7 +171,7 @@ def test_turns_change_their_order() -> None:
     programs = Canned(ours=result(1.0), theirs=result(2.0))
     comparison = Comparison("mlx-vlm")
     lines = list(compare(programs, lambda turn: JOB, 3, comparison))
-    order = [OURS, "mlx-vlm", "mlx-vlm", OURS, OURS, "mlx-vlm"]
+    order = ["mlx-vlm", OURS, OURS, "mlx-vlm", "mlx-vlm", OURS]
     assert lines == [f"turn {1 + index // 2} of 3: {program}" for index, program in enumerate(order)]
     assert programs.asked == [pair for program in order for pair in ((program, JOB), (program, DEMO))]
     assert [len(rows) for rows in comparison.rows[OURS].values()] == [3, 3, 3]
@@ -237,7 +240,7 @@ def test_the_command(canned: Canned, tmp_path: Path, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert out.startswith("**Against mlx-vlm 0.7.10, medians of 2 turns**\n")
     assert "| load          |     1.00 s |         2.00 s |          2.00 |        2.00 |" in out
-    assert err.splitlines()[-1] == "turn 2 of 2: mlx-gemma4"
+    assert err.splitlines()[-1] == "turn 2 of 2: mlx-vlm"
     written = json.loads(report.read_text())
     assert written["complete"] is True
     assert written["model"]["random"] == "small"
@@ -279,20 +282,33 @@ def test_what_it_refuses(options: list[str], text: str, refused: Refused) -> Non
     assert refused("bench", "--model", "demo", *options) == text
 
 
-def test_a_package_that_the_peer_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """mlx-vlm is not installed here."""
-    programs = Canned(ours=result(1.0))
-    monkeypatch.setattr(
-        Canned,
-        "measure",
-        lambda self, program, job: result(1.0) if program == OURS else Programs.measure(self, program, job),
+def test_a_package_that_the_peer_lacks(refused: Refused, tmp_path: Path) -> None:
+    """Before anything is written or measured. mlx-vlm is not installed here."""
+    assert refused("bench", "--random", "small", "--against", "mlx-vlm") == (
+        f"There is no mlx-vlm in the environment of {sys.executable}; "
+        "name the Python interpreter of one that has it with --peer"
     )
-    with pytest.raises(ValueError) as raised:
-        list(compare(programs, lambda turn: JOB, 1, Comparison("mlx-vlm")))
-    assert str(raised.value) == (
-        "mlx-vlm cannot be imported: No module named 'mlx_vlm'; "
-        "name the Python interpreter of an environment that has it with --peer"
+    python = tmp_path / "nothing"
+    assert refused("bench", "--random", "small", "--against", "mlx-lm", "--peer", python) == (
+        f"--peer: cannot run the Python interpreter {python}: No such file or directory"
     )
+    assert refused("bench", "--random", "small", "--against", "mlx-lm", "--peer", "/bin/ls").startswith(
+        "mlx-lm in /bin/ls failed with exit code"
+    )
+
+
+def test_a_package_that_cannot_be_imported() -> None:
+    theirs = {"error": "mlx-vlm cannot be imported: No module named 'transformers'"}
+    with pytest.raises(ValueError, match=r"^mlx-vlm cannot be imported: No module named 'transformers'$"):
+        list(compare(Canned(ours=result(1.0), theirs=theirs), lambda turn: JOB, 1, Comparison("mlx-vlm")))
+
+
+def test_a_text_only_checkpoint_is_shown_nothing(tiny: Path, tmp_path: Path) -> None:
+    config = json.loads((tiny / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vision_config": None, "audio_config": None}))
+    job = make_jobs(tmp_path, tmp_path, (8,))(0)
+    assert (job.picture, job.sound) == (None, None)
+    assert json.loads(job.to_json(OURS))["picture"] is None
 
 
 def test_a_temporary_folder_is_removed() -> None:

@@ -31,8 +31,6 @@ RECIPES = {"12b": "4bit", "small": "bf16"}
 MOST_MEMORY = 0.85
 """Share of the machine's memory that random weights may take."""
 NOTED_BYTES = 1_000_000_000
-LONG = 300.0
-"""Seconds of a bench that need a word in advance."""
 
 COMMON = (
     "--help",
@@ -222,15 +220,12 @@ def random_checkpoint(arguments: argparse.Namespace) -> RandomCheckpoint:
 
 def note_duration(bench: Bench) -> None:
     """Say how long it will take, if that is long."""
-    from mlx_gemma4.measure.estimate import bench_seconds, duration, measure_costs
+    from mlx_gemma4.measure.bandwidth import bytes_read_per_token
+    from mlx_gemma4.measure.estimate import announcement, bench_seconds, measure_costs
 
-    costs = measure_costs(bench.model)
-    seconds = bench_seconds(costs, bench.settings)
-    if seconds > LONG:
-        note(
-            f"This will take about {duration(seconds)}: one token takes about {duration(costs.step)} on this device. "
-            "Ctrl-C prints what was measured until then; --quick measures less, --random small a small model."
-        )
+    costs = measure_costs(bench.model.config, bytes_read_per_token(bench.model))
+    if (text := announcement(costs, bench_seconds(costs, bench.settings))) is not None:
+        note(text)
 
 
 def show_tables(tables: Iterable[Table]) -> None:

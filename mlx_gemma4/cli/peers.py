@@ -6,7 +6,7 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,9 @@ class Comparing:
         """Run all turns."""
         from mlx_gemma4.measure.peers import compare
 
+        self._programs.check()
         with self._folders() as (checkpoint, media):
+            self._note_duration(checkpoint)
             jobs = make_jobs(checkpoint, media, self._positions)
             for line in compare(self._programs, jobs, self._turns, self.comparison):
                 note(line)
@@ -80,6 +82,18 @@ class Comparing:
         """For the JSON file."""
         settings = {"positions": list(self._positions), "tokens": TOKENS, "turns": self._turns}
         return {"settings": settings, "against": self.comparison.to_dict()}
+
+    def _note_duration(self, checkpoint: Path) -> None:
+        """Say how long it will take, if that is long."""
+        from mlx_gemma4.checkpoint.weight_files import weight_files
+        from mlx_gemma4.decoder.config import Config
+        from mlx_gemma4.measure.estimate import announcement, comparison_seconds, measure_costs
+
+        nbytes = sum(path.stat().st_size for path in weight_files(checkpoint))
+        costs = measure_costs(Config.from_file(checkpoint / "config.json"), nbytes)
+        seconds = comparison_seconds(costs, self._positions, TOKENS, self._turns)
+        if (text := announcement(costs, seconds)) is not None:
+            note(text)
 
     @contextmanager
     def _folders(self) -> Iterator[tuple[Path, Path]]:
@@ -119,7 +133,7 @@ def write_random(checkpoint: RandomCheckpoint, folder: Path) -> None:
         write_checkpoint(checkpoint, folder)
 
 
-def make_jobs(checkpoint: Path, media: Path, positions: tuple[int, ...]) -> Any:
+def make_jobs(checkpoint: Path, media: Path, positions: tuple[int, ...]) -> Callable[[int], Job]:
     """What both programs do in a turn, by its number: the same, with other tokens in each turn."""
     import numpy as np
     import soundfile
@@ -129,7 +143,8 @@ def make_jobs(checkpoint: Path, media: Path, positions: tuple[int, ...]) -> Any:
     from mlx_gemma4.measure.bench_media import PICTURE, sound
     from mlx_gemma4.measure.peers import Job
 
-    size = Config.from_file(checkpoint / "config.json").text_config.vocab_size
+    config = Config.from_file(checkpoint / "config.json")
+    size = config.text_config.vocab_size
     recording = media / "sound.wav"
     soundfile.write(recording, sound(), SAMPLE_RATE, subtype="PCM_16")
 
@@ -137,6 +152,12 @@ def make_jobs(checkpoint: Path, media: Path, positions: tuple[int, ...]) -> Any:
         # control tokens and placeholders of media lie at both ends of a vocabulary
         draw = np.random.default_rng(turn)
         prompts = {count: draw.integers(size // 16, size // 2, count).tolist() for count in positions}
-        return Job(checkpoint, prompts, TOKENS, PICTURE, recording)
+        return Job(
+            checkpoint,
+            prompts,
+            TOKENS,
+            picture=None if config.vision_config is None else PICTURE,
+            sound=None if config.audio_config is None else recording,
+        )
 
     return job

@@ -1,7 +1,7 @@
 """Another program on the same checkpoint, in turns with this one: processes of their own, one at a time.
 
-    turn 1    ours, peer        each: load, prefill, decode, picture, sound; then a process that answers one token
-    turn 2    peer, ours        the order changes, so that a machine that becomes slower favours nobody
+    turn 1    peer, ours        each: load, prefill, decode, picture, sound; then a process that answers one token
+    turn 2    ours, peer        the order changes, so that a machine that becomes slower favours nobody
     …
 
 Only one of them is in memory at any time.
@@ -43,13 +43,15 @@ class Job:
     prompts: dict[int, list[int]]
     """Token ids of each length; behind the shortest one, tokens are decoded."""
     tokens: int
-    picture: Path
-    sound: Path
+    picture: Path | None
+    sound: Path | None
+    """None if the checkpoint takes none."""
 
     def to_json(self, program: str) -> str:
         prompts = {str(count): ids for count, ids in self.prompts.items()}
         fields = {"program": program, "folder": str(self.folder), "prompts": prompts, "tokens": self.tokens}
-        return json.dumps({**fields, "picture": str(self.picture), "sound": str(self.sound)})
+        media = {"picture": self.picture, "sound": self.sound}
+        return json.dumps({**fields, **{name: path and str(path) for name, path in media.items()}})
 
 
 @dataclass
@@ -104,6 +106,19 @@ class Programs:
         self.peer = peer
         self._pythons = {OURS: sys.executable, peer: python}
         self._script = files("mlx_gemma4.measure").joinpath("peer_script.py").read_text(encoding="utf-8")
+
+    def check(self) -> None:
+        """Raise a ValueError if the peer's interpreter cannot be run, or has no such package."""
+        module = MODULES[self.peer]
+        code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+        done = self._run(self.peer, ["-c", code])
+        if done.returncode == 1 and not done.stderr:
+            raise ValueError(
+                f"There is no {self.peer} in the environment of {self._pythons[self.peer]}; "
+                "name the Python interpreter of one that has it with --peer"
+            )
+        if done.returncode:
+            raise ValueError(self._crash(self.peer, done))
 
     def measure(self, program: str, job: Job) -> dict[str, Any]:
         """The result of a job, as peer_script.py describes it.
@@ -161,7 +176,7 @@ def compare(programs: Programs, make_job: Callable[[int], Job], turns: int, comp
     Raises:
         ValueError: A program cannot load the checkpoint, or fails; the message says which and why.
     """
-    order = (OURS, programs.peer)
+    order = (programs.peer, OURS)  # if something is wrong, it is with the peer
     for turn in range(turns):
         job = make_job(turn)
         for program in order if turn % 2 == 0 else reversed(order):
@@ -182,7 +197,7 @@ def _note_problem(program: str, result: dict[str, Any], job: Job, comparison: Co
         comparison.problems[program] = error
         return
     if not result.get("versions"):
-        raise ValueError(f"{error}; name the Python interpreter of an environment that has it with --peer")
+        raise ValueError(error)
     raise ValueError(
         f"{program} cannot load {job.folder} ({error}); if it is a checkpoint for transformers, "
         "mlx_gemma4 convert makes one that MLX programs load"
