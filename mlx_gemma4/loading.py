@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 
@@ -33,8 +34,27 @@ def load(
     compute = compute_type(dtype)
     folder = checkpoint_folder(name, revision=revision)
     config = Config.from_file(folder / "config.json")
-    processor = Processor.from_folder(folder, config)
-    return load_model(folder, config=config, dtype=compute), processor
+    wire_weights()
+    # a tokenizer of 262,144 tokens takes a second to parse; nothing in the thread touches MLX
+    with ThreadPoolExecutor(1) as thread:
+        processor = thread.submit(Processor.from_folder, folder, config)
+        try:
+            model = load_model(folder, config=config, dtype=compute, lazy=True)
+            for layer in model.language_model.model.layers:
+                if processor.done():
+                    processor.result()  # if it is broken, the weights need not be read
+                mx.eval(layer.parameters())
+            mx.eval(model.parameters())
+        except Exception:
+            processor.result()  # if both are broken, this error comes first
+            raise
+        return model, processor.result()
+
+
+def wire_weights() -> None:
+    """Keep macOS from paging out the weights between answers, as mlx-lm does. Nothing happens on other devices."""
+    if mx.metal.is_available() and mx.default_device().type == mx.gpu:
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
 
 
 def compute_type(dtype: str | mx.Dtype | None) -> mx.Dtype | None:

@@ -27,6 +27,10 @@ from mlx_gemma4.inputs.vision.image import Patches
 PREFILL_STEP = 512
 """Positions computed in one forward, at most. An image longer than this goes in one."""
 
+KEPT_BUFFERS = 400_000_000
+"""Bytes that MLX may keep for reuse between forwards. Every length of a piece needs buffers of other sizes, and MLX
+would keep those of all lengths that ever occurred: gigabytes of the 12B after a minute of live guesses."""
+
 MIN_ROOM = 2
 """Generating computes one token ahead of what it hands out, and rewinds that when it ends."""
 
@@ -122,8 +126,8 @@ class Session:
                 if self.position == start + length:
                     self._cache.compact()
                 mx.eval(self._cache.arrays)
-                if rows.shape[1] == PREFILL_STEP:
-                    mx.clear_cache()  # buffers of a size that will not come again
+                if mx.get_cache_memory() > KEPT_BUFFERS:
+                    mx.clear_cache()
         except BaseException:
             self._withdraw(start)
             raise

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -292,20 +291,3 @@ def test_a_terminal_shows_each_utterance_once() -> None:
     assert "○ " in data or "● " in data
     shown = screen(data)
     assert [text for text in (line.split("  (")[0] for line in shown) if text] == LINES
-
-
-@pytest.mark.parametrize("device", ["gpu", "cpu"])
-def test_wired_limit(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights are wired on a Metal GPU; a CPU chosen beside one has no such limit, and is not asked for it."""
-    import mlx.core as mx
-
-    from mlx_gemma4.cli.shared.options import load_model
-
-    limits: list[int] = []
-    known = {"gpu": {"max_recommended_working_set_size": 11}, "cpu": {}}
-    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
-    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(getattr(mx, device)))
-    monkeypatch.setattr(mx, "device_info", lambda: known[device])
-    monkeypatch.setattr(mx, "set_wired_limit", limits.append)
-    load_model(Namespace(model="demo", revision=None, dtype=None))
-    assert limits == ([11] if device == "gpu" else [])

@@ -249,6 +249,26 @@ def test_memory_is_the_window_the_room_and_little_more(room: int) -> None:
     assert Session(model).nbytes == 0
 
 
+def test_buffers_of_all_lengths_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every guess of a live transcription has another length; MLX keeps the buffers of each for reuse."""
+    model, _ = loaded("released")
+    before = mx.set_cache_limit(2**40)
+    kept = []
+    try:
+        for limit in (2**40, 1_000_000):
+            monkeypatch.setattr("mlx_gemma4.session.KEPT_BUFFERS", limit)
+            mx.clear_cache()
+            session = Session(model)
+            session.extend([30] * 10)
+            for length in range(1, 41):
+                session.extend(np.full(length, 30), logits_from=0)
+                session.rewind(10)
+            kept.append(mx.get_cache_memory())
+    finally:
+        mx.set_cache_limit(before)
+    assert kept[1] <= 1_000_000 < 2_000_000 < kept[0]
+
+
 def test_an_interrupted_piece_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of a forward: the session is as before the piece."""
     model, _ = loaded("released")

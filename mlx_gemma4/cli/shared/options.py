@@ -44,18 +44,9 @@ def add_model(parser: argparse.ArgumentParser, dtype: str | None = None) -> None
 def load_model(arguments: argparse.Namespace) -> tuple[Model, Processor]:
     """Load the checkpoint that the options name."""
     with starting():
-        return _load(arguments)
+        from mlx_gemma4.loading import load
 
-
-def _load(arguments: argparse.Namespace) -> tuple[Model, Processor]:
-    import mlx.core as mx
-
-    from mlx_gemma4.loading import load
-
-    if mx.metal.is_available() and mx.default_device() == mx.Device(mx.gpu):
-        # keeps macOS from paging out the weights between answers, as mlx-lm does
-        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
-    return load(arguments.model or default_model(), revision=arguments.revision, dtype=arguments.dtype)
+        return load(arguments.model or default_model(), revision=arguments.revision, dtype=arguments.dtype)
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
