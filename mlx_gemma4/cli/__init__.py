@@ -40,8 +40,9 @@ COMMANDS = {
 CONVERTER = "mlx_gemma4.convert"
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 the session ended early, for example because a device was lost; 2 an error, in one line on "
-    "stderr; 129, 130, 143 ended by SIGHUP, Ctrl-C or SIGTERM (a live session ended by one Ctrl-C returns 0)."
+    "Exit codes: 0 done; 1 the session ended early, for example because a device was lost, or doctor found a problem; "
+    "2 an error, in one line on stderr; 129, 130, 143 ended by SIGHUP, Ctrl-C or SIGTERM (a live session ended by one "
+    "Ctrl-C returns 0)."
 )
 
 

@@ -113,7 +113,7 @@ def screen() -> Iterator[tuple[Write, Begin]]:
             text.stylize(STYLES.get(line[:VERDICT].strip(), ""), 0, VERDICT)
             console.print(text)
 
-    with console.status("") as status:
+    with console.status("", spinner="line") as status:
         yield write, lambda name: status.update(f"checking: {name}")
 
 
