@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from mlx.utils import tree_flatten
 from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.measure.bench import ROWS, Settings
 from mlx_gemma4.measure.figures import Repeats
-from mlx_gemma4.measure.peer_script import PATIENCE, RUNS
+from mlx_gemma4.measure.peer_script import PATIENCE, RUNS, WARM_UP
 
 LONG = 300.0
 """Seconds of a bench that need a word in advance."""
@@ -74,7 +73,7 @@ def bench_seconds(costs: Costs, settings: Settings) -> float:
 def comparison_seconds(costs: Costs, positions: Sequence[int], tokens: int, turns: int) -> float:
     """About how long a comparison takes, if the other program is as fast."""
     runs = [*map(costs.of_prefill, positions), tokens * costs.step, costs.of_prefill(MEDIA_POSITIONS)]
-    repeats = Repeats(RUNS, patience=PATIENCE, warm_up=math.inf)
+    repeats = Repeats(RUNS, patience=PATIENCE, warm_up=WARM_UP)
     return 2 * turns * sum(_repeated(run, repeats) for run in runs)
 
 

@@ -4,7 +4,7 @@ It imports nothing of this package but in ``Ours``, so that it runs where only t
 the same way; each is called as its own command line calls it. A job comes on stdin, its result goes to stdout:
 
     job      {"program": "mlx-lm", "folder": …, "prompts": {"64": [ids], …}, "tokens": 64, "picture": path, …}
-    result   {"versions": {…}, "rows": {"load": {"wall": s, "cpu": s, "runs": 1}, "prefill 64": {…}, …}}
+    result   {"versions": {…}, "rows": {"load": {"wall": s, "cpu": s, "runs": 3}, "prefill 64": {…}, …}}
              and "error", one line, if it got no further
 """
 
@@ -21,7 +21,9 @@ from typing import Any
 QUESTION = "What do you see in this picture?"
 TRANSCRIBE = "Transcribe the audio."
 RUNS, PATIENCE = 3, 4.0
-"""Runs that are kept of a row, at most, and seconds after which no further one begins; one comes before, to warm up."""
+"""Runs that are kept of a row, at most, and seconds after which no further one begins."""
+WARM_UP = 10.0
+"""The first run is a warm-up and not kept, unless it takes longer than this."""
 
 
 class Ours:
@@ -139,13 +141,24 @@ class Stopwatch:
 
 def repeated(run: Callable[[], tuple[float, float]]) -> dict[str, Any]:
     """Median times of a run that returns them, after a warm-up."""
-    run()
-    began, times = time.perf_counter(), list[tuple[float, float]]()
-    while not times or (len(times) < RUNS and time.perf_counter() - began < PATIENCE):
+    first = run()
+    began, times = time.perf_counter(), [first] if first[0] > WARM_UP else []
+    while not times or (first[0] <= WARM_UP and len(times) < RUNS and time.perf_counter() - began < PATIENCE):
         times.append(run())
     middle = len(times) // 2
     wall, cpu = (sorted(column)[middle] for column in zip(*times, strict=True))
     return {"wall": wall, "cpu": cpu, "runs": len(times)}
+
+
+def loaded(program: Any, folder: str) -> tuple[float, float]:
+    """Times to load a checkpoint; the one that was loaded before is released first."""
+    import mlx.core as mx
+
+    program.model = None
+    mx.clear_cache()
+    watch = Stopwatch()
+    program.load(folder)
+    return watch.read()
 
 
 def first_token(make_steps: Callable[[], Iterator[Any]]) -> tuple[float, float]:
@@ -170,10 +183,7 @@ def rows_of(program: Any, job: dict[str, Any]) -> Iterator[tuple[str, dict[str, 
     """The rows that the program can do, one by one."""
     import mlx.core as mx
 
-    watch = Stopwatch()
-    program.load(job["folder"])
-    wall, cpu = watch.read()
-    yield "load", {"wall": wall, "cpu": cpu, "runs": 1}
+    yield "load", repeated(partial(loaded, program, job["folder"]))
     for name, ids in job["prompts"].items():
         mx.reset_peak_memory()
         row = repeated(partial(first_token, partial(program.tokens, ids, 1)))
