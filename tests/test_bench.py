@@ -439,10 +439,10 @@ def test_an_estimate_counts_repetitions() -> None:
     costs = Costs(step=1.0, row=0.0)
     settings = Settings(positions=(8,), tokens=3, repeats=Repeats(2, patience=math.inf, warm_up=math.inf))
     others = 1 + len((1, 2, 4, 8, 16, 32))
-    drafts = 2 * 2 * 3 * 3  # texts · ways · turns · tokens
-    assert bench_seconds(costs, settings) == 3 * (4 + others) + drafts + 2 * 130
+    drafts = 2 * 2 * 3  # texts · ways · tokens
+    assert bench_seconds(costs, settings) == 3 * (4 + others + drafts) + 2 * 130
     impatient = replace(settings, repeats=Repeats(2, patience=0, warm_up=0.5))
-    assert bench_seconds(costs, impatient) == 1 * (4 + others) + drafts + 2 * 130
+    assert bench_seconds(costs, impatient) == 1 * (4 + others + drafts) + 2 * 130
 
 
 @pytest.mark.parametrize(
@@ -500,7 +500,7 @@ def test_drafts_are_measured_in_turns(tiny: tuple[Model, Processor], monkeypatch
 
     monkeypatch.setattr(bench_drafts, "_run", counted)
     drafter = Drafter()
-    found = measure_drafts(*tiny, {"n-grams": drafter}, tokens=4, repeats=2, clock=Clock())
+    found = measure_drafts(*tiny, {"n-grams": drafter}, tokens=4, repeats=TINY.repeats, clock=Clock())
     assert turns == [("Write ", False), ("Write ", True)] * 3 + [("Repeat", False), ("Repeat", True)] * 3
     assert [(figure.of, figure.values, figure.counts["tokens"]) for figure in found] == [
         ("new text, none", (4.0, 4.0), 4),
@@ -516,7 +516,7 @@ def test_text_that_repeats_is_drafted(demo: tuple[Model, Processor], monkeypatch
     """What is drafted and right is counted, without the warm-up."""
     monkeypatch.setattr(bench_drafts, "TASKS", {"numbers": "one two three one two three one two three one two"})
     drafter = Drafter()
-    plain, drafted = measure_drafts(*demo, {"n-grams": drafter}, tokens=24, repeats=1)
+    plain, drafted = measure_drafts(*demo, {"n-grams": drafter}, tokens=24, repeats=Repeats(1))
     assert (plain.counts["drafted"], plain.counts["accepted"]) == (0, 0)
     assert 0 <= drafted.counts["accepted"] <= drafted.counts["drafted"] <= drafter.drafted
 

@@ -1,1 +1,1 @@
-"""Word error rates, and what a conversion lost."""
+"""Word error rates, what a conversion lost, and how fast a model is on a machine."""

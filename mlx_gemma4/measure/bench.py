@@ -172,8 +172,9 @@ class Bench:
         mark = session.mark()
 
         def run(count: int) -> float:
+            token_ids = self.token_ids(count)
             began = self._clock()
-            mx.eval(mx.argmax(session.extend(self.token_ids(count), logits_from=0), axis=-1))
+            mx.eval(mx.argmax(session.extend(token_ids, logits_from=0), axis=-1))
             seconds = self._clock() - began
             session.rewind(mark)
             return seconds
@@ -194,7 +195,7 @@ class Bench:
                     self.processor,
                     self._drafters,
                     tokens=settings.tokens,
-                    repeats=settings.repeats.count,
+                    repeats=settings.repeats,
                     clock=self._clock,
                 )
             )

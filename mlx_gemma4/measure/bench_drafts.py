@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
-from mlx_gemma4.measure.figures import Figure
+from mlx_gemma4.measure.figures import Figure, Repeats
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import generate_step
@@ -44,10 +45,10 @@ def measure_drafts(
     drafters: Mapping[str, Drafter],
     *,
     tokens: int,
-    repeats: int,
+    repeats: Repeats,
     clock: Clock = time.perf_counter,
 ) -> list[Figure]:
-    """Decode so many tokens without drafts and with each drafter, in turns; the first turn is a warm-up.
+    """Decode so many tokens without drafts and with each drafter; a repetition is one turn of all.
 
     Answers do not end before: stop tokens are never chosen.
 
@@ -57,20 +58,24 @@ def measure_drafts(
     ways: dict[str, Drafter | None] = {PLAIN: None, **drafters}
     figures = []
     for task, text in TASKS.items():
-        runs: dict[str, list[DraftedRun]] = {name: [] for name in ways}
-        for _ in range(1 + repeats):
-            for name, drafter in ways.items():
-                runs[name].append(_run(model, processor, text, drafter, tokens, clock))
-        for name, all_runs in runs.items():
-            kept = all_runs[1:]
+        turn = partial(_turn, model, processor, text, ways, tokens, clock)
+        turns = repeats.collect(turn, clock)
+        for name in ways:
+            runs = [runs[name] for runs in turns]
             counts = {
                 "tokens": tokens,
-                "drafted": sum(run.drafted for run in kept),
-                "accepted": sum(run.accepted for run in kept),
+                "drafted": sum(run.drafted for run in runs),
+                "accepted": sum(run.accepted for run in runs),
             }
-            rates = tuple(tokens / run.seconds for run in kept)
+            rates = tuple(tokens / run.seconds for run in runs)
             figures.append(Figure("drafts", f"{task}, {name}", "tokens/s", rates, counts))
     return figures
+
+
+def _turn(
+    model: Model, processor: Processor, text: str, ways: Mapping[str, Drafter | None], tokens: int, clock: Clock
+) -> dict[str, DraftedRun]:
+    return {name: _run(model, processor, text, drafter, tokens, clock) for name, drafter in ways.items()}
 
 
 def _run(

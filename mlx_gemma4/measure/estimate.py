@@ -66,8 +66,8 @@ def bench_seconds(costs: Costs, settings: Settings) -> float:
     runs = [costs.of_prefill(count) + settings.tokens * costs.step for count in settings.positions]
     runs += [costs.of_prefill(MEDIA_POSITIONS), *(costs.of_prefill(rows) for rows in ROWS)]
     live = LIVE_STEPS * costs.step + LIVE_POSITIONS * costs.row
-    drafts = 4 * (1 + settings.repeats.count) * settings.tokens * costs.step
-    return sum(_repeated(run, settings.repeats) for run in runs) + drafts + 2 * live
+    runs += [2 * settings.tokens * costs.step] * 2  # two texts, each without and with drafts
+    return sum(_repeated(run, settings.repeats) for run in runs) + 2 * live
 
 
 def comparison_seconds(costs: Costs, positions: Sequence[int], tokens: int, turns: int) -> float:
