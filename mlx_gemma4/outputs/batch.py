@@ -118,7 +118,7 @@ class _Rows:
         finally:
             if session.position > start:
                 session.rewind(start)
-        first = self._choose(logits[None])
+        first = self._sampler.choose(logits[None])
         self._next = mx.concatenate([self._next[:row], first, self._next[row + 1 :]])
         self._total = self._total + finite_sum(logits)
         mx.async_eval(self._next, self._total, self._cache.arrays)
@@ -154,12 +154,8 @@ class _Rows:
         """Compute the tokens behind the next ones, without waiting for them."""
         model = self._session.model
         logits = model.logits(model(model.embed_tokens(self._next[:, None]), self._cache))[:, -1]
-        self._next, self._total = self._choose(logits), finite_sum(logits)
+        self._next, self._total = self._sampler.choose(logits), finite_sum(logits)
         mx.async_eval(self._next, self._total)
-
-    def _choose(self, logits: mx.array) -> mx.array:
-        """[R, V] → [R], not evaluated."""
-        return mx.stack([self._sampler(row) for row in logits])
 
     def _is_over(self, answer: _Answer) -> bool:
         tokens = answer.tokens
