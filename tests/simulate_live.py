@@ -6,7 +6,7 @@ import sys
 
 from reference_cases import SHORT, media_file
 
-from mlx_gemma4 import Transcriber, load, load_audio
+from mlx_gemma4 import load, load_audio
 from mlx_gemma4.measure.simulated_machine import MACHINES, simulate, with_pauses
 
 NAMES = ("hibari-03.wav", "pico-04.wav", "long-1.wav", "dialogue.wav", "long-3.wav")
@@ -17,7 +17,7 @@ def main() -> None:
     samples = with_pauses([load_audio(path) for path in paths])
     model, processor = load("demo", dtype="float32")
     for machine in MACHINES:
-        print(simulate(machine, Transcriber(model, processor, text=SHORT), samples), flush=True)
+        print(simulate(machine, model, processor, samples, text=SHORT), flush=True)
 
 
 if __name__ == "__main__":

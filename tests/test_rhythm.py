@@ -119,11 +119,13 @@ def test_a_machine_that_is_too_slow_is_found_out() -> None:
         slow.spent(25, 1.3)
     assert slow.overload is None
     slow.spent(25, 1.3)
-    assert slow.overload == Overload(pytest.approx(1.3), rarer_guesses_help=True, shorter_segments_help=False)
+    overload = slow.overload
+    assert overload is not None and overload.load == pytest.approx(1.3)
+    assert overload.guess_every is not None and 0.2 < overload.guess_every < 1 and not overload.shorter_segments
     for _ in range(10):
         slow.spent(25, 0.9)
     assert slow.overload is None
     hopeless = learned(tiles(3.0))
     for _ in range(10):
         hopeless.spent(25, 5.0)
-    assert hopeless.overload == Overload(pytest.approx(5.0), rarer_guesses_help=False, shorter_segments_help=False)
+    assert hopeless.overload == Overload(pytest.approx(5.0), guess_every=None, shorter_segments=False)

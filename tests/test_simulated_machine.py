@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from conftest import loaded
 from reference_cases import SHORT, media_file
 
-from mlx_gemma4 import Model, Processor, Transcriber, load_audio
+from mlx_gemma4 import load_audio
 from mlx_gemma4.live.hear.rhythm import BUSY
 from mlx_gemma4.measure.simulated_machine import MACHINES, Machine, Simulation, simulate, with_pauses
 
@@ -42,17 +43,14 @@ def test_the_head_and_the_cache_cost_too() -> None:
 
 
 @pytest.fixture(scope="module")
-def simulated(request: pytest.FixtureRequest) -> dict[str, Simulation]:
-    from conftest import loaded
-
+def simulated() -> dict[str, Simulation]:
     samples = with_pauses([load_audio(media_file(name)) for name in ("hibari-03.wav", "long-0.wav")])
     return {
-        machine.name: simulate(machine, Transcriber(*loaded("demo"), text=SHORT), samples)
-        for machine in (M4, FAST, M2_PRO, SLOW)
+        machine.name: simulate(machine, *loaded("demo"), samples, text=SHORT) for machine in (M4, FAST, M2_PRO, SLOW)
     }
 
 
-def test_texts_are_the_same_on_all_machines(demo: tuple[Model, Processor], simulated: dict[str, Simulation]) -> None:
+def test_texts_are_the_same_on_all_machines(simulated: dict[str, Simulation]) -> None:
     texts = [simulation.texts for simulation in simulated.values()]
     assert texts[1:] == texts[:1] * 3 and all(texts[0])
 

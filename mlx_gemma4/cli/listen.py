@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
-from mlx_gemma4.cli.shared.notes import end_code, note, note_gated
+from mlx_gemma4.cli.shared.notes import end_code, note, note_gated, note_overload
 from mlx_gemma4.cli.shared.options import (
     add_endpointing,
     add_format,
@@ -69,9 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guess-every",
         type=float,
-        default=0.5,
         metavar="SECONDS",
-        help="seconds of speech between two guesses (default: 0.5)",
+        help="seconds of speech between two guesses (default: as few as the machine can do, at least 0.5)",
     )
     add_format(parser, "event")
     parser.add_argument("--output", metavar="FILE", help="write to FILE instead of stdout")
@@ -149,7 +148,7 @@ def show(
             writer.write(event)
         writer.finish(complete=False)
 
-    whole = False
+    whole = is_told = False
     with Session(source.stop, last_words) as session, display(stream, arguments) as draw:
         try:
             for event in session.events(listen(source, listener, hear=session.uncut(hear))):
@@ -159,6 +158,7 @@ def show(
                     draw(event, listener)
                 delays.add(event)
                 tell(event, shown=draw is not None)
+                is_told = is_told or note_overload(listener)
             whole = session.code == 0
         finally:
             writer.finish(complete=whole)
@@ -195,7 +195,9 @@ def display(
         def draw(event: ListenerEvent, listener: Listener) -> None:
             picture.show(event)
             picture.status(
-                speaking=listener.endpointer.speaking, level=listener.endpointer.level, behind=listener.behind
+                speaking=listener.endpointer.speaking,
+                level=listener.endpointer.level,
+                behind=listener.behind if listener.is_late else 0.0,
             )
 
         yield draw

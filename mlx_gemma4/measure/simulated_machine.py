@@ -30,13 +30,16 @@ from typing import Any, Literal, Protocol
 import mlx.core as mx
 import numpy as np
 
+from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.audio.endpoint import Endpointing
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
+from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.live.hear.delays import quantile
 from mlx_gemma4.live.hear.events import Final, ListenerEvent
 from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.loop import listen
 from mlx_gemma4.live.hear.sources import FileSource
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.programs.transcribe import Transcriber
 from mlx_gemma4.session import Piece, Session
 
@@ -158,9 +161,9 @@ class SimulatedClock:
                 self.forward("guess", rows + missing, rows - logits_from, session.position)
             return extend(piece, logits_from=logits_from)
 
-        def timed_step(token: mx.array) -> mx.array:
-            self.forward("token", 1, 1, session.position)
-            return step(token)
+        def timed_step(tokens: mx.array) -> mx.array:
+            self.forward("token", tokens.size, tokens.size, session.position)
+            return step(tokens)
 
         watched: Any = session
         watched.extend, watched.step = timed_extend, timed_step
@@ -209,15 +212,19 @@ class Simulation:
 
 
 def simulate(
-    machine: CostModel,
-    transcriber: Transcriber,
+    machine: Machine,
+    model: Model,
+    processor: Processor,
     samples: np.ndarray,
     settings: Endpointing | None = None,
     *,
+    text: str | None = None,
     guess_every: float | None = None,
 ) -> Simulation:
-    """Let somebody speak ``samples`` [n] into a machine, at the pace of speech."""
+    """Let somebody speak ``samples`` [n] into a machine, at the pace of speech; the other arguments are those of a
+    ``Listener`` and its ``Transcriber``."""
     clock = SimulatedClock(machine)
+    transcriber = Transcriber(model, processor, text=text, drafter=Drafter(clock=clock))
     missing = max(0, TAIL_TOKENS - transcriber.guess_rows)
     listener = Listener(transcriber, settings, guess_every=guess_every, clock=clock)
     source = FileSource(samples, clock=clock, sleep=clock.sleep)

@@ -49,12 +49,13 @@ class Display:
             self._console.print(Text(f"[{event.seconds:.2f} s of sound were lost]", style="red"))
 
     def status(self, *, speaking: bool, level: float, behind: float) -> None:
-        """Refresh the bottom line: the level, how long the last text took, and how much sound waits (``behind``)."""
+        """Refresh the bottom line: the level, how long the last text took, and how much sound waits (``behind``) while
+        the listener is late; otherwise 0."""
         filled = round(METER * min(1.0, max(0.0, 1 - level / FLOOR)))
         line = Text("● " if speaking else "○ ", style="red" if speaking else "dim")
         line.append("▮" * filled, style="green").append("▯" * (METER - filled), style="dim")
         if self._delay is not None:
             line.append(f"  text {1000 * self._delay:.0f} ms after speech", style="dim")
-        if behind >= 0.5:
+        if behind:
             line.append(f"  {behind:.1f} s behind", style="yellow")
         self._live.update(Group(self._words, line) if self._words.plain else line)

@@ -11,8 +11,13 @@ from mlx_gemma4.printable import show
 if TYPE_CHECKING:
     from mlx_gemma4.inputs.audio.endpoint import Endpointer
     from mlx_gemma4.inputs.vision.video_file import VideoFile
+    from mlx_gemma4.live.hear.listener import Listener
     from mlx_gemma4.outputs.generate import GenerationResponse
     from mlx_gemma4.programs.transcribe import Segment
+
+
+FEW_BITS = 4
+"""Bits of a weight in the smallest checkpoints."""
 
 
 def note(text: str) -> None:
@@ -25,6 +30,26 @@ def note_gated(endpointer: Endpointer, name: str) -> None:
     if endpointer.gated:
         seconds = endpointer.gated * endpointer.frame_seconds
         note(f"{name}: {seconds:.2f} s of speech were below --level {endpointer.settings.level:g} and left out")
+
+
+def note_overload(listener: Listener) -> bool:
+    """Report that the machine is too slow for live transcription, if it is; return whether it is."""
+    overload = listener.overload
+    if overload is None:
+        return False
+    remedies = []
+    if getattr(listener.model.language_model.model.layers[0].mlp.down_proj, "bits", 16) > FEW_BITS:
+        remedies.append(f"a checkpoint with {FEW_BITS} bits a weight")
+    if overload.guess_every is not None:
+        remedies.append(f"--guess-every {overload.guess_every:g}")
+    if overload.shorter_segments:
+        remedies.append("a shorter --max-segment")
+    remedies.append("closing other programs that use the GPU or much memory")
+    note(
+        f"The text falls behind: the model needs {overload.load:.1f} s for each second of speech. "
+        f"What may help: {', '.join(remedies)}"
+    )
+    return True
 
 
 def note_broken(file: VideoFile) -> None:

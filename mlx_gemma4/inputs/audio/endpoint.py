@@ -81,6 +81,8 @@ class Begin:
 
     start: int
     """Its first frame, pre-roll included, counted from the beginning of the sound."""
+    pre_roll: int = field(default=0, compare=False)
+    """Frames before the first speech."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +280,8 @@ class Endpointer:
         self._start = self._position - len(frames)
         self._confirmed = len(frames)
         self._quiet = 0
-        self._emit(Begin(self._start))
+        pre_roll = next(number for number, frame in enumerate(frames) if frame.speech)
+        self._emit(Begin(self._start, pre_roll))
         self._give(frames)
 
     def _give(self, frames: list[_Frame]) -> None:

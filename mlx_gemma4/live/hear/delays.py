@@ -39,6 +39,12 @@ class Delays:
             f"{work.audio_computed} ({work.audio_computed / max(work.speech_frames, 1):.2f} a frame) · "
             f"forwards {work.forwards}",
         ]
+        if work.speech:
+            lines.append(
+                f"in a second of speech: {work.busy / work.speech:.2f} s busy · "
+                f"{work.guesses / work.speech:.1f} guesses · {work.forwards / work.speech:.1f} forwards · "
+                f"{work.audio_computed / max(work.audio_forwards, 1):.1f} frames in each that computes frames"
+            )
         if self._first_words:
             seconds = quantile(self._first_words, 0.5)
             lines.append(f"first words after {seconds:.2f} s of an utterance, pre-roll included (p50)")

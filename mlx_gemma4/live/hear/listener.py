@@ -26,6 +26,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
+from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, Endpointing, Speech
 from mlx_gemma4.inputs.audio.frames import Framer
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, check_samples
@@ -47,9 +48,13 @@ class Work:
     """Frames that the detector took for speech, but that are below the endpointer's level."""
     audio_computed: int = 0
     """Audio positions computed: more than ``speech_frames`` only where a long utterance was cut."""
+    audio_forwards: int = 0
+    """Forwards that computed them, of guesses or not."""
     forwards: int = 0
     busy: float = 0.0
-    """Seconds in which the model computed."""
+    """Seconds for which the model computed."""
+    speech: float = 0.0
+    """Seconds of ``speech_frames``."""
     guesses: int = 0
     utterances: int = 0
     revised: int = 0
@@ -137,9 +142,19 @@ class Listener:
         return self._hand_out()
 
     @property
+    def model(self) -> Model:
+        """The model that hears."""
+        return self._transcriber.session.model
+
+    @property
+    def is_late(self) -> bool:
+        """Whether more sound had piled up before the last pass than the machine's rhythm explains (``Rhythm``)."""
+        return self.rhythm.is_late(self.behind)
+
+    @property
     def overload(self) -> Overload | None:
-        """What is to be told while the machine does not keep up: sound piles up, because the model is always busy."""
-        return self.rhythm.overload if self.rhythm.is_late(self.behind) else None
+        """Why the listener is late, if the machine is too slow for it."""
+        return self.rhythm.overload if self.is_late else None
 
     def abandon(self) -> list[ListenerEvent]:
         """End at once, without computing, for example after an error in ``step``.
@@ -196,6 +211,7 @@ class Listener:
             transcriber.compute(todo)
             seconds = self._clock() - began
             self.work.busy += seconds
+            self.work.audio_forwards += 1
             self.rhythm.computed(todo, seconds)
 
     def _act(self, action: Begin | Speech | End) -> Iterator[ListenerEvent]:
@@ -204,7 +220,7 @@ class Listener:
             self._begin = action.start
             self._agreement = Agreement()
             self._guess = None
-            self._guessed = 0
+            self._guessed = action.pre_roll
         elif isinstance(action, Speech):
             self._transcriber.put(action.frames)
         else:
@@ -230,6 +246,7 @@ class Listener:
         yield
         seconds = self._clock() - began
         self.work.busy += seconds
+        self.work.audio_forwards += frames > 0
         if session.forwards > forwards:
             self.rhythm.guessed(rows, frames, new, session.forwards - forwards - 1, seconds)
 
@@ -269,6 +286,7 @@ class Listener:
         self.work.utterances += 1
         self.work.revised += revised
         self.work.speech_frames += length
+        self.work.speech += length * self._transcriber.frame_seconds
         final = Final(
             utterance=self._utterance,
             start=self._seconds(self._begin),

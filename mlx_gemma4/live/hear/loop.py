@@ -16,6 +16,7 @@ from mlx_gemma4.inputs.audio.recording import AudioSource
 from mlx_gemma4.live.hear.events import DroppedAudio, ListenerEvent
 from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.sources import FileSource, PipeSource, Source, open_recording
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.programs.transcribe import Transcriber
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def listen(  # type: ignore[misc]  # the second argument has two names: a listen
         source: A recording's path; ``"-"``, a named pipe or a binary stream; samples [n] at 16 kHz; or a ``Source``,
             such as a ``Microphone``.
         listener: The engine; or ``model`` and ``processor``, of which one is made.
-        transcriber: Used instead of one with Google's instruction for English and segments of at most 15 s.
+        transcriber: Used instead of one with Google's instruction for English, segments of at most 15 s, and drafts
+            from n-grams.
         endpointer: How utterances are found: settings, or an ``Endpointer`` with a detector of your own.
         guess_every: Seconds of new speech between two guesses; by default as often as the machine can, every 0.5 s at
             most (``Listener``).
@@ -96,7 +98,7 @@ def listen(  # type: ignore[misc]  # the second argument has two names: a listen
         )
     opened = _open(source, fast)
     made = Listener(
-        Transcriber(model, processor) if transcriber is None else transcriber,
+        Transcriber(model, processor, drafter=Drafter()) if transcriber is None else transcriber,
         endpointer,
         guess_every=guess_every,
     )

@@ -31,6 +31,10 @@ GUESS_EVERY = 0.5
 """Seconds of new speech between two guesses, at least."""
 RARELY = 3.0
 """Seconds of new speech between two guesses, at most."""
+LONGEST = 30.0
+"""Seconds between two guesses that are proposed to the user of a slow machine, at most: an utterance is not longer."""
+STEPS = 16
+"""Periods to choose from, each a quarter longer than the one before."""
 BUSY = 0.5
 """Share of the time that the model may be busy while somebody speaks."""
 FIRST_STRIDE = 5
@@ -79,8 +83,10 @@ class Overload:
 
     load: float
     """Seconds for which the model was busy in a second of speech."""
-    rarer_guesses_help: bool
-    shorter_segments_help: bool
+    guess_every: float | None
+    """Seconds between two guesses with which the machine would keep up, if there are."""
+    shorter_segments: bool
+    """Whether it would keep up with shorter segments, whose guesses are shorter."""
 
 
 class Rhythm:
@@ -136,7 +142,7 @@ class Rhythm:
 
     def is_late(self, behind: float) -> bool:
         """Whether guesses have to wait: more sound has piled up than arrives from one guess to the next."""
-        return behind > self.plan.period * self._frame_seconds + self._last_guess
+        return behind > self.guess_seconds + self._last_guess
 
     def computed(self, frames: int, seconds: float) -> None:
         """So many frames were computed without a guess, in so many seconds."""
@@ -176,11 +182,25 @@ class Rhythm:
     def overload(self) -> Overload | None:
         """What is to be told if the machine was too slow for the last ``RECENT`` seconds of speech."""
         speech, busy = map(sum, zip(*self._spent, strict=True)) if self._spent else (0.0, 0.0)
-        if speech < RECENT or busy <= speech:
+        if speech < RECENT or busy <= speech or not self.plan.load:
             return None
-        rarer = self._best(self._rows, _periods(GUESS_EVERY, RARELY, self._frame_seconds))
-        shorter = self._best(self._rows // 2, self._periods)
-        return Overload(busy / speech, rarer.load < min(1, self.plan.load), shorter.load < 1)
+        needed = min(1.0, 0.9 * busy / speech) * self.plan.load * speech / busy
+
+        def helps(rows: int, period: int) -> bool:
+            return self._best(rows, [period]).load < needed
+
+        rarer = _periods(self.guess_seconds, LONGEST, self._frame_seconds)[1:]
+        enough = next((period for period in rarer if helps(self._rows, period)), None)
+        return Overload(
+            load=busy / speech,
+            guess_every=None if enough is None else round(enough * self._frame_seconds, 1),
+            shorter_segments=helps(self._rows // 2, self.plan.period),
+        )
+
+    @property
+    def guess_seconds(self) -> float:
+        """Seconds of new speech between two guesses."""
+        return self.plan.period * self._frame_seconds
 
     def _split(self, rows: int, tokens: int, seconds: float) -> tuple[float, float]:
         """What the first forward of a guess cost, and each of the others, of which only the sum is known. If a guess of
@@ -254,4 +274,4 @@ def _size(rows: int) -> int:
 def _periods(shortest: float, longest: float, frame_seconds: float) -> list[int]:
     """Frames between two guesses, to choose from."""
     least, most = (max(1, math.ceil(seconds / frame_seconds - 1e-6)) for seconds in (shortest, longest))
-    return sorted({min(most, math.ceil(least * 1.25**step)) for step in range(12)})
+    return sorted({min(most, math.ceil(least * 1.25**step)) for step in range(STEPS)})
