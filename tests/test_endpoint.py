@@ -593,3 +593,13 @@ def test_an_utterance_knows_where_its_speech_is() -> None:
     endpointer = Endpointer(voice, **small(min_speech=1, pre_roll=1))
     events = [*endpointer.push(draw("..##..#.........##")), *endpointer.finish()]
     assert [event.speech for event in events if isinstance(event, End)] == [((1, 3), (5, 6)), ((1, 3),)]
+
+
+def test_it_is_known_when_an_utterance_would_be_complete() -> None:
+    """While its tail arrives, the frames until then; None in speech and outside of utterances."""
+    endpointer = Endpointer(voice, **small(tail=3, silence=6))
+    left = []
+    for frame in draw("..##.#...0....."):
+        endpointer.push(frame[None])
+        left.append(endpointer.until_complete)
+    assert left == [None, None, None, None, 2, None, 2, 1, 0, 0, 0, None, None, None, None]

@@ -329,3 +329,51 @@ def test_both_delays_are_told(demo: tuple[Model, Processor]) -> None:
     late = Listener(transcriber, settings, clock=lambda: 7.0)
     [final] = finals(heard(late, samples, []))
     assert final.after_speech == pytest.approx(len(samples) / 16_000 - final.speech[-1][1])
+
+
+def test_the_guess_in_the_pause_is_the_final_text(demo: tuple[Model, Processor]) -> None:
+    """In faint noise: as soon as the tail is complete, one guess that has heard all; no forward is left at the end.
+    Frames are computed with guesses, most of them."""
+    noise = np.random.default_rng(0).normal(0, 1e-4, 16_000).astype(np.float32)
+    samples = np.concatenate([noise, load_audio(media_file("hibari-03.wav")), noise])
+    for size in (640, 3200):
+        listener = make(demo)
+        events = heard(listener, samples, [size] * (len(samples) // size))
+        (final,) = finals(events)
+        partials = [event for event in events if isinstance(event, Partial)]
+        assert (partials[-1].end, final.forwards) == (final.end, 0)
+        assert partials[-1].committed + partials[-1].draft == final.text
+        assert listener.work.audio_forwards < listener.work.audio_computed / 4
+
+
+def test_the_pre_roll_is_no_new_speech(demo: tuple[Model, Processor]) -> None:
+    """The first guess has heard half a second of speech, 13 frames, and the 12 before it."""
+    samples = np.random.default_rng(0).normal(0, 0.01, 40 * 640).astype(np.float32)
+    samples[: 20 * 640] /= 100
+    endpointer = Endpointer(lambda frame: float(np.abs(frame).max() > 0.01), Endpointing())
+    events = heard(Listener(Transcriber(*demo, text=SHORT), endpointer), samples, [640] * 40)
+    first = next(event for event in events if isinstance(event, Partial))
+    assert (first.start, first.end) == (pytest.approx(8 * 0.04), pytest.approx(33 * 0.04))
+
+
+class Ticking:
+    """A clock of a machine on which every forward takes so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._session = seconds, None
+
+    def of(self, transcriber: Transcriber) -> Ticking:
+        self._session = transcriber.session
+        return self
+
+    def __call__(self) -> float:
+        return 0.0 if self._session is None else self._session.forwards * self._seconds
+
+
+def test_work_tells_how_busy_the_model_was(demo: tuple[Model, Processor]) -> None:
+    transcriber = Transcriber(*demo, text=SHORT)
+    listener = Listener(transcriber, clock=Ticking(0.01).of(transcriber))
+    heard(listener, joined("hibari-03.wav"), [640] * 140)
+    work = listener.work
+    assert work.busy == pytest.approx(0.01 * work.forwards)
+    assert work.speech == pytest.approx(0.04 * work.speech_frames)

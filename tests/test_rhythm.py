@@ -119,13 +119,20 @@ def test_a_machine_that_is_too_slow_is_found_out() -> None:
         slow.spent(25, 1.3)
     assert slow.overload is None
     slow.spent(25, 1.3)
-    overload = slow.overload
-    assert overload is not None and overload.load == pytest.approx(1.3)
-    assert overload.guess_every is not None and 0.2 < overload.guess_every < 1 and not overload.shorter_segments
+    assert slow.overload == Overload(pytest.approx(1.3), rarer_guesses=True, shorter_segments=False)
     for _ in range(10):
         slow.spent(25, 0.9)
     assert slow.overload is None
     hopeless = learned(tiles(3.0))
     for _ in range(10):
         hopeless.spent(25, 5.0)
-    assert hopeless.overload == Overload(pytest.approx(5.0), guess_every=None, shorter_segments=False)
+    assert hopeless.overload == Overload(pytest.approx(5.0), rarer_guesses=False, shorter_segments=False)
+
+
+def test_a_machine_that_cannot_guess_guesses_in_pauses_only() -> None:
+    """Where no period would leave it any time; frames still wait for each other."""
+    rhythm = learned(tiles(0.3), draft=120)
+    assert rhythm.next(Moment(5, 1000)) == 0 and rhythm.next(Moment(40, 1000)) == 40
+    assert rhythm.next(Moment(5, 1000, until_complete=0)) == "guess"
+    rhythm.begin(6)
+    assert rhythm.next(Moment(5, 75)) == "guess"

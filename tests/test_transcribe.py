@@ -206,3 +206,68 @@ def test_a_segment_may_end_before_what_was_heard(demo: tuple[Model, Processor]) 
     list(transcriber.feed(frames[:5]))
     with pytest.raises(ValueError, match="Expected a length of 1 to 5 frames, as many as the segment has, got 6"):
         transcriber.finish(6)
+
+
+def test_frames_that_wait_are_computed_with_the_guess(demo: tuple[Model, Processor]) -> None:
+    """In its forward; the text is that of frames computed before, for any split, and no frame is computed twice."""
+    frames = demo[1].frames(load_audio(media_file("hibari-03.wav")))
+    plain = Transcriber(*demo, text=SHORT)
+    list(plain.feed(frames))
+    expected = plain.guess()
+    transcriber = Transcriber(*demo, text=SHORT)
+    for first, second in ((0, 0), (40, 0), (40, 30), (len(frames) - 1, 1)):
+        transcriber.put(frames)
+        transcriber.compute(first)
+        transcriber.compute(second)
+        assert (transcriber.heard, transcriber.waiting) == (len(frames), len(frames) - first - second)
+        before, computed = transcriber.session.forwards, transcriber.audio_computed
+        assert transcriber.guess() == expected
+        assert transcriber.session.forwards - before == len(expected.tokens)
+        assert (transcriber.waiting, transcriber.audio_computed - computed) == (0, len(frames) - first - second)
+        assert transcriber.session.position == transcriber._start.position + len(frames)
+        segment = transcriber.finish()
+        assert segment is not None and (segment.text, segment.forwards) == (expected.text, 0)
+
+
+def test_frames_behind_the_end_are_never_computed(demo: tuple[Model, Processor]) -> None:
+    """A segment that ends among the frames that wait, or before them."""
+    frames = demo[1].frames(load_audio(media_file("hibari-03.wav")))
+    whole = Transcriber(*demo, text=SHORT)
+    list(whole.feed(frames[:50]))
+    expected = whole.finish()
+    assert expected is not None
+    for computed, total in ((20, 50), (60, 60), (50, 50)):
+        transcriber = Transcriber(*demo, text=SHORT)
+        transcriber.put(frames)
+        transcriber.compute(computed)
+        segment = transcriber.finish(50)
+        assert segment is not None and segment.text == expected.text
+        assert transcriber.audio_computed == total
+        assert transcriber.session.position == transcriber._start.position and transcriber.heard == 0
+
+
+def test_a_guess_that_fails_loses_no_frame(demo: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames that were computed with it wait again; the next guess is right."""
+    frames = demo[1].frames(load_audio(media_file("hibari-03.wav")))
+    transcriber = Transcriber(*demo, text=SHORT)
+    transcriber.put(frames)
+    transcriber.compute(30)
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transcriber.session, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            transcriber.guess()
+    assert (transcriber.heard, transcriber.waiting) == (len(frames), len(frames) - 30)
+    assert transcriber.guess().text == said("hibari-03.wav", "short")
+
+
+def test_a_segment_takes_no_more_frames_than_its_longest(demo: tuple[Model, Processor]) -> None:
+    transcriber = Transcriber(*demo, text=SHORT, max_segment=1.0)
+    transcriber.put(np.zeros((20, 640), np.float32))
+    message = r"A segment has at most 25 frames, but 20 \+ 6 were put; call finish\(\) first, or use feed\(\)"
+    with pytest.raises(ValueError, match=message):
+        transcriber.put(np.zeros((6, 640), np.float32))
+    assert transcriber.heard == 20

@@ -128,11 +128,22 @@ def test_statistics_name_delays_and_work() -> None:
         delays.add(Partial(number, 1.0, 3.0, "words", ""))
         delays.add(final(number, 0.0, 1.0, "a", delay=number / 1000))
     delays.add(Final(20, 0.0, 1.0, "a", "a", 0, "length", 0.019, 2, 4, True, ((0.0, 1.0),), 9.0))
-    work = Work(speech_frames=200, silent_frames=50, audio_computed=210, forwards=99, guesses=7, utterances=20)
+    work = Work(
+        speech_frames=200,
+        silent_frames=50,
+        audio_computed=210,
+        audio_forwards=21,
+        forwards=96,
+        busy=2.0,
+        speech=8.0,
+        guesses=12,
+        utterances=20,
+    )
     assert delays.report(work).splitlines() == [
-        "utterances 20 · guesses 7 · committed words revised 0",
+        "utterances 20 · guesses 12 · committed words revised 0",
         "frames of speech 200 · judged silent 50, 0 of them speech below --level · audio positions computed 210 "
-        "(1.05 a frame) · forwards 99",
+        "(1.05 a frame) · forwards 96",
+        "in a second of speech: 0.25 s busy · 1.5 guesses · 12.0 forwards · 10.0 frames in each that computes frames",
         "first words after 1.00 s of an utterance, pre-roll included (p50)",
         "from the decision that speech has ended to its text: p50 10 ms, p95 19 ms, at most 2 forwards",
         "from the last sample of speech to its text: p50 510 ms, p95 519 ms",

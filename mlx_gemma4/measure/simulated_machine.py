@@ -212,7 +212,7 @@ class Simulation:
 
 
 def simulate(
-    machine: Machine,
+    machine: CostModel,
     model: Model,
     processor: Processor,
     samples: np.ndarray,

@@ -40,8 +40,8 @@ def note_overload(listener: Listener) -> bool:
     remedies = []
     if getattr(listener.model.language_model.model.layers[0].mlp.down_proj, "bits", 16) > FEW_BITS:
         remedies.append(f"a checkpoint with {FEW_BITS} bits a weight")
-    if overload.guess_every is not None:
-        remedies.append(f"--guess-every {overload.guess_every:g}")
+    if overload.rarer_guesses:
+        remedies.append("a larger --guess-every, or none")
     if overload.shorter_segments:
         remedies.append("a shorter --max-segment")
     remedies.append("closing other programs that use the GPU or much memory")

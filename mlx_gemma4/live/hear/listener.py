@@ -36,6 +36,10 @@ from mlx_gemma4.live.hear.rhythm import Moment, Overload, Rhythm
 from mlx_gemma4.programs.segments import make_endpointer
 from mlx_gemma4.programs.transcribe import Guess, Transcriber
 
+BEHIND = 1.0
+"""Seconds of sound that a machine that is too slow leaves behind, at least. A recording that is read fast leaves none.
+"""
+
 
 @dataclass
 class Work:
@@ -153,8 +157,8 @@ class Listener:
 
     @property
     def overload(self) -> Overload | None:
-        """Why the listener is late, if the machine is too slow for it."""
-        return self.rhythm.overload if self.is_late else None
+        """What is to be told while the machine is too slow: sound piles up, because the model is always busy."""
+        return self.rhythm.overload if self.behind > BEHIND else None
 
     def abandon(self) -> list[ListenerEvent]:
         """End at once, without computing, for example after an error in ``step``.
@@ -221,6 +225,7 @@ class Listener:
             self._agreement = Agreement()
             self._guess = None
             self._guessed = action.pre_roll
+            self.rhythm.begin(self._transcriber.guess_rows)
         elif isinstance(action, Speech):
             self._transcriber.put(action.frames)
         else:

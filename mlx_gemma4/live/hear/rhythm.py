@@ -31,11 +31,9 @@ GUESS_EVERY = 0.5
 """Seconds of new speech between two guesses, at least."""
 RARELY = 3.0
 """Seconds of new speech between two guesses, at most."""
-LONGEST = 30.0
-"""Seconds between two guesses that are proposed to the user of a slow machine, at most: an utterance is not longer."""
-STEPS = 16
+STEPS = 10
 """Periods to choose from, each a quarter longer than the one before."""
-BUSY = 0.5
+BUSY = 0.45
 """Share of the time that the model may be busy while somebody speaks."""
 FIRST_STRIDE = 5
 """Frames in a forward while no costs are known."""
@@ -83,10 +81,10 @@ class Overload:
 
     load: float
     """Seconds for which the model was busy in a second of speech."""
-    guess_every: float | None
-    """Seconds between two guesses with which the machine would keep up, if there are."""
+    rarer_guesses: bool
+    """Whether it would be less busy with the period of guesses that it would choose itself."""
     shorter_segments: bool
-    """Whether it would keep up with shorter segments, whose guesses are shorter."""
+    """Whether it would keep up if segments, and so the texts that guesses read, were half as long."""
 
 
 class Rhythm:
@@ -105,6 +103,7 @@ class Rhythm:
         if guess_every is not None and not guess_every >= 0:
             raise ValueError(f"Expected guess_every in seconds, 0 or more, got {guess_every:g}")
         self._frame_seconds = frame_seconds
+        self._guess_every = guess_every
         self.never_guesses = guess_every == math.inf
         if guess_every is None:
             self._periods = _periods(GUESS_EVERY, RARELY, frame_seconds)
@@ -144,6 +143,11 @@ class Rhythm:
         """Whether guesses have to wait: more sound has piled up than arrives from one guess to the next."""
         return behind > self.guess_seconds + self._last_guess
 
+    def begin(self, rows: int) -> None:
+        """An utterance begins. A guess has so many rows besides frames: there is no draft yet."""
+        self._rows = rows
+        self.plan = self._make_plan()
+
     def computed(self, frames: int, seconds: float) -> None:
         """So many frames were computed without a guess, in so many seconds."""
         self._frame_costs.record(_size(frames), seconds)
@@ -182,19 +186,13 @@ class Rhythm:
     def overload(self) -> Overload | None:
         """What is to be told if the machine was too slow for the last ``RECENT`` seconds of speech."""
         speech, busy = map(sum, zip(*self._spent, strict=True)) if self._spent else (0.0, 0.0)
-        if speech < RECENT or busy <= speech or not self.plan.load:
+        if speech < RECENT or busy <= speech:
             return None
-        needed = min(1.0, 0.9 * busy / speech) * self.plan.load * speech / busy
-
-        def helps(rows: int, period: int) -> bool:
-            return self._best(rows, [period]).load < needed
-
-        rarer = _periods(self.guess_seconds, LONGEST, self._frame_seconds)[1:]
-        enough = next((period for period in rarer if helps(self._rows, period)), None)
+        now, own = self._best(self._rows, self._periods), _periods(GUESS_EVERY, RARELY, self._frame_seconds)
         return Overload(
             load=busy / speech,
-            guess_every=None if enough is None else round(enough * self._frame_seconds, 1),
-            shorter_segments=helps(self._rows // 2, self.plan.period),
+            rarer_guesses=self._best(self._rows, own).load < 0.9 * now.load,
+            shorter_segments=self._best(self._rows // 2, self._periods).load < 1 <= now.load,
         )
 
     @property
@@ -230,10 +228,12 @@ class Rhythm:
     def _make_plan(self) -> Plan:
         if not self._knows_guesses and not self._knows_frames:
             return Plan(FIRST_STRIDE, self._periods[0], self._periods[0])
-        if self.never_guesses:
-            stride = min(range(1, MOST_FRAMES + 1), key=lambda count: self._frame_seconds_of(count) / count)
-            return Plan(stride, NEVER, NEVER, self._frame_seconds_of(stride) / stride / self._frame_seconds)
-        return self._best(self._rows, self._periods)
+        if not self.never_guesses:
+            plan = self._best(self._rows, self._periods)
+            if plan.load < 1 or self._guess_every is not None:
+                return plan
+        stride = min(range(1, MOST_FRAMES + 1), key=lambda count: self._frame_seconds_of(count) / count)
+        return Plan(stride, NEVER, NEVER, self._frame_seconds_of(stride) / stride / self._frame_seconds)
 
     def _best(self, rows: int, periods: Sequence[int]) -> Plan:
         """The plan of the shortest period that keeps the model free enough, or else the one with the least load."""

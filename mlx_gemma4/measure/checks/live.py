@@ -59,11 +59,10 @@ def listen_to_the_demo(figures: Mapping[str, Any]) -> Simulation:
     from mlx_gemma4.loading import load
     from mlx_gemma4.measure.probes import packaged_recordings
     from mlx_gemma4.measure.simulated_machine import simulate, with_pauses
-    from mlx_gemma4.programs.transcribe import Transcriber
 
     recordings = [load_audio(recording.path) for recording in packaged_recordings()]
     samples = with_pauses([*recordings, np.concatenate(recordings)])
-    return simulate(MeasuredMachine.of(figures), Transcriber(*load(DEMO, dtype="float32")), samples)
+    return simulate(MeasuredMachine.of(figures), *load(DEMO, dtype="float32"), samples)
 
 
 def follows(simulation: Simulation) -> Finding:
