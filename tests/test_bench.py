@@ -74,6 +74,7 @@ def quick(tiny: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(command, "make_random", lambda checkpoint: tiny)
     monkeypatch.setattr(command, "bench_settings", lambda arguments: TINY)
     monkeypatch.setattr(measured, "copy_bandwidth", lambda clock: 2e9)
+    monkeypatch.setattr(command, "open_drafters", lambda arguments: {"n-grams": Drafter()})
     monkeypatch.setattr(measured, "measure_live", lambda transcriber: [Figure("live", "decision to text", "s", (0.5,))])
 
 
@@ -347,8 +348,8 @@ def test_what_it_refuses(
 @pytest.mark.parametrize(
     ("options", "positions", "count", "patience"),
     [
-        ([], (64, 1024, 8192), 5, 30.0),
-        (["--long"], (64, 1024, 8192, 32768), 5, 30.0),
+        ([], (64, 1024, 8192), 5, 20.0),
+        (["--long"], (64, 1024, 8192, 32768), 5, 20.0),
         (["--quick"], (64, 1024), 3, 3.0),
         (["--repeat", "7"], (64, 1024, 8192), 7, math.inf),
     ],
@@ -532,3 +533,4 @@ def test_which_drafts_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert [*command.open_drafters(parse(["bench"]))] == ["n-grams"]
     assert command.open_drafters(parse(["bench", "--draft", "none"])) == {}
+    assert command.open_drafters(parse(["bench", "--random", "small"])) == {}

@@ -62,7 +62,7 @@ class Repeats:
     """How often a run is repeated."""
 
     count: int = 5
-    patience: float = 30.0
+    patience: float = 20.0
     """Seconds after which no further repetition begins; at least one is kept."""
     warm_up: float = 10.0
     """The first run is a warm-up and not kept, unless it takes longer than this: kernels are compiled in less."""
