@@ -12,7 +12,8 @@ from golden import clearest, said, seen
 from reference_cases import REFERENCE, media_file
 
 from mlx_gemma4 import Model, Processor
-from mlx_gemma4.cli import main
+from mlx_gemma4.cli import main, parse
+from mlx_gemma4.cli.shared.drafts import open_drafter
 from mlx_gemma4.outputs import drafter as drafter_module
 
 SPEECH = str(media_file("hibari-03.wav"))
@@ -87,3 +88,18 @@ def test_the_text_stays(
         assert expected in out
         assert not drafts or drafts.pop().drafted > 0
         assert (" tokens drafted, " in err) == ("--stats" in command and draft == "model")
+
+
+@pytest.mark.parametrize(
+    ("options", "drafts"),
+    [
+        ([], True),
+        (["--draft", "ngram"], True),
+        (["--draft", "none"], False),
+        (["--seed", "1"], False),
+        (["--seed", "1", "--draft", "ngram"], True),
+    ],
+)
+def test_a_seed_asks_for_the_same_answer_each_time(options: list[str], drafts: bool) -> None:
+    """What is drafted depends on the time that forwards take, so it must be asked for."""
+    assert (open_drafter(parse(["generate", "-p", "Hi", *options])) is not None) == drafts

@@ -23,7 +23,8 @@ def add_drafts(parser: argparse.ArgumentParser) -> None:
         "--draft",
         choices=(AUTO, NGRAM, NONE),
         default=AUTO,
-        help="guess by --draft-model and by text that repeats (auto), by the latter alone, or not (default: auto)",
+        help="auto: by --draft-model and by text that repeats; ngram: by the latter alone; none. With --seed and "
+        "without --draft-model, auto is none (default: auto)",
     )
 
 
@@ -36,7 +37,7 @@ def check_drafts(arguments: argparse.Namespace) -> None:
 def open_drafter(arguments: argparse.Namespace) -> Drafter | None:
     """The drafter that the options describe; None: tokens are decoded one by one."""
     check_drafts(arguments)
-    if arguments.draft == NONE:
+    if arguments.draft == NONE or (arguments.draft_model is None and arguments.draft == AUTO and _is_seeded(arguments)):
         return None
     with starting():
         from mlx_gemma4.outputs.drafter import Drafter, load_drafter
@@ -44,6 +45,14 @@ def open_drafter(arguments: argparse.Namespace) -> Drafter | None:
         if arguments.draft_model is None:
             return Drafter()
         return load_drafter(arguments.draft_model, dtype=arguments.dtype)
+
+
+def _is_seeded(arguments: argparse.Namespace) -> bool:
+    """Whether the same answer is wanted each time.
+
+    What is drafted depends on the time that forwards take, and a forward over several rows rounds differently.
+    """
+    return getattr(arguments, "seed", None) is not None
 
 
 def drafted(drafter: Drafter | None) -> str:
