@@ -35,7 +35,7 @@ from mlx_gemma4.measure.estimate import (
     duration,
     measure_costs,
 )
-from mlx_gemma4.measure.figures import Figure, Figures, Repeats, Table, number
+from mlx_gemma4.measure.figures import Figure, Figures, Repeats, number
 from mlx_gemma4.measure.random_files import random_processor
 from mlx_gemma4.measure.random_model import RandomCheckpoint
 from mlx_gemma4.measure.scripted import scripted_model
@@ -177,11 +177,11 @@ def test_tables_are_markdown() -> None:
         "| for     | positions | median |           range |\n"
         "| ------- | --------: | -----: | --------------: |\n"
         "| picture |       280 | 1.00 s | 900 ms – 1.10 s |\n\n"
-        "**Forwards, as a draft is checked**\n\n"
-        "| rows in one forward |       1 |      8 |\n"
-        "| ------------------- | ------: | -----: |\n"
-        "| time                | 40.0 ms | 140 ms |\n"
-        "| in units of one row |    1.00 |   3.50 |\n\n"
+        "**Forwards over several rows, as a draft is checked**\n\n"
+        "| rows       |       1 |      8 |\n"
+        "| ---------- | ------: | -----: |\n"
+        "| time       | 40.0 ms | 140 ms |\n"
+        "| of one row |    1.00 |   3.50 |\n\n"
         "**Drafts**\n\n"
         "| decoding |  drafts | tok/s | ratio | drafted | right |\n"
         "| -------- | ------: | ----: | ----: | ------: | ----: |\n"
@@ -194,9 +194,14 @@ def test_tables_are_markdown() -> None:
     )
 
 
-def test_a_terminal_gets_drawn_tables() -> None:
-    text = command.drawn(Table("Title", ("a", "b"), [("x", "12")]))
-    assert "Title" in text and "12" in text and "|" not in text
+def test_a_terminal_gets_drawn_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The widest one fits into 80 columns, each number whole."""
+    monkeypatch.setenv("COLUMNS", "80")
+    table = next(table for table in tables(figures()) if table.title.startswith("Text"))
+    text = command.drawn(table)
+    assert "Text; a copy runs at 100 GB/s" in text and "positions" in text
+    assert all(cell in text for row in table.rows for cell in row)
+    assert "…" not in text and "|" not in text
 
 
 @pytest.mark.parametrize(
@@ -214,7 +219,7 @@ def test_the_command(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[
         "**Model**",
         "**Text; a copy runs at 2.00 GB/s**",
         "**First token**",
-        "**Forwards, as a draft is checked**",
+        "**Forwards over several rows, as a draft is checked**",
         "**Drafts**",
         "**Live transcription**",
     ]

@@ -252,9 +252,9 @@ def drawn(table: Table) -> str:
     from rich.console import Console
     from rich.table import Table as Drawing
 
-    drawing = Drawing(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
+    drawing = Drawing(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(table.header):
-        drawing.add_column(name, justify="right" if index else "left")
+        drawing.add_column(name, justify="right" if index else "left", no_wrap=index == 0)
     for row in table.rows:
         drawing.add_row(*row)
     console = Console(file=io.StringIO(), force_terminal=True)

@@ -77,8 +77,10 @@ def rows_table(figures: Figures) -> Table:
     found = [figure for count in ROWS if (figure := figures.find("forward", f"{count} rows")) is not None]
     times = [seconds(figure.median) for figure in found]
     ratios = [f"{figure.median / found[0].median:.2f}" for figure in found]
-    header = ("rows in one forward", *(str(figure.counts["rows"]) for figure in found))
-    return Table("Forwards, as a draft is checked", header, [("time", *times), ("in units of one row", *ratios)])
+    header = ("rows", *(str(figure.counts["rows"]) for figure in found))
+    return Table(
+        "Forwards over several rows, as a draft is checked", header, [("time", *times), ("of one row", *ratios)]
+    )
 
 
 def drafts_table(figures: Figures) -> Table:
