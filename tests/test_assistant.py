@@ -114,6 +114,19 @@ def test_a_spoken_question_is_the_offline_prompt(demo: tuple[Model, Processor]) 
     assert engine.dialogue.session.forwards - before <= answer.tokens + 3, "and the next turn's beginning"
 
 
+def test_frames_wait_for_each_other_and_for_the_question(demo: tuple[Model, Processor]) -> None:
+    """One forward for several frames; when the speaker stops, those that wait are computed before the silence ends."""
+    engine = assistant(demo)
+    before = engine.dialogue.session.forwards
+    fed(engine, SPEECH, block=FRAME)
+    assert engine.dialogue.session.forwards - before <= len(SPEECH) / FRAME / 4
+    noise = np.random.default_rng(0).normal(0, 1e-4, 6 * FRAME).astype(np.float32)
+    engine.endpointer._voice = lambda frame: float(np.abs(frame).max() > 0.01)
+    fed(engine, noise, block=FRAME)
+    assert engine.endpointer.speaking and engine._waiting == 0
+    assert engine.dialogue.session.position == len(engine.dialogue.sequence)
+
+
 def test_a_picture_in_silence_replaces_the_last_one(demo: tuple[Model, Processor]) -> None:
     engine = assistant(demo)
     engine.look(shot(PICTURE, 0.0))
@@ -175,6 +188,7 @@ def test_speech_interrupts_an_answer(demo: tuple[Model, Processor], kept: bool) 
     written = f"<turn|>\n<|turn>model\n{answer.text}<turn|>\n<|turn>user\n<|image>" if kept else "<|audio>"
     expected = demo[1].markup(written)
     assert_same(mine[len(question) : len(question) + len(expected)], expected)
+    engine.dialogue.compute()  # frames that wait for others
     assert engine.dialogue.session.position == len(mine)
     fresh = Session(demo[0]).extend(mine)
     engine.dialogue.session.rewind(len(mine) - 1)
@@ -472,6 +486,7 @@ def test_sight_is_lost_while_an_answer_is_given(demo: tuple[Model, Processor], k
     assert bool(len(engine.dialogue.sequence.patches)) == kept
     mine = engine.dialogue.sequence
     fresh = Session(demo[0]).extend(mine)
+    engine.dialogue.compute()  # frames that wait for others
     engine.dialogue.session.rewind(len(mine) - 1)
     again = engine.dialogue.session.extend(mine[len(mine) - 1 :])
     np.testing.assert_allclose(np.array(again), np.array(fresh), atol=2e-4)

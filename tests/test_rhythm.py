@@ -81,11 +81,13 @@ def test_what_the_user_asks_for_stands() -> None:
 
 def test_the_first_silence_flushes_what_the_guess_would_have_to_compute() -> None:
     """12 frames before a tail of 4 more: worth it where each row costs, not where the guess has room for them."""
-    before_tail = Moment(waiting=12, new=12, until_complete=4)
+    before_tail = Moment(waiting=12, new=12, until_complete=4, pause=1)
     assert learned(linear(0.004)).next(before_tail) == 12
     assert learned(tiles(0.05)).next(before_tail) == 0
     assert learned(tiles(0.05), draft=20).next(before_tail) == 12
-    assert Rhythm(FRAME).next(before_tail) == 12
+    for rhythm in (Rhythm(FRAME), learned(linear(0.004)), learned(tiles(0.05), guess_every=math.inf)):
+        assert rhythm.next(before_tail) == 12
+        assert rhythm.next(Moment(waiting=2, new=14, until_complete=2, pause=3)) == 0
 
 
 def test_a_complete_utterance_is_guessed_at_once() -> None:

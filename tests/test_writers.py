@@ -12,7 +12,7 @@ from mlx_gemma4.cli.shared.display import Display
 from mlx_gemma4.cli.shared.writers import Writer
 from mlx_gemma4.live.hear.delays import Delays
 from mlx_gemma4.live.hear.events import Committed, DroppedAudio, Final, ListenerEvent, Partial, Silence
-from mlx_gemma4.live.hear.listener import Work
+from mlx_gemma4.live.hear.work import Work
 from mlx_gemma4.programs.formats import Style, write
 from mlx_gemma4.programs.transcribe import Segment
 

@@ -9,8 +9,9 @@ from mlx_gemma4.inputs.audio.endpoint import Endpointing
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.live.hear.delays import Delays
 from mlx_gemma4.live.hear.events import Final
-from mlx_gemma4.live.hear.listener import Listener, Work
+from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.loop import listen
+from mlx_gemma4.live.hear.work import Work
 from mlx_gemma4.programs.transcribe import Transcriber
 
 

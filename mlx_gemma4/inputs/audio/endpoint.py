@@ -187,10 +187,15 @@ class Endpointer:
         self._speech: list[np.ndarray] = []  # the last event, while it grows
 
     @property
+    def pause(self) -> int:
+        """Frames of silence since the last speech of an open utterance."""
+        return self._quiet if self.speaking else 0
+
+    @property
     def until_complete(self) -> int | None:
         """Frames of silence until an open utterance is complete: if it ended then, all its frames would have been
         returned. 0 from then on; None while somebody speaks, or nobody does."""
-        if not self.speaking or not self._quiet:
+        if not self.pause:
             return None
         return 0 if self._held else max(0, self._tail - self._quiet)
 

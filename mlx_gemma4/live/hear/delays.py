@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlx_gemma4.live.hear.events import Final, ListenerEvent, Partial
-from mlx_gemma4.live.hear.listener import Work
+from mlx_gemma4.live.hear.work import Work
 
 
 class Delays:

@@ -22,7 +22,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -33,39 +32,13 @@ from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, check_samples
 from mlx_gemma4.live.hear.agreement import Agreement
 from mlx_gemma4.live.hear.events import Committed, Final, ListenerEvent, Partial, Silence
 from mlx_gemma4.live.hear.rhythm import Moment, Overload, Rhythm
+from mlx_gemma4.live.hear.work import Work
 from mlx_gemma4.programs.segments import make_endpointer
 from mlx_gemma4.programs.transcribe import Guess, Transcriber
 
 BEHIND = 1.0
 """Seconds of sound that a machine that is too slow leaves behind, at least. A recording that is read fast leaves none.
 """
-
-
-@dataclass
-class Work:
-    """What a listener has done."""
-
-    speech_frames: int = 0
-    """Frames given to the model, each counted once."""
-    silent_frames: int = 0
-    gated_frames: int = 0
-    """Frames that the detector took for speech, but that are below the endpointer's level."""
-    audio_computed: int = 0
-    """Audio positions computed: more than ``speech_frames`` only where a long utterance was cut."""
-    audio_forwards: int = 0
-    """Forwards that computed them, of guesses or not."""
-    forwards: int = 0
-    busy: float = 0.0
-    """Seconds for which the model computed."""
-    speech: float = 0.0
-    """Seconds of ``speech_frames``."""
-    guesses: int = 0
-    utterances: int = 0
-    revised: int = 0
-    """Committed words that differ in the final text."""
-
-    def __add__(self, other: Work) -> Work:
-        return Work(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Listener:
@@ -205,6 +178,7 @@ class Listener:
             waiting=transcriber.waiting,
             new=transcriber.heard - self._guessed,
             until_complete=self.endpointer.until_complete,
+            pause=self.endpointer.pause,
             behind=self.behind,
         )
         todo = self.rhythm.next(moment)

@@ -71,6 +71,8 @@ class Moment:
     """Since the last guess."""
     until_complete: int | None = None
     """Of silence until the utterance is complete, 0 from then on; None while somebody speaks."""
+    pause: int = 0
+    """Of silence since the last speech."""
     behind: float = 0.0
     """Seconds of sound that had piled up before this moment."""
 
@@ -152,6 +154,8 @@ class Rhythm:
         """So many frames were computed without a guess, in so many seconds."""
         self._frame_costs.record(_size(frames), seconds)
         self._knows_frames = True
+        if self.never_guesses:
+            self.plan = self._make_plan()
 
     def guessed(self, rows: int, frames: int, new: int, tokens: int, seconds: float) -> None:
         """A guess was made, and the next plan follows from all costs.
@@ -218,7 +222,9 @@ class Rhythm:
         """The tail of the utterance may be arriving: ``left`` frames of it are missing."""
         if left == 0:
             return "guess" if moment.new and not self.never_guesses else moment.waiting
-        if not self._knows_guesses:
+        if moment.waiting <= moment.pause:  # the tail alone
+            return 0
+        if self.never_guesses or not self._knows_guesses:
             return moment.waiting
         alone, arrival = self._frame_seconds_of(moment.waiting), left * self._frame_seconds
         flushed = max(alone, arrival) + self._guess_seconds(self._rows + left)

@@ -1,7 +1,7 @@
 """The engine of a live conversation: sound, pictures and typed text in, events out. No devices.
 
     scene changes        open turn: [picture]                      the old picture is rewound
-    somebody speaks      open turn: [picture][sound sound …        each frame is computed when it arrives
+    somebody speaks      open turn: [picture][sound sound …        frames are computed while they arrive (``Rhythm``)
     scene changes too    open turn: [picture][sound sound …        the newest picture waits
     the speaker stops    open turn: [picture][sound …][picture] end of turn → answer
 
@@ -15,6 +15,7 @@ When the speaker stops, only the end of the turn and the answer are left to comp
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.inputs.vision.image import check_budget
+from mlx_gemma4.live.hear.rhythm import Moment, Rhythm
 from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.talk.dialogue import Dialogue
 from mlx_gemma4.live.talk.events import AssistantEvent, Called, Forgot, Heard, Looked, Refused, Said, SightLost
@@ -134,6 +136,9 @@ class Assistant:
         self._typed: list[Prompt] = []
         self._start, self._length = 0, 0
         """First frame of the open utterance, and how many of its frames are in the open turn."""
+        self._waiting = 0
+        """Those of them that are not computed yet."""
+        self._rhythm = Rhythm(self._frame_seconds, math.inf)
         self._silence = round(endpointer.settings.silence / self._frame_seconds)
         self._patience = 0
         """Frames to wait before an utterance that was cut at its longest is answered: it may continue."""
@@ -179,6 +184,7 @@ class Assistant:
         if self._answer is None:
             self.dialogue.drop_pictures()
             self.dialogue.compute()
+            self._waiting = 0
         return [SightLost(problem)]
 
     def hear(self, samples: np.ndarray) -> list[AssistantEvent]:
@@ -281,18 +287,34 @@ class Assistant:
                 self.dialogue.put(self._turns.sound_begin)
             elif isinstance(action, Speech):
                 self._length += len(action.frames)
+                self._waiting += len(action.frames)
                 self.dialogue.put(self._turns.sound(action.frames))
-                self.dialogue.compute()
             else:
                 events.append(self._end_utterance(action))
+        self._compute_sound()
         if self._has_question and not self.endpointer.speaking and self._patience <= 0:
             self._begin_answer()
         return events
+
+    def _compute_sound(self) -> None:
+        """Compute the frames that wait, if the rhythm says so. What waits at the end is computed with the question."""
+        moment = Moment(
+            waiting=self._waiting,
+            new=self._waiting,
+            until_complete=self.endpointer.until_complete,
+            pause=self.endpointer.pause,
+        )
+        if self._rhythm.next(moment):
+            computed, began = self.dialogue.session.computed, self._clock()
+            self.dialogue.compute()
+            self._rhythm.computed(self.dialogue.session.computed - computed, self._clock() - began)
+            self._waiting = 0
 
     def _end_utterance(self, end: End) -> Heard:
         """Close an utterance; frames that belong to the next one are removed."""
         if self._length > end.length:
             self.dialogue.trim(self._length - end.length)
+        self._waiting = 0
         self.dialogue.put(self._turns.sound_end)
         self._has_question = True
         self._patience = self._silence if end.reason == "length" else 0

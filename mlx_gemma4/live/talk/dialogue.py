@@ -76,13 +76,13 @@ class Dialogue:
         self.content = []
 
     def trim(self, count: int) -> None:
-        """Remove the last ``count`` positions of the open turn."""
-        self.session.rewind(self.session.position - count)
+        """Remove the last ``count`` positions of the open turn, computed or not."""
         while count > 0:
             last = self.content.pop()
             if len(last) > count:
                 self.content.append(last[: len(last) - count])
             count -= len(last)
+        self.reopen()
 
     def drop_pictures(self) -> None:
         """Remove the pictures from the open turn; the pieces behind them wait to be computed again."""
