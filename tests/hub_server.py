@@ -410,13 +410,8 @@ NO_WAITING = "import time; time.sleep = lambda _: None\n"
 """The client waits longer and longer between its attempts."""
 
 
-def ask(endpoint: str, home: Path, program: str, *arguments: str, token: str | None = None) -> tuple[str, str]:
-    """Run a program against a Hub, in a process of its own, since the endpoint is read at import; stdout and stderr.
-
-    Args:
-        home: Where the client keeps its cache.
-    """
-    environment = {
+def _environment(endpoint: str, home: Path, token: str | None) -> dict[str, str]:
+    return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
         "HF_HOME": str(home / "home"),
@@ -428,9 +423,36 @@ def ask(endpoint: str, home: Path, program: str, *arguments: str, token: str | N
         "HF_HUB_VERBOSITY": "error",
         **({"HF_TOKEN": token} if token else {}),
     }
+
+
+def ask(endpoint: str, home: Path, program: str, *arguments: str, token: str | None = None) -> tuple[str, str]:
+    """Run a program against a Hub, in a process of its own, since the endpoint is read at import; stdout and stderr.
+
+    Args:
+        home: Where the client keeps its cache.
+    """
     command = [sys.executable, "-c", NO_WAITING + program, *arguments]
+    environment = _environment(endpoint, home, token)
     ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return ran.stdout.rstrip("\n"), ran.stderr
+
+
+@contextmanager
+def asking(endpoint: str, home: Path, program: str, *arguments: str, token: str) -> Iterator[Callable[[], str]]:
+    """As ``ask``, for a program that reads lines and answers each of them with one: it is started once."""
+    command = [sys.executable, "-c", NO_WAITING + program, *arguments]
+    environment = _environment(endpoint, home, token)
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        write, read = process.stdin.write, process.stdout.readline
+
+        def answer() -> str:
+            write("\n")
+            return read().rstrip("\n")
+
+        yield answer
 
 
 FETCH = """

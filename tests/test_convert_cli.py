@@ -425,9 +425,9 @@ print(before, peak())
 """
 
 
-@pytest.mark.parametrize("layers", [3, 8])
-def test_memory_is_bounded(tmp_path: Path, layers: int) -> None:
-    """Checkpoints of 300 and of 600 MB: no more than 150 MB are needed above what the program itself takes."""
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """A checkpoint of 600 MB: no more than 150 MB are needed above what the program itself takes."""
+    layers = 8
     config = json.loads((RELEASED / "config.json").read_text())
     config["text_config"] |= {
         "hidden_size": 1536,
@@ -441,7 +441,7 @@ def test_memory_is_bounded(tmp_path: Path, layers: int) -> None:
     }
     make(tmp_path / "source", config)
     size = sum(path.stat().st_size for path in (tmp_path / "source").glob("*.safetensors"))
-    assert size > 90_000_000 * layers**0.9
+    assert size > 580_000_000
     command = [sys.executable, "-c", PEAK, str(tmp_path / "source"), str(tmp_path / "made")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     before, after = map(int, done.stdout.split())

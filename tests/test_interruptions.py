@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
-from interrupt_sessions import read_truth, run
+from interrupt_sessions import Truth, read_truth, run
 
 MOMENTS = {"listen": (0.3, 4.0), "live": (5.0,), "transcribe": (1.5,)}
+
+
+@cache
+def cached_truth() -> Truth:
+    """One for all signals."""
+    return read_truth()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -17,7 +24,7 @@ def test_an_interrupted_session_writes_its_text(number: int, tmp_path: Path) -> 
     """At the start and in the middle. How long the end takes depends on the machine; the script reports it."""
     before = signal.signal(number, signal.default_int_handler)  # a shell may have started the tests with it ignored
     try:
-        truth = read_truth()
+        truth = cached_truth()
         with ThreadPoolExecutor() as pool:  # they mostly wait for sound
             sessions = [
                 pool.submit(run, name, number, moment, truth, tmp_path)

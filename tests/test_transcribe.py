@@ -57,10 +57,10 @@ def transcribers() -> dict[str, Transcriber]:
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_recordings_say_what_the_reference_hears(transcribers: dict[str, Transcriber], name: str) -> None:
-    """Character for character, for the short prompt and, where it is a short recording, for Google's. The utterances of
-    all are heard with Google's below."""
+    """Character for character, for the short prompt, and some for Google's, with which the utterances of all are heard
+    below."""
     samples = load_audio(media_file(name))
-    for prompt in ("short", "google") if len(samples) < 2 * 16_000 else ("short",):
+    for prompt in ("short", "google") if WHOLE.index(name) % 4 == 0 else ("short",):
         [segment] = transcribers[prompt].transcribe(samples)
         assert agree(segment, heard(name, prompt))
 
