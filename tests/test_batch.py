@@ -174,6 +174,18 @@ def test_the_first_answer_comes_early(random_questions: Asked, watched: Watched)
     assert max(watched.steps()) == 8
 
 
+def test_a_question_that_does_not_fit_costs_no_answer(random_questions: Asked) -> None:
+    """It is refused when those before it are answered."""
+    made = random_questions
+    wrong = Question(Prompt.from_tokens([999]), 4)
+    questions = [*made.questions[:3], wrong, *made.questions[3:]]
+    answers = decode_batch(made.session, questions, made.sampler, stop_ids=made.stop_ids, batch_size=4)
+    assert [next(answers) for _ in range(3)] == made.answers[:3]
+    with pytest.raises(ValueError, match="Expected token ids from 0 to 370, got 999"):
+        next(answers)
+    assert made.session.position == len(PREFIX)
+
+
 def test_a_batch_has_a_row(random_questions: Asked) -> None:
     with pytest.raises(ValueError, match=r"^Expected a batch_size of 1 or more, got 0$"):
         next(random_questions.batch(0))
@@ -223,11 +235,12 @@ def test_what_was_heard_before_a_problem_is_transcribed(transcriber: Transcriber
         yield joined("hibari-03.wav", "flite-04.wav")
         raise ValueError("it is cut short")
 
-    texts = []
+    recordings = [(blocks(), make_endpointer(transcriber)) for blocks in (lambda: [np.zeros(640, np.float32)], blocks)]
+    found = []
     with pytest.raises(ValueError, match=r"^it is cut short$"):
-        for segment in transcribe(blocks(), transcriber):
-            texts.append(segment.text)
-    assert texts == [said("hibari-03.wav", "short"), said("flite-04.wav", "short")]
+        for number, segment in transcribe_all(recordings, transcriber):
+            found.append((number, segment and segment.text))
+    assert found == [(0, None), (1, said("hibari-03.wav", "short")), (1, said("flite-04.wav", "short"))]
 
 
 def test_an_open_segment_is_not_mixed_in(demo: tuple[Model, Processor]) -> None:

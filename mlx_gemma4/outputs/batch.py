@@ -60,6 +60,7 @@ def decode_batch(
 
     Raises:
         ValueError: ``batch_size`` is less than 1, or a logit is NaN or infinite.
+        Exception: What taking or reading a question has raised, once the answers to those before it are yielded.
     """
     if batch_size < 1:
         raise ValueError(f"Expected a batch_size of 1 or more, got {batch_size}")
@@ -67,18 +68,24 @@ def decode_batch(
     waiting = iter(questions)
     asked = yielded = 0
     ended: dict[int, list[int]] = {}
+    problem: Exception | None = None
     while True:
         most = 1 if first_alone and yielded == 0 else batch_size
-        while rows.open < most and (question := next(waiting, None)) is not None:
-            rows.ask(question, asked)
-            asked += 1
+        try:
+            while problem is None and rows.open < most and (question := next(waiting, None)) is not None:
+                rows.ask(question, asked)
+                asked += 1
+        except Exception as error:
+            problem = error
         rows.compact()
         if not rows.open:
-            return
+            break
         ended.update(rows.step())
         while yielded in ended:
             yield ended.pop(yielded)
             yielded += 1
+    if problem is not None:
+        raise problem
 
 
 @dataclass

@@ -88,34 +88,31 @@ def transcribe_all(
     Raises:
         Exception: What reading a recording has raised, once everything before it is transcribed.
     """
-    problem: Exception | None = None
     waiting: deque[tuple[int, Spans | None]] = deque()
     """What is not yet yielded: the speech of each utterance, and None behind each recording."""
 
     def stretches() -> Iterator[tuple[int, np.ndarray]]:
-        nonlocal problem
-        try:
-            for number, (blocks, endpointer) in enumerate(recordings):
-                for utterance in utterances(blocks, endpointer, transcriber.frame_samples):
-                    waiting.append((number, utterance.speech_seconds(transcriber.frame_seconds)))
-                    yield utterance.start, utterance.frames
-                waiting.append((number, None))
-        except Exception as error:
-            problem = error
+        for number, (blocks, endpointer) in enumerate(recordings):
+            for utterance in utterances(blocks, endpointer, transcriber.frame_samples):
+                waiting.append((number, utterance.speech_seconds(transcriber.frame_seconds)))
+                yield utterance.start, utterance.frames
+            waiting.append((number, None))
 
     def ends() -> Iterator[tuple[int, None]]:
         while waiting and waiting[0][1] is None:
             yield waiting.popleft()[0], None
 
-    for segment in transcriber.transcribe_batch(stretches(), batch_size=batch_size, first_alone=True):
+    try:
+        for segment in transcriber.transcribe_batch(stretches(), batch_size=batch_size, first_alone=True):
+            yield from ends()
+            number, speech = waiting.popleft()
+            assert speech is not None
+            yield number, replace(segment, speech=speech)
+            yield from ends()
+    except Exception:
         yield from ends()
-        number, speech = waiting.popleft()
-        assert speech is not None
-        yield number, replace(segment, speech=speech)
-        yield from ends()
+        raise
     yield from ends()
-    if problem is not None:
-        raise problem
 
 
 def transcribe_each(
