@@ -9,13 +9,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from conftest import loaded
-from graphs import chunk_graphs, primitives
+from graphs import chunk_graphs, kernels, like_a_gpu, primitives
 from mlx.utils import tree_map
 
-from mlx_gemma4 import Model, Session
+from mlx_gemma4 import Model, Sampling, Session
 from mlx_gemma4.decoder.embedders import PROJECTION_BLOCKS
 from mlx_gemma4.decoder.masks import Mask, full_mask, mask_from, sliding_mask
 from mlx_gemma4.decoder.model import geglu, scaled_sum, softcap
+from mlx_gemma4.outputs import steps
+from mlx_gemma4.outputs.sample import Sampler
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,7 @@ def random_model(layers: int) -> Model:
     model = Model(replace(config, text_config=replace(config.text_config, layers=config.text_config.layers[:layers])))
     mx.random.seed(0)
     model.update(tree_map(lambda weight: mx.random.normal(weight.shape) * 0.1, model.parameters()))
+    mx.eval(model.parameters())
     return model
 
 
@@ -140,3 +143,59 @@ def test_unread_logits_hold_no_copy_of_the_cache() -> None:
     keys = session._cache.layers[-1].keys
     assert keys is not None
     assert mx.get_peak_memory() - before < keys.nbytes
+
+
+def test_primitives_of_a_decoding_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU runs it: 23 kernels a layer, 22 where values are keys; embedding, scale, norm, head, cap and their views.
+
+    A layer: 4 norms, 4 of the attention's projections, 3 norms and 2 rotations of heads, 2 writes into the cache,
+    1 attention, 2 sums with the residual, 3 projections of the MLP and 2 pointwise kernels between them.
+    """
+    session = Session(random_model(12), room=2)
+    session.extend(np.full(40, 30))
+    token = mx.array(30)
+    mx.eval(token)
+    like_a_gpu(monkeypatch)
+    counts = primitives([session.step(token)])
+    assert kernels(counts) == 10 * 23 + 2 * 22 + 5
+    assert counts["SliceUpdate"] == 24 and counts["Compiled"] == 3 * 12 + 1 and counts["Gather"] == 1
+    assert not counts["Concatenate"] and not counts["AsType"] and not counts["Copy"]
+
+
+@pytest.mark.parametrize(("room", "more"), [(2, (0, 30)), (600, (10, 10))])
+def test_primitives_of_a_chunk(room: int, more: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a step's, without head and without the last layer's queries and MLP; a write into the cache is a move.
+
+    A buffer that moves to one with spare positions needs zeros as well. With little room, the ten sliding layers move
+    again behind the last chunk, which was longer than what they hold.
+    """
+    session = Session(random_model(12), room=room)
+    session.extend(np.full(512, 30))
+    like_a_gpu(monkeypatch)
+    first, second = chunk_graphs(session, np.full(1024, 30), monkeypatch)
+    last = 1 + 1 + 2 + 1 + 2  # norm, projection, two norms, rotation, two writes
+    chunk = 2 + 6 + 10 * 23 + 22 + last  # embedding and scale, mask, layers
+    assert (kernels(first), kernels(second)) == (chunk + more[0], chunk + more[1])
+
+
+def test_the_host_waits_once_for_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And then the next one is queued already. A prompt is waited for once a chunk."""
+    model, events = random_model(12), list[str]()
+
+    def noted(event: str, function: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            events.append(event)
+            function(*arguments)
+
+        return call
+
+    for name in ("eval", "async_eval"):
+        monkeypatch.setattr(mx, name, noted(name, getattr(mx, name)))
+    monkeypatch.setattr(steps, "check_finite", noted("read", steps.check_finite))
+    session = Session(model, room=2)
+    logits = session.extend(np.full(600, 30))
+    assert events == ["eval"] * 2
+    events.clear()
+    tokens = list(steps.generate_step(session, logits, Sampler(Sampling(), 371, suppress=(30,)), max_tokens=5))
+    assert len(tokens) == 5
+    assert events == ["async_eval", *["async_eval", "read"] * 4, "read"]

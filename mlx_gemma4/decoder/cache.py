@@ -100,7 +100,7 @@ class FullCache:
         capacity = 0 if self.keys is None else self.keys.shape[2]
         if end > capacity:
             # a quarter at least, so that the copies stay linear in the length
-            spare = _steps(max(end, capacity + capacity // 4)) - end
+            spare = _spare(keys, _steps(max(end, capacity + capacity // 4)) - end)
             held = slice(0, self.position)
             self.keys = _moved(self.keys, held, keys, spare)
             self.values = _moved(self.values, held, values, spare)
@@ -180,9 +180,8 @@ class SlidingCache:
         """Move what is held from position ``first`` on, and new keys and values behind it, to a new buffer."""
         length, most = self.position - first + keys.shape[2], self.kept + SPARE
         capacity = max(length, min(_steps(length), most) if length < self.kept else most)
-        held = slice(first - self.origin, self.position - self.origin)
-        self.keys = _moved(self.keys, held, keys, capacity - length)
-        self.values = _moved(self.values, held, values, capacity - length)
+        held, spare = slice(first - self.origin, self.position - self.origin), _spare(keys, capacity - length)
+        self.keys, self.values = _moved(self.keys, held, keys, spare), _moved(self.values, held, values, spare)
         self.origin = first
 
     def _first_seen(self) -> int:
@@ -263,11 +262,13 @@ def _steps(length: int) -> int:
     return -(-length // STEP) * STEP
 
 
-def _moved(buffer: mx.array | None, held: slice, new: mx.array, spare: int) -> mx.array:
+def _spare(like: mx.array, length: int) -> mx.array:
+    batch, heads, _, head_dim = like.shape
+    return mx.zeros((batch, heads, length, head_dim), dtype=like.dtype)
+
+
+def _moved(buffer: mx.array | None, held: slice, new: mx.array, spare: mx.array) -> mx.array:
     """A new buffer: what is held of the last one, new entries behind it, and spare room. It is copied once."""
-    batch, heads, _, head_dim = new.shape
-    parts = [new, mx.zeros((batch, heads, spare, head_dim), dtype=new.dtype)]
-    if buffer is not None:
-        parts.insert(0, buffer[..., held, :])
+    parts = [new, spare] if buffer is None else [buffer[..., held, :], new, spare]
     parts = [part for part in parts if part.shape[2]]
     return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2)
