@@ -146,7 +146,7 @@ def test_unread_logits_hold_no_copy_of_the_cache() -> None:
 
 
 def test_primitives_of_a_decoding_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a GPU runs it: 23 kernels a layer, 22 where values are keys; embedding, scale, norm, head, cap and their views.
+    """As a GPU runs it: 23 kernels a layer, 22 where values are keys, and 5 around them.
 
     A layer: 4 norms, 4 of the attention's projections, 3 norms and 2 rotations of heads, 2 writes into the cache,
     1 attention, 2 sums with the residual, 3 projections of the MLP and 2 pointwise kernels between them.
