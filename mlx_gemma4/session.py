@@ -20,12 +20,13 @@ import numpy as np
 
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Held
 from mlx_gemma4.decoder.masks import number_images
+from mlx_gemma4.decoder.memory import prefill_rows
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, Prompt
 from mlx_gemma4.inputs.vision.image import Patches
 
 PREFILL_STEP = 512
-"""Positions computed in one forward, at most. An image longer than this goes in one."""
+"""Positions computed in one forward, at most; fewer in a long context. An image longer than this goes in one."""
 
 KEPT_BUFFERS = 400_000_000
 """Bytes that MLX may keep for reuse between forwards. Every length of a piece needs buffers of other sizes, and MLX
@@ -219,7 +220,7 @@ class Session:
             piece = Prompt.from_patches(piece, _placeholder(self.model), IMAGE)
         if isinstance(piece, Prompt):
             self._check(piece)
-            return len(piece), map(self._rows, piece.chunks(PREFILL_STEP))
+            return len(piece), map(self._rows, piece.chunks(self._sizes()))
         array = np.asarray(piece)
         if array.ndim and len(array) == 0:
             raise ValueError("There is nothing to extend the session with: the piece is empty")
@@ -236,8 +237,18 @@ class Session:
                 "Expected a Prompt, Patches, token ids [L] or audio frames [F, frame_samples], "
                 f"got {array.dtype} {list(array.shape)}"
             )
-        steps = range(0, len(array), PREFILL_STEP)
-        return len(array), ((embed(mx.array(array[start : start + PREFILL_STEP])[None]), None) for start in steps)
+        return len(array), ((embed(mx.array(chunk)[None]), None) for chunk in self._cut(array))
+
+    def _sizes(self) -> Iterator[int]:
+        """How long the next chunk may be, each time that it is asked."""
+        while True:
+            yield prefill_rows(self.position, PREFILL_STEP)
+
+    def _cut(self, array: np.ndarray) -> Iterator[np.ndarray]:
+        while len(array):
+            size = prefill_rows(self.position, PREFILL_STEP)
+            yield array[:size]
+            array = array[size:]
 
     def _check(self, prompt: Prompt) -> None:
         if len(prompt) == 0:

@@ -8,6 +8,7 @@ from itertools import pairwise
 import mlx.core as mx
 import numpy as np
 import pytest
+from conftest import loaded
 
 from mlx_gemma4 import Session
 from mlx_gemma4.decoder.cache import SPARE, Cache
@@ -20,6 +21,7 @@ from mlx_gemma4.decoder.memory import (
     longest_context,
     plan_memory,
     position_bytes,
+    prefill_rows,
 )
 from mlx_gemma4.decoder.twelve_b import TWELVE_B
 from mlx_gemma4.measure.random_model import random_model
@@ -44,7 +46,8 @@ def test_the_12b() -> None:
 def test_the_peaks_that_were_measured_on_a_gpu(context: int, measured: float) -> None:
     """Prompts of the 12B in chunks of 512, on an H100 through CUDA; buffers that are kept for reuse do not count."""
     plan = plan_memory(WEIGHTS, TEXT, context=context, rows=512, room=768)
-    assert plan.total - plan.margin == pytest.approx(measured, rel=0.01)
+    forward = forward_bytes(TEXT, 512, context)
+    assert plan.weights + plan.sliding + plan.positions + forward == pytest.approx(measured, rel=0.01)
 
 
 @pytest.mark.parametrize("context", [2048, 5120, 20_480])
@@ -74,7 +77,7 @@ def test_a_forward_holds_no_more_than_planned() -> None:
 
 
 def test_the_longest_context_just_fits() -> None:
-    budgets = (11_453_251_584, 17_179_885_568)
+    budgets = (11_453_251_584, 13_958_643_712)
     for budget in budgets:
         longest = longest_context(budget, WEIGHTS, TEXT, rows=512, room=768)
         totals = [plan_memory(WEIGHTS, TEXT, context=longest + more, rows=512, room=768).total for more in (0, 1)]
@@ -83,6 +86,34 @@ def test_the_longest_context_just_fits() -> None:
     assert longest_context(10**12, WEIGHTS, TEXT, rows=512, room=768) == LONGEST
     lengths = [longest_context(budgets[0], WEIGHTS, TEXT, rows=rows, room=768) for rows in (512, 256, 128, 64)]
     assert all(one < two for one, two in pairwise(lengths))
+
+
+def test_a_forward_has_fewer_rows_in_a_long_context() -> None:
+    """512 up to 8,192 positions, then half as many whenever the context doubles; so the plan of a forward stays."""
+    starts = (0, 7680, 7681, 16_128, 16_129, 32_640, 65_000, 131_040, 10**6)
+    assert [prefill_rows(start, 512) for start in starts] == [512, 512, 256, 256, 128, 128, 64, 32, 32]
+    assert prefill_rows(0, 100) == 100
+    forwards = {plan_memory(0, TEXT, context=context, rows=512, room=2).forward for context in (8192, 20_000, LONGEST)}
+    assert forwards == {forward_bytes(TEXT, 512, 8192)}
+
+
+@pytest.mark.parametrize(("most", "grows"), [(2**40, True), (64 * 512, False)])
+def test_the_memory_of_a_forward_is_flat(most: int, grows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its context, where chunks become shorter; and it would grow where they do not."""
+    monkeypatch.setattr("mlx_gemma4.decoder.memory.MOST_SCORES", most)
+    monkeypatch.setattr("mlx_gemma4.decoder.memory.LEAST_ROWS", 1)
+    monkeypatch.setattr("mlx_gemma4.session.PREFILL_STEP", 64)
+    session, peaks = Session(loaded("released")[0], room=2), list[int]()
+    for start in (448, 1984):
+        session.extend(np.full(start - session.position, 30))
+        taken = []
+        for _ in range(3):  # in one of them, no buffer moves
+            mx.reset_peak_memory()
+            before = mx.get_active_memory()
+            session.extend(np.full(64, 30))
+            taken.append(mx.get_peak_memory() - before)
+        peaks.append(min(taken))
+    assert (peaks[1] > 1.5 * peaks[0]) == grows
 
 
 def test_what_is_held_at_once_decides() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_media_in_memory_are_media_in_files(demo: tuple[Model, Processor]) -> No
 def test_slices_joined_are_the_whole(case: Case) -> None:
     """Run by run and put together again."""
     assert_same_prompt(join(case.prompt.spans()), case.prompt)
-    assert_same_prompt(join(case.prompt.chunks(7)), case.prompt)
+    assert_same_prompt(join(case.prompt.chunks(repeat(7))), case.prompt)
 
 
 def test_a_slice_takes_its_own_media() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import mlx.core as mx
 import numpy as np
@@ -176,9 +176,9 @@ def test_a_long_prompt_is_cut_into_forwards_that_keep_images_whole() -> None:
     """512 positions at most, unless an image is longer."""
     video = reference_case("released", "video").prompt
     prompt = join([video, video])
-    sizes = [len(chunk) for chunk in prompt.chunks(100)]
+    sizes = [len(chunk) for chunk in prompt.chunks(repeat(100))]
     assert sum(sizes) == len(prompt) and max(sizes) <= 100
-    assert [len(chunk) for chunk in prompt.chunks(20) if chunk.is_vision.any()] == [63] * 8
+    assert [len(chunk) for chunk in prompt.chunks(repeat(20)) if chunk.is_vision.any()] == [63] * 8
     session = Session(loaded("released")[0])
     session.extend(prompt)
     assert (session.forwards, session.computed, session.position) == (2, len(prompt), len(prompt))

@@ -26,6 +26,10 @@ SCORES = 1.2
 numbers give the peaks that were measured on one GPU (H100, through CUDA) with prompts of 8,192 and 32,768 positions."""
 ONE_LAYER = 3
 """The same of one full layer, which are held at once on any device: scores, masked scores and probabilities."""
+MOST_SCORES = 512 * 8192
+"""Rows times positions of one forward, at most (``prefill_rows``): 1.3 GB of the 12B on a GPU."""
+LEAST_ROWS = 32
+"""Rows that a forward may have at any length: fewer would take about as long."""
 LONGEST = 131_072
 """Positions of the longest context that is planned for."""
 
@@ -45,13 +49,24 @@ class MemoryPlan:
         return self.weights + self.sliding + self.positions + self.forward + self.margin
 
 
+def prefill_rows(position: int, most: int) -> int:
+    """Rows of the next forward of a prompt, ``most`` or fewer: in a long context a row has more scores.
+
+    So a prompt needs no more memory for its forwards however long it is, only for its keys and values.
+    """
+    rows = most
+    while rows > LEAST_ROWS and rows * (position + rows) > MOST_SCORES:
+        rows //= 2
+    return rows
+
+
 def plan_memory(weights: int, text: TextConfig, *, context: int, rows: int, room: int, held: float = 1.0) -> MemoryPlan:
     """What a context needs.
 
     Args:
         weights: Bytes of the weights, as they are stored.
         context: Positions of the sequence.
-        rows: Rows of the largest forward.
+        rows: Rows of the largest forward; they become fewer in a long context (``prefill_rows``).
         room: Positions that can be rewound on sliding layers.
         held: As in ``forward_bytes``.
     """
@@ -61,7 +76,7 @@ def plan_memory(weights: int, text: TextConfig, *, context: int, rows: int, room
         sliding=sum(_state(layer) for layer in text.layers if layer.is_sliding)
         * min(context, text.sliding_window + room),
         positions=context * position_bytes(text),
-        forward=forward_bytes(text, rows, context, held=held),
+        forward=forward_bytes(text, rows, min(context, MOST_SCORES // rows), held=held),
     )
 
 

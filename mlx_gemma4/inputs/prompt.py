@@ -102,12 +102,12 @@ class Prompt:
             if start < stop:
                 yield self[start:stop]
 
-    def chunks(self, size: int) -> Iterator[Prompt]:
-        """Stretches of at most ``size`` positions, or of one image where that is longer."""
+    def chunks(self, sizes: Iterator[int]) -> Iterator[Prompt]:
+        """Stretches of at most so many positions, or of one image where that is longer; a size is taken for each."""
         vision = np.append(self.is_vision, False)
         start = 0
         while start < len(self):
-            stop = min(start + size, len(self))
+            stop = min(start + next(sizes), len(self))
             inside = vision[stop - 1] and vision[stop]
             if inside:
                 begin = stop - 1
