@@ -306,7 +306,7 @@ def test_the_table_of_recipes() -> None:
         "mxfp8": "12.4 GB",
         "bf16": "23.9 GB",
     }
-    assert table["4bit"] == ("7.1 GB", "8.8 GB", "33,000")
+    assert table["4bit"] == ("7.1 GB", "8.8 GB", "131,000 or more") and table["mxfp8"][2] == "2,600"
     assert table["bf16"] == ("23.9 GB", "25.6 GB", "-")
     assert {row[0]: row[3] for row in fits(10**12).table}["8bit"] == "131,000 or more"
     assert fits(17_179_885_568).figures["4bit"]["weights"] == 7_055_409_248
