@@ -123,7 +123,7 @@ def test_frames_wait_for_each_other_and_for_the_question(demo: tuple[Model, Proc
     noise = np.random.default_rng(0).normal(0, 1e-4, 6 * FRAME).astype(np.float32)
     engine.endpointer._voice = lambda frame: float(np.abs(frame).max() > 0.01)
     fed(engine, noise, block=FRAME)
-    assert engine.endpointer.speaking and engine._waiting == 0
+    assert engine.endpointer.speaking and engine.hearing.waiting == 0
     assert engine.dialogue.session.position == len(engine.dialogue.sequence)
 
 

@@ -1,7 +1,8 @@
-"""What ``listen`` says about a machine that is too slow."""
+"""What ``listen`` and ``live`` say about a machine that is too slow."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from mlx_gemma4.cli import main
 from mlx_gemma4.cli.shared.notes import note_overload
 from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.rhythm import Overload
+from mlx_gemma4.live.talk.assistant import Assistant
 
 BEHIND = "The text falls behind: the model needs 1.4 s for each second of speech."
 CLOSING = "closing other programs that use the GPU or much memory"
@@ -44,3 +46,12 @@ def test_a_session_is_told_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(Listener, "overload", Overload(1.4, False, False))
     assert main(["listen", "--input", str(media_file("dialogue.wav")), "--fast", "--model", "demo"]) == 0
     assert capsys.readouterr().err.count(BEHIND) == 1
+    monkeypatch.setattr(Assistant, "overload", Overload(1.4, False, False))
+    question = ["--input", str(media_file("question.wav")), "--no-camera", "--fast", "--model", "demo"]
+    assert main(["live", *question, "--max-tokens", "8"]) == 0
+    assert capsys.readouterr().err.count(BEHIND) == 1
+
+
+def test_a_period_of_guesses_is_checked_before_the_model_is_loaded(refused: Callable[..., str]) -> None:
+    command = ["listen", "--input", media_file("question.wav"), "--model", "no/such-model", "--guess-every"]
+    assert refused(*command, "-1") == "Expected guess_every in seconds, 0 or more, got -1"

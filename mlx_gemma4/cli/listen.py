@@ -116,7 +116,10 @@ def open_outputs(arguments: argparse.Namespace) -> Iterator[tuple[TextIO, Callab
 
 def make_listener(arguments: argparse.Namespace) -> Listener:
     """The listener that the options describe."""
+    from mlx_gemma4.live.hear.plan import check_guess_every
+
     instruction, settings = speech_instruction(arguments), endpointing(arguments)
+    check_guess_every(arguments.guess_every)
     model, processor = load_model(arguments)
     drafter = open_drafter(arguments)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from mlx_gemma4.cli.shared.cameras import add_listing, open_camera, print_cameras
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
-from mlx_gemma4.cli.shared.notes import end_code, note
+from mlx_gemma4.cli.shared.notes import end_code, note, note_overload
 from mlx_gemma4.cli.shared.options import (
     add_endpointing,
     add_model,
@@ -212,7 +212,7 @@ class Talk:
         self._calls: list[Called] = []
         """Calls that wait for permission, the first of which is asked about."""
         self._shown = math.inf
-        self._is_blind = False
+        self._is_blind = self._is_told = False
         self._ages: list[float] = []
         self._delays: list[float] = []
 
@@ -271,6 +271,7 @@ class Talk:
             note(f"({event.turns} turns have left; {event.positions} positions are held)")
         if isinstance(event, Called) and len(self._calls) == 1:
             self._ask()
+        self._is_told = self._is_told or note_overload(self._assistant)
 
     def _see_again(self) -> None:
         if self._is_blind:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.inputs.audio.endpoint import Endpointer
     from mlx_gemma4.inputs.vision.video_file import VideoFile
     from mlx_gemma4.live.hear.listener import Listener
+    from mlx_gemma4.live.talk.assistant import Assistant
     from mlx_gemma4.outputs.generate import GenerationResponse
     from mlx_gemma4.programs.transcribe import Segment
 
@@ -32,7 +33,7 @@ def note_gated(endpointer: Endpointer, name: str) -> None:
         note(f"{name}: {seconds:.2f} s of speech were below --level {endpointer.settings.level:g} and left out")
 
 
-def note_overload(listener: Listener) -> bool:
+def note_overload(listener: Listener | Assistant) -> bool:
     """Report that the machine is too slow for live transcription, if it is; return whether it is."""
     overload = listener.overload
     if overload is None:

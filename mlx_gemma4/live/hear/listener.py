@@ -36,10 +36,6 @@ from mlx_gemma4.live.hear.work import Work
 from mlx_gemma4.programs.segments import make_endpointer
 from mlx_gemma4.programs.transcribe import Guess, Transcriber
 
-BEHIND = 1.0
-"""Seconds of sound that a machine that is too slow leaves behind, at least. A recording that is read fast leaves none.
-"""
-
 
 class Listener:
     """Live transcription on a transcriber.
@@ -48,7 +44,8 @@ class Listener:
         endpointer: How utterances are found: settings, the default ones if None, or an endpointer. No utterance is
             longer than the transcriber's longest segment.
         guess_every: Seconds of new speech between two guesses. By default this follows from what forwards cost on this
-            machine (``Rhythm``), 0.5 s at least; 0 guesses after every pass that brings speech.
+            machine (``Rhythm``), 0.5 s at least; 0 guesses after every pass that brings speech, 30 or more in
+            pauses only.
     """
 
     def __init__(
@@ -131,7 +128,7 @@ class Listener:
     @property
     def overload(self) -> Overload | None:
         """What is to be told while the machine is too slow: sound piles up, because the model is always busy."""
-        return self.rhythm.overload if self.behind > BEHIND else None
+        return self.rhythm.overload(self.behind)
 
     def abandon(self) -> list[ListenerEvent]:
         """End at once, without computing, for example after an error in ``step``.

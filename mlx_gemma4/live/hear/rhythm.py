@@ -1,12 +1,5 @@
-"""When to compute frames and when to guess, by what forwards cost on this machine. No model, no clock: numbers in,
-decisions out.
-
-A forward reads all weights, however few rows it has, and up to some number of rows it costs little more than one row.
-So frames wait for each other, and some of them for the next guess, which has room for them in its own forward:
-
-    frames     1 2 3 4 5 6 7 8 9 …            each 40 ms
-    computed         ▲     ▲                  ``stride`` frames in a forward, until ``alone`` frames are computed
-    guess                        ▲            after ``period`` frames; the frames that wait are in its forward
+"""When to compute frames and when to guess: by a plan (``Plan``) that follows from what forwards cost on this machine,
+and by what the speaker does. No model, no clock: numbers in, decisions out.
 
 At the end of speech nothing waits. While a silence is too short to end the utterance, there is time to compute:
 
@@ -18,47 +11,33 @@ At the end of speech nothing waits. While a silence is too short to end the utte
 
 from __future__ import annotations
 
-import math
-import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from mlx_gemma4.decoder.costs import ForwardCosts, assumed
+from mlx_gemma4.live.hear.plan import (
+    MOST_FRAMES,
+    NEVER,
+    RARELY,
+    Costs,
+    Plan,
+    best_plan,
+    periods,
+    plan_without_guesses,
+)
 
-GUESS_EVERY = 0.5
-"""Seconds of new speech between two guesses, at least."""
-RARELY = 3.0
-"""Seconds of new speech between two guesses, at most."""
-STEPS = 10
-"""Periods to choose from, each a quarter longer than the one before."""
-BUSY = 0.45
-"""Share of the time that the model may be busy while somebody speaks."""
 FIRST_STRIDE = 5
 """Frames in a forward while no costs are known."""
-MOST_FRAMES = 32
-"""Frames in a forward without a guess, at most: 1.3 s."""
 WORDS = 3.0
 """Forwards for new tokens in a second of speech, until more has been heard than ``RARELY`` seconds."""
-NEVER = sys.maxsize
-"""Frames between two guesses where there are none."""
 RECENT = 10.0
 """Seconds of speech over which the load is measured."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How speech is computed until the next plan. All but ``load`` in frames."""
-
-    stride: int
-    """Frames in a forward without a guess."""
-    alone: int
-    """Frames between two guesses that are computed without one; the others are computed with the guess."""
-    period: int
-    """Frames between two guesses."""
-    load: float = 0.0
-    """Seconds for which the model is busy in a second of speech; 0 while no costs are known."""
+BEHIND = 1.0
+"""Seconds of sound that a machine that is too slow leaves behind."""
+OUTLIER = 4.0
+"""A forward that took so many times longer than expected was waited for: the machine slept, or other programs ran."""
 
 
 @dataclass(frozen=True)
@@ -95,29 +74,22 @@ class Rhythm:
     Args:
         frame_seconds: How long a frame is.
         guess_every: Seconds of new speech between two guesses: None lets the costs decide, 0 guesses whenever there is
-            a new frame, ``math.inf`` never.
+            a new frame, 30 or more in pauses only.
+        guesses: False never guesses, not even in a pause.
 
     Raises:
         ValueError: ``guess_every`` is less than 0.
     """
 
-    def __init__(self, frame_seconds: float, guess_every: float | None = None) -> None:
-        if guess_every is not None and not guess_every >= 0:
-            raise ValueError(f"Expected guess_every in seconds, 0 or more, got {guess_every:g}")
+    def __init__(self, frame_seconds: float, guess_every: float | None = None, *, guesses: bool = True) -> None:
         self._frame_seconds = frame_seconds
-        self._guess_every = guess_every
-        self.never_guesses = guess_every == math.inf
-        if guess_every is None:
-            self._periods = _periods(GUESS_EVERY, RARELY, frame_seconds)
-        elif self.never_guesses:
-            self._periods = [NEVER]
-        else:
-            self._periods = _periods(guess_every, guess_every, frame_seconds)
+        self._is_own = guess_every is None
+        self._guesses = guesses
+        self._periods = periods(guess_every, frame_seconds) if guesses else []
         self._frame_costs = ForwardCosts()
         """Of forwards over frames alone, without the head."""
         self._guess_costs = ForwardCosts()
         """Of the forward with which a guess begins, and of those over one token."""
-        self._knows_frames = self._knows_guesses = False
         self._seen_alone: set[int] = set()
         """Sizes of guesses that needed only their first forward."""
         self._rows = 0
@@ -143,7 +115,7 @@ class Rhythm:
 
     def is_late(self, behind: float) -> bool:
         """Whether guesses have to wait: more sound has piled up than arrives from one guess to the next."""
-        return behind > self.guess_seconds + self._last_guess
+        return behind > self.plan.period * self._frame_seconds + self._last_guess
 
     def begin(self, rows: int) -> None:
         """An utterance begins. A guess has so many rows besides frames: there is no draft yet."""
@@ -152,9 +124,11 @@ class Rhythm:
 
     def computed(self, frames: int, seconds: float) -> None:
         """So many frames were computed without a guess, in so many seconds."""
-        self._frame_costs.record(_size(frames), seconds)
-        self._knows_frames = True
-        if self.never_guesses:
+        size = _size(frames)
+        if self._frame_costs.measured:
+            seconds = min(seconds, OUTLIER * self._frame_costs.seconds(size))
+        self._frame_costs.record(size, seconds)
+        if not self._guesses:
             self.plan = self._make_plan()
 
     def guessed(self, rows: int, frames: int, new: int, tokens: int, seconds: float) -> None:
@@ -174,7 +148,6 @@ class Rhythm:
             self._guess_costs.record(size, first)
         if tokens:
             self._guess_costs.record(1, step)
-        self._knows_guesses = True
         self._rows, self._last_guess = rows - frames, seconds
         self._tokens += tokens
         self._heard += new * self._frame_seconds
@@ -182,33 +155,36 @@ class Rhythm:
 
     def spent(self, frames: int, seconds: float) -> None:
         """The model was busy for so many seconds with a pass that brought so many frames of speech."""
+        if not frames and not seconds:
+            return
         self._spent.append((frames * self._frame_seconds, seconds))
         while sum(speech for speech, _ in self._spent) - self._spent[0][0] >= RECENT:
             self._spent.popleft()
 
-    @property
-    def overload(self) -> Overload | None:
-        """What is to be told if the machine was too slow for the last ``RECENT`` seconds of speech."""
-        speech, busy = map(sum, zip(*self._spent, strict=True)) if self._spent else (0.0, 0.0)
+    def overload(self, behind: float) -> Overload | None:
+        """What is to be told if the machine was too slow for the last ``RECENT`` seconds of speech, so that sound piles
+        up. ``behind`` is how much has; a recording that is read fast never does.
+        """
+        if behind < BEHIND or not self._spent:
+            return None
+        speech, busy = map(sum, zip(*self._spent, strict=True))
         if speech < RECENT or busy <= speech:
             return None
-        now, own = self._best(self._rows, self._periods), _periods(GUESS_EVERY, RARELY, self._frame_seconds)
+        own = periods(None, self._frame_seconds)
+        now = self._best(self._rows, self._periods or own).load
         return Overload(
             load=busy / speech,
-            rarer_guesses=self._best(self._rows, own).load < 0.9 * now.load,
-            shorter_segments=self._best(self._rows // 2, self._periods).load < 1 <= now.load,
+            rarer_guesses=not self._is_own and self._best(self._rows, own).load < 0.9 * now,
+            shorter_segments=self._guesses and self._best(self._rows // 2, self._periods or own).load < 1 <= now,
         )
-
-    @property
-    def guess_seconds(self) -> float:
-        """Seconds of new speech between two guesses."""
-        return self.plan.period * self._frame_seconds
 
     def _split(self, rows: int, tokens: int, seconds: float) -> tuple[float, float]:
         """What the first forward of a guess cost, and each of the others, of which only the sum is known. If a guess of
         that size was seen without others, or one of another size, the rest follows; otherwise their ratio is assumed.
         """
         first, step = self._guess_seconds(rows), self._guess_seconds(1)
+        if self._guess_costs.measured:
+            seconds = min(seconds, OUTLIER * (first + tokens * step))
         if not tokens:
             return seconds, step
         if rows in self._seen_alone and seconds > first:
@@ -221,10 +197,10 @@ class Rhythm:
     def _in_silence(self, moment: Moment, left: int) -> int | Literal["guess"]:
         """The tail of the utterance may be arriving: ``left`` frames of it are missing."""
         if left == 0:
-            return "guess" if moment.new and not self.never_guesses else moment.waiting
+            return "guess" if moment.new and self._guesses else moment.waiting
         if moment.waiting <= moment.pause:  # the tail alone
             return 0
-        if self.never_guesses or not self._knows_guesses:
+        if not self._guesses or not self._guess_costs.measured:
             return moment.waiting
         alone, arrival = self._frame_seconds_of(moment.waiting), left * self._frame_seconds
         flushed = max(alone, arrival) + self._guess_seconds(self._rows + left)
@@ -232,52 +208,45 @@ class Rhythm:
         return moment.waiting if together - flushed > alone / 2 else 0
 
     def _make_plan(self) -> Plan:
-        if not self._knows_guesses and not self._knows_frames:
-            return Plan(FIRST_STRIDE, self._periods[0], self._periods[0])
-        if not self.never_guesses:
+        if not self._frame_costs.measured and not self._guess_costs.measured:
+            period = self._periods[0] if self._periods else NEVER
+            return Plan(FIRST_STRIDE, period, period)
+        if self._periods:
             plan = self._best(self._rows, self._periods)
-            if plan.load < 1 or self._guess_every is not None:
+            if plan.load < 1 or not self._is_own:
                 return plan
-        stride = min(range(1, MOST_FRAMES + 1), key=lambda count: self._frame_seconds_of(count) / count)
-        return Plan(stride, NEVER, NEVER, self._frame_seconds_of(stride) / stride / self._frame_seconds)
+        return plan_without_guesses(self._costs(self._rows, 1), self._frame_seconds)
 
-    def _best(self, rows: int, periods: Sequence[int]) -> Plan:
-        """The plan of the shortest period that keeps the model free enough, or else the one with the least load."""
-        frames = [self._frame_seconds_of(count) for count in range(MOST_FRAMES + 1)]
-        guesses = [self._guess_seconds(rows + count) for count in range(max(periods) + 1)]
-        words = self._tokens / self._heard * self._guess_seconds(1)
+    def _best(self, rows: int, choice: list[int]) -> Plan:
+        return best_plan(self._costs(rows, max(choice)), choice, self._frame_seconds)
 
-        def plans(period: int) -> Iterator[Plan]:
-            for stride in range(1, min(MOST_FRAMES, period) + 1):
-                for forwards in range((period - 1) // stride + 1):
-                    alone = forwards * stride
-                    busy = forwards * frames[stride] + guesses[period - alone]
-                    yield Plan(stride, alone, period, busy / period / self._frame_seconds + words)
-
-        best = [min(plans(period), key=lambda plan: plan.load) for period in periods]
-        fitting = [plan for plan in best if plan.load <= BUSY]
-        return fitting[0] if fitting else min(best, key=lambda plan: plan.load)
+    def _costs(self, rows: int, most: int) -> Costs:
+        """What forwards will cost, with ``rows`` rows of prompt and draft in a guess, and up to ``most`` frames."""
+        return Costs(
+            frames=_rising([self._frame_seconds_of(count) for count in range(MOST_FRAMES + 1)]),
+            guesses=_rising([self._guess_seconds(rows + count) for count in range(most + 1)]),
+            words=self._tokens / self._heard * self._guess_seconds(1),
+        )
 
     def _frame_seconds_of(self, frames: int) -> float:
         """Expected seconds of a forward over frames alone."""
         if not frames:
             return 0.0
-        return (self._frame_costs if self._knows_frames else self._guess_costs).seconds(_size(frames))
+        return (self._frame_costs if self._frame_costs.measured else self._guess_costs).seconds(_size(frames))
 
     def _guess_seconds(self, rows: int) -> float:
         """Expected seconds of a forward with the head; in units of a forward over one row if nothing is known."""
-        if self._knows_guesses:
+        if self._guess_costs.measured:
             return self._guess_costs.seconds(_size(rows))
-        return self._frame_costs.seconds(_size(rows)) if self._knows_frames else assumed(_size(rows))
+        return self._frame_costs.seconds(_size(rows)) if self._frame_costs.measured else assumed(_size(rows))
 
 
 def _size(rows: int) -> int:
     """The size under which the cost of a forward is recorded: guesses hardly ever have as many rows as one before."""
     step = 1 if rows <= 8 else 4 if rows <= 64 else 16
-    return -(-rows // step) * step
+    return max(1, -(-rows // step) * step)
 
 
-def _periods(shortest: float, longest: float, frame_seconds: float) -> list[int]:
-    """Frames between two guesses, to choose from."""
-    least, most = (max(1, math.ceil(seconds / frame_seconds - 1e-6)) for seconds in (shortest, longest))
-    return sorted({min(most, math.ceil(least * 1.25**step)) for step in range(STEPS)})
+def _rising(seconds: list[float]) -> list[float]:
+    """Without what is dearer than a forward over more rows: it was waited for."""
+    return [*accumulate(reversed(seconds), min)][::-1]

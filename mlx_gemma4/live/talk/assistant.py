@@ -15,7 +15,6 @@ When the speaker stops, only the end of the turn and the answer are left to comp
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,10 +32,11 @@ from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.inputs.vision.image import check_budget
-from mlx_gemma4.live.hear.rhythm import Moment, Rhythm
+from mlx_gemma4.live.hear.rhythm import Overload
 from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.talk.dialogue import Dialogue
 from mlx_gemma4.live.talk.events import AssistantEvent, Called, Forgot, Heard, Looked, Refused, Said, SightLost
+from mlx_gemma4.live.talk.hearing import Hearing
 from mlx_gemma4.live.talk.open_answer import OpenAnswer
 from mlx_gemma4.live.talk.turns import Turns
 from mlx_gemma4.outputs.drafter import Drafter
@@ -125,6 +125,7 @@ class Assistant:
             turn=self._image_tokens + longest + settings.max_tokens + SPARE,
             room=max(self._image_tokens, longest, settings.max_tokens) + SPARE,
         )
+        self.hearing = Hearing(self.dialogue, self._turns, endpointer, clock)
         self.pictures_dropped = 0
         """Pictures that a newer one replaced before they were used."""
         self._picture: Prompt | None = None
@@ -136,9 +137,6 @@ class Assistant:
         self._typed: list[Prompt] = []
         self._start, self._length = 0, 0
         """First frame of the open utterance, and how many of its frames are in the open turn."""
-        self._waiting = 0
-        """Those of them that are not computed yet."""
-        self._rhythm = Rhythm(self._frame_seconds, math.inf)
         self._silence = round(endpointer.settings.silence / self._frame_seconds)
         self._patience = 0
         """Frames to wait before an utterance that was cut at its longest is answered: it may continue."""
@@ -163,6 +161,16 @@ class Assistant:
         """Nobody speaks and all questions are answered: another question interrupts nothing."""
         return self._answer is None and not self._has_question and not self.endpointer.speaking
 
+    @property
+    def model(self) -> Model:
+        """The model that answers."""
+        return self.dialogue.session.model
+
+    @property
+    def overload(self) -> Overload | None:
+        """What is to be told while the machine is too slow for speech."""
+        return self.hearing.overload
+
     def look(self, shot: Shot) -> list[AssistantEvent]:
         """Take a picture. Unless somebody speaks or an answer is being given, it is in the cache when this returns."""
         self._picture = self._turns.picture(self._processor.patches(shot.pixels, image_tokens=self._image_tokens))
@@ -184,12 +192,13 @@ class Assistant:
         if self._answer is None:
             self.dialogue.drop_pictures()
             self.dialogue.compute()
-            self._waiting = 0
+            self.hearing.waiting = 0
         return [SightLost(problem)]
 
     def hear(self, samples: np.ndarray) -> list[AssistantEvent]:
         """Take sound, float32 [n] at 16 kHz. When an utterance has ended, ``step`` answers it."""
         frames = self._framer.push(check_samples(samples, "what was heard"))
+        self.hearing.behind = len(samples) / SAMPLE_RATE
         self._patience -= len(frames)
         return self._act(self.endpointer.push(frames))
 
@@ -287,34 +296,19 @@ class Assistant:
                 self.dialogue.put(self._turns.sound_begin)
             elif isinstance(action, Speech):
                 self._length += len(action.frames)
-                self._waiting += len(action.frames)
-                self.dialogue.put(self._turns.sound(action.frames))
+                self.hearing.put(action.frames)
             else:
                 events.append(self._end_utterance(action))
-        self._compute_sound()
+        self.hearing.compute()
         if self._has_question and not self.endpointer.speaking and self._patience <= 0:
             self._begin_answer()
         return events
-
-    def _compute_sound(self) -> None:
-        """Compute the frames that wait, if the rhythm says so. What waits at the end is computed with the question."""
-        moment = Moment(
-            waiting=self._waiting,
-            new=self._waiting,
-            until_complete=self.endpointer.until_complete,
-            pause=self.endpointer.pause,
-        )
-        if self._rhythm.next(moment):
-            computed, began = self.dialogue.session.computed, self._clock()
-            self.dialogue.compute()
-            self._rhythm.computed(self.dialogue.session.computed - computed, self._clock() - began)
-            self._waiting = 0
 
     def _end_utterance(self, end: End) -> Heard:
         """Close an utterance; frames that belong to the next one are removed."""
         if self._length > end.length:
             self.dialogue.trim(self._length - end.length)
-        self._waiting = 0
+        self.hearing.waiting = 0
         self.dialogue.put(self._turns.sound_end)
         self._has_question = True
         self._patience = self._silence if end.reason == "length" else 0
