@@ -19,15 +19,15 @@ from golden import heard
 from mlx_gemma4 import FileSource, Final, Model, Processor, Transcriber
 from mlx_gemma4.cli import bench as command
 from mlx_gemma4.cli import main, parse
-from mlx_gemma4.measure import bench as measured
-from mlx_gemma4.measure import bench_drafts
-from mlx_gemma4.measure.bandwidth import bytes_read_per_token
-from mlx_gemma4.measure.bench import Bench, Settings
-from mlx_gemma4.measure.bench_drafts import DraftedRun, measure_drafts
-from mlx_gemma4.measure.bench_live import LiveRun, hear, live_figures
-from mlx_gemma4.measure.bench_media import utterances
-from mlx_gemma4.measure.bench_tables import tables
-from mlx_gemma4.measure.estimate import (
+from mlx_gemma4.measure.speed import bench as measured
+from mlx_gemma4.measure.speed import bench_drafts
+from mlx_gemma4.measure.speed.bandwidth import bytes_read_per_token
+from mlx_gemma4.measure.speed.bench import Bench, Settings
+from mlx_gemma4.measure.speed.bench_drafts import DraftedRun, measure_drafts
+from mlx_gemma4.measure.speed.bench_live import LiveRun, hear, live_figures
+from mlx_gemma4.measure.speed.bench_media import utterances
+from mlx_gemma4.measure.speed.bench_tables import tables
+from mlx_gemma4.measure.speed.estimate import (
     Costs,
     announcement,
     bench_seconds,
@@ -35,10 +35,10 @@ from mlx_gemma4.measure.estimate import (
     duration,
     measure_costs,
 )
-from mlx_gemma4.measure.figures import Figure, Figures, Repeats, number
-from mlx_gemma4.measure.random_files import random_processor
-from mlx_gemma4.measure.random_model import RandomCheckpoint
-from mlx_gemma4.measure.scripted import scripted_model
+from mlx_gemma4.measure.speed.figures import Figure, Figures, Repeats, number
+from mlx_gemma4.measure.speed.random_files import random_processor
+from mlx_gemma4.measure.speed.random_model import RandomCheckpoint
+from mlx_gemma4.measure.speed.scripted import scripted_model
 from mlx_gemma4.outputs.drafter import Drafter
 
 Refused = Callable[..., str]
@@ -298,8 +298,8 @@ STUCK = """
 import sys, signal, time
 import test_bench
 from mlx_gemma4.cli import bench, main
-from mlx_gemma4.measure import bench as measured
-from mlx_gemma4.measure import bench_drafts
+from mlx_gemma4.measure.speed import bench as measured
+from mlx_gemma4.measure.speed import bench_drafts
 
 def first_tokens(self):
     try:
@@ -400,7 +400,7 @@ def test_a_scripted_model_says_as_much_as_it_hears() -> None:
 
 
 def test_a_script_needs_words(tiny: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlx_gemma4.measure.scripted.WORDS", 9999)
+    monkeypatch.setattr("mlx_gemma4.measure.speed.scripted.WORDS", 9999)
     with pytest.raises(ValueError, match=r"^Expected a vocabulary of 9999 or more words, got \d+$"):
         scripted_model(*tiny)
 
@@ -480,9 +480,9 @@ def test_what_is_long_is_announced(costs: Costs, seconds: float, text: str) -> N
 def test_a_long_bench_is_announced(
     against: list[str], quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mlx_gemma4.measure.estimate.measure_costs", lambda config, nbytes: Costs(240.0, 10.0))
+    monkeypatch.setattr("mlx_gemma4.measure.speed.estimate.measure_costs", lambda config, nbytes: Costs(240.0, 10.0))
     monkeypatch.setattr(Bench, "run", lambda bench: None)
-    monkeypatch.setattr("mlx_gemma4.measure.peers.compare", lambda *_: iter(()))
+    monkeypatch.setattr("mlx_gemma4.measure.speed.peers.compare", lambda *_: iter(()))
     assert main(["bench", "--random", "small", *against]) == 0
     assert "one token takes about 4 min on this device" in capsys.readouterr().err.splitlines()[-1]
 

@@ -17,11 +17,11 @@ from mlx.utils import tree_flatten
 from mlx_gemma4 import Model, demo_folder, load
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.peers import make_jobs, temporary_folder
-from mlx_gemma4.measure import random_files
-from mlx_gemma4.measure.bench_tables import comparison_table
-from mlx_gemma4.measure.peers import EXIT, OURS, Comparison, Job, Programs, Row, compare
-from mlx_gemma4.measure.random_files import write_checkpoint
-from mlx_gemma4.measure.random_model import RandomCheckpoint
+from mlx_gemma4.measure.speed import random_files
+from mlx_gemma4.measure.speed.bench_tables import comparison_table
+from mlx_gemma4.measure.speed.peers import EXIT, OURS, Comparison, Job, Programs, Row, compare
+from mlx_gemma4.measure.speed.random_files import write_checkpoint
+from mlx_gemma4.measure.speed.random_model import RandomCheckpoint
 
 Refused = Callable[..., str]
 
@@ -229,7 +229,7 @@ def test_a_peer_that_cannot_do_a_row_keeps_the_others() -> None:
 def canned(monkeypatch: pytest.MonkeyPatch) -> Canned:
     """The command asks these instead of starting programs."""
     programs = Canned(ours=result(1.0), theirs=result(2.0))
-    monkeypatch.setattr("mlx_gemma4.measure.peers.Programs", lambda peer, python: programs)
+    monkeypatch.setattr("mlx_gemma4.measure.speed.peers.Programs", lambda peer, python: programs)
     return programs
 
 

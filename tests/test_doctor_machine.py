@@ -19,7 +19,7 @@ from mlx_gemma4.measure.checks.finding import Finding
 from mlx_gemma4.measure.checks.fit import fit
 from mlx_gemma4.measure.checks.system import available_memory, container_memory, device, memory, power, system, versions
 from mlx_gemma4.measure.machine import Machine
-from mlx_gemma4.measure.random_model import RandomCheckpoint
+from mlx_gemma4.measure.speed.random_model import RandomCheckpoint
 
 GIB = 2**30
 M1 = Machine(

@@ -14,11 +14,11 @@ from mlx.utils import tree_flatten
 from mlx_gemma4 import Session
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.twelve_b import TWELVE_B
-from mlx_gemma4.measure import random_model
 from mlx_gemma4.measure.checks import speed
 from mlx_gemma4.measure.checks.speed import extrapolated, measured, part
-from mlx_gemma4.measure.figures import Repeats, number
-from mlx_gemma4.measure.forwards import BEFORE, TOKENS, Forwards, part_seconds, sharing_models
+from mlx_gemma4.measure.speed import random_model
+from mlx_gemma4.measure.speed.figures import Repeats, number
+from mlx_gemma4.measure.speed.forwards import BEFORE, TOKENS, Forwards, part_seconds, sharing_models
 
 TWELVE = {
     **random_model.SMALL["text_config"],
@@ -111,8 +111,8 @@ def test_a_part_of_a_product() -> None:
 
 
 def test_figures_of_whole_forwards(models: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlx_gemma4.measure.forwards.sharing_models", lambda size, recipe: models)
-    monkeypatch.setattr("mlx_gemma4.measure.forwards.REPEATS", Repeats(1, warm_up=0.0))
+    monkeypatch.setattr("mlx_gemma4.measure.speed.forwards.sharing_models", lambda size, recipe: models)
+    monkeypatch.setattr("mlx_gemma4.measure.speed.forwards.REPEATS", Repeats(1, warm_up=0.0))
     monkeypatch.setattr(speed, "PREFILL", 8)
     [found] = speed.check({"device": {"device": "gpu, Apple M1"}})
     assert found.subject == "speed"
@@ -157,7 +157,7 @@ def test_the_part_of_the_12b(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sixteenth of an MLP matrix: 3840 × 960 of 10.9 billion weights."""
     asked: list[tuple[Any, ...]] = []
     monkeypatch.setattr(
-        "mlx_gemma4.measure.forwards.part_seconds", lambda *sizes: asked.append(sizes) or {1: 0.1, 8: 0.2}
+        "mlx_gemma4.measure.speed.forwards.part_seconds", lambda *sizes: asked.append(sizes) or {1: 0.1, 8: 0.2}
     )
     seconds, of_layers, of_head = part()
     assert seconds == {1: 0.1, 8: 0.2} and asked == [(3840, 960, (1, 8))]
@@ -169,7 +169,7 @@ def test_the_part_of_the_12b(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_repeats_are_short() -> None:
     """What takes long is measured once."""
-    from mlx_gemma4.measure.forwards import REPEATS
+    from mlx_gemma4.measure.speed.forwards import REPEATS
 
     clock = Ticks()
     assert REPEATS.collect(partial(clock), clock) == [2.0]

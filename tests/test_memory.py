@@ -24,7 +24,7 @@ from mlx_gemma4.decoder.memory import (
     prefill_rows,
 )
 from mlx_gemma4.decoder.twelve_b import TWELVE_B
-from mlx_gemma4.measure.random_model import random_model
+from mlx_gemma4.measure.speed.random_model import random_model
 
 TEXT = Config.from_dict(TWELVE_B).text_config
 WEIGHTS = 7_055_409_248

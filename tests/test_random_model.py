@@ -14,8 +14,8 @@ from mlx_gemma4 import Session, load
 from mlx_gemma4.checkpoint.recipes import RECIPES
 from mlx_gemma4.convert.sizes import plan_of_12b
 from mlx_gemma4.decoder.model import Model
-from mlx_gemma4.measure.bandwidth import bytes_read_per_token, copy_bandwidth
-from mlx_gemma4.measure.random_model import RandomCheckpoint, random_model
+from mlx_gemma4.measure.speed.bandwidth import bytes_read_per_token, copy_bandwidth
+from mlx_gemma4.measure.speed.random_model import RandomCheckpoint, random_model
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import generate_step
 

@@ -20,9 +20,9 @@ from mlx_gemma4.cli.shared.signals import Session, starting
 if TYPE_CHECKING:
     from mlx_gemma4.decoder.model import Model
     from mlx_gemma4.inputs.processor import Processor
-    from mlx_gemma4.measure.bench import Bench, Settings
-    from mlx_gemma4.measure.figures import Table
-    from mlx_gemma4.measure.random_model import RandomCheckpoint
+    from mlx_gemma4.measure.speed.bench import Bench, Settings
+    from mlx_gemma4.measure.speed.figures import Table
+    from mlx_gemma4.measure.speed.random_model import RandomCheckpoint
     from mlx_gemma4.outputs.drafter import Drafter
 
 RECIPES = {"12b": "4bit", "small": "bf16"}
@@ -108,7 +108,7 @@ class Measuring:
     def __init__(self, arguments: argparse.Namespace, random: RandomCheckpoint | None) -> None:
         settings = bench_settings(arguments)
         model, processor, load_seconds = load(arguments) if random is None else (*make_random(random), None)
-        from mlx_gemma4.measure.bench import Bench
+        from mlx_gemma4.measure.speed.bench import Bench
 
         drafters, scripted = open_drafters(arguments), random is not None
         self.bench = Bench(model, processor, settings, drafters=drafters, scripted=scripted, progress=note)
@@ -120,7 +120,7 @@ class Measuring:
         self.bench.run()
 
     def tables(self) -> Iterator[Table]:
-        from mlx_gemma4.measure.bench_tables import tables
+        from mlx_gemma4.measure.speed.bench_tables import tables
 
         return tables(self.bench.figures)
 
@@ -148,7 +148,7 @@ def bench_settings(arguments: argparse.Namespace) -> Settings:
     """The Settings that the options describe."""
     import math
 
-    from mlx_gemma4.measure.bench import LONGEST, QUICK, Settings
+    from mlx_gemma4.measure.speed.bench import LONGEST, QUICK, Settings
 
     settings = QUICK if arguments.quick else Settings()
     if arguments.long:
@@ -173,7 +173,7 @@ def load(arguments: argparse.Namespace) -> tuple[Model, Processor, float]:
 def make_random(checkpoint: RandomCheckpoint) -> tuple[Model, Processor]:
     """Make a random checkpoint in memory."""
     from mlx_gemma4.loading import wire_weights
-    from mlx_gemma4.measure.random_files import random_processor
+    from mlx_gemma4.measure.speed.random_files import random_processor
 
     note(f"Making {checkpoint.nbytes / 1e9:.2f} GB of random weights")
     with starting():
@@ -220,15 +220,15 @@ class Making:
 
 def random_checkpoint(arguments: argparse.Namespace) -> RandomCheckpoint:
     """The checkpoint of ``--random``."""
-    from mlx_gemma4.measure.random_model import RandomCheckpoint
+    from mlx_gemma4.measure.speed.random_model import RandomCheckpoint
 
     return RandomCheckpoint(arguments.random, arguments.recipe or RECIPES[arguments.random])
 
 
 def note_duration(bench: Bench) -> None:
     """Say how long it will take, if that is long."""
-    from mlx_gemma4.measure.bandwidth import bytes_read_per_token
-    from mlx_gemma4.measure.estimate import announcement, bench_seconds, measure_costs
+    from mlx_gemma4.measure.speed.bandwidth import bytes_read_per_token
+    from mlx_gemma4.measure.speed.estimate import announcement, bench_seconds, measure_costs
 
     costs = measure_costs(bench.model.config, bytes_read_per_token(bench.model))
     if (text := announcement(costs, bench_seconds(costs, bench.settings))) is not None:

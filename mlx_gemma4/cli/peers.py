@@ -15,9 +15,9 @@ from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.signals import on_exit, starting
 
 if TYPE_CHECKING:
-    from mlx_gemma4.measure.figures import Table
-    from mlx_gemma4.measure.peers import Job
-    from mlx_gemma4.measure.random_model import RandomCheckpoint
+    from mlx_gemma4.measure.speed.figures import Table
+    from mlx_gemma4.measure.speed.peers import Job
+    from mlx_gemma4.measure.speed.random_model import RandomCheckpoint
 
 NAMES = ("mlx-lm", "mlx-vlm")
 POSITIONS, QUICK_POSITIONS = (64, 1024, 4096), (64, 1024)
@@ -51,7 +51,7 @@ class Comparing:
     """The comparison that the options describe: what it measured so far, as tables and figures."""
 
     def __init__(self, arguments: argparse.Namespace, random: RandomCheckpoint | None) -> None:
-        from mlx_gemma4.measure.peers import Comparison, Programs
+        from mlx_gemma4.measure.speed.peers import Comparison, Programs
 
         self._arguments, self._random = arguments, random
         self._programs = Programs(arguments.against, arguments.peer or sys.executable)
@@ -61,7 +61,7 @@ class Comparing:
 
     def run(self) -> None:
         """Run all turns."""
-        from mlx_gemma4.measure.peers import compare
+        from mlx_gemma4.measure.speed.peers import compare
 
         self._programs.check()
         with self._folders() as (checkpoint, media):
@@ -73,7 +73,7 @@ class Comparing:
             note(f"{program} stopped {problem}")
 
     def tables(self) -> Iterator[Table]:
-        from mlx_gemma4.measure.bench_tables import comparison_table
+        from mlx_gemma4.measure.speed.bench_tables import comparison_table
 
         if self.comparison.rows:
             yield comparison_table(self.comparison)
@@ -87,7 +87,7 @@ class Comparing:
         """Say how long it will take, if that is long."""
         from mlx_gemma4.checkpoint.weight_files import weight_files
         from mlx_gemma4.decoder.config import Config
-        from mlx_gemma4.measure.estimate import announcement, comparison_seconds, measure_costs
+        from mlx_gemma4.measure.speed.estimate import announcement, comparison_seconds, measure_costs
 
         nbytes = sum(path.stat().st_size for path in weight_files(checkpoint))
         costs = measure_costs(Config.from_file(checkpoint / "config.json"), nbytes)
@@ -126,7 +126,7 @@ def temporary_folder() -> Iterator[Path]:
 
 def write_random(checkpoint: RandomCheckpoint, folder: Path) -> None:
     """Write a random checkpoint, so that both programs load it."""
-    from mlx_gemma4.measure.random_files import write_checkpoint
+    from mlx_gemma4.measure.speed.random_files import write_checkpoint
 
     note(f"Writing {checkpoint.nbytes / 1e9:.2f} GB of random weights to {folder}")
     with starting():
@@ -140,8 +140,8 @@ def make_jobs(checkpoint: Path, media: Path, positions: tuple[int, ...]) -> Call
 
     from mlx_gemma4.decoder.config import Config
     from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
-    from mlx_gemma4.measure.bench_media import PICTURE, sound
-    from mlx_gemma4.measure.peers import Job
+    from mlx_gemma4.measure.speed.bench_media import PICTURE, sound
+    from mlx_gemma4.measure.speed.peers import Job
 
     config = Config.from_file(checkpoint / "config.json")
     size = config.text_config.vocab_size

@@ -19,7 +19,7 @@ ON_CPU = 0.5
 
 def check(known: Known) -> Findings:
     from mlx_gemma4.decoder.cache import DEFAULT_ROOM, SPARE
-    from mlx_gemma4.measure.random_model import RandomCheckpoint
+    from mlx_gemma4.measure.speed.random_model import RandomCheckpoint
     from mlx_gemma4.session import PREFILL_STEP
 
     weights = {recipe: RandomCheckpoint("12b", recipe).nbytes for recipe in RECIPES}

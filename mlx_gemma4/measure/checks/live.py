@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.decoder.costs import ForwardCosts
 from mlx_gemma4.measure.checks.finding import Finding, Findings, Known
-from mlx_gemma4.measure.figures import number
+from mlx_gemma4.measure.speed.figures import number
 
 if TYPE_CHECKING:
     from mlx_gemma4.measure.simulated_machine import Simulation

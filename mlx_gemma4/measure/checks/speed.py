@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_gemma4.decoder.twelve_b import TWELVE_B
 from mlx_gemma4.measure.checks.finding import Finding, Findings, Known
-from mlx_gemma4.measure.figures import number
+from mlx_gemma4.measure.speed.figures import number
 
 SIZE, RECIPE = "12b", "4bit"
 ROWS = (1, 2, 4, 8, 16, 32, 64)
@@ -35,7 +35,7 @@ def check(known: Known) -> Findings:
 
 def whole() -> dict[str, Any]:
     """Figures of whole forwards, on a GPU."""
-    from mlx_gemma4.measure.forwards import Forwards, sharing_models
+    from mlx_gemma4.measure.speed.forwards import Forwards, sharing_models
 
     model, few = sharing_models(SIZE, RECIPE)
     for each in (few, model):  # the first one compiles the kernels
@@ -69,8 +69,8 @@ def measured(figures: Mapping[str, Any]) -> Finding:
 
 def part() -> tuple[dict[int, float], float, float]:
     """Seconds of a part of a step by rows; the share of the layers' weights that it is, and of the head's."""
-    from mlx_gemma4.measure.forwards import part_seconds
-    from mlx_gemma4.measure.random_model import RandomCheckpoint
+    from mlx_gemma4.measure.speed.forwards import part_seconds
+    from mlx_gemma4.measure.speed.random_model import RandomCheckpoint
 
     text = TWELVE_B["text_config"]
     inputs, outputs = text["hidden_size"], text["intermediate_size"] // PART

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlx_gemma4.measure.bench import ROWS
-from mlx_gemma4.measure.bench_drafts import PLAIN
-from mlx_gemma4.measure.figures import Figure, Figures, Table, number
-from mlx_gemma4.measure.peers import OURS, Comparison
+from mlx_gemma4.measure.speed.bench import ROWS
+from mlx_gemma4.measure.speed.bench_drafts import PLAIN
+from mlx_gemma4.measure.speed.figures import Figure, Figures, Table, number
+from mlx_gemma4.measure.speed.peers import OURS, Comparison
 
 
 def tables(figures: Figures) -> Iterator[Table]:

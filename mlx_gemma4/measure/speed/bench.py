@@ -22,12 +22,12 @@ from mlx.utils import tree_flatten
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
-from mlx_gemma4.measure.bandwidth import bytes_read_per_token, copy_bandwidth
-from mlx_gemma4.measure.bench_drafts import measure_drafts
-from mlx_gemma4.measure.bench_live import measure_live
-from mlx_gemma4.measure.bench_media import PICTURE, SOUND_SECONDS, sound
-from mlx_gemma4.measure.figures import Figure, Figures, Repeats
-from mlx_gemma4.measure.scripted import scripted_model
+from mlx_gemma4.measure.speed.bandwidth import bytes_read_per_token, copy_bandwidth
+from mlx_gemma4.measure.speed.bench_drafts import measure_drafts
+from mlx_gemma4.measure.speed.bench_live import measure_live
+from mlx_gemma4.measure.speed.bench_media import PICTURE, SOUND_SECONDS, sound
+from mlx_gemma4.measure.speed.figures import Figure, Figures, Repeats
+from mlx_gemma4.measure.speed.scripted import scripted_model
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import generate_step

@@ -24,8 +24,8 @@ from mlx.utils import tree_flatten
 from mlx_gemma4.decoder.memory import forward_bytes
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.weights import build_model
-from mlx_gemma4.measure.figures import Repeats
-from mlx_gemma4.measure.random_model import RandomCheckpoint
+from mlx_gemma4.measure.speed.figures import Repeats
+from mlx_gemma4.measure.speed.random_model import RandomCheckpoint
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import generate_step
 from mlx_gemma4.session import Session

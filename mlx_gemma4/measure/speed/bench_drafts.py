@@ -9,7 +9,7 @@ from functools import partial
 
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
-from mlx_gemma4.measure.figures import Figure, Repeats
+from mlx_gemma4.measure.speed.figures import Figure, Repeats
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import generate_step

@@ -16,8 +16,8 @@ from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.live.hear.events import Final
 from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.sources import FileSource, Source
-from mlx_gemma4.measure.bench_media import utterances
-from mlx_gemma4.measure.figures import Figure
+from mlx_gemma4.measure.speed.bench_media import utterances
+from mlx_gemma4.measure.speed.figures import Figure
 from mlx_gemma4.programs.transcribe import Transcriber
 
 Clock = Callable[[], float]

@@ -11,9 +11,9 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_gemma4.decoder.config import Config
-from mlx_gemma4.measure.bench import ROWS, Settings
-from mlx_gemma4.measure.figures import Repeats
-from mlx_gemma4.measure.peer_script import PATIENCE, RUNS, WARM_UP
+from mlx_gemma4.measure.speed.bench import ROWS, Settings
+from mlx_gemma4.measure.speed.figures import Repeats
+from mlx_gemma4.measure.speed.peer_script import PATIENCE, RUNS, WARM_UP
 
 LONG = 300.0
 """Seconds of a bench that need a word in advance."""

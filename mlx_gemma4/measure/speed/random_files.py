@@ -15,7 +15,7 @@ from mlx_gemma4.checkpoint.files import SMALL_FILES
 from mlx_gemma4.checkpoint.hub import demo_folder
 from mlx_gemma4.checkpoint.weight_files import INDEX
 from mlx_gemma4.inputs.processor import Limits, Processor
-from mlx_gemma4.measure.random_model import RandomCheckpoint
+from mlx_gemma4.measure.speed.random_model import RandomCheckpoint
 
 DEMO = demo_folder() / "checkpoint"
 SHARD_BYTES = 2_000_000_000
