@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import loaded
@@ -145,7 +146,8 @@ def test_lost_sight_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """On stderr when it is lost and when pictures come back; in JSON it is an event."""
     arguments = argparse.Namespace(format="txt", fast=True, input=None)
     stream = io.StringIO()
-    talk = Talk(None, arguments, None, stream)  # type: ignore[arg-type]
+    assistant = SimpleNamespace(overload=None)
+    talk = Talk(assistant, arguments, None, stream)  # type: ignore[arg-type]
     for event in (SightLost("The pictures from camera 0 ended."), Looked(9.0, 0.1, 1), Looked(10.0, 0.1, 1)):
         talk.show(event)
     lost = "The pictures from camera 0 ended. Answers are about what is heard and typed until pictures come.\n"

@@ -14,7 +14,7 @@ from conftest import loaded
 from reference_cases import REFERENCE, media_file
 from video_writer import write_video
 
-from mlx_gemma4 import Model, Processor, describe_video, generate
+from mlx_gemma4 import Drafter, Model, Processor, describe_video, generate
 from mlx_gemma4.cli import main
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.inputs.vision.video import Film, Selection
@@ -185,14 +185,16 @@ def test_describe_takes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """All of them arrive."""
     given: dict[str, Any] = {}
 
-    def record(model: Model, processor: Processor, file: Any, settings: Describing) -> Iterator[Any]:
-        given.update(vars(settings), path=file.path)
+    def record(
+        model: Model, processor: Processor, file: Any, settings: Describing, *, drafter: Drafter | None
+    ) -> Iterator[Any]:
+        given.update(vars(settings), path=file.path, drafter=drafter)
         return iter(())
 
     monkeypatch.setattr("mlx_gemma4.programs.describe.describe_video", record)
     path = two_scenes(tmp_path, sound=True)
     options = ["--fps", "2", "--max-frames", "9", "--start", "0:01", "--end", "0:04.5", "--with-audio", "-p", "Who?"]
-    assert main(command(path, *options, "--image-tokens", "140")) == 0
+    assert main(command(path, *options, "--image-tokens", "140", "--draft", "none")) == 0
     sampling = given.pop("sampling")
     assert sampling.temperature == 0
     assert given == {
@@ -203,6 +205,7 @@ def test_describe_takes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "sound": True,
         "image_tokens": 140,
         "max_tokens": 3,
+        "drafter": None,
     }
     assert main(["describe", str(path), *RELEASED]) == 0
     assert (given["text"], given["segment"], given["selection"]) == (DESCRIBE, 30.0, Selection(32, 1.0))

@@ -105,7 +105,7 @@ class Programs:
             raise ValueError(f"Expected a peer of {', '.join(PEERS)}, got {peer!r}")
         self.peer = peer
         self._pythons = {OURS: sys.executable, peer: python}
-        self._script = files("mlx_gemma4.measure").joinpath("peer_script.py").read_text(encoding="utf-8")
+        self._script = files("mlx_gemma4.measure.speed").joinpath("peer_script.py").read_text(encoding="utf-8")
 
     def check(self) -> None:
         """Raise a ValueError if the peer's interpreter cannot be run, or has no such package."""
