@@ -153,5 +153,5 @@ def test_lost_sight_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     lost = "The pictures from camera 0 ended. Answers are about what is heard and typed until pictures come.\n"
     assert capsys.readouterr().err == f"{lost}Pictures come again.\n" and not stream.getvalue()
     arguments.format = "jsonl"
-    Talk(None, arguments, None, stream).show(SightLost("It stalls."))  # type: ignore[arg-type]
+    Talk(assistant, arguments, None, stream).show(SightLost("It stalls."))  # type: ignore[arg-type]
     assert json.loads(stream.getvalue()) == {"event": "sightlost", "problem": "It stalls."}
