@@ -16,8 +16,8 @@ from reference_cases import SHORT, media_file, speech_prompt
 from mlx_gemma4 import Model, Processor, Sampling, Session, Transcriber, load_audio
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs import batch
+from mlx_gemma4.outputs.answer import answer
 from mlx_gemma4.outputs.batch import Question, decode_batch
-from mlx_gemma4.outputs.draft import answer
 from mlx_gemma4.outputs.sample import Sampler
 from mlx_gemma4.programs.segments import make_endpointer, transcribe, transcribe_all
 

@@ -20,7 +20,7 @@ from reference_cases import (
 
 from mlx_gemma4 import Model, Processor, Transcriber, generate, load_audio
 from mlx_gemma4.inputs.audio.frames import Framer, cut_point
-from mlx_gemma4.outputs.draft import PATIENCE
+from mlx_gemma4.outputs.answer import PATIENCE
 from mlx_gemma4.programs.segments import transcribe_each
 from mlx_gemma4.programs.transcribe import Segment, instruction
 

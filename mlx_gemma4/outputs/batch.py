@@ -47,7 +47,7 @@ def decode_batch(
     batch_size: int = BATCH_SIZE,
     first_alone: bool = False,
 ) -> Generator[list[int], None, None]:
-    """Yield the answer to each question, asked after the session's sequence, in order and as ``draft.answer`` would.
+    """Yield the answer to each question, asked after the session's sequence, in order and as ``answer`` would.
 
     Each answer is yielded when it and those before it have ended. A question is taken when there is a place for it, so
     memory depends on the longest questions and on ``batch_size``, not on how many there are. Whenever this generator

@@ -17,8 +17,8 @@ from mlx_gemma4.inputs.audio.frames import cut_point
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
+from mlx_gemma4.outputs.answer import answer, text_of
 from mlx_gemma4.outputs.batch import BATCH_SIZE, Question, decode_batch
-from mlx_gemma4.outputs.draft import answer, text_of
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.guards import is_remark, most_tokens
 from mlx_gemma4.outputs.sample import Sampler, Sampling

@@ -18,7 +18,7 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import IMAGE, Prompt
 from mlx_gemma4.inputs.vision.image import Patches
 from mlx_gemma4.inputs.vision.video import Film
-from mlx_gemma4.outputs.draft import answer
+from mlx_gemma4.outputs.answer import answer
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.session import Session

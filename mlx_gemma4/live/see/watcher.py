@@ -17,7 +17,7 @@ from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.see.scene import THRESHOLD, Scene
 from mlx_gemma4.live.see.settling import MAX_WAIT, SAME_MOMENT, SETTLE, Settling
 from mlx_gemma4.live.see.views import Asking, Glance, Memory, View
-from mlx_gemma4.outputs.draft import text_of
+from mlx_gemma4.outputs.answer import text_of
 from mlx_gemma4.outputs.drafter import Drafter
 
 Reason = Literal["change", "heartbeat", "every"]

@@ -10,7 +10,7 @@ from reference_cases import demo_prompts, reference_case
 
 from mlx_gemma4 import Model, Processor, Sampling, Session
 from mlx_gemma4.inputs.prompt import Prompt
-from mlx_gemma4.outputs.draft import answer, text_of
+from mlx_gemma4.outputs.answer import answer, text_of
 from mlx_gemma4.outputs.sample import Sampler
 
 END = 5
