@@ -87,6 +87,11 @@ class Session:
         return self._cache.position
 
     @property
+    def context(self) -> int | None:
+        """Positions that the sequence may have, at most (``load(context=…)``); None: there is no limit."""
+        return self.model.budget.context
+
+    @property
     def earliest(self) -> int:
         """The earliest position to which a rewind is exact."""
         return self._cache.earliest
@@ -110,8 +115,10 @@ class Session:
             ValueError: The piece is empty or does not fit the model: ids beyond the vocabulary, media that the
                 checkpoint has no weights for, placeholders without media, half an image; or it has no row
                 ``logits_from``. The session is unchanged.
+            ContextFull: The sequence would become longer than ``context``. The session is unchanged.
         """
         length, chunks = self._embed(piece)
+        self.model.budget.check_context(self.position, length)
         if logits_from is not None and not 0 <= logits_from < length:
             raise ValueError(f"Expected logits_from to be a row of the piece, 0 to {length - 1}, got {logits_from}")
         first = length - 1 if logits_from is None else logits_from
@@ -138,7 +145,12 @@ class Session:
         return logits[0, -1] if logits_from is None else logits.squeeze(0)
 
     def step(self, tokens: mx.array) -> mx.array:
-        """Append text tokens, which may be lazy, and return the lazy logits after each: [] → [V], [n] → [n, V]."""
+        """Append text tokens, which may be lazy, and return the lazy logits after each: [] → [V], [n] → [n, V].
+
+        Raises:
+            ContextFull: The sequence would become longer than ``context``. The session is unchanged.
+        """
+        self.model.budget.check_context(self.position, tokens.size)
         self._hidden = self._forward(self.model.embed_tokens(tokens.reshape(1, -1)), None, 0)
         self._hidden_end = self.position
         logits = self.model.logits(self._hidden)

@@ -149,7 +149,7 @@ def test_sampled_tokens_have_their_distribution() -> None:
     table = np.random.default_rng(5).normal(size=(6, 6)).astype(np.float32)
 
     class Chain:
-        position = 0
+        position, context = 0, None
 
         def step(self, tokens: mx.array) -> mx.array:
             self.position += tokens.size

@@ -17,6 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_gemma4.decoder.budget import Budget
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Cache, LayerCache, ModelCache
 from mlx_gemma4.decoder.config import Config, LayerConfig, RopeConfig, TextConfig
 from mlx_gemma4.decoder.embedders import MultimodalEmbedder, VisionEmbedder
@@ -181,6 +182,7 @@ class Model(nn.Module):
         super().__init__()
         text, vision, audio = config.text_config, config.vision_config, config.audio_config
         self.config = config
+        self.budget = Budget()
         self.language_model = LanguageModel(text)
         if vision is not None:
             self.vision_embedder = VisionEmbedder(vision)

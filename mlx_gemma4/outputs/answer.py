@@ -49,7 +49,10 @@ def answer(
         draft: A guess of the answer's tokens; it changes the speed, not the answer.
         drafter: Guesses the tokens that ``draft`` got wrong.
     """
-    draft = list(draft[: max_tokens - 1])
+    most = max_tokens - 1
+    if session.context is not None:
+        most = min(most, session.context - session.position - len(question))
+    draft = list(draft[: max(most, 0)])
     prompt = question + Prompt.from_tokens(draft) if draft else question
     history = [*draft, *question.token_ids.tolist()]
     drafts = None if drafter is None else drafter.begin(session, history, sampler.suppressed)

@@ -42,7 +42,7 @@ class GenerationResponse:
     peak_memory: float
     """Of the process, in GB (1e9 bytes), as MLX counts it."""
     finish_reason: str | None
-    """None while the answer goes on; in the last piece "stop" or "length" (``max_tokens``)."""
+    """None while the answer goes on; in the last piece "stop" or "length" (``max_tokens``, or the context is full)."""
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
@@ -83,6 +83,7 @@ def stream_generate(
 
     Raises:
         ValueError: ``max_tokens`` is less than 1, a logit is NaN or infinite, or the drafter belongs to another model.
+        ContextFull: The prompt does not fit into the session's context; the session is unchanged.
     """
     if max_tokens < 1:
         raise ValueError(f"Expected max_tokens of 1 or more, got {max_tokens}")

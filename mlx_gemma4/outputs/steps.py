@@ -42,7 +42,7 @@ def generate_step(
 
     The next forward is queued (``mx.async_eval``) before a token is read, so that the device works while the caller
     does; not where a draft may follow it. When the generator ends or is closed, what the caller did not get is rewound:
-    the session then holds all tokens that were yielded but the last.
+    the session then holds all tokens that were yielded but the last. It also ends where the session's context is full.
 
     Args:
         logits: [V], or with ``draft`` [1 + len(draft), V].
@@ -55,6 +55,8 @@ def generate_step(
         ValueError: A logit is NaN or infinite.
     """
     start, taken, single = session.position - len(draft), 0, 0
+    if session.context is not None:
+        max_tokens = min(max_tokens, session.context - start + 1)  # the last token does not enter the session
     chosen = _Chosen(sampler, logits, mx.array(list(draft)) if draft else None)
     following: Draft | None = None
     waited = False
