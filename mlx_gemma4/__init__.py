@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mlx_gemma4.checkpoint.hub import demo_folder as demo_folder
     from mlx_gemma4.decoder.model import Model as Model
+    from mlx_gemma4.decoder.snapshots import Snapshots as Snapshots
     from mlx_gemma4.inputs.audio.endpoint import Endpointer as Endpointer
     from mlx_gemma4.inputs.audio.endpoint import Endpointing as Endpointing
     from mlx_gemma4.inputs.audio.frames import split_audio as split_audio
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "checkpoint.hub": "demo_folder",
     "decoder.model": "Model",
+    "decoder.snapshots": "Snapshots",
     "inputs.audio.endpoint": "Endpointer Endpointing",
     "inputs.audio.frames": "split_audio",
     "inputs.audio.recording": "load_audio",

@@ -111,6 +111,24 @@ def test_a_rewind_by_the_room_is_always_possible() -> None:
         assert cache.earliest <= max(0, cache.position - ROOM)
 
 
+def test_room_that_grows_or_shrinks() -> None:
+    """It holds for what comes from then on: a rewind to where it grew stays possible, for as far as it grew."""
+    cache = make_cache()
+    assert (cache.room, cache.earliest) == (ROOM, 200 - ROOM)
+    cache.room = 300
+    for layer in cache.layers:
+        for _ in range(30):
+            layer.update_and_fetch(*rows(layer.position, 10))
+    assert (cache.position, cache.earliest) == (500, 200)
+    cache.room = 10
+    for layer in cache.layers:
+        layer.update_and_fetch(*rows(layer.position, 10))
+    assert (cache.position, cache.earliest) == (510, 500)
+    cache.compact()
+    sliding = cache.layers[0]
+    assert sliding.keys is not None and sliding.keys.shape[2] == WINDOW - 1 + 10 + SPARE
+
+
 def test_a_full_cache_returns_everything_and_grows_in_steps() -> None:
     """Few moves, and at most a quarter of unused space beyond a STEP."""
     cache = FullCache()

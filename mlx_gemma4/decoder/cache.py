@@ -14,11 +14,13 @@ the front of a new one (``origin`` is the position at its index 0):
 
 A piece that does not fit moves along with them, in one copy, and so does what its first query sees. After a long piece
 the buffer is larger than usual, until ``compact``.
+
+To go back further, somebody keeps the window of a position (``window_before``) before it leaves, and gives it back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +39,10 @@ which is 0.1 % of what 64 tokens read."""
 
 DEFAULT_ROOM = 512
 """Positions that can be rewound on sliding layers by default: 20 s of sound."""
+
+
+State = dict[str, mx.array]
+"""What a layer holds, by name; empty at position 0. The arrays may be views of the layer's buffers, and lazy."""
 
 
 class LayerCache(Protocol):
@@ -89,6 +95,26 @@ class FullCache:
         """The furthest position to which a rewind is exact."""
         return 0
 
+    def rewind(self, position: int) -> None:
+        """Forget everything from ``position`` on."""
+        self.position = position
+
+    def state(self, position: int | None = None) -> State:
+        """All that is held before ``position``, by default before the end; without spare room."""
+        end = self.position if position is None else position
+        if self.keys is None or self.values is None or end == 0:
+            return {}
+        return {"keys": self.keys[..., :end, :], "values": self.values[..., :end, :]}
+
+    def restore(self, state: State, position: int) -> None:
+        """Hold what ``state`` gave at ``position``, in buffers of its own."""
+        self.keys = self.values = None
+        if position:
+            spare = _spare(state["keys"], _steps(position + 1) - position)
+            self.keys = mx.concatenate([state["keys"], spare], axis=2)
+            self.values = mx.concatenate([state["values"], spare], axis=2)
+        self.position = position
+
     def held(self) -> tuple[mx.array, mx.array]:
         """All keys and values."""
         assert self.keys is not None and self.values is not None
@@ -120,7 +146,7 @@ class SlidingCache:
 
     def __init__(self, window: int, room: int) -> None:
         self.window = window
-        self.kept = window - 1 + room
+        self.room = room
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
         self.position = 0
@@ -130,6 +156,11 @@ class SlidingCache:
     @property
     def offset(self) -> int:
         return self.position
+
+    @property
+    def kept(self) -> int:
+        """How many keys stay when others come."""
+        return self.window - 1 + self.room
 
     def held(self) -> tuple[mx.array, mx.array]:
         """The keys and values that the next position may see."""
@@ -151,6 +182,37 @@ class SlidingCache:
     def earliest(self) -> int:
         """The furthest position to which a rewind is exact: its whole window is still held."""
         return self.start + self.window - 1 if self.start else 0
+
+    def earliest_after(self, length: int) -> int:
+        """What ``earliest`` will be when ``length`` more positions have come."""
+        start = max(self.start, self.position + length - self.kept)
+        return start + self.window - 1 if start else 0
+
+    def rewind(self, position: int) -> None:
+        """Forget everything from ``position`` on; ``earliest`` or later, or 0."""
+        self.position = position
+        if position == 0:
+            self.start = self.origin = 0
+
+    def state(self, position: int | None = None) -> State:
+        """All that is held before ``position``, by default before the end; without spare room."""
+        end = self.position if position is None else position
+        return self._between(self.start, end)
+
+    def window_before(self, position: int) -> State:
+        """What ``position`` sees; it is not before ``earliest``."""
+        return self._between(max(self.start, position - self.window + 1), position)
+
+    def restore(self, state: State, position: int) -> None:
+        """Hold what ``state`` or ``window_before`` gave at ``position``, in buffers of its own."""
+        self.keys = self.values = None
+        self.position = self.start = self.origin = position
+        if position:
+            length = state["keys"].shape[2]
+            spare = _spare(state["keys"], max(length + 1, min(_steps(length + 1), self.kept + SPARE)) - length)
+            self.keys = mx.concatenate([state["keys"], spare], axis=2)
+            self.values = mx.concatenate([state["values"], spare], axis=2)
+            self.start = self.origin = position - length
 
     def visible(self, length: int) -> int:
         """How many keys ``update_and_fetch`` returns for ``length`` more positions."""
@@ -184,6 +246,12 @@ class SlidingCache:
         self.keys, self.values = _moved(self.keys, held, keys, spare), _moved(self.values, held, values, spare)
         self.origin = first
 
+    def _between(self, start: int, stop: int) -> State:
+        if self.keys is None or self.values is None or start == stop:
+            return {}
+        held = slice(start - self.origin, stop - self.origin)
+        return {"keys": self.keys[..., held, :], "values": self.values[..., held, :]}
+
     def _first_seen(self) -> int:
         return max(self.start, self.position - self.window + 1)
 
@@ -194,7 +262,23 @@ class Cache:
     def __init__(self, layers: Sequence[LayerConfig], *, window: int, room: int = DEFAULT_ROOM) -> None:
         self._types = [layer.layer_type for layer in layers]
         self.layers = [SlidingCache(window, room) if layer.is_sliding else FullCache() for layer in layers]
-        self.room = room
+        self.window = window
+        self._room = room
+
+    @property
+    def room(self) -> int:
+        """How many positions sliding layers keep behind their window. What has left does not come back."""
+        return self._room
+
+    @room.setter
+    def room(self, room: int) -> None:
+        self._room = room
+        for layer in self._sliding:
+            layer.room = room
+
+    @property
+    def _sliding(self) -> list[SlidingCache]:
+        return [layer for layer in self.layers if isinstance(layer, SlidingCache)]
 
     @property
     def position(self) -> int:
@@ -233,20 +317,53 @@ class Cache:
         """
         if not 0 <= position <= self.position:
             raise ValueError(f"Expected a position from 0 to {self.position} to rewind to, got {position}")
-        if position < self.earliest:
+        if 0 < position < self.earliest:
             raise ValueError(
                 f"Expected a position within the last {self.position - self.earliest} to rewind to, got {position} "
                 f"at {self.position}: sliding layers keep room for {self.room} beyond their window; "
-                "make the session with a larger room, or start it again"
+                "rewind further, take a snapshot there in time, or make the session with a larger room"
             )
         for layer in self.layers:
-            layer.position = position
+            layer.rewind(position)
+
+    def earliest_after(self, length: int) -> int:
+        """What ``earliest`` will be when ``length`` more positions have come."""
+        return max((layer.earliest_after(length) for layer in self._sliding), default=0)
+
+    def state(self, position: int | None = None) -> list[State]:
+        """All that the layers hold before ``position``, by default before the end; not before ``earliest``."""
+        return [layer.state(position) for layer in self.layers]
+
+    def restore(self, states: Iterable[State], position: int) -> None:
+        """Hold what ``state`` gave at ``position``, of a cache with the same window. One layer is copied at a time."""
+        for layer, state in zip(self.layers, states, strict=True):
+            layer.restore(state, position)
+            mx.eval([array for array in (layer.keys, layer.values) if array is not None])
+
+    def windows_before(self, position: int) -> list[mx.array]:
+        """What ``position`` sees of each sliding layer: keys and values ``[2, B, K, S, head_dim]``, lazy copies."""
+        states = [layer.window_before(position) for layer in self._sliding]
+        return [mx.stack([state["keys"], state["values"]]) for state in states]
+
+    def restore_full(self, cache: Cache, position: int) -> None:
+        """Hold in full layers what those of another cache hold before ``position``; sliding layers stay."""
+        for layer, theirs in zip(self.layers, cache.layers, strict=True):
+            if not isinstance(layer, SlidingCache):
+                layer.restore(theirs.state(position), position)
+                mx.eval([array for array in (layer.keys, layer.values) if array is not None])
+
+    def restore_windows(self, windows: Iterable[mx.array], position: int) -> None:
+        """Go back to ``position`` with its ``windows_before``. Full layers still hold theirs."""
+        for sliding, (keys, values) in zip(self._sliding, windows, strict=True):
+            sliding.restore({"keys": keys, "values": values}, position)
+            mx.eval([sliding.keys, sliding.values])
+        for layer in self.layers:
+            layer.rewind(position)
 
     def compact(self) -> None:
         """Free what a long piece needed beyond the window and the room of sliding layers."""
-        for layer in self.layers:
-            if isinstance(layer, SlidingCache):
-                layer.compact()
+        for layer in self._sliding:
+            layer.compact()
 
     @property
     def arrays(self) -> list[mx.array]:
