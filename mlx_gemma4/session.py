@@ -24,7 +24,6 @@ from mlx_gemma4.decoder.masks import number_images
 from mlx_gemma4.decoder.memory import prefill_rows
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.points import Mark, Points, Snapshot
-from mlx_gemma4.decoder.snapshots import Snapshots
 from mlx_gemma4.inputs.checks import check_frames, check_prompt, check_token_ids
 from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, Prompt
 from mlx_gemma4.inputs.vision.image import Patches
@@ -49,15 +48,13 @@ class Session:
     Args:
         room: How many positions can be rewound once the sequence is longer than the sliding window. Each costs the
             memory of one more key and value on every sliding layer. Before that length, every rewind is exact anyway.
-        snapshots: The budget of snapshots, for all sessions of a program; by default this one has its own.
 
     Raises:
         ValueError: ``room`` is less than MIN_ROOM.
     """
 
-    def __init__(self, model: Model, *, room: int = DEFAULT_ROOM, snapshots: Snapshots | None = None) -> None:
+    def __init__(self, model: Model, *, room: int = DEFAULT_ROOM) -> None:
         self.model = model
-        self.snapshots = snapshots or Snapshots()
         self._room = _checked_room(room)
         self.forwards = 0
         """Forward passes so far."""
@@ -68,7 +65,7 @@ class Session:
     def reset(self) -> None:
         """Start again with an empty sequence. Marks and snapshots made before are no longer valid."""
         self._cache = self.model.make_cache(self._room)
-        self._points = Points(self._cache, self.snapshots)
+        self._points = Points(self._cache, self.model.snapshots)
         self._hidden: mx.array | None = None
         """Hidden states of the rows whose logits were returned last; they end before position ``_hidden_end``."""
         self._hidden_end = 0
@@ -199,7 +196,7 @@ class Session:
         """Remember a position, by default this one, so that a rewind to it is exact however far back it will be.
 
         The state of sliding layers is copied when it is about to leave the cache: 335 MB of the 12B, in the budget
-        ``snapshots``. The session keeps the snapshot, until it is rewound to before it or the budget is used up.
+        ``model.snapshots``. The session keeps it, until it is rewound to before it or the budget is used up.
 
         Raises:
             ValueError: The position lies ahead, inside an image, or further back than sliding layers remember.
@@ -245,7 +242,7 @@ class Session:
             ValueError: A rewind to the position would not be exact; ``reachable`` says where it is.
             OSError: A snapshot could not be read from disk.
         """
-        other = Session(self.model, room=self.room, snapshots=self.snapshots)
+        other = Session(self.model, room=self.room)
         self._points.copy_to(other._points, self.position if position is None else position)
         return other
 

@@ -176,3 +176,44 @@ def test_only_full_layers_grow_for_ever() -> None:
     assert sliding.keys.nbytes == 4 * (WINDOW - 1 + ROOM + SPARE)  # type: ignore[union-attr]
     assert full.keys.nbytes >= 8 * before[1]  # type: ignore[union-attr]
     assert cache.nbytes == 2 * (sliding.keys.nbytes + full.keys.nbytes)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("position", [0, 3, 39, 40, 170, 185, 200])
+def test_a_cache_gives_its_state_and_takes_it_back(position: int) -> None:
+    """Without spare room, into buffers of its own: both go on, and neither sees the other."""
+    cache, other = (
+        make_cache(),
+        Cache([LayerConfig(SLIDING, 1, 1, False), LayerConfig(FULL, 1, 1, True)], window=WINDOW),
+    )
+    if position < 170:
+        cache.rewind(0)
+        for layer in cache.layers:
+            layer.update_and_fetch(*rows(0, position + 1))
+    states = cache.state(position)
+    sliding, full = [sorted(state) for state in states]
+    assert sliding == full == (["keys", "values"] if position else [])
+    other.restore(states, position)
+    assert (other.position, other.nbytes % 4) == (position, 0)
+    assert other.earliest == (cache.earliest if position else 0)
+    for layer, mine in zip(other.layers, cache.layers, strict=True):
+        first = max(0, position - WINDOW + 1) if isinstance(layer, SlidingCache) else 0
+        keys, values = layer.update_and_fetch(*rows(position, 5))
+        np.testing.assert_array_equal(np.array(keys).reshape(-1), np.arange(first, position + 5))
+        np.testing.assert_array_equal(np.array(values).reshape(-1), -np.arange(first, position + 5))
+        assert mine.keys is not layer.keys
+
+
+def test_windows_lead_back_from_anywhere() -> None:
+    """Full layers still hold what came before."""
+    cache = make_cache()
+    windows = cache.windows_before(180)
+    assert [array.shape for array in windows] == [(2, 1, 1, WINDOW - 1, 1)]
+    mx.eval(windows)
+    for layer in cache.layers:
+        layer.update_and_fetch(*rows(200, 300))
+    cache.restore_windows(windows, 180)
+    assert (cache.position, cache.earliest) == (180, 180)
+    for layer in cache.layers:
+        keys, _ = layer.update_and_fetch(*rows(180, 2))
+        first = 180 - WINDOW + 1 if isinstance(layer, SlidingCache) else 0
+        np.testing.assert_array_equal(np.array(keys).reshape(-1), np.arange(first, 182))

@@ -22,8 +22,11 @@ FAR = np.arange(30, 230)
 
 
 @pytest.fixture
-def model() -> Model:
-    return loaded("released")[0]
+def model(monkeypatch: pytest.MonkeyPatch) -> Model:
+    """With a budget of snapshots of its own."""
+    model = loaded("released")[0]
+    monkeypatch.setattr(model, "snapshots", Snapshots())
+    return model
 
 
 def logits(session: Session, piece: object = (40, 41, 42)) -> np.ndarray:
@@ -153,7 +156,7 @@ def test_a_short_snapshot_leads_to_all_before_it(model: Model) -> None:
     session = Session(model, room=2)
     session.extend(FAR[:15], snapshots=[3, 8, 15])
     session.extend(FAR)
-    assert session.snapshots.memory_used == 10 * 2 * 2 * 15 * 32 * 4  # of ten layers, two heads of 32 in float32
+    assert model.snapshots.memory_used == 10 * 2 * 2 * 15 * 32 * 4  # of ten layers, two heads of 32 in float32
     straight = Session(model)
     straight.extend(FAR[:7])
     session.rewind(7)
@@ -166,11 +169,11 @@ def test_a_snapshot_costs_nothing_until_it_is_needed(model: Model) -> None:
     session.extend(FAR)
     session.snapshot()
     session.extend(FAR[:64])
-    assert session.snapshots.memory_used == 0
+    assert model.snapshots.memory_used == 0
     held = mx.get_active_memory()
     session.extend([30])
-    assert session.snapshots.memory_used == 10 * 2 * 2 * 15 * 32 * 4
-    assert mx.get_active_memory() - held < 2 * session.snapshots.memory_used
+    assert model.snapshots.memory_used == 10 * 2 * 2 * 15 * 32 * 4
+    assert mx.get_active_memory() - held < 2 * model.snapshots.memory_used
 
 
 def test_a_snapshot_does_not_hold_the_buffers_of_the_session(model: Model) -> None:
@@ -198,7 +201,7 @@ def test_snapshots_die_with_a_rewind_past_them(model: Model) -> None:
     late = session.snapshot()
     session.extend(FAR)
     session.rewind(early)
-    assert session.snapshots.memory_used == 10 * 2 * 2 * 15 * 32 * 4
+    assert model.snapshots.memory_used == 10 * 2 * 2 * 15 * 32 * 4
     session.extend(FAR)
     with pytest.raises(ValueError, match=r"Snapshot\(400\) is not a mark of this session, or an earlier rewind"):
         session.rewind(late)
@@ -277,16 +280,16 @@ def test_a_fork_shares_snapshots(model: Model) -> None:
     session = Session(model, room=2)
     session.extend(FAR[:100], snapshots=[50])
     session.extend(FAR)
-    size = session.snapshots.memory_used
+    size = model.snapshots.memory_used
     fork = session.fork()
     session.rewind(0)
-    assert fork.snapshots is session.snapshots and session.snapshots.memory_used == size > 0
+    assert model.snapshots.memory_used == size > 0
     fork.rewind(50)
     straight = Session(model)
     straight.extend(FAR[:50])
     np.testing.assert_allclose(logits(fork), logits(straight), atol=1e-5)
     del fork
-    assert session.snapshots.memory_used == 0
+    assert model.snapshots.memory_used == 0
 
 
 def test_a_fork_out_of_reach_or_inside_an_image_is_refused(model: Model) -> None:
@@ -309,7 +312,8 @@ LOSSES: list[tuple[str, Callable[[], Snapshots]]] = [
 @pytest.mark.parametrize(("name", "budget"), LOSSES, ids=[name for name, _ in LOSSES])
 def test_what_the_budget_loses_is_computed_again(model: Model, name: str, budget: Callable[[], Snapshots]) -> None:
     """keep() rewinds as far as is exact, and says where that is."""
-    session = Session(model, room=2, snapshots=budget())
+    model.snapshots = budget()
+    session = Session(model, room=2)
     session.extend(FAR, snapshots=[50, 100])
     session.extend(FAR)
     kept = session.keep(100)
@@ -319,3 +323,23 @@ def test_what_the_budget_loses_is_computed_again(model: Model, name: str, budget
     straight = Session(model, room=2)
     straight.extend(FAR[:100])
     np.testing.assert_allclose(logits(session), logits(straight), atol=1e-5)
+
+
+def test_a_snapshot_that_cannot_be_read_leaves_an_empty_session(model: Model) -> None:
+    """keep() goes on from there; rewind() says so."""
+    said: list[str] = []
+    for way in ("keep", "rewind"):
+        model.snapshots = Snapshots(memory=0, say=said.append)
+        session = Session(model, room=2)
+        session.extend(FAR, snapshots=[100])
+        state = session.snapshot(100).state
+        assert state is not None and state._file is not None
+        state._file.truncate(10_000)
+        if way == "keep":
+            assert session.keep(100) == 0
+        else:
+            with pytest.raises(OSError, match="shorter than what was written"):
+                session.rewind(100)
+        assert session.position == 0
+        np.testing.assert_array_equal(logits(session, FAR), logits(Session(model, room=2), FAR))
+    assert len(said) == 2

@@ -22,6 +22,7 @@ from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Cache, LayerCache, ModelCache
 from mlx_gemma4.decoder.config import Config, LayerConfig, RopeConfig, TextConfig
 from mlx_gemma4.decoder.embedders import MultimodalEmbedder, VisionEmbedder
 from mlx_gemma4.decoder.masks import Mask, mask_from
+from mlx_gemma4.decoder.snapshots import Snapshots
 
 
 def _fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
@@ -183,6 +184,7 @@ class Model(nn.Module):
         text, vision, audio = config.text_config, config.vision_config, config.audio_config
         self.config = config
         self.budget = Budget()
+        self.snapshots = Snapshots()
         self.language_model = LanguageModel(text)
         if vision is not None:
             self.vision_embedder = VisionEmbedder(vision)

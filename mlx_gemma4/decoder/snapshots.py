@@ -115,9 +115,9 @@ class State:
 
 
 class Snapshots:
-    """The budget of all snapshots of a program: give the same one to all its sessions.
+    """The budget of the snapshots of all sessions on a model (``Model.snapshots``).
 
-    It belongs to the thread of its sessions. A snapshot leaves it with its session.
+    It belongs to the thread of these sessions. A snapshot leaves it with its session.
 
     Args:
         memory: Bytes in memory.
