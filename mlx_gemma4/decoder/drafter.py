@@ -22,9 +22,10 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_gemma4.decoder.attention import Rope, attend
 from mlx_gemma4.decoder.config import LayerConfig, TextConfig
 from mlx_gemma4.decoder.drafter_config import DrafterConfig
-from mlx_gemma4.decoder.model import MLP, Rope
+from mlx_gemma4.decoder.model import MLP
 
 
 class Shared(NamedTuple):
@@ -52,7 +53,7 @@ class DrafterAttention(nn.Module):
         B, L, _ = x.shape
         queries = self.q_proj(x).reshape(B, L, self.n_heads, -1)
         queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), shared.position)
-        out = mx.fast.scaled_dot_product_attention(queries, shared.keys, shared.values, scale=1.0)
+        out = attend(queries, shared.keys, shared.values, None)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
 
 

@@ -30,6 +30,8 @@ MOST_SCORES = 512 * 8192
 """Rows times positions of one forward, at most (``prefill_rows``): 1.3 GB of the 12B on a GPU."""
 LEAST_ROWS = 32
 """Rows that a forward may have at any length: fewer would take about as long."""
+SCORE_BYTES = 128 << 20
+"""Bytes of an array of attention scores, at most: the queries of a long forward are cut into tiles (``attend``)."""
 LONGEST = 131_072
 """Positions of the longest context that is planned for."""
 

@@ -17,11 +17,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_gemma4.decoder.attention import Attention
 from mlx_gemma4.decoder.budget import Budget
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Cache, LayerCache, ModelCache
-from mlx_gemma4.decoder.config import Config, LayerConfig, RopeConfig, TextConfig
+from mlx_gemma4.decoder.config import Config, LayerConfig, TextConfig
 from mlx_gemma4.decoder.embedders import MultimodalEmbedder, VisionEmbedder
-from mlx_gemma4.decoder.masks import Mask, mask_from
+from mlx_gemma4.decoder.masks import Mask
 from mlx_gemma4.decoder.snapshots import Snapshots
 
 
@@ -51,65 +52,6 @@ def softcap(logits: mx.array, cap: float) -> mx.array:
 @_fused
 def scaled_sum(x: mx.array, y: mx.array, scale: mx.array) -> mx.array:
     return (x + y) * scale
-
-
-class Rope:
-    """Rotary embedding with halves paired (dim i with i + head_dim / 2).
-
-    Of the ``head_dim / 2`` pairs the first ``partial_rotary_factor`` rotate, at theta^(-2i / head_dim): the
-    exponent runs over the whole head. The others stand still ("proportional" RoPE).
-    """
-
-    def __init__(self, config: RopeConfig, head_dim: int) -> None:
-        pairs = head_dim // 2
-        rotating = int(config.partial_rotary_factor * pairs)
-        self.head_dim = head_dim
-        # mx.fast.rope takes periods: an infinite one is a frequency of 0
-        periods = np.full(pairs, np.inf, dtype=np.float32)
-        periods[:rotating] = config.rope_theta ** (np.arange(0, 2 * rotating, 2, dtype=np.float32) / head_dim)
-        self.periods = mx.array(periods)
-
-    def __call__(self, x: mx.array, offset: int | mx.array) -> mx.array:
-        return mx.fast.rope(
-            x, self.head_dim, traditional=False, base=None, scale=1.0, offset=offset, freqs=self.periods
-        )
-
-
-class Attention(nn.Module):
-    """softmax(rope(norm(q)) · rope(norm(k))) · norm(v), with a scale of 1."""
-
-    def __init__(self, config: TextConfig, layer: LayerConfig) -> None:
-        super().__init__()
-        self.n_heads = config.num_attention_heads
-        self.n_kv_heads = layer.num_key_value_heads
-        self.head_dim = layer.head_dim
-        self.k_eq_v = layer.k_eq_v
-        self.eps = config.rms_norm_eps
-        self.q_proj = nn.Linear(config.hidden_size, self.n_heads * self.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, self.n_kv_heads * self.head_dim, bias=False)
-        if not self.k_eq_v:
-            self.v_proj = nn.Linear(config.hidden_size, self.n_kv_heads * self.head_dim, bias=False)
-        self.o_proj = nn.Linear(self.n_heads * self.head_dim, config.hidden_size, bias=False)
-        self.q_norm = nn.RMSNorm(self.head_dim, eps=self.eps)
-        self.k_norm = nn.RMSNorm(self.head_dim, eps=self.eps)
-        self._rope = Rope(config.rope[layer.layer_type], self.head_dim)
-
-    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, read_from: int = 0) -> mx.array:
-        B, L, _ = x.shape
-        offset = cache.offset
-        keys = self.k_proj(x).reshape(B, L, self.n_kv_heads, -1)
-        # values are the keys before norm and RoPE on full layers: k_eq_v
-        values = keys if self.k_eq_v else self.v_proj(x).reshape(B, L, self.n_kv_heads, -1)
-        keys = self._rope(self.k_norm(keys).transpose(0, 2, 1, 3), offset)
-        values = mx.fast.rms_norm(values, None, self.eps).transpose(0, 2, 1, 3)
-        keys, values = cache.update_and_fetch(keys, values)
-
-        if read_from:
-            x, mask, offset, L = x[:, read_from:], mask_from(mask, read_from, L), offset + read_from, L - read_from
-        queries = self.q_proj(x).reshape(B, L, self.n_heads, -1)
-        queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), offset)
-        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
 
 
 class MLP(nn.Module):
