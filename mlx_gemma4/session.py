@@ -25,6 +25,7 @@ from mlx_gemma4.decoder.memory import prefill_rows
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.points import Mark, Points, Snapshot
 from mlx_gemma4.inputs.checks import check_frames, check_prompt, check_token_ids
+from mlx_gemma4.inputs.content import Content
 from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, Prompt
 from mlx_gemma4.inputs.vision.image import Patches
 
@@ -66,6 +67,7 @@ class Session:
         """Start again with an empty sequence. Marks and snapshots made before are no longer valid."""
         self._cache = self.model.make_cache(self._room)
         self._points = Points(self._cache, self.model.snapshots)
+        self._content = Content()
         self._hidden: mx.array | None = None
         """Hidden states of the rows whose logits were returned last; they end before position ``_hidden_end``."""
         self._hidden_end = 0
@@ -86,6 +88,12 @@ class Session:
     def position(self) -> int:
         """Length of the sequence."""
         return self._cache.position
+
+    @property
+    def content(self) -> Content:
+        """What the sequence holds, media by their hashes; ``content.common_prefix(prompt)`` compares it."""
+        self._content.cut(self.position)
+        return self._content
 
     @property
     def context(self) -> int | None:
@@ -122,7 +130,8 @@ class Session:
         """
         start = self.position
         wanted = sorted(start + row for row in snapshots)
-        length, chunks = self._embed(piece, wanted)
+        content, chunks = self._embed(piece, wanted)
+        length = len(content)
         self.model.budget.check_context(start, length)
         if logits_from is not None and not 0 <= logits_from < length:
             raise ValueError(f"Expected logits_from to be a row of the piece, 0 to {length - 1}, got {logits_from}")
@@ -132,6 +141,7 @@ class Session:
         self._hidden = None  # unread, it would keep a copy of the last layer's keys and values
         read = []
         self._take_snapshots(wanted)
+        self.content.append(content)
         try:
             for rows, image_ids in chunks:
                 skipped = first - (self.position - start)
@@ -159,6 +169,7 @@ class Session:
             ContextFull: The sequence would become longer than ``context``. The session is unchanged.
         """
         self.model.budget.check_context(self.position, tokens.size)
+        self.content.append_ids(tokens, tokens.size)
         self._hidden = self._forward(self.model.embed_tokens(tokens.reshape(1, -1)), None, 0)
         self._hidden_end = self.position
         logits = self.model.logits(self._hidden)
@@ -244,6 +255,7 @@ class Session:
         """
         other = Session(self.model, room=self.room)
         self._points.copy_to(other._points, self.position if position is None else position)
+        other._content = self.content.copy(other.position)
         return other
 
     def _take_snapshots(self, wanted: list[int]) -> None:
@@ -265,13 +277,15 @@ class Session:
         self.computed += rows.shape[1]
         return h
 
-    def _embed(self, piece: Piece, wanted: Sequence[int]) -> tuple[int, Iterator[tuple[mx.array, np.ndarray | None]]]:
-        """Check a piece; then its length, and its rows [1, L, D] and image ids, forward by forward."""
+    def _embed(
+        self, piece: Piece, wanted: Sequence[int]
+    ) -> tuple[Content, Iterator[tuple[mx.array, np.ndarray | None]]]:
+        """Check a piece; then what it is, and its rows [1, L, D] and image ids, forward by forward."""
         if isinstance(piece, Patches):
-            piece = Prompt.from_patches(piece, _placeholder(self.model), IMAGE)
+            piece = Prompt.from_patches(piece, _placeholder(self.model, "image"), IMAGE)
         if isinstance(piece, Prompt):
             self._check(piece)
-            return len(piece), map(self._rows, piece.chunks(self._sizes(wanted)))
+            return Content.of(piece), map(self._rows, piece.chunks(self._sizes(wanted)))
         array = np.asarray(piece)
         if array.ndim and len(array) == 0:
             raise ValueError("There is nothing to extend the session with: the piece is empty")
@@ -280,15 +294,17 @@ class Session:
             array = array.astype(np.float32, copy=False)
             check_frames(array, self.model.config)
             embed: Callable[[mx.array], mx.array] = self.model.embed_frames
+            content = Content.of_frames(array, _placeholder(self.model, "audio"))
         elif array.ndim == 1 and np.issubdtype(array.dtype, np.integer):
             check_token_ids(array, self.model.config)
             embed = self.model.embed_tokens
+            content = Content.of_ids(array)
         else:
             raise ValueError(
                 "Expected a Prompt, Patches, token ids [L] or audio frames [F, frame_samples], "
                 f"got {array.dtype} {list(array.shape)}"
             )
-        return len(array), ((embed(mx.array(chunk)[None]), None) for chunk in self._cut(array, wanted))
+        return content, ((embed(mx.array(chunk)[None]), None) for chunk in self._cut(array, wanted))
 
     def _sizes(self, wanted: Sequence[int]) -> Iterator[int]:
         """How long the next chunk may be, each time that it is asked.
@@ -336,8 +352,9 @@ def _checked_room(room: int) -> int:
     return room
 
 
-def _placeholder(model: Model) -> int:
-    token_id = model.config.token_ids.image
+def _placeholder(model: Model, kind: str) -> int:
+    ids = model.config.token_ids
+    token_id = ids.audio if kind == "audio" else ids.image
     if token_id is None:
-        raise ValueError("The checkpoint takes no images: its config.json names no image token")
+        raise ValueError(f"The checkpoint takes no {kind}: its config.json names no {kind} token")
     return token_id

@@ -193,7 +193,7 @@ def test_a_cache_gives_its_state_and_takes_it_back(position: int) -> None:
     sliding, full = [sorted(state) for state in states]
     assert sliding == full == (["keys", "values"] if position else [])
     other.restore(states, position)
-    assert (other.position, other.nbytes % 4) == (position, 0)
+    assert other.position == position
     assert other.earliest == (cache.earliest if position else 0)
     for layer, mine in zip(other.layers, cache.layers, strict=True):
         first = max(0, position - WINDOW + 1) if isinstance(layer, SlidingCache) else 0

@@ -22,7 +22,7 @@ not exact for any other machine. A simulation shows what a policy does; only a m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -153,13 +153,13 @@ class SimulatedClock:
         """Charge the forwards of a session. Those with logits have ``missing`` rows more: the 12B's longer prompt."""
         extend, step = session.extend, session.step
 
-        def timed_extend(piece: Piece, *, logits_from: int | None = None) -> mx.array:
+        def timed_extend(piece: Piece, *, logits_from: int | None = None, snapshots: Collection[int] = ()) -> mx.array:
             rows = len(piece)
             if logits_from is None:
                 self.forward("frames", rows, 0, session.position)
             else:
                 self.forward("guess", rows + missing, rows - logits_from, session.position)
-            return extend(piece, logits_from=logits_from)
+            return extend(piece, logits_from=logits_from, snapshots=snapshots)
 
         def timed_step(tokens: mx.array) -> mx.array:
             self.forward("token", tokens.size, tokens.size, session.position)
