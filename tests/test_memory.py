@@ -8,7 +8,6 @@ from itertools import pairwise
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import loaded
 
 from mlx_gemma4 import Session
 from mlx_gemma4.decoder.cache import SPARE, Cache
@@ -95,25 +94,6 @@ def test_a_forward_has_fewer_rows_in_a_long_context() -> None:
     assert prefill_rows(0, 100) == 100
     forwards = {plan_memory(0, TEXT, context=context, rows=512, room=2).forward for context in (8192, 20_000, LONGEST)}
     assert forwards == {forward_bytes(TEXT, 512, 8192)}
-
-
-@pytest.mark.parametrize(("most", "grows"), [(2**40, True), (64 * 512, False)])
-def test_the_memory_of_a_forward_is_flat(most: int, grows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its context, where chunks become shorter; and it would grow where they do not."""
-    monkeypatch.setattr("mlx_gemma4.decoder.memory.MOST_SCORES", most)
-    monkeypatch.setattr("mlx_gemma4.decoder.memory.LEAST_ROWS", 1)
-    monkeypatch.setattr("mlx_gemma4.session.PREFILL_STEP", 64)
-    session, peaks = Session(loaded("released")[0], room=2), list[int]()
-    for start in (448, 1984):
-        session.extend(np.full(start - session.position, 30))
-        taken = []
-        for _ in range(3):  # in one of them, no buffer moves
-            mx.reset_peak_memory()
-            before = mx.get_active_memory()
-            session.extend(np.full(64, 30))
-            taken.append(mx.get_peak_memory() - before)
-        peaks.append(min(taken))
-    assert (peaks[1] > 1.5 * peaks[0]) == grows
 
 
 def test_what_is_held_at_once_decides() -> None:

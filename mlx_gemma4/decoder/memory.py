@@ -32,6 +32,8 @@ LEAST_ROWS = 32
 """Rows that a forward may have at any length: fewer would take about as long."""
 SCORE_BYTES = 128 << 20
 """Bytes of an array of attention scores, at most: the queries of a long forward are cut into tiles (``attend``)."""
+AHEAD_BYTES = 512 << 20
+"""Bytes that a forward of a prompt takes before MLX waits for the device (``decoder.ahead``)."""
 LONGEST = 131_072
 """Positions of the longest context that is planned for."""
 
