@@ -13,21 +13,26 @@ inside itself, so it enters in one piece, and no rewind may end inside it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_gemma4.decoder.ahead import bounded_ahead
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Held
+from mlx_gemma4.decoder.identity import identity
 from mlx_gemma4.decoder.masks import number_images
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.points import Mark, Points, Snapshot
+from mlx_gemma4.decoder.saved_file import Saved, read, write
 from mlx_gemma4.inputs.checks import check_frames, check_prompt, check_token_ids
 from mlx_gemma4.inputs.content import Content
 from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, Prompt
 from mlx_gemma4.inputs.vision.image import Patches
+from mlx_gemma4.saved_session import Packed, pack, position_of, room_of, unpack
 
 PREFILL_STEP = 512
 """Positions computed in one forward, at most. An image longer than this goes in one."""
@@ -259,6 +264,40 @@ class Session:
         self._points.copy_to(other._points, self.position if position is None else position)
         other._content = self.content.copy(other.position)
         return other
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything that was computed to a file, so that another program can go on from there (``load``).
+
+        The file belongs to this model: its weights, its sizes and the type that it computes in. It appears complete or
+        not at all, and replaces only a file that this has written.
+
+        Raises:
+            ValueError: It cannot be written, or ``path`` is another file.
+            OSError: A snapshot could not be read from disk.
+        """
+        write(Path(path), "session", identity(self.model), *self.packed())
+
+    @classmethod
+    def load(cls, model: Model, path: str | os.PathLike[str]) -> Session:
+        """A session that goes on where another one was saved. ``content`` says what it holds.
+
+        Raises:
+            ValueError: There is no such file, it is damaged, or another model or version has written it.
+            ContextFull: It holds more than the context of the model.
+        """
+        return cls.unpacked(model, read(Path(path), "session", identity(model)))
+
+    def packed(self) -> Packed:
+        """What ``save`` writes, for files that hold more than a session."""
+        return pack(self._cache, self._points, self.content)
+
+    @classmethod
+    def unpacked(cls, model: Model, saved: Saved) -> Session:
+        """The session in a file that was read; raises as ``load`` does."""
+        session = cls(model, room=room_of(saved))
+        model.budget.check_context(0, position_of(saved))
+        session._content = unpack(saved, model.config, session._cache, session._points)
+        return session
 
     def _take_snapshots(self, wanted: list[int]) -> None:
         """Take those of the sorted positions ``wanted`` that were reached, and remove them."""

@@ -57,13 +57,13 @@ def test_the_session_holds_what_a_new_one_would(demo: tuple[Model, Processor]) -
     conversation = Conversation(model, processor, system="Be short.")
     for content in (PICTURE, "Describe.", SPEECH):
         say(conversation, content)
-    conversation.ask("go on")
+    list(conversation.settle())
     prompt = processor.prompt(conversation.messages, add_generation_prompt=False)
+    assert conversation.session.content.common_prefix(prompt) == conversation.session.position == len(prompt)
     whole = Session(model)
-    logits = whole.extend(prompt)
-    kept = conversation._keep(prompt)
-    assert kept > len(prompt) - 5
-    np.testing.assert_allclose(np.array(conversation.session.extend(prompt[kept:])), np.array(logits), atol=2e-4)
+    whole.extend(prompt)
+    logits = [np.array(each.extend([20, 21])) for each in (conversation.session, whole)]
+    np.testing.assert_allclose(*logits, atol=2e-4)
 
 
 def test_a_turn_that_fails_changes_nothing(demo: tuple[Model, Processor]) -> None:
@@ -79,11 +79,17 @@ def test_a_turn_that_fails_changes_nothing(demo: tuple[Model, Processor]) -> Non
 
 
 def test_a_reset_keeps_the_system_message(demo: tuple[Model, Processor]) -> None:
+    """It is not computed again either."""
     conversation = Conversation(*demo, system="Be short.")
     say(conversation, PICTURE)
     conversation.reset()
     assert conversation.messages == [{"role": "system", "content": "Be short."}]
-    assert conversation.session.position == 0
+    system = demo[1].prompt(conversation.messages, add_generation_prompt=False)
+    assert conversation.session.position == len(system)
+    conversation = Conversation(*demo)
+    say(conversation, PICTURE)
+    conversation.reset()
+    assert (conversation.messages, conversation.session.position) == ([], 0)
 
 
 def test_a_conversation_longer_than_the_room_goes_on(demo: tuple[Model, Processor]) -> None:

@@ -13,7 +13,7 @@ from reference_cases import media_file
 
 from mlx_gemma4 import Conversation, Model, Processor, Session
 from mlx_gemma4.cli import main
-from mlx_gemma4.cli.chat import Chat
+from mlx_gemma4.cli.chat_loop import Chat
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.inputs.text.template import ChatTemplate
 from mlx_gemma4.outputs.channels import Kind
@@ -259,7 +259,7 @@ def test_a_model_that_calls_forever_is_stopped(
     asked: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("mlx_gemma4.cli.chat.ROUNDS", 2)
+    monkeypatch.setattr("mlx_gemma4.cli.chat_loop.ROUNDS", 2)
     scripted(monkeypatch, asked, *[[("tool_call", "call:doors{}")]] * 3, [("text", "Yes?")])
     typing(monkeypatch, "Lights on!", "Are you there?")
     chat(writing, tools)

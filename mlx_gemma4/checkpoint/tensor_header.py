@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from mlx_gemma4.checkpoint.files import check_file
 from mlx_gemma4.checkpoint.json_file import array, parse_object, shown, table, whole
@@ -45,6 +46,32 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     Raises:
         ValueError: The file is cut short, is not a safetensors file, or must not be read (``check_file``).
     """
+    header, begin = _read(path)
+    try:
+        tensors = _tensors(header)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a safetensors file: its header cannot be read: {error}") from error
+    size = path.stat().st_size
+    expected = begin + max((tensor.stop for tensor in tensors.values()), default=0)
+    if size < expected:
+        raise ValueError(f"Expected {expected} bytes in {path}, got {size}: the file is cut short; download it again")
+    return {
+        name: StoredTensor(tensor.dtype, tensor.shape, begin + tensor.start, begin + tensor.stop)
+        for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop))
+    }
+
+
+def read_metadata(path: Path) -> Mapping[str, Any]:
+    """What a safetensors file says of itself besides its tensors, unchecked.
+
+    Raises:
+        ValueError: As for ``read_header``.
+    """
+    return _metadata(_read(path)[0])
+
+
+def _read(path: Path) -> tuple[dict[str, Any], int]:
+    """The parsed header of a file, and where the tensors begin."""
     check_file(path)
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -57,23 +84,19 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             )
         data = file.read(length)
     try:
-        tensors = _tensors(data, path)
+        return parse_object(data, path), 8 + length
     except ValueError as error:
         raise ValueError(f"{path} is not a safetensors file: its header cannot be read: {error}") from error
-    begin = 8 + length
-    expected = begin + max((tensor.stop for tensor in tensors.values()), default=0)
-    if size < expected:
-        raise ValueError(f"Expected {expected} bytes in {path}, got {size}: the file is cut short; download it again")
-    return {
-        name: StoredTensor(tensor.dtype, tensor.shape, begin + tensor.start, begin + tensor.stop)
-        for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop))
-    }
 
 
-def _tensors(data: bytes, path: Path) -> dict[str, StoredTensor]:
+def _metadata(header: Mapping[str, Any]) -> Mapping[str, Any]:
+    return table(header.get("__metadata__") or {}, "__metadata__")  # MLX writes null
+
+
+def _tensors(header: dict[str, Any]) -> dict[str, StoredTensor]:
     """The entries of a header. Offsets count from the end of the header."""
-    header = parse_object(data, path)
-    table(header.pop("__metadata__", None) or {}, "__metadata__")  # MLX writes null
+    _metadata(header)
+    header.pop("__metadata__", None)
     for name in header:
         if len(name) > MOST_NAME or not name.isprintable():
             raise ValueError(

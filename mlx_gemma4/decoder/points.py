@@ -11,7 +11,10 @@ Positions inside an image are no places to go back to: what stays of it would ha
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from weakref import WeakSet
+
+import mlx.core as mx
 
 from mlx_gemma4.decoder.cache import Cache
 from mlx_gemma4.decoder.snapshots import Snapshots, State
@@ -127,6 +130,45 @@ class Points:
             other._cache.rewind(position)
         other.images = [span for span in self.images if span[1] <= position]
         other._snapshots = {at: Snapshot(at, it.state) for at, it in self._snapshots.items() if at <= position}
+
+    def drop(self, position: int) -> None:
+        """Forget the snapshot at a position, if there is one."""
+        dropped = self._snapshots.pop(position, None)
+        if dropped is not None:
+            dropped.state = None
+
+    @property
+    def places(self) -> list[int]:
+        """The positions of the snapshots that can be gone back to."""
+        return [at for at in sorted(self._snapshots) if self._is_held(at) or self._state(at) is not None]
+
+    def kept(self, most: int) -> dict[int, list[mx.array]]:
+        """The windows that snapshots keep, by position: the latest ones of at most ``most`` bytes.
+
+        Raises:
+            OSError: One could not be read from disk.
+        """
+        states = {snapshot.state for snapshot in self._snapshots.values() if snapshot.state is not None}
+        windows = {}
+        for state in sorted(states, key=lambda state: state.position, reverse=True):
+            if not state.is_lost and state.nbytes <= most:
+                windows[state.position] = list(self._budget.read(state))
+                most -= state.nbytes
+        return windows
+
+    def restore(self, images: list[tuple[int, int]], places: list[int], kept: Mapping[int, Sequence[mx.array]]) -> None:
+        """Have images and snapshots again, once the cache holds the sequence.
+
+        Args:
+            places: As they were.
+            kept: As it was. Snapshots whose windows are not among them, nor in the cache, are lost.
+        """
+        self.images = images
+        self._snapshots = {at: Snapshot(at, self._budget.take(at, windows)) for at, windows in kept.items()}
+        for at in places:
+            state = self._state(at)
+            if at not in self._snapshots and (state is not None or self._is_held(at)):
+                self._snapshots[at] = Snapshot(at, state)
 
     def _forget(self, position: int) -> None:
         """Forget marks, snapshots and images behind ``position``."""

@@ -79,6 +79,19 @@ def parts(message: Message) -> Iterator[Mapping[str, Any]]:
         yield from (part for part in content if part["type"] != "text")
 
 
+def message_text(message: Message) -> str:
+    """The text of a message that ``check_messages`` accepted."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def same_messages(one: Sequence[Message], other: Sequence[Message]) -> bool:
+    """Whether two chats have the same messages, as objects: media are not compared."""
+    return len(one) == len(other) and all(mine is theirs for mine, theirs in zip(one, other, strict=True))
+
+
 def _check(message: Any, where: str) -> None:
     if not isinstance(message, Mapping):
         raise ValueError(

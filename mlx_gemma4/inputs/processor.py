@@ -308,6 +308,24 @@ class Processor:
         """Text of token ids without special tokens, as it is streamed."""
         return decode(self.tokenizer, [int(token_id) for token_id in token_ids])
 
+    def read_media(self, content: str | Sequence[Mapping[str, Any]]) -> str | list[Mapping[str, Any]]:
+        """The content of a message, with its media as the model takes them: files may change later, or be removed.
+
+        Raises:
+            ValueError: The content has another form, or a medium cannot be read.
+        """
+        check_messages([{"role": "user", "content": content}])
+        if isinstance(content, str):
+            return content
+        return [self._read_part(part) for part in content]
+
+    def _read_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
+        if part["type"] == "image":
+            return {**part, "image": self.patches(part["image"])}
+        if part["type"] == "audio":
+            return {**part, "audio": self._samples(part["audio"], self.limits)}
+        return {**part, "video": self.film(part["video"])} if part["type"] == "video" else part
+
     def _image(self, source: Any, budget: int) -> image.Patches:
         return source if isinstance(source, image.Patches) else self._patches(image.load_image(source), budget)
 
@@ -324,15 +342,17 @@ class Processor:
         return Film(tuple(patches for _, patches in timed), tuple(seconds for seconds, _ in timed))
 
     def _frames(self, source: AudioSource, limits: Limits) -> np.ndarray:
+        return to_frames(self._samples(source, limits), self.frame_samples)
+
+    def _samples(self, source: AudioSource, limits: Limits) -> np.ndarray:
         longest = self._seconds(limits.audio_tokens)
         samples = load_audio(source, limit=longest)
-        frames = to_frames(samples, self.frame_samples)
-        if len(frames) > limits.audio_tokens:
+        if len(samples) > limits.audio_tokens * self.frame_samples:
             raise ValueError(
                 f"A prompt takes at most {longest:g} s of sound; "
                 "cut it with mlx_gemma4.split_audio, or use mlx_gemma4 transcribe, which does"
             )
-        return frames
+        return samples
 
     def _seconds(self, frames: int) -> float:
         return frames * self.frame_samples / SAMPLE_RATE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,7 @@ def stream_generate(
     session: Session | None = None,
     before: Sequence[int] = (),
     drafter: Drafter | None = None,
+    snapshots: Collection[int] = (),
 ) -> Generator[GenerationResponse, None, None]:
     """Answer a prompt piece by piece.
 
@@ -74,9 +75,10 @@ def stream_generate(
         thoughts: Drop thoughts, keep them in the text with their markers, or show them as pieces of kind "thought".
         session: The prompt is appended to it; a new one by default. It ends with the prompt and the answer, without
             the last token.
-        before: Ids in the session before ``prompt``, if the turn began there: they may open a thought.
+        before: Ids in the session before ``prompt``: they may open a thought, and count as said.
         drafter: Guesses tokens, several of which are then checked in one forward (``load_drafter``, ``Drafter``). The
             text is the same, but for ties in rounding. It learns what pays, so use one for all answers.
+        snapshots: Rows of the prompt before which the session takes snapshots (``Session.extend``).
 
     Yields:
         A GenerationResponse for each piece of text. The last one has a finish_reason, and perhaps no text.
@@ -91,16 +93,12 @@ def stream_generate(
         prompt = processor.prompt([{"role": "user", "content": prompt}])
     # nothing else rewinds a session of its own
     session = session or Session(model, room=MIN_ROOM if drafter is None else MIN_ROOM + MOST_DRAFTED)
-    sampler = Sampler(
-        sampling,
-        model.config.text_config.vocab_size,
-        suppress=processor.suppressed_ids,
-        history=prompt.token_ids.tolist(),
-    )
-    started = time.perf_counter()
     history = [*before, *prompt.token_ids.tolist()]
+    sampler = Sampler(sampling, model.config.text_config.vocab_size, suppress=processor.suppressed_ids, history=history)
+    started = time.perf_counter()
     drafts = None if drafter is None else drafter.begin(session, history, processor.suppressed_ids)
-    steps = generate_step(session, session.extend(prompt), sampler, max_tokens=max_tokens, drafts=drafts)
+    logits = session.extend(prompt, snapshots=snapshots)
+    steps = generate_step(session, logits, sampler, max_tokens=max_tokens, drafts=drafts)
     progress = _Progress(started, len(prompt))
     channels = Channels(processor.tokenizer, thoughts, history)
     finish_reason = "length"

@@ -1,0 +1,72 @@
+"""The messages of a chat as turns, and what an answer adds to them.
+
+opening   system                               stays
+turn      user, assistant                      leaves as a whole
+turn      user, calls, results, assistant
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mlx_gemma4.inputs.messages import Message
+from mlx_gemma4.outputs.generate import GenerationResponse
+from mlx_gemma4.outputs.tools.calls import ToolCall
+
+Tools = Sequence[Mapping[str, Any]] | None
+
+
+def turn_starts(messages: Sequence[Message]) -> list[int]:
+    """The index of each user message: a turn begins there, and ends where the next one begins."""
+    return [index for index, message in enumerate(messages) if message["role"] == "user"]
+
+
+def without_oldest(messages: Sequence[Message], count: int) -> list[Message]:
+    """The messages without the first ``count`` turns. What stands before the first turn stays."""
+    starts = turn_starts(messages)
+    begin = starts[count] if count < len(starts) else len(messages)
+    return [*messages[: starts[0]], *messages[begin:]] if count else list(messages)
+
+
+def with_answer(messages: Sequence[Message], text: str, calls: Sequence[ToolCall]) -> list[Message]:
+    """The messages and an answer: its text and its calls as separate messages, since templates write calls first."""
+    whole = list(messages)
+    if text and whole[-1].get("tool_responses"):
+        whole[-1] = {**whole[-1], "content": text}
+    elif text or not calls:
+        whole.append({"role": "assistant", "content": text})
+    if calls:
+        written = [{"type": "function", "id": call.id, "function": _function(call)} for call in calls]
+        whole.append({"role": "assistant", "content": "", "tool_calls": written})
+    return whole
+
+
+def with_results(
+    messages: Sequence[Message], calls: Sequence[ToolCall], results: Mapping[str, str], render: Callable[..., str]
+) -> list[Message]:
+    """The messages, of which the last one calls, and the results by the calls' ids, as the template understands them.
+
+    Some templates write ``tool_responses`` of the message that calls, others messages of the role "tool".
+
+    Args:
+        render: Renders messages with the template.
+    """
+    *before, last = messages
+    responses = [{"name": call.name, "response": results[call.id]} for call in calls]
+    whole = {**last, "tool_responses": responses}
+    if render([*before, whole]) != render([*before, last]):
+        return [*before, whole]
+    return [
+        *messages,
+        *({"role": "tool", "tool_call_id": call.id, "name": call.name, "content": results[call.id]} for call in calls),
+    ]
+
+
+def text_of(pieces: Sequence[GenerationResponse]) -> str:
+    """The text of an answer, without thoughts and calls."""
+    return "".join(piece.text for piece in pieces if piece.kind == "text")
+
+
+def _function(call: ToolCall) -> dict[str, Any]:
+    return {"name": call.name, "arguments": call.arguments}

@@ -1,0 +1,134 @@
+"""What a file keeps of a session, besides what binds it to its model (``decoder.saved_file``).
+
+layers.0.keys …       what each layer holds, without spare room
+snapshots.512.0 …     the windows of the sliding layers at a position
+content               token ids and types, and hashes of media: what a prompt is compared with
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gemma4.checkpoint.json_file import array, whole
+from mlx_gemma4.decoder.cache import Cache, State
+from mlx_gemma4.decoder.config import Config, LayerConfig
+from mlx_gemma4.decoder.points import Points
+from mlx_gemma4.decoder.saved_file import Saved
+from mlx_gemma4.inputs.content import WORDS, Content
+from mlx_gemma4.inputs.prompt import IMAGE, VIDEO
+
+SNAPSHOTS = 700_000_000
+"""Bytes of snapshots in a file, at most: two of the 12B. The latest ones are kept."""
+
+Packed = tuple[dict[str, Any], dict[str, mx.array | np.ndarray]]
+"""A header, and tensors by their names."""
+
+
+def pack(cache: Cache, points: Points, content: Content) -> Packed:
+    """What a file keeps. Keys and values are lazy views."""
+    tensors: dict[str, mx.array | np.ndarray] = {}
+    for number, state in enumerate(cache.state()):
+        tensors |= {f"layers.{number}.{name}": each for name, each in state.items()}
+    kept = points.kept(SNAPSHOTS)
+    for at, windows in kept.items():
+        tensors |= {f"snapshots.{at}.{number}": each for number, each in enumerate(windows)}
+    if len(content):
+        tensors["content"] = content.rows
+    header = {"position": cache.position, "room": cache.room, "snapshots": points.places, "kept": sorted(kept)}
+    return header, tensors
+
+
+def unpack(saved: Saved, config: Config, cache: Cache, points: Points) -> Content:
+    """Fill an empty cache and its points; return the content.
+
+    Raises:
+        ValueError: The file does not fit the model or is damaged. Sizes are checked before anything is read.
+    """
+    try:
+        position = position_of(saved)
+        places = _places(saved.header.get("snapshots"), position)
+        kept = _places(saved.header.get("kept"), position)
+    except ValueError as error:
+        raise saved.damaged(str(error)) from error
+    text = config.text_config
+    content = _content(saved, position)
+    states = _states(saved, text.layers, position, text.sliding_window) if position else []
+    windows = {at: _windows(saved, text.layers, at, text.sliding_window) for at in kept}
+    saved.check_content()
+    if position:
+        cache.restore(states, position)
+    points.restore(_images(content), places, windows)
+    return content
+
+
+def position_of(saved: Saved) -> int:
+    """How long the sequence is."""
+    return _number(saved, "position", 0)
+
+
+def room_of(saved: Saved) -> int:
+    """The room that the session had."""
+    return _number(saved, "room", 1)
+
+
+def _number(saved: Saved, name: str, least: int) -> int:
+    try:
+        return whole(saved.header.get(name), name, least=least)
+    except ValueError as error:
+        raise saved.damaged(str(error)) from error
+
+
+def _states(saved: Saved, layers: tuple[LayerConfig, ...], position: int, window: int) -> list[State]:
+    """The states of all layers, still lazy, of the sizes that they must have."""
+    states, lengths = [], set()
+    for number, layer in enumerate(layers):
+        state = {}
+        for name in ("keys", "values"):
+            tensor = saved.array(
+                f"layers.{number}.{name}", saved.dtype, 1, layer.num_key_value_heads, None, layer.head_dim
+            )
+            state[name] = tensor
+            lengths.add((layer.is_sliding, tensor.shape[2]))
+        states.append(state)
+    sliding = {length for is_sliding, length in lengths if is_sliding}
+    full = {length for is_sliding, length in lengths if not is_sliding}
+    if full - {position} or len(sliding) > 1 or any(not min(position, window - 1) <= n <= position for n in sliding):
+        raise saved.damaged(f"its layers do not hold {position} positions")
+    return states
+
+
+def _windows(saved: Saved, layers: tuple[LayerConfig, ...], at: int, window: int) -> list[mx.array]:
+    sliding = [layer for layer in layers if layer.is_sliding]
+    return [
+        saved.array(
+            f"snapshots.{at}.{number}",
+            saved.dtype,
+            2,
+            1,
+            layer.num_key_value_heads,
+            min(at, window - 1),
+            layer.head_dim,
+        )
+        for number, layer in enumerate(sliding)
+    ]
+
+
+def _places(value: object, position: int) -> list[int]:
+    return [whole(place, "a snapshot", least=0, most=position) for place in array(value, "the snapshots")]
+
+
+def _content(saved: Saved, position: int) -> Content:
+    if position == 0:
+        return Content()
+    return Content(np.array(saved.array("content", mx.uint32, position, WORDS)))
+
+
+def _images(content: Content) -> list[tuple[int, int]]:
+    """The first position of each image, and the one after its last."""
+    types = content.rows[:, 1]
+    vision = np.concatenate([[False], (types == IMAGE) | (types == VIDEO), [False]])
+    edges = np.flatnonzero(vision[1:] != vision[:-1]).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
