@@ -1,4 +1,4 @@
-"""Several questions about one picture, which is computed once: a rewind removes each question and its answer.
+"""Several questions about one picture, which is computed once: a store knows what was computed, by content.
 
     python examples/ask_about_a_picture.py [PICTURE] [MODEL]
 
@@ -7,26 +7,20 @@ Without arguments: a picture of the demo, and the demo's checkpoint.
 
 import sys
 
-from mlx_gemma4 import Session, demo_folder, load, stream_generate
+from mlx_gemma4 import PrefixStore, demo_folder, load, stream_generate
 
 QUESTIONS = ("Describe the image.", "What do you see?", "What is in the image?")
 
 
 def main(picture: str, name: str) -> None:
     model, processor = load(name)
-    session = Session(model)
+    store = PrefixStore(model)
     for question in QUESTIONS:
         content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
         prompt = processor.prompt([{"role": "user", "content": content}])
-        after_picture = int(prompt.is_vision.nonzero()[0][-1]) + 1
-        if session.position == 0:
-            session.extend(prompt[:after_picture])
-            mark = session.mark()
-        session.rewind(mark)
-        before = session.computed
-        responses = stream_generate(model, processor, prompt[after_picture:], session=session)
+        responses = list(stream_generate(model, processor, prompt, store=store))
         answer = "".join(response.text for response in responses)
-        print(f"{question} {answer} ({session.computed - before} positions computed)")
+        print(f"{question} {answer} ({responses[-1].prompt_tokens} of {len(prompt)} positions computed)")
 
 
 if __name__ == "__main__":

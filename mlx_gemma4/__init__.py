@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.outputs.generate import generate as generate
     from mlx_gemma4.outputs.generate import stream_generate as stream_generate
     from mlx_gemma4.outputs.sample import Sampling as Sampling
+    from mlx_gemma4.prefixes.store import PrefixStore as PrefixStore
     from mlx_gemma4.programs.chat import Conversation as Conversation
     from mlx_gemma4.programs.describe import describe_video as describe_video
     from mlx_gemma4.programs.transcribe import Transcriber as Transcriber
@@ -74,6 +75,7 @@ _NAMES = {
     "outputs.drafter": "Drafter load_drafter",
     "outputs.generate": "generate stream_generate",
     "outputs.sample": "Sampling",
+    "prefixes.store": "PrefixStore",
     "programs.chat": "Conversation",
     "programs.describe": "describe_video",
     "programs.transcribe": "Transcriber",

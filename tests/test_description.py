@@ -14,7 +14,7 @@ from conftest import loaded
 from reference_cases import REFERENCE, media_file
 from video_writer import write_video
 
-from mlx_gemma4 import Drafter, Model, Processor, describe_video, generate
+from mlx_gemma4 import Drafter, Model, PrefixStore, Processor, describe_video, generate
 from mlx_gemma4.cli import main
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.inputs.vision.video import Film, Selection
@@ -57,6 +57,22 @@ def test_every_scene_is_described_alone(tmp_path: Path, released: tuple[Model, P
     ]
     assert described[0].text != described[1].text
     assert [(each.tokens, each.complete) for each in described] == [(4, False)] * 2
+
+
+def test_another_question_about_a_video_computes_only_the_question(
+    tmp_path: Path, released: tuple[Model, Processor]
+) -> None:
+    """With a store. The texts are those without."""
+    path, store = two_scenes(tmp_path), PrefixStore(released[0])
+    counts = []
+    for question in (SHOWN, "What colour is it?"):
+        settings = Describing(text=question, segment=3, max_tokens=4)
+        before = sum(entry.session.computed for entry in store._entries)
+        with_store = list(describe_video(*released, path, settings, store=store))
+        counts.append(sum(entry.session.computed for entry in store._entries) - before)
+        assert with_store == list(describe_video(*released, path, settings))
+    assert len(store) == 2
+    assert counts[0] > 300 and counts[1] < 2 * (len(released[1].text(question)) + 16)
 
 
 def test_a_selection_is_described(tmp_path: Path, released: tuple[Model, Processor]) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import loaded
 from golden import heard, said
-from reference_cases import demo_prompts, reference_case
+from reference_cases import demo_prompts, media_file, reference_case
 
-from mlx_gemma4 import Model, Processor, Sampling, Session, generate, stream_generate
+from mlx_gemma4 import Model, PrefixStore, Processor, Sampling, Session, generate, stream_generate
 from mlx_gemma4.decoder.config import GenerationConfig
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import Thoughts
@@ -220,3 +220,25 @@ def test_a_thought_that_the_prompt_opens_is_not_the_answer(monkeypatch: pytest.M
         forced(monkeypatch, processor, "the clock<channel|>noon")
         responses = stream_generate(model, processor, prompt, before=before)
         assert "".join(each.text for each in responses) == "noon"
+
+
+def test_with_a_store_only_what_is_new_is_computed(demo: tuple[Model, Processor]) -> None:
+    """The same texts, sampled ones too, and counts; a stream that is closed early gives its session back."""
+    model, processor = demo
+    store = PrefixStore(model)
+    picture = {"type": "image", "image": media_file("picture-01.png")}
+    sampling = Sampling(temperature=1.0, seed=3)
+    computed = []
+    for text in ("Describe the image.", "What do you see?", "Describe the image."):
+        prompt = processor.prompt([{"role": "user", "content": [picture, {"type": "text", "text": text}]}])
+        expected = [response.text for response in stream_generate(model, processor, prompt, sampling=sampling)]
+        responses = list(stream_generate(model, processor, prompt, sampling=sampling, store=store))
+        assert [response.text for response in responses] == expected
+        assert generate(model, processor, prompt, store=store) == generate(model, processor, prompt)
+        computed.append(responses[-1].prompt_tokens)
+        assert all(not entry.in_use for entry in store._entries)
+    assert computed[0] == len(prompt) and max(computed[1:]) < 20
+    stream = stream_generate(model, processor, prompt, store=store)
+    next(stream)
+    stream.close()
+    assert all(not entry.in_use for entry in store._entries)

@@ -95,7 +95,23 @@ def test_nothing_before_the_picture_is_computed_again(demo: tuple[Model, Process
         view.take(PIXELS[name], 0.0)
         assert view.ask() == seen(name).tokens
         assert view.session.computed - before == whole - head + len(seen(name).tokens) - 1
-        assert view.session.position == head
+        assert view.session.position == whole - len(view.tail)
+
+
+def test_the_same_picture_is_not_computed_again(demo: tuple[Model, Processor]) -> None:
+    """As from a file, or a test pattern. One with another pixel is."""
+    asking = Asking(*demo, question=DESCRIBE, system=None, max_tokens=100)
+    view = Glance(asking)
+    name, counts = NAMES[0], list[int]()
+    changed = PIXELS[name].copy()
+    changed[0, 0, 0] ^= 1
+    for pixels in (PIXELS[name], PIXELS[name].copy(), changed):
+        before = view.session.computed
+        view.take(pixels, 0.0)
+        assert view.ask() == seen(name).tokens
+        counts.append(view.session.computed - before)
+    picture, answer = view.session.position - len(view._head), len(seen(name).tokens) - 1
+    assert counts == [picture + len(view.tail) + answer, len(view.tail) + answer, picture + len(view.tail) + answer]
 
 
 def test_a_heartbeat_asks_again(demo: tuple[Model, Processor]) -> None:
@@ -209,7 +225,7 @@ class Recorded:
         self.memory = Memory(asking, size=size)
         self.session = self.memory.session
         self._extend = self.session.extend
-        self._held = Prompt.from_tokens([])
+        self._held = self.memory._head
         self.session.extend = self._record  # type: ignore[method-assign]
 
     def _record(self, piece: Prompt, **options: bool) -> object:
@@ -277,6 +293,22 @@ def test_a_frame_is_computed_once(released: tuple[Model, Processor]) -> None:
         assert session.computed - computed == new + tail + len(tokens) - 1
         assert session.forwards - before == len(tokens)
     assert int(recorded.held.is_vision.sum()) == len(recorded.held.patches)
+
+
+def test_what_stands_before_the_pictures_is_computed_once(released: tuple[Model, Processor]) -> None:
+    """When the older half leaves, the others are computed again, for their positions are other ones; not the head."""
+    system = "Look for what moves, and say nothing about what does not. " * 4
+    recorded = Recorded(released, size=4, system=system)
+    head = recorded.session.computed
+    assert head == recorded.session.position > 100
+    for index, pixels in enumerate(pictures(9)):
+        before = recorded.session.computed
+        recorded.memory.take(pixels, float(index))
+        tokens = recorded.memory.ask()
+        if index in (0, 4, 6, 8):
+            shown = len(recorded.held) - head
+            computed = recorded.session.computed - before
+            assert computed == shown + len(recorded.memory.tail) + len(tokens) - 1
 
 
 def test_a_watcher_with_a_memory(released: tuple[Model, Processor]) -> None:

@@ -18,6 +18,8 @@ from mlx_gemma4.outputs.pace import MOST_DRAFTED
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS, generate_step
 from mlx_gemma4.outputs.tools.calls import parse_tool_calls
+from mlx_gemma4.prefixes.landmarks import landmarks
+from mlx_gemma4.prefixes.store import PrefixStore
 from mlx_gemma4.session import MIN_ROOM, Session
 
 GREEDY = Sampling()
@@ -66,6 +68,7 @@ def stream_generate(
     before: Sequence[int] = (),
     drafter: Drafter | None = None,
     snapshots: Collection[int] = (),
+    store: PrefixStore | None = None,
 ) -> Generator[GenerationResponse, None, None]:
     """Answer a prompt piece by piece.
 
@@ -79,6 +82,8 @@ def stream_generate(
         drafter: Guesses tokens, several of which are then checked in one forward (``load_drafter``, ``Drafter``). The
             text is the same, but for ties in rounding. It learns what pays, so use one for all answers.
         snapshots: Rows of the prompt before which the session takes snapshots (``Session.extend``).
+        store: Takes the session from it, so that only what is new of the prompt is computed; ``prompt_tokens`` counts
+            that. ``session``, ``before`` and ``snapshots`` follow from it.
 
     Yields:
         A GenerationResponse for each piece of text. The last one has a finish_reason, and perhaps no text.
@@ -91,6 +96,24 @@ def stream_generate(
         raise ValueError(f"Expected max_tokens of 1 or more, got {max_tokens}")
     if isinstance(prompt, str):
         prompt = processor.prompt([{"role": "user", "content": prompt}])
+    if store is not None:
+        opened, kept = store.open(prompt)
+        try:
+            yield from stream_generate(
+                model,
+                processor,
+                prompt[kept:],
+                max_tokens=max_tokens,
+                sampling=sampling,
+                thoughts=thoughts,
+                session=opened,
+                before=prompt[:kept].token_ids.tolist(),
+                drafter=drafter,
+                snapshots=landmarks(prompt, processor.stop_ids, start=kept),
+            )
+        finally:
+            store.close(opened)
+        return
     # nothing else rewinds a session of its own
     session = session or Session(model, room=MIN_ROOM if drafter is None else MIN_ROOM + MOST_DRAFTED)
     history = [*before, *prompt.token_ids.tolist()]
@@ -127,6 +150,7 @@ def generate(
     sampling: Sampling = GREEDY,
     thoughts: Thoughts = "drop",
     drafter: Drafter | None = None,
+    store: PrefixStore | None = None,
 ) -> str:
     """Answer a prompt: the text of ``stream_generate`` as one string.
 
@@ -136,7 +160,7 @@ def generate(
     """
     kept: Thoughts = "keep" if thoughts == "show" else thoughts
     responses = stream_generate(
-        model, processor, prompt, max_tokens=max_tokens, sampling=sampling, thoughts=kept, drafter=drafter
+        model, processor, prompt, max_tokens=max_tokens, sampling=sampling, thoughts=kept, drafter=drafter, store=store
     )
     return "".join(map(marked, responses))
 

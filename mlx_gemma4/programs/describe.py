@@ -22,6 +22,7 @@ from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.generate import GREEDY, GenerationResponse, stream_generate
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
+from mlx_gemma4.prefixes.store import PrefixStore
 
 DESCRIBE = "Describe what happens in this video."
 SEGMENT = 30.0
@@ -72,11 +73,13 @@ def describe_video(
     settings: Describing = DEFAULT,
     *,
     drafter: Drafter | None = None,
+    store: PrefixStore | None = None,
 ) -> Generator[Description, None, None]:
     """Describe a video of any length segment by segment, each as soon as it is decoded.
 
     Args:
         drafter: As for ``stream_generate``.
+        store: Likewise. With it, another question about the same video computes only the question.
 
     Raises:
         ValueError: More frames or sound in a segment than fit, or a file that cannot be read or has no sound.
@@ -100,7 +103,13 @@ def describe_video(
     def answer(content: list[Mapping[str, Any]]) -> Iterator[GenerationResponse]:
         prompt = processor.prompt([{"role": "user", "content": content}])
         return stream_generate(
-            model, processor, prompt, max_tokens=settings.max_tokens, sampling=settings.sampling, drafter=drafter
+            model,
+            processor,
+            prompt,
+            max_tokens=settings.max_tokens,
+            sampling=settings.sampling,
+            drafter=drafter,
+            store=store,
         )
 
     return _described(stretches, settings.text, answer)

@@ -1,9 +1,10 @@
 """What stands before a question: the newest picture, or a memory of pictures as a video. Each is a session.
 
-    Glance   system, turn … │ picture, question ─▶ answer          rewound to │ after every answer
+    Glance   system, turn … │ picture, question ─▶ answer          rewound to │ for every new picture
     Memory   system, turn … picture picture │ picture, question    pictures that are kept stay in the cache
 
-A question computes what is new, and itself, in one forward; then it is rewound with its answer.
+A question computes what is new, and itself, in one forward; then it is rewound with its answer. A picture that is the
+same to the last pixel is not computed again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from mlx_gemma4.session import Session
 NOTHING = Prompt.from_tokens([])
 MARKERS = 32
 """Positions for the time of a picture and its markers."""
+LATE = 5999.0
+"""Seconds of a picture whose time, 99:59, differs from 00:00 at its first character."""
 
 
 class View(Protocol):
@@ -99,7 +102,7 @@ class Asking:
 
 
 class Glance:
-    """The newest picture alone. Everything before it is computed once; every question starts there."""
+    """The newest picture alone. Everything before it is computed once, and so is a picture that stays the same."""
 
     def __init__(self, asking: Asking, *, image_tokens: int | None = None) -> None:
         self._asking = asking
@@ -107,11 +110,10 @@ class Glance:
         blank = asking.processor.patches(_BLANK, image_tokens=self._budget)
         prompt = asking.prompt("image", blank)
         start, stop = _ends(prompt)
-        self._tail = prompt[stop:]
-        self._picture = NOTHING
+        self._head, self._tail = prompt[:start], prompt[stop:]
+        self._shown = self._head
         self.session = Session(asking.model, room=self._budget + len(self._tail) + asking.max_tokens)
-        self.session.extend(prompt[:start])
-        self._start = self.session.mark()
+        self.session.extend(self._head)
 
     @property
     def tail(self) -> Prompt:
@@ -122,11 +124,12 @@ class Glance:
         placeholder = processor.config.token_ids.image
         assert placeholder is not None
         patches = processor.patches(pixels, image_tokens=self._budget)
-        self._picture = Prompt.from_patches(patches, placeholder, IMAGE)
+        self._shown = self._head + Prompt.from_patches(patches, placeholder, IMAGE)
 
     def ask(self, draft: Sequence[int] = ()) -> list[int]:
-        tokens = self._asking.answer(self.session, self._picture + self._tail, draft)
-        self.session.rewind(self._start)
+        kept = self.session.keep(self.session.content.common_prefix(self._shown))
+        tokens = self._asking.answer(self.session, self._shown[kept:] + self._tail, draft)
+        self.session.rewind(len(self._shown))
         return tokens
 
 
@@ -149,7 +152,10 @@ class Memory:
         blank = asking.processor.patches(_BLANK, image_tokens=self._budget)
         prompt = asking.prompt("video", Film((blank,), (0.0,)))
         self._tail = prompt[_ends(prompt)[1] :]
+        self._head = prompt[: prompt.common_prefix(asking.prompt("video", Film((blank,), (LATE,))))]
         self.session = Session(asking.model, room=self._budget + MARKERS + len(self._tail) + asking.max_tokens)
+        self.session.extend(self._head)
+        self.session.snapshot()  # it serves again when the older pictures leave
 
     @property
     def tail(self) -> Prompt:
@@ -168,10 +174,9 @@ class Memory:
         self._frames.append((patches, seconds))
         if len(self._frames) > self._size:
             self._frames = self._frames[len(self._frames) // 2 :]
-            self.session.reset()
-            self._new = self._shown(self._frames)
+            self._rewind(self._shown(self._frames))
         elif len(self._frames) == 1:
-            self._new = self._shown(self._frames)
+            self._rewind(self._shown(self._frames))
         else:
             if len(self._new):
                 self.session.extend(self._new)
@@ -184,19 +189,18 @@ class Memory:
         self._new = NOTHING
         return tokens
 
+    def _rewind(self, shown: Prompt) -> None:
+        """Rewind to what the session has in common with a prompt; the rest of that is to be computed."""
+        kept = self.session.keep(self.session.content.common_prefix(shown))
+        self._new = shown[kept:]
+
     def _drop_passing(self) -> None:
         """Remove a passing picture."""
         if not self._passing:
             return
         self._passing = False
         self._frames.pop()
-        shown = self._shown(self._frames) if self._frames else NOTHING
-        held = min(self.session.position, len(shown))
-        if held < self.session.earliest:
-            self.session.reset()
-            held = 0
-        self.session.rewind(held)
-        self._new = shown[held:]
+        self._rewind(self._shown(self._frames) if self._frames else self._head)
 
     def _shown(self, frames: Sequence[tuple[Patches, float]]) -> Prompt:
         """A prompt of these frames, up to the last one."""
