@@ -66,10 +66,14 @@ class Session:
         """Forward passes so far."""
         self.computed = 0
         """Positions computed so far, including those that were rewound."""
-        self.reset()
+        self._begin()
 
     def reset(self) -> None:
         """Start again with an empty sequence. Marks and snapshots made before are no longer valid."""
+        self._points.clear()
+        self._begin()
+
+    def _begin(self) -> None:
         self._cache = self.model.make_cache(self._room)
         self._points = Points(self._cache, self.model.snapshots)
         self._content = Content()
@@ -124,7 +128,8 @@ class Session:
         Args:
             logits_from: Return the logits [L - logits_from, V] that follow this row of the piece and those behind it;
                 0 returns all. The head does not run on other rows.
-            snapshots: Take a snapshot before each of these rows of the piece; L is behind the last one.
+            snapshots: Take a snapshot before each of these rows of the piece; L is behind the last one. Of more than
+                the budget has room for, the first ones are left out.
 
         Raises:
             ValueError: The piece is empty or does not fit the model: ids beyond the vocabulary, media that the
@@ -142,6 +147,7 @@ class Session:
             raise ValueError(f"Expected logits_from to be a row of the piece, 0 to {length - 1}, got {logits_from}")
         if wanted and not start <= wanted[0] <= wanted[-1] <= start + length:
             raise ValueError(f"Expected snapshots at rows of the piece, 0 to {length}, got {sorted(snapshots)}")
+        wanted[:] = self._points.affordable(wanted, start + length, self.model.window_bytes)
         first = length - 1 if logits_from is None else logits_from
         self._hidden = None  # unread, it would keep a copy of the last layer's keys and values
         read = []

@@ -264,3 +264,11 @@ def test_landmarks() -> None:
     assert landmarks(prompt, [], start=381) == [781]
     assert landmarks(ASK, [END]) == [30]
     assert landmarks(Prompt.from_tokens([]), [END]) == []
+
+
+def test_a_long_prompt_has_few_landmarks() -> None:
+    """Dense at its end, rare at its beginning, which has one."""
+    rows = np.array(landmarks(join([message(0, 100)] * 1000), [END]))
+    gaps, distances = np.diff(rows), 100_000 - rows[1:]
+    assert (rows[0], rows[-1], len(rows)) == (100, 100_000, 46)
+    assert (gaps >= distances / 8).all() and (gaps <= 100 + distances / 8 + gaps / 8).all()

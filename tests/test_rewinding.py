@@ -13,6 +13,7 @@ from test_session import tolerance
 
 from mlx_gemma4 import Model, Session, Snapshots
 from mlx_gemma4.decoder.model import MLP
+from mlx_gemma4.decoder.snapshots import State
 from mlx_gemma4.inputs.prompt import Prompt, join
 
 WINDOW = 16
@@ -210,6 +211,26 @@ def test_snapshots_die_with_a_rewind_past_them(model: Model) -> None:
     session.reset()
     with pytest.raises(ValueError, match=r"Snapshot\(200\) is not a mark of this session"):
         session.rewind(early)
+    assert model.snapshots.memory_used == 0
+
+
+def test_no_snapshot_is_copied_in_vain(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long piece, only as many as the budget has room for: the last ones. Those that the cache holds are free."""
+    taken: list[int] = []
+    take = Snapshots.take
+
+    def counted(budget: Snapshots, position: int, arrays: list[mx.array]) -> State:
+        taken.append(position)
+        return take(budget, position, arrays)
+
+    monkeypatch.setattr(Snapshots, "take", counted)
+    size = model.window_bytes
+    model.snapshots = Snapshots(memory=size, disk=2 * size)
+    session = Session(model, room=20)
+    session.extend(np.full(400, 30), snapshots=range(20, 401, 20))
+    assert taken == [320, 340, 360]
+    assert [session.reachable(at) for at in (319, 320, 379, 380, 390, 400)] == [0, 320, 360, 380, 390, 400]
+    assert model.snapshots.memory_used + model.snapshots.disk_used == 3 * size
 
 
 def test_marks_survive_a_rewind_to_a_snapshot_behind_them(model: Model) -> None:

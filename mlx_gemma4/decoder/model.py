@@ -144,6 +144,13 @@ class Model(nn.Module):
         text = self.config.text_config
         return Cache(text.layers, window=text.sliding_window, room=room)
 
+    @property
+    def window_bytes(self) -> int:
+        """Bytes of the keys and values that a position sees on sliding layers, at most: those of a snapshot."""
+        text = self.config.text_config
+        heads = sum(layer.num_key_value_heads * layer.head_dim for layer in text.layers if layer.is_sliding)
+        return 2 * self.dtype.size * heads * (text.sliding_window - 1)
+
     def embed_tokens(self, token_ids: mx.array) -> mx.array:
         """[B, L] ids → [B, L, D]."""
         # a Python float: as in the reference, the scale takes the weights' precision (62.0 for the 12B in bf16)

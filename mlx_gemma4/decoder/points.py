@@ -75,6 +75,18 @@ class Points:
             self._snapshots[position] = known
         return known
 
+    def affordable(self, positions: list[int], end: int, nbytes: int) -> list[int]:
+        """Those of the sorted positions whose snapshots are not lost again before the sequence has grown to ``end``.
+
+        Others would be copied, and perhaps written to disk, for nothing.
+
+        Args:
+            nbytes: Of a snapshot.
+        """
+        held = [position for position in positions if position >= end - self._cache.room]
+        leaving = positions[: len(positions) - len(held)]
+        return leaving[max(0, len(leaving) - self._budget.capacity(nbytes)) :] + held
+
     def reachable(self, position: int) -> int:
         """The latest position, ``position`` or before, to which a rewind is exact."""
         position = min(position, self._cache.position)
@@ -105,12 +117,13 @@ class Points:
         if not self._snapshots:
             return
         earliest = self._cache.earliest_after(rows)
-        for position in sorted(self._snapshots, reverse=True):
-            snapshot = self._snapshots[position]
-            if snapshot.state is None and 0 < position < earliest:
-                snapshot.state = self._state(position) or self._budget.take(
-                    position, self._cache.windows_before(position)
-                )
+        leaving = [at for at in self._snapshots if self._snapshots[at].state is None and 0 < at < earliest]
+        short = [at for at in leaving if at < self._cache.window]
+        # the longest one that holds all from 0 on serves the shorter ones; then the last one is the most recently used
+        for position in [*sorted(short, reverse=True), *sorted(set(leaving) - set(short))]:
+            self._snapshots[position].state = self._state(position) or self._budget.take(
+                position, self._cache.windows_before(position)
+            )
 
     def copy_to(self, other: Points, position: int) -> None:
         """Let another sequence, which is empty, begin with this one's positions before ``position``.
@@ -169,6 +182,10 @@ class Points:
             state = self._state(at)
             if at not in self._snapshots and (state is not None or self._is_held(at)):
                 self._snapshots[at] = Snapshot(at, state)
+
+    def clear(self) -> None:
+        """Forget everything: the sequence begins again with other points."""
+        self._forget(-1)
 
     def _forget(self, position: int) -> None:
         """Forget marks, snapshots and images behind ``position``."""

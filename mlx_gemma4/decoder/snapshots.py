@@ -162,6 +162,10 @@ class Snapshots:
         """Bytes of snapshots on disk."""
         return sum(state.nbytes for state in self._alive() if state.on_disk)
 
+    def capacity(self, nbytes: int) -> int:
+        """How many snapshots of so many bytes there can be."""
+        return self._memory // max(nbytes, 1) + min(self._disk // max(nbytes, 1), MOST_FILES)
+
     def take(self, position: int, arrays: Sequence[mx.array]) -> State:
         """Keep arrays that nobody else writes to, not evaluated yet; older snapshots make room for them."""
         state = State(position, arrays)

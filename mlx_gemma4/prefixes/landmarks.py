@@ -10,6 +10,9 @@ from mlx_gemma4.inputs.prompt import AUDIO, Prompt
 
 APART = 64
 """Positions from one landmark to the next, at least. One that is left out costs so many positions, computed again."""
+RARER = 8
+"""Far from the end, landmarks lie at least one part in so many of their distance from it apart: a long prompt that is
+computed at once has few. One that grows turn by turn has had those of each turn at its end."""
 
 
 def landmarks(prompt: Prompt, ends: Collection[int], *, start: int = 0) -> list[int]:
@@ -28,6 +31,6 @@ def landmarks(prompt: Prompt, ends: Collection[int], *, start: int = 0) -> list[
     is_end[:-1] |= (kind[:-1] != 0) & (kind[1:] != kind[:-1])
     chosen: list[int] = []
     for row in (np.flatnonzero(is_end) + 1).tolist():
-        if not chosen or row - chosen[-1] >= APART:
+        if not chosen or row - chosen[-1] >= max(APART, (len(prompt) - row) // RARER):
             chosen.append(row)
     return [row - start for row in chosen if row > start]
