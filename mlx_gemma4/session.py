@@ -228,7 +228,7 @@ class Session:
         return self._points.snapshot(self.position if position is None else position)
 
     def reachable(self, position: int) -> int:
-        """The latest position, ``position`` or before, to which a rewind is exact. It is never inside an image."""
+        """The latest position, ``position`` or before, to which a rewind is exact: 0 always, never inside an image."""
         return self._points.reachable(position)
 
     def rewind(self, to: Mark | int) -> None:

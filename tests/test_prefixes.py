@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -249,6 +249,9 @@ def test_what_cannot_be_opened_or_closed(model: Model) -> None:
     store = PrefixStore(model, room=ROOM)
     with pytest.raises(ValueError, match="There is nothing to open a session for: the prompt is empty"):
         store.open(Prompt.from_tokens([]))
+    half = picture(1, 4)
+    with pytest.raises(ValueError, match="The prompt has 4 image placeholders but 3 patches"):
+        store.open(replace(half, patches=half.patches[:3], patch_xy=half.patch_xy[:3]))
     session, _ = store.open(ASK)
     store.close(session)
     for stranger in (session, Session(model)):

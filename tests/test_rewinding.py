@@ -129,7 +129,7 @@ def test_what_is_reachable(model: Model) -> None:
     session = Session(model, room=8)
     session.extend(image)
     end = len(image)
-    assert [session.reachable(at) for at in (0, 3, 64, 65, end, end + 9)] == [0, 0, 0, 65, end, end]
+    assert [session.reachable(at) for at in (-1, 0, 3, 64, 65, end, end + 9)] == [0, 0, 0, 0, 65, end, end]
     session.rewind(65)
     session.snapshot()
     session.extend(FAR)

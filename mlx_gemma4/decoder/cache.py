@@ -358,7 +358,7 @@ class Cache:
             sliding.restore({"keys": keys, "values": values}, position)
             mx.eval([sliding.keys, sliding.values])
         for layer in self.layers:
-            layer.rewind(position)
+            layer.rewind(min(position, layer.position))
 
     def compact(self) -> None:
         """Free what a long piece needed beyond the window and the room of sliding layers."""

@@ -88,8 +88,8 @@ class Points:
         return leaving[max(0, len(leaving) - self._budget.capacity(nbytes)) :] + held
 
     def reachable(self, position: int) -> int:
-        """The latest position, ``position`` or before, to which a rewind is exact."""
-        position = min(position, self._cache.position)
+        """The latest position, ``position`` or before, to which a rewind is exact; 0 always is."""
+        position = max(0, min(position, self._cache.position))
         position = next((start for start, stop in self.images if start < position < stop), position)
         if self._is_held(position) or self._state(position) is not None:
             return position

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, SPARE
 from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.inputs.checks import check_prompt
 from mlx_gemma4.inputs.content import Content
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.session import Session
@@ -75,10 +76,11 @@ class PrefixStore:
         ``close``, the session is the caller's, who may do anything but change the rows that it found computed.
 
         Raises:
-            ValueError: The prompt is empty.
+            ValueError: The prompt is empty, or does not fit the model.
         """
         if len(prompt) == 0:
             raise ValueError("There is nothing to open a session for: the prompt is empty")
+        check_prompt(prompt, self.model.config)
         content = Content.of(prompt)
         reuse = [(self._usable(entry, content), entry) for entry in self._entries]
         kept, source = max(reuse, key=lambda pair: pair[0], default=(0, None))
