@@ -23,6 +23,7 @@ import numpy as np
 
 from mlx_gemma4.decoder.ahead import bounded_ahead
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Held
+from mlx_gemma4.decoder.head import RowLogits
 from mlx_gemma4.decoder.identity import identity
 from mlx_gemma4.decoder.masks import number_images
 from mlx_gemma4.decoder.model import Model
@@ -187,6 +188,19 @@ class Session:
         self._hidden_end = self.position
         logits = self.model.logits(self._hidden)
         return logits.squeeze(0) if tokens.ndim else logits[0, 0]
+
+    def row_logits(self, count: int) -> RowLogits:
+        """The logits that follow the last ``count`` rows, computed a few rows at a time when they are read.
+
+        Raises:
+            ValueError: They are not among those that ``extend`` or ``step`` returned last.
+        """
+        kept = 0 if self._hidden is None or self._hidden_end != self.position else self._hidden.shape[1]
+        if self._hidden is None or not 1 <= count <= kept:
+            raise ValueError(
+                f"The logits of the last {count} rows are not kept, only {kept}; extend the session with logits_from"
+            )
+        return RowLogits(self.model.logits, self._hidden[:, kept - count :])
 
     @property
     def hidden(self) -> mx.array:

@@ -82,7 +82,7 @@ def test_a_loop_ends_the_answer(
 ) -> None:
     """A model that says the same for ever is stopped, in a guess as well."""
     assert demo[1].tokenizer.token_id("<turn|>") == END
-    monkeypatch.setattr(Sampler, "choose", lambda self, logits, draft=None: mx.full((len(logits),), 30))
+    monkeypatch.setattr(Sampler, "choose", lambda self, logits, *others: mx.full((len(logits),), 30))
     for draft in ([], [30] * 30):
         assert question(draft)[0] == [30] * 16
 

@@ -59,7 +59,7 @@ def answer(
     logits = session.extend(prompt, logits_from=len(question) - 1)
     steps = generate_step(
         session,
-        logits if draft else logits[0],
+        session.row_logits(1 + len(draft)) if draft else logits[0],
         sampler,
         max_tokens=max_tokens,
         draft=draft,

@@ -98,21 +98,22 @@ class Sampler:
         self.take(token)
         return token.squeeze(0)
 
-    def choose(self, logits: mx.array, draft: mx.array | None = None) -> mx.array:
+    def choose(self, logits: mx.array, draft: mx.array | None = None, first: int = 0) -> mx.array:
         """Logits [R, V] → the token of each row [R], not evaluated and not taken.
 
         Args:
             draft: [R - 1] ids, which may be lazy: row r is chosen as if the first r of them were taken before it.
+            first: The number of the first of these rows, if there are others before them.
         """
         if self._penalties or self._temperature > 0:
             logits = logits.astype(mx.float32)
         if self._penalties:
-            logits = self._penalized(logits, draft)
+            logits = self._penalized(logits, draft, first)
         logits = self._allowed(logits)
         if self._temperature == 0:
             return mx.argmax(logits, axis=-1)
         logits = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        return mx.concatenate([self._draw(logits[row : row + 1], row) for row in range(len(logits))])
+        return mx.concatenate([self._draw(logits[row : row + 1], first + row) for row in range(len(logits))])
 
     def take(self, tokens: mx.array) -> None:
         """Take the next tokens of the answer, ids [n], which may be lazy."""
@@ -123,13 +124,13 @@ class Sampler:
     def _allowed(self, logits: mx.array) -> mx.array:
         return logits if self._is_suppressed is None else mx.where(self._is_suppressed, -mx.inf, logits)
 
-    def _penalized(self, logits: mx.array, draft: mx.array | None) -> mx.array:
+    def _penalized(self, logits: mx.array, draft: mx.array | None, first: int) -> mx.array:
         history = self._history
         if draft is not None:
             history = mx.concatenate([history, draft.astype(mx.int32)])
         rows = []
         for index in range(len(logits)):
-            row, known = logits[index : index + 1], history[: self._history.size + index]
+            row, known = logits[index : index + 1], history[: self._history.size + first + index]
             for process in self._penalties:
                 row = process(known, row)
             rows.append(row)

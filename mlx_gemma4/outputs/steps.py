@@ -19,6 +19,8 @@ from collections.abc import Generator, Sequence
 import mlx.core as mx
 import numpy as np
 
+from mlx_gemma4.decoder.ahead import bounded_ahead
+from mlx_gemma4.decoder.head import RowLogits
 from mlx_gemma4.outputs.drafter import Draft, Drafts
 from mlx_gemma4.outputs.sample import Sampler, check_finite, finite_sum
 from mlx_gemma4.session import Session
@@ -30,7 +32,7 @@ CLEAR_CACHE_EVERY = 256
 
 def generate_step(
     session: Session,
-    logits: mx.array,
+    logits: mx.array | RowLogits,
     sampler: Sampler,
     *,
     max_tokens: int = MAX_TOKENS,
@@ -45,7 +47,7 @@ def generate_step(
     the session then holds all tokens that were yielded but the last. It also ends where the session's context is full.
 
     Args:
-        logits: [V], or with ``draft`` [1 + len(draft), V].
+        logits: [V], or with ``draft`` those of 1 + len(draft) rows (``Session.row_logits``).
         draft: A guess of the first tokens, which the session holds already.
         drafts: Guesses of all others.
         patience: How many tokens are waited for before the next one is queued. Each answer that ends behind a queued
@@ -99,11 +101,19 @@ def _read(session: Session, sampler: Sampler, last: mx.array, draft: Draft | Non
 class _Chosen:
     """Choices of the sampler that are being computed: one, or one behind each token of a draft as well."""
 
-    def __init__(self, sampler: Sampler, logits: mx.array, draft: mx.array | None = None) -> None:
+    def __init__(self, sampler: Sampler, logits: mx.array | RowLogits, draft: mx.array | None = None) -> None:
         self._sampler, self._draft, self._dtype = sampler, draft, logits.dtype
-        self.tokens = sampler(logits)[None] if draft is None else sampler.choose(logits, draft)
-        self._total = finite_sum(logits)
-        mx.async_eval(self.tokens, self._total)
+        if isinstance(logits, RowLogits):
+            blocks = logits.read(lambda block, row: [sampler.choose(block, draft, row), finite_sum(block)])
+            tokens, totals = zip(*blocks, strict=True)
+            self.tokens = tokens[0] if len(tokens) == 1 else mx.concatenate(list(tokens))
+            self._total = sum(totals[1:], start=totals[0])
+            with bounded_ahead():
+                mx.async_eval(self.tokens, self._total)
+        else:
+            self.tokens = sampler(logits)[None] if draft is None else sampler.choose(logits, draft)
+            self._total = finite_sum(logits)
+            mx.async_eval(self.tokens, self._total)
 
     @property
     def is_single(self) -> bool:
