@@ -275,3 +275,30 @@ def test_a_long_prompt_has_few_landmarks() -> None:
     gaps, distances = np.diff(rows), 100_000 - rows[1:]
     assert (rows[0], rows[-1], len(rows)) == (100, 100_000, 46)
     assert (gaps >= distances / 8).all() and (gaps <= 100 + distances / 8 + gaps / 8).all()
+
+
+def test_random_requests(model: Model, seed: int = 0) -> None:
+    """Prompts that branch anywhere, several open at once, little memory: logits are right, and the limit holds."""
+    random = np.random.default_rng(seed)
+    parts = [message(1, 30), message(2, 70), picture(3, 20), picture(4, 70), recording(5, 25), message(6, 12)]
+    alone = PrefixStore(model, room=ROOM)
+    use(alone, *parts[:4])
+    model.snapshots = Snapshots(memory=2 * model.window_bytes, disk=6 * model.window_bytes)
+    store = PrefixStore(model, room=ROOM, limit=3 * alone.nbytes)
+    opened: list[tuple[Session, Prompt, int]] = []
+    for _ in range(25):
+        chosen = random.choice(len(parts), random.integers(1, 5))
+        apart = Prompt.from_tokens([20])  # images do not stand side by side
+        prompt = join([piece for number in chosen for piece in (parts[number], apart)])
+        session, kept = store.open(prompt)
+        opened.append((session, prompt, kept))
+        assert len({id(session) for session, _, _ in opened}) == len(opened)
+        if random.random() < 0.6 or len(opened) == 3:
+            random.shuffle(opened)  # type: ignore[arg-type]
+            for session, prompt, kept in opened:
+                logits = session.extend(prompt[kept:], snapshots=landmarks(prompt, [END], start=kept))
+                np.testing.assert_allclose(logits, Session(model).extend(prompt), atol=1e-4)
+                session.extend(message(7, int(random.integers(1, 40))))
+                store.close(session)
+            opened = []
+            assert store.nbytes <= store.limit
