@@ -14,7 +14,7 @@ inside itself, so it enters in one piece, and no rewind may end inside it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,14 +25,11 @@ from mlx_gemma4.decoder.ahead import bounded_ahead
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Held
 from mlx_gemma4.decoder.head import RowLogits
 from mlx_gemma4.decoder.identity import identity
-from mlx_gemma4.decoder.masks import number_images
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.points import Mark, Points, Snapshot
 from mlx_gemma4.decoder.saved_file import Saved, read, write
-from mlx_gemma4.inputs.checks import check_frames, check_prompt, check_token_ids
 from mlx_gemma4.inputs.content import Content
-from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, Prompt
-from mlx_gemma4.inputs.vision.image import Patches
+from mlx_gemma4.pieces import Piece, embed
 from mlx_gemma4.saved_session import Packed, pack, position_of, room_of, unpack
 
 PREFILL_STEP = 512
@@ -44,9 +41,6 @@ would keep those of all lengths that ever occurred: gigabytes of the 12B after a
 
 MIN_ROOM = 2
 """Generating computes one token ahead of what it hands out, and rewinds that when it ends."""
-
-Piece = Prompt | Patches | Sequence[int] | np.ndarray
-"""What a session takes: a Prompt, an image, token ids [L], or frames of sound (float [F, frame_samples])."""
 
 
 class Session:
@@ -141,8 +135,11 @@ class Session:
         """
         start = self.position
         wanted = sorted(start + row for row in snapshots)
-        content, chunks = self._embed(piece, wanted)
+        content, chunks = embed(piece, self.model, self._sizes(wanted))
         length = len(content)
+        images = self._points.images
+        if content.begins_with_image and images and images[-1][1] == start:
+            raise ValueError("An image follows another without text in between: put a token, or its markers, first")
         self.model.budget.check_context(start, length)
         if logits_from is not None and not 0 <= logits_from < length:
             raise ValueError(f"Expected logits_from to be a row of the piece, 0 to {length - 1}, got {logits_from}")
@@ -338,35 +335,6 @@ class Session:
         self.computed += rows.shape[1]
         return h
 
-    def _embed(
-        self, piece: Piece, wanted: Sequence[int]
-    ) -> tuple[Content, Iterator[tuple[mx.array, np.ndarray | None]]]:
-        """Check a piece; then what it is, and its rows [1, L, D] and image ids, forward by forward."""
-        if isinstance(piece, Patches):
-            piece = Prompt.from_patches(piece, _placeholder(self.model, "image"), IMAGE)
-        if isinstance(piece, Prompt):
-            self._check(piece)
-            return Content.of(piece), map(self._rows, piece.chunks(self._sizes(wanted)))
-        array = np.asarray(piece)
-        if array.ndim and len(array) == 0:
-            raise ValueError("There is nothing to extend the session with: the piece is empty")
-        # what is of one type needs no Prompt: frames of sound come 25 times a second
-        if array.ndim == 2 and np.issubdtype(array.dtype, np.floating):
-            array = array.astype(np.float32, copy=False)
-            check_frames(array, self.model.config)
-            embed: Callable[[mx.array], mx.array] = self.model.embed_frames
-            content = Content.of_frames(array, _placeholder(self.model, "audio"))
-        elif array.ndim == 1 and np.issubdtype(array.dtype, np.integer):
-            check_token_ids(array, self.model.config)
-            embed = self.model.embed_tokens
-            content = Content.of_ids(array)
-        else:
-            raise ValueError(
-                "Expected a Prompt, Patches, token ids [L] or audio frames [F, frame_samples], "
-                f"got {array.dtype} {list(array.shape)}"
-            )
-        return content, ((embed(mx.array(chunk)[None]), None) for chunk in self._cut(array, wanted))
-
     def _sizes(self, wanted: Sequence[int]) -> Iterator[int]:
         """How long the next chunk may be, each time that it is asked.
 
@@ -376,45 +344,8 @@ class Session:
             ahead = next((position for position in wanted if position > self.position), None)
             yield PREFILL_STEP if ahead is None else min(PREFILL_STEP, ahead - self.position + self.room)
 
-    def _cut(self, array: np.ndarray, wanted: Sequence[int]) -> Iterator[np.ndarray]:
-        sizes = self._sizes(wanted)
-        while len(array):
-            size = next(sizes)
-            yield array[:size]
-            array = array[size:]
-
-    def _check(self, prompt: Prompt) -> None:
-        if len(prompt) == 0:
-            raise ValueError("There is nothing to extend the session with: the piece is empty")
-        check_prompt(prompt, self.model.config)
-        images = self._points.images
-        if prompt.is_vision[0] and images and images[-1][1] == self.position:
-            raise ValueError("An image follows another without text in between: put a token, or its markers, first")
-
-    def _rows(self, chunk: Prompt) -> tuple[mx.array, np.ndarray | None]:
-        rows = [self._span(span) for span in chunk.spans()]
-        vision = chunk.is_vision
-        image_ids = number_images(vision) if vision.any() else None
-        return rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=1), image_ids
-
-    def _span(self, span: Prompt) -> mx.array:
-        """A stretch of one type → [1, L, D]."""
-        if span.token_types[0] == TEXT:
-            return self.model.embed_tokens(mx.array(span.token_ids)[None])
-        if span.token_types[0] == AUDIO:
-            return self.model.embed_frames(mx.array(span.frames)[None])
-        return self.model.embed_image(mx.array(span.patches)[None], mx.array(span.patch_xy)[None])
-
 
 def _checked_room(room: int) -> int:
     if room < MIN_ROOM:
         raise ValueError(f"Expected room for {MIN_ROOM} or more positions, got {room}")
     return room
-
-
-def _placeholder(model: Model, kind: str) -> int:
-    ids = model.config.token_ids
-    token_id = ids.audio if kind == "audio" else ids.image
-    if token_id is None:
-        raise ValueError(f"The checkpoint takes no {kind}: its config.json names no {kind} token")
-    return token_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, repeat
 
 import mlx.core as mx
@@ -312,6 +313,22 @@ def test_what_does_not_fit_is_refused(released: tuple[Model, Processor]) -> None
     with pytest.raises(ValueError, match="An image follows another without text in between"):
         session.extend(vision)
     assert session.position == 61
+
+
+@pytest.mark.parametrize(
+    ("kind", "piece"),
+    [
+        ("image", Patches(np.zeros((1, 6912), np.float32), np.zeros((1, 2), np.int32))),
+        ("audio", np.zeros((1, 640), np.float32)),
+    ],
+)
+def test_media_without_a_placeholder_are_refused(
+    released: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, kind: str, piece: Patches | np.ndarray
+) -> None:
+    config = released[0].config
+    monkeypatch.setattr(released[0], "config", replace(config, token_ids=replace(config.token_ids, **{kind: None})))
+    with pytest.raises(ValueError, match=f"The checkpoint takes no {kind}: its config.json names no {kind} token"):
+        Session(released[0]).extend(piece)
 
 
 def test_too_little_room_is_refused(released: tuple[Model, Processor]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_gemma4.inputs.prompt import AUDIO, TEXT, Prompt
+from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, VIDEO, Prompt
 
 WORDS = 6
 """Words of a row, uint32 each: the id, the type, and four of the hash."""
@@ -74,6 +74,11 @@ class Content:
         self._merge(len(self._parts))
         rows: np.ndarray = self._parts[0][0] if self._parts else np.zeros((0, WORDS), np.uint32)
         return rows
+
+    @property
+    def begins_with_image(self) -> bool:
+        """Whether the first position is one of an image, or of a video frame."""
+        return len(self) > 0 and int(self.rows[0, 1]) in (IMAGE, VIDEO)
 
     def append(self, other: Content) -> None:
         """Append what another one holds."""

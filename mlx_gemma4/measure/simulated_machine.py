@@ -40,8 +40,9 @@ from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.loop import listen
 from mlx_gemma4.live.hear.sources import FileSource
 from mlx_gemma4.outputs.drafter import Drafter
+from mlx_gemma4.pieces import Piece
 from mlx_gemma4.programs.transcribe import Transcriber
-from mlx_gemma4.session import Piece, Session
+from mlx_gemma4.session import Session
 
 BODY_BYTES, BODY_FLOP = 6.25e9, 2 * 10.9e9
 """Read by each forward: 48 layers at 4.5 bits a weight; and computed for each row."""
