@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.outputs.drafter import load_drafter as load_drafter
     from mlx_gemma4.outputs.generate import generate as generate
     from mlx_gemma4.outputs.generate import stream_generate as stream_generate
+    from mlx_gemma4.outputs.grammar.constraint import Constraint as Constraint
     from mlx_gemma4.outputs.sample import Sampling as Sampling
     from mlx_gemma4.prefixes.store import PrefixStore as PrefixStore
     from mlx_gemma4.programs.chat import Conversation as Conversation
@@ -74,6 +75,7 @@ _NAMES = {
     "loading": "load",
     "outputs.drafter": "Drafter load_drafter",
     "outputs.generate": "generate stream_generate",
+    "outputs.grammar.constraint": "Constraint",
     "outputs.sample": "Sampling",
     "prefixes.store": "PrefixStore",
     "programs.chat": "Conversation",

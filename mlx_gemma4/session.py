@@ -173,15 +173,18 @@ class Session:
         logits = self.model.logits(self._hidden)
         return logits[0, -1] if logits_from is None else logits.squeeze(0)
 
-    def step(self, tokens: mx.array) -> mx.array:
+    def step(self, tokens: mx.array, *, logits_from: int = 0) -> mx.array:
         """Append text tokens, which may be lazy, and return the lazy logits after each: [] → [V], [n] → [n, V].
+
+        Args:
+            logits_from: Return only those that follow this token and the ones behind it: [n - logits_from, V].
 
         Raises:
             ContextFull: The sequence would become longer than ``context``. The session is unchanged.
         """
         self.model.budget.check_context(self.position, tokens.size)
         self.content.append_ids(tokens, tokens.size)
-        self._hidden = self._forward(self.model.embed_tokens(tokens.reshape(1, -1)), None, 0)
+        self._hidden = self._forward(self.model.embed_tokens(tokens.reshape(1, -1)), None, logits_from)
         self._hidden_end = self.position
         logits = self.model.logits(self._hidden)
         return logits.squeeze(0) if tokens.ndim else logits[0, 0]

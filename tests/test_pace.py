@@ -88,3 +88,19 @@ def test_a_pause_is_no_cost() -> None:
     for _ in range(20):
         pace.step(0.045)
     assert before[1] > 0 and pace.choose({"drafter": 15})[1] > 0
+
+
+def test_what_a_grammar_cuts_or_fills() -> None:
+    """A cut draft was wrong; what was read for it is what it cost; what other tokens paid for costs as expected."""
+    pace, other = Pace(), Pace()
+    for each in (pace, other):
+        each.step(1.0)
+        each.round("drafter", 4, 2, 2.0)
+    pace.round("drafter", 4, 1, 2.0)
+    other.round("drafter", 4, 1, 1.3, read=1)
+    assert pace.acceptance("drafter") == other.acceptance("drafter")
+    assert other._rounds["drafter"].seconds(2) == 1.3
+    balance = other._balance
+    other.round("drafter", 4, 1, None, read=4)
+    assert other._balance == pytest.approx(balance + 1.01 * 2 - 2.0)
+    assert other._rounds["drafter"].seconds(5) == 2.0

@@ -226,3 +226,22 @@ def test_without_a_seed_the_state_of_mlx_decides() -> None:
         mx.random.seed(seed)
         drawn.append(draw(Sampling(temperature=1.0), EVEN, 30))
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("size", [6, 32, 70])
+def test_choices_among_allowed_ids(size: int) -> None:
+    """A bit for each id, 32 in a word; suppressed ids stay so, greedy and sampled."""
+    logits = np.random.default_rng(size).normal(size=(3, size)).astype(np.float32)
+    may = np.random.default_rng(1).random((3, size)) < 0.4
+    may[:, 2] = may[:, size - 1] = True
+    words = np.zeros((3, -(-size // 32)), dtype=np.uint32)
+    for row, token_id in zip(*np.nonzero(may), strict=True):
+        words[row, token_id // 32] |= np.uint32(1 << (token_id % 32))
+    expected = np.where(may, logits, -np.inf)
+    expected[:, 2] = -np.inf
+    greedy = Sampler(Sampling(), size, suppress=[2])
+    assert greedy.choose(mx.array(logits), allowed=mx.array(words)).tolist() == expected.argmax(axis=1).tolist()
+    for seed in range(20):
+        hot = Sampler(Sampling(temperature=5.0, seed=seed), size, suppress=[2])
+        chosen = hot.choose(mx.array(logits), mx.array([0, 1]), allowed=mx.array(words)).tolist()
+        assert all(np.isfinite(expected[row, token_id]) for row, token_id in enumerate(chosen))

@@ -173,6 +173,17 @@ def test_steps_are_extensions(released: tuple[Model, Processor]) -> None:
     assert np.abs(np.stack(stepped) - case.logits).max() < tolerance(case)
 
 
+def test_steps_return_the_last_logits(released: tuple[Model, Processor]) -> None:
+    """``logits_from`` leaves out those of the first tokens; the hidden state of the last one is kept."""
+    session = Session(released[0])
+    session.extend([30, 31])
+    every = np.array(session.step(mx.array([40, 41, 42, 43])))
+    session.rewind(2)
+    some = np.array(session.step(mx.array([40, 41, 42, 43]), logits_from=2))
+    np.testing.assert_allclose(some, every[2:], atol=1e-5)
+    np.testing.assert_allclose(np.array(released[0].logits(session.hidden)[0, 0]), every[3], atol=1e-5)
+
+
 def test_a_long_prompt_is_cut_into_forwards_that_keep_images_whole() -> None:
     """512 positions at most, unless an image is longer."""
     video = reference_case("released", "video").prompt

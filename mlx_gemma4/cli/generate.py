@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mlx_gemma4.cli.shared.constraints import add_constraints, cut, open_constraint
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, drafted, open_drafter
 from mlx_gemma4.cli.shared.notes import note, note_broken, statistics
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, add_selection, load_model, sampling, selection
@@ -31,6 +32,7 @@ COMMON = (
     "--audio",
     "--video",
     "--tools",
+    "--json-schema",
     "--thinking",
     "--max-tokens",
     "--stats",
@@ -40,6 +42,7 @@ COMMON = (
 EXAMPLES = (
     'mlx_gemma4 generate --prompt "What is this?" --image photo.jpg',
     "mlx_gemma4 generate -p - --audio talk.wav < question.txt",
+    "mlx_gemma4 generate -p Read. --image receipt.jpg --json-schema receipt.json",
 )
 
 
@@ -69,15 +72,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"use the sound of videos too, after every {STRETCH:g} s of pictures",
     )
+    add_constraints(parser)
     add_sampling(parser)
     add_drafts(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     check_videos(arguments)
     check_plain(arguments)
     check_drafts(arguments)
+    constraint = open_constraint(arguments)
+    text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     tools = open_tools(arguments)
     model, processor = load_model(arguments)
     drafter = open_drafter(arguments)
@@ -97,11 +102,12 @@ def run(arguments: argparse.Namespace) -> None:
         sampling=sampling(arguments, processor.generation),
         thoughts=arguments.thoughts,
         drafter=drafter,
+        constraint=constraint,
     ):
         show(marked(response), sys.stderr if response.kind == "thought" else sys.stdout, end="")
     print()
     if response is not None and response.finish_reason == "length":
-        note(f"The answer was stopped at {arguments.max_tokens} tokens (--max-tokens).")
+        note(f"The answer was stopped at {arguments.max_tokens} tokens (--max-tokens){cut(constraint)}.")
     if response is not None and arguments.stats:
         note(statistics(response) + drafted(drafter))
 

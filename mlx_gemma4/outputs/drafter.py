@@ -100,9 +100,19 @@ class Drafts:
         # the token itself is not known: an n-gram must foretell it, and another one behind it
         return self._choose(left, ahead=1)[1] > 0
 
-    def propose(self, token: mx.array, left: int) -> Draft | None:
-        """A draft of what follows the last token [1]; None: decode one token."""
-        source, length = self._choose(left, ahead=0)
+    @property
+    def most(self) -> int:
+        """The most tokens of a draft."""
+        return self._most
+
+    def propose(self, token: mx.array, left: int, *, by_model: bool = True) -> Draft | None:
+        """A draft of what follows the last token [1]; None: decode one token.
+
+        Args:
+            by_model: False where the session lacks more than the last token: the drafter's model continues from what
+                the session holds.
+        """
+        source, length = self._choose(left, ahead=0, by_model=by_model)
         if length == 0:
             return None
         if source == MODEL:
@@ -117,22 +127,44 @@ class Drafts:
             waited: Whether the forward of a decoded token was queued late, because of ``waits``.
         """
         self._ngrams.add(tokens)
-        now = self._drafter.clock()
-        if self._read_at is not None:
-            seconds = now - self._read_at
-            if draft is None:
-                self._pace.step(seconds, waited=waited)
-            else:
-                self._pace.round(draft.source, draft.tokens.size, len(tokens) - 1, seconds)
+        seconds = self._seconds()
         if draft is not None:
-            self._drafter.drafted += draft.tokens.size
-            self._drafter.accepted += len(tokens) - 1
-        self._read_at = now
+            self._round(draft, len(tokens) - 1, seconds)
+        elif seconds is not None:
+            self._pace.step(seconds, waited=waited)
 
-    def _choose(self, left: int, *, ahead: int) -> tuple[str, int]:
+    def take_constrained(
+        self, tokens: Sequence[int], draft: Draft | None, accepted: int, *, read: int, is_plain: bool, waited: bool
+    ) -> None:
+        """As ``take``, under a grammar, which forces tokens and cuts drafts.
+
+        Args:
+            draft: As it was proposed.
+            accepted: How many of its tokens were right. Those that were forced do not count.
+            read: Tokens of the draft's forward behind the last known one, forced ones included.
+            is_plain: Whether the forward read a single token, and the draft behind it: others say nothing of its cost.
+        """
+        self._ngrams.add(tokens)
+        seconds = self._seconds()
+        if draft is not None:
+            self._round(draft, accepted, seconds if is_plain else None, read=read)
+        elif seconds is not None and is_plain:
+            self._pace.step(seconds, waited=waited)
+
+    def _seconds(self) -> float | None:
+        """Seconds since the last tokens were known."""
+        before, self._read_at = self._read_at, self._drafter.clock()
+        return None if before is None else self._read_at - before
+
+    def _round(self, draft: Draft, accepted: int, seconds: float | None, *, read: int | None = None) -> None:
+        self._pace.round(draft.source, draft.tokens.size, accepted, seconds, read=read)
+        self._drafter.drafted += draft.tokens.size
+        self._drafter.accepted += accepted
+
+    def _choose(self, left: int, *, ahead: int, by_model: bool = True) -> tuple[str, int]:
         most = min(self._most, left)
         sources = {}
-        if most > 0 and self._drafter.model is not None:
+        if most > 0 and by_model and self._drafter.model is not None:
             sources[MODEL] = most
         if most > 0 and self._drafter.ngrams:
             length, following = self._ngrams.find(most + ahead)

@@ -13,7 +13,11 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import MARKERS, Channels, Kind, Thoughts
+from mlx_gemma4.outputs.constrained_steps import constrained_step
 from mlx_gemma4.outputs.drafter import Drafter
+from mlx_gemma4.outputs.grammar.constraint import Constraint
+from mlx_gemma4.outputs.grammar.matcher import Matcher, thoughts_before
+from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
 from mlx_gemma4.outputs.pace import MOST_DRAFTED
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS, generate_step
@@ -69,6 +73,7 @@ def stream_generate(
     drafter: Drafter | None = None,
     snapshots: Collection[int] = (),
     store: PrefixStore | None = None,
+    constraint: Constraint | None = None,
 ) -> Generator[GenerationResponse, None, None]:
     """Answer a prompt piece by piece.
 
@@ -84,12 +89,14 @@ def stream_generate(
         snapshots: Rows of the prompt before which the session takes snapshots (``Session.extend``).
         store: Takes the session from it, so that only what is new of the prompt is computed; ``prompt_tokens`` counts
             that. ``session``, ``before`` and ``snapshots`` follow from it.
+        constraint: What the answer may be. Thoughts before it are free.
 
     Yields:
         A GenerationResponse for each piece of text. The last one has a finish_reason, and perhaps no text.
 
     Raises:
-        ValueError: ``max_tokens`` is less than 1, a logit is NaN or infinite, or the drafter belongs to another model.
+        ValueError: ``max_tokens`` is less than 1, a logit is NaN or infinite, the drafter belongs to another model, or
+            the constraint does not fit the vocabulary.
         ContextFull: The prompt does not fit into the session's context; the session is unchanged.
     """
     if max_tokens < 1:
@@ -110,6 +117,7 @@ def stream_generate(
                 before=prompt[:kept].token_ids.tolist(),
                 drafter=drafter,
                 snapshots=landmarks(prompt, processor.stop_ids, start=kept),
+                constraint=constraint,
             )
         finally:
             store.close(opened)
@@ -120,8 +128,12 @@ def stream_generate(
     sampler = Sampler(sampling, model.config.text_config.vocab_size, suppress=processor.suppressed_ids, history=history)
     started = time.perf_counter()
     drafts = None if drafter is None else drafter.begin(session, history, processor.suppressed_ids)
+    matcher = None if constraint is None else _matcher(constraint, processor, history)
     logits = session.extend(prompt, snapshots=snapshots)
-    steps = generate_step(session, logits, sampler, max_tokens=max_tokens, drafts=drafts)
+    if matcher is None:
+        steps = generate_step(session, logits, sampler, max_tokens=max_tokens, drafts=drafts)
+    else:
+        steps = constrained_step(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts)
     progress = _Progress(started, len(prompt))
     channels = Channels(processor.tokenizer, thoughts, history)
     finish_reason = "length"
@@ -151,6 +163,7 @@ def generate(
     thoughts: Thoughts = "drop",
     drafter: Drafter | None = None,
     store: PrefixStore | None = None,
+    constraint: Constraint | None = None,
 ) -> str:
     """Answer a prompt: the text of ``stream_generate`` as one string.
 
@@ -160,9 +173,22 @@ def generate(
     """
     kept: Thoughts = "keep" if thoughts == "show" else thoughts
     responses = stream_generate(
-        model, processor, prompt, max_tokens=max_tokens, sampling=sampling, thoughts=kept, drafter=drafter, store=store
+        model,
+        processor,
+        prompt,
+        max_tokens=max_tokens,
+        sampling=sampling,
+        thoughts=kept,
+        drafter=drafter,
+        store=store,
+        constraint=constraint,
     )
     return "".join(map(marked, responses))
+
+
+def _matcher(constraint: Constraint, processor: Processor, history: Sequence[int]) -> Matcher:
+    tokenizer = processor.tokenizer
+    return Matcher(constraint, vocabulary(processor), before=thoughts_before(tokenizer, history))
 
 
 def marked(response: GenerationResponse) -> str:

@@ -115,11 +115,21 @@ class Pace:
         for counts in self._counts.values():
             counts.forget()
 
-    def round(self, source: str, drafted: int, accepted: int, seconds: float) -> None:
-        """A draft was read, of which the first ``accepted`` tokens were right."""
+    def round(
+        self, source: str, drafted: int, accepted: int, seconds: float | None, *, read: int | None = None
+    ) -> None:
+        """A draft was read, of which the first ``accepted`` tokens were right.
+
+        Args:
+            seconds: What that took; None: other tokens were read with it, and it counts as what it costs alone.
+            read: How many tokens were read for it, if a grammar cut it or filled it up.
+        """
+        read = drafted if read is None else read
         if self._plain.knows(1):
-            self._account(1 + accepted, seconds, self._dearest(source, drafted))
-        self._rounds[source].record(1 + drafted, seconds)
+            expected = self._dearest(source, read)
+            self._account(1 + accepted, expected if seconds is None else seconds, expected)
+        if seconds is not None:
+            self._rounds[source].record(1 + read, seconds)
         self._counts_of(source).add(drafted, accepted)
 
     def _account(self, tokens: int, seconds: float, expected: float) -> None:

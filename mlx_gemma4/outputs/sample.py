@@ -98,18 +98,24 @@ class Sampler:
         self.take(token)
         return token.squeeze(0)
 
-    def choose(self, logits: mx.array, draft: mx.array | None = None, first: int = 0) -> mx.array:
+    def choose(
+        self, logits: mx.array, draft: mx.array | None = None, first: int = 0, *, allowed: mx.array | None = None
+    ) -> mx.array:
         """Logits [R, V] → the token of each row [R], not evaluated and not taken.
 
         Args:
             draft: [R - 1] ids, which may be lazy: row r is chosen as if the first r of them were taken before it.
             first: The number of the first of these rows, if there are others before them.
+            allowed: [R, W] uint32: row r is chosen among the ids whose bits are set, 32 of them in a word, the lowest
+                bit first. By default among all that are not suppressed.
         """
         if self._penalties or self._temperature > 0:
             logits = logits.astype(mx.float32)
         if self._penalties:
             logits = self._penalized(logits, draft, first)
         logits = self._allowed(logits)
+        if allowed is not None:
+            logits = mx.where(_bits(allowed, logits.shape[-1]), logits, -mx.inf)
         if self._temperature == 0:
             return mx.argmax(logits, axis=-1)
         logits = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
@@ -187,6 +193,12 @@ def check_finite(total: mx.array, dtype: mx.Dtype) -> None:
     raise ValueError(
         f"The model computed NaN in {name}: the checkpoint's weights are damaged; download or convert it again"
     )
+
+
+def _bits(words: mx.array, count: int) -> mx.array:
+    """Words [R, W] uint32 → their first ``count`` bits [R, count] as booleans, the lowest bit of each word first."""
+    bits = (words[..., None] >> mx.arange(32, dtype=mx.uint32)) & 1
+    return bits.reshape(len(words), -1)[:, :count].astype(mx.bool_)
 
 
 def _are_among(token_ids: Sequence[int], vocab_size: int) -> mx.array | None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from mlx_gemma4.checkpoint.files import has_file
 from mlx_gemma4.inputs.text.markup import MARKER, Markup, is_blank
+from mlx_gemma4.inputs.text.spelling import spelled, speller
 from mlx_gemma4.inputs.text.tokenizer_file import as_control, read_sentencepiece, read_tokenizer_json
 
 REPLACEMENT = "\ufffd"
@@ -49,6 +50,13 @@ class Tokenizer(Protocol):
 
     def first_id(self) -> int | None:
         """The id that the tokenizer's own settings put before every text, or None."""
+
+    def spellings(self, count: int) -> list[bytes | None]:
+        """The bytes that the tokens 0 to ``count - 1`` write; None for control tokens and ids without a token.
+
+        Raises:
+            ValueError: What a token writes depends on its neighbours.
+        """
 
 
 class JsonTokenizer:
@@ -148,6 +156,12 @@ class JsonTokenizer:
         alone, whole = (self._tokenizer.encode("a", add_special_tokens=added).ids for added in (False, True))
         return None if whole[: len(alone)] == alone else whole[0]
 
+    def spellings(self, count: int) -> list[bytes | None]:
+        spell = speller(json.loads(self._tokenizer.decoder.__getstate__()) if self._tokenizer.decoder else None)
+        control = set(self._control.values())
+        tokens = ((token_id, self._tokenizer.id_to_token(token_id)) for token_id in range(count))
+        return [None if token is None or token_id in control else spell(token) for token_id, token in tokens]
+
 
 class SentencePieceTokenizer:
     """A ``tokenizer.model``, by the ``sentencepiece`` library.
@@ -222,6 +236,12 @@ class SentencePieceTokenizer:
     def first_id(self) -> int | None:
         found: int = self._pieces.bos_id()
         return None if found < 0 else found
+
+    def spellings(self, count: int) -> list[bytes | None]:
+        return [
+            None if index in self._special or index >= len(self._written) else spelled(self._written[index])
+            for index in range(count)
+        ]
 
 
 def _encode_markup(tokenizer: Tokenizer, control: Mapping[str, int], markup: str) -> list[int]:
