@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -197,14 +198,24 @@ def test_speech_interrupts_an_answer(demo: tuple[Model, Processor], kept: bool) 
 
 
 def test_after_the_oldest_turns_left_the_rest_is_that_of_a_new_session(demo: tuple[Model, Processor]) -> None:
+    """The opening is not computed again."""
     engine = assistant(demo, context=400, image_tokens=70)
     forgot: list[Forgot] = []
+    session, starts = engine.dialogue.session, list[int]()
+    opening, extend = session.position, session.extend
+
+    def recorded(piece: Prompt, **options: Any) -> mx.array:
+        starts.append(session.position)
+        return extend(piece, **options)
+
+    session.extend = recorded  # type: ignore[method-assign, assignment]
     for number in range(4):
         engine.look(shot(PICTURE if number % 2 else OTHER, float(number)))
         engine.ask("Describe the image.")
         forgot += [event for event in answered(engine) if isinstance(event, Forgot)]
         assert engine.dialogue.session.position <= 400
     assert len(forgot) >= 2 and all(event.turns > 0 for event in forgot)
+    assert min(starts) == opening > 0
     mine = engine.dialogue.sequence
     assert engine.dialogue.session.position == len(mine)
     engine.ask("Describe.")

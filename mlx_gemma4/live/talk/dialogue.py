@@ -7,7 +7,8 @@
               └ when the longest possible turn might not fit, the oldest turns leave, whole,
                 until at most half of the context is used
 
-After that the remaining turns are computed again, exactly as a new session would compute them.
+After that the remaining turns are computed again, exactly as a new session would compute them. The opening, which has
+not moved, stays.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Dialogue:
         self._waiting = [turns.opening]
         self._start = len(turns.opening)
         self.compute()
+        self.session.snapshot()  # the opening serves again when the oldest turns leave
 
     @property
     def sequence(self) -> Prompt:
@@ -131,12 +133,10 @@ class Dialogue:
         return content
 
     def _rewind(self, position: int, sequence: Prompt) -> None:
-        """Rewind to a position. If it is out of reach, as after long function results, compute everything again."""
-        if position >= self.session.earliest:
-            self.session.rewind(position)
-        else:
-            self.session.reset()
-            self.session.extend(sequence[:position])
+        """Rewind to a position. If it is out of reach, as after long function results, compute the turns again."""
+        kept = self.session.keep(position)
+        if kept < position:
+            self.session.extend(sequence[kept:position])
 
     def _forget(self) -> int:
         """Remove the oldest turns if the longest turn might not fit. Returns how many left."""
@@ -145,6 +145,6 @@ class Dialogue:
         before = len(self._finished)
         while self._finished and self._start > self._context // 2:
             self._start -= len(self._finished.pop(0))
-        self.session.reset()
-        self._waiting = [self._turns.opening, *self._finished]
+        kept = self.session.keep(len(self._turns.opening))
+        self._waiting = [piece for piece in (self._turns.opening[kept:], *self._finished) if len(piece)]
         return before - len(self._finished)
