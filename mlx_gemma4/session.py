@@ -241,6 +241,10 @@ class Session:
         """
         return self._points.snapshot(self.position if position is None else position)
 
+    def drop(self, position: int) -> None:
+        """Forget the snapshot of a position, if there is one, and give back what it takes of the budget."""
+        self._points.drop(position)
+
     def reachable(self, position: int) -> int:
         """The latest position, ``position`` or before, to which a rewind is exact: 0 always, never inside an image."""
         return self._points.reachable(position)

@@ -12,7 +12,7 @@ from mlx_gemma4.cli.shared.attachments import MEDIA, attachment, files, kind_of,
 from mlx_gemma4.cli.shared.drafts import drafted
 from mlx_gemma4.cli.shared.errors import message
 from mlx_gemma4.cli.shared.keyboard import key_pressed
-from mlx_gemma4.cli.shared.notes import note, statistics
+from mlx_gemma4.cli.shared.notes import note, plural, statistics
 from mlx_gemma4.cli.shared.tools import DECLINED, described
 from mlx_gemma4.inputs.messages import message_text, parts, user_content
 from mlx_gemma4.printable import show
@@ -104,7 +104,7 @@ class Chat:
         count = self._conversation.forgotten - self._forgotten
         self._forgotten = self._conversation.forgotten
         if count > 0:
-            turns = "turn has" if count == 1 else f"{count} turns have"
+            turns = "turn" if count == 1 else f"{count} turns"
             note(f"(the oldest {turns} left: the context of {self._conversation.session.context:,} tokens is full)")
 
     def _line(self, line: str) -> None:
@@ -195,8 +195,9 @@ class Chat:
             note("(stopped)")
             return False
         if response is not None and response.finish_reason == "length":
-            is_full = response.generation_tokens < self._options.get("max_tokens", 0)
-            note(f"(the answer was stopped: {'the context is full' if is_full else 'it has --max-tokens'})")
+            most = self._options.get("max_tokens", response.generation_tokens)
+            is_full = response.generation_tokens < most
+            note(f"(the answer was stopped{': the context is full' if is_full else f' at --max-tokens {most}'})")
         if response is not None and self._stats:
             note(statistics(response) + drafted(self._conversation.drafter))
         return True
@@ -248,9 +249,10 @@ def held(conversation: Conversation) -> str:
     sizes = (session.nbytes, snapshots.memory_used, snapshots.disk_used)
     keys, memory, disk = (f"{size / 1e6:,.1f} MB" for size in sizes)
     return (
-        f"{conversation.turns} turns, {session.position:,}{limit} tokens held in {keys}; snapshots {memory}, "
-        f"and {disk} on disk\nlast turn: {work.reused:,} tokens reused; computed {work.message:,} for the message, "
-        f"{work.history:,} for the history and {work.answer:,} for the answer"
+        f"held: {plural(conversation.turns, 'turn')}, {session.position:,}{limit} tokens; {keys} of keys and values, "
+        f"{memory} of snapshots in memory, {disk} on disk\n"
+        f"last turn: {work.reused:,} tokens reused; computed {work.message:,} for the message, {work.answer:,} for the "
+        f"answer, {work.history:,} for the history"
     )
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mlx_gemma4.cli.prompt_cache import PromptCache
 from mlx_gemma4.cli.shared.constraints import add_constraints, cut, open_constraint
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, drafted, open_drafter
 from mlx_gemma4.cli.shared.notes import note, note_broken, statistics
@@ -33,6 +34,7 @@ COMMON = (
     "--video",
     "--tools",
     "--json-schema",
+    "--prompt-cache",
     "--thinking",
     "--max-tokens",
     "--stats",
@@ -41,6 +43,7 @@ COMMON = (
 """The options that ``--help`` shows."""
 EXAMPLES = (
     'mlx_gemma4 generate --prompt "What is this?" --image photo.jpg',
+    'mlx_gemma4 generate --image page.png -p "Who?" --prompt-cache page.cache',
     "mlx_gemma4 generate -p - --audio talk.wav < question.txt",
     "mlx_gemma4 generate -p Read. --image receipt.jpg --json-schema receipt.json",
 )
@@ -57,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_tools(parser, runs=False)
     parser.add_argument(
         "--ignore-chat-template", action="store_true", help="continue the text of --prompt, without the chat template"
+    )
+    parser.add_argument(
+        "--prompt-cache",
+        metavar="FILE",
+        help="do not compute again what FILE holds of the prompt; if there is no FILE, save the computed prompt there",
     )
     parser.add_argument("--thinking", action="store_true", help="let the model think before it answers")
     parser.add_argument(
@@ -84,6 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     constraint = open_constraint(arguments)
     text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     tools = open_tools(arguments)
+    cache = PromptCache(arguments.prompt_cache)
     model, processor = load_model(arguments)
     drafter = open_drafter(arguments)
     if arguments.ignore_chat_template:
@@ -94,18 +103,22 @@ def run(arguments: argparse.Namespace) -> None:
     from mlx_gemma4.outputs.generate import marked, stream_generate
 
     response = None
-    for response in stream_generate(
-        model,
-        processor,
-        prompt,
-        max_tokens=arguments.max_tokens,
-        sampling=sampling(arguments, processor.generation),
-        thoughts=arguments.thoughts,
-        drafter=drafter,
-        constraint=constraint,
-    ):
-        show(marked(response), sys.stderr if response.kind == "thought" else sys.stdout, end="")
-    print()
+    with cache.opened(model, processor, prompt):
+        for response in stream_generate(
+            model,
+            processor,
+            prompt[cache.kept :],
+            max_tokens=arguments.max_tokens,
+            sampling=sampling(arguments, processor.generation),
+            thoughts=arguments.thoughts,
+            session=cache.session,
+            before=prompt[: cache.kept].token_ids.tolist(),
+            drafter=drafter,
+            constraint=constraint,
+            snapshots=cache.snapshots,
+        ):
+            show(marked(response), sys.stderr if response.kind == "thought" else sys.stdout, end="")
+        print()
     if response is not None and response.finish_reason == "length":
         note(f"The answer was stopped at {arguments.max_tokens} tokens (--max-tokens){cut(constraint)}.")
     if response is not None and arguments.stats:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli.shared.errors import message
-from mlx_gemma4.cli.shared.notes import note
+from mlx_gemma4.cli.shared.notes import note, plural
 from mlx_gemma4.inputs.messages import same_messages
 
 if TYPE_CHECKING:
@@ -18,19 +19,21 @@ if TYPE_CHECKING:
 class KeptChat:
     """The file of a conversation: messages after each turn, and what was computed at the end.
 
-    After a crash, the messages are there, and the rest is computed again.
+    After a crash, the messages are there, and the rest is computed again. If another chat has written the file
+    meanwhile, this one goes to another file.
     """
 
     def __init__(self, path: str | None, conversation: Conversation) -> None:
         self._path = None if path is None else Path(path)
         self._conversation = conversation
-        self._saved = list(conversation.messages)
+        self._known = self._state()
+        self._read = self._written = list(conversation.messages)
 
     def after_turn(self) -> None:
-        """Save the messages. A full disk does not end the chat."""
-        if self._path is not None and self._is_changed:
+        """Save the messages, if they have changed. A full disk does not end the chat."""
+        if self._path is not None and not same_messages(self._conversation.messages, self._written):
             try:
-                self._conversation.save(self._path, computed=False)
+                self._save(self._path, computed=False)
             except ValueError as error:
                 note(f"error: {message(error)}")
 
@@ -40,12 +43,28 @@ class KeptChat:
         Raises:
             ValueError: It cannot be written.
         """
-        if self._path is not None and self._is_changed:
-            self._conversation.save(self._path)
+        if self._path is not None and not same_messages(self._conversation.messages, self._read):
+            self._save(self._path, computed=True)
 
-    @property
-    def _is_changed(self) -> bool:
-        return not same_messages(self._conversation.messages, self._saved)
+    def _save(self, path: Path, *, computed: bool) -> None:
+        if self._state() not in (None, self._known):
+            path = self._path = _free(path)
+            note(f"(another program has changed the file; this conversation is kept in {path})")
+        self._conversation.save(path, computed=computed)
+        self._known, self._written = self._state(), list(self._conversation.messages)
+
+    def _state(self) -> tuple[int, int, int] | None:
+        """What changes when somebody else writes the file; None where there is none."""
+        if self._path is None or not self._path.exists():
+            return None
+        status = self._path.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _free(path: Path) -> Path:
+    """A name beside a file that no file has."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    return next(name for name in numbered if not name.exists())
 
 
 def open_conversation(path: str | None, model: Model, processor: Processor, **options: Any) -> Conversation:
@@ -62,8 +81,7 @@ def open_conversation(path: str | None, model: Model, processor: Processor, **op
     conversation = Conversation.load(model, processor, path, **options)
     if system is not None and system != conversation.system:
         raise ValueError(f"{path} has another system message; leave out --system, or name another file")
-    note(
-        f"Continuing {path}: {conversation.turns} turns; {conversation.session.position} of their tokens need not "
-        "be computed again."
-    )
+    held = conversation.session.position
+    computed = f"{held:,} tokens are computed" if held else "they will be computed with the next message"
+    note(f"Continuing {path}: {plural(conversation.turns, 'turn')}; {computed}.")
     return conversation

@@ -23,7 +23,7 @@ import numpy as np
 
 from mlx_gemma4.checkpoint.json_file import whole
 from mlx_gemma4.decoder.budget import ContextFull
-from mlx_gemma4.decoder.identity import identity
+from mlx_gemma4.decoder.identity import Identity, identity
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.saved_file import read, write
 from mlx_gemma4.inputs.messages import Message, message_text
@@ -100,7 +100,13 @@ class Conversation:
         self._ids = itertools.count(1)
         self._reserve = MAX_TOKENS
         self._settled = 0
-        """Positions computed by ``settle`` since the last turn."""
+        """Positions computed by ``settle`` since the last turn,"""
+        self._settled_from: int | None = None
+        """from here on."""
+        self._answer_at: int | None = None
+        """Where the snapshot before the last answer is."""
+        self._identity: Identity | None = None
+        """The model's, once it was needed: it takes as long as a token."""
         self.drafter = drafter
         self.session = session or Session(model)
         self.messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
@@ -236,6 +242,7 @@ class Conversation:
         if self._is_tight(prompt):
             return  # the next turn makes more of them leave
         kept = self.session.keep(self.session.content.common_prefix(prompt))
+        self._settled_from = kept if self._settled_from is None else min(kept, self._settled_from)
         for chunk in prompt[kept:].chunks(itertools.repeat(SETTLE_ROWS)):
             self.session.extend(chunk)
             self._settled += len(chunk)
@@ -261,7 +268,8 @@ class Conversation:
             for message in self.messages
         ]
         header |= {"forgotten": self.forgotten}
-        write(Path(path), KIND, identity(self._model), header, {**tensors, **pack(messages)})
+        self._identity = self._identity or identity(self._model)
+        write(Path(path), KIND, self._identity, header, {**tensors, **pack(messages)})
 
     @classmethod
     def load(
@@ -283,7 +291,8 @@ class Conversation:
             ValueError: There is no such file, it is damaged, or another model or version has written it.
             ContextFull: It holds more than the context of the model.
         """
-        saved = read(Path(path), KIND, identity(model))
+        model_identity = identity(model)
+        saved = read(Path(path), KIND, model_identity)
         session = Session.unpacked(model, saved)
         chat = cls(model, processor, enable_thinking=enable_thinking, tools=tools, drafter=drafter, session=session)
         try:
@@ -291,6 +300,7 @@ class Conversation:
             chat.forgotten = whole(saved.header.get("forgotten"), "forgotten", least=0)
         except ValueError as error:
             raise saved.damaged(str(error)) from error
+        chat._identity = model_identity
         calls = sum(len(message.get("tool_calls") or ()) for message in chat.messages)
         chat._ids = itertools.count(calls + 1)
         return chat
@@ -356,7 +366,10 @@ class Conversation:
         self.forgotten += forgotten
         begin = self._history_end(messages, prompt)
         kept = self.session.keep(min(self.session.content.common_prefix(prompt), len(prompt) - 1))
-        stops = {begin, self._answer_start(messages, prompt)}
+        if self._answer_at is not None:
+            self.session.drop(self._answer_at)  # only the last answer is given again
+        self._answer_at = self._answer_start(messages, prompt)
+        stops = {begin, self._answer_at}
         for stop in stops:
             if stop < kept and self.session.reachable(stop) == stop:
                 self.session.snapshot(stop)
@@ -423,8 +436,9 @@ class Conversation:
     def _begin(self, prompt: Prompt, kept: int, begin: int) -> Work:
         history = self._settled + max(begin - kept, 0)
         message = len(prompt) - max(begin, kept)
-        self._settled = 0
-        self.work = Work(max(len(prompt) - history - message, 0), history, message)
+        reused = kept if self._settled_from is None else min(kept, self._settled_from)
+        self._settled, self._settled_from = 0, None
+        self.work = Work(reused, history, message)
         return self.work
 
     def _remember(self, messages: list[Message], pieces: Sequence[GenerationResponse], *, is_whole: bool) -> None:

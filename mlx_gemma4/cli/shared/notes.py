@@ -26,6 +26,11 @@ def note(text: str) -> None:
     show(text, sys.stderr)
 
 
+def plural(count: int, noun: str) -> str:
+    """``1 turn``, ``1,200 turns``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def note_gated(endpointer: Endpointer, name: str) -> None:
     """Report how much speech --level has dropped, if any."""
     if endpointer.gated:
