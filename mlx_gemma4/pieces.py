@@ -58,6 +58,15 @@ def embed(piece: Piece, model: Model, sizes: Iterator[int]) -> tuple[Content, It
     return content, ((embedding(mx.array(chunk)[None]), None) for chunk in _cut(array, sizes))
 
 
+def longest_image(piece: Piece) -> int:
+    """Rows of the longest image of a piece that ``embed`` takes: it goes in one forward."""
+    if isinstance(piece, Patches):
+        return len(piece)
+    if not isinstance(piece, Prompt) or not len(piece.patches):
+        return 0
+    return int(np.bincount(number_images(piece.is_vision) + 1)[1:].max())
+
+
 def _nothing() -> ValueError:
     return ValueError("There is nothing to extend the session with: the piece is empty")
 

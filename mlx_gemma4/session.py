@@ -22,22 +22,23 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gemma4.decoder.ahead import bounded_ahead
+from mlx_gemma4.decoder.budget import allocation_errors
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Held
 from mlx_gemma4.decoder.head import RowLogits
 from mlx_gemma4.decoder.identity import identity
+from mlx_gemma4.decoder.memory import CHUNK, KEPT_BUFFERS, in_steps
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.points import Mark, Points, Snapshot
 from mlx_gemma4.decoder.saved_file import Saved, read, write
 from mlx_gemma4.inputs.content import Content
-from mlx_gemma4.pieces import Piece, embed
+from mlx_gemma4.pieces import Piece, embed, longest_image
 from mlx_gemma4.saved_session import Packed, pack, position_of, room_of, unpack
 
-PREFILL_STEP = 512
+PREFILL_STEP = CHUNK
 """Positions computed in one forward, at most. An image longer than this goes in one."""
 
-KEPT_BUFFERS = 400_000_000
-"""Bytes that MLX may keep for reuse between forwards. Every length of a piece needs buffers of other sizes, and MLX
-would keep those of all lengths that ever occurred: gigabytes of the 12B after a minute of live guesses."""
+FEW_ROWS = 64
+"""Rows of a forward that needs little memory."""
 
 MIN_ROOM = 2
 """Generating computes one token ahead of what it hands out, and rewinds that when it ends."""
@@ -75,6 +76,8 @@ class Session:
         self._hidden: mx.array | None = None
         """Hidden states of the rows whose logits were returned last; they end before position ``_hidden_end``."""
         self._hidden_end = 0
+        self._granted = 0
+        """Positions up to which there is memory for steps."""
 
     @property
     def room(self) -> int:
@@ -132,6 +135,8 @@ class Session:
                 ``logits_from``, or one of ``snapshots`` lies outside the piece or inside an image. The session is
                 unchanged.
             ContextFull: The sequence would become longer than ``context``. The session is unchanged.
+            MemoryFull: The model's budget has too little memory left for it. The session is unchanged, unless it is
+                the device that had none left: then it is as after an interruption.
         """
         start = self.position
         wanted = sorted(start + row for row in snapshots)
@@ -140,7 +145,7 @@ class Session:
         images = self._points.images
         if content.begins_with_image and images and images[-1][1] == start:
             raise ValueError("An image follows another without text in between: put a token, or its markers, first")
-        self.model.budget.check_context(start, length)
+        self._check_budget(length, min(length, max(PREFILL_STEP, longest_image(piece))))
         if logits_from is not None and not 0 <= logits_from < length:
             raise ValueError(f"Expected logits_from to be a row of the piece, 0 to {length - 1}, got {logits_from}")
         if wanted and not start <= wanted[0] <= wanted[-1] <= start + length:
@@ -160,7 +165,7 @@ class Session:
                     read.append(h)
                 if self.position == start + length:
                     self._cache.compact()
-                with bounded_ahead(kept=self.nbytes - held):
+                with allocation_errors(), bounded_ahead(kept=self.nbytes - held):
                     mx.eval(self._cache.arrays)
                 self._take_snapshots(wanted)
                 if mx.get_cache_memory() > KEPT_BUFFERS:
@@ -181,8 +186,9 @@ class Session:
 
         Raises:
             ContextFull: The sequence would become longer than ``context``. The session is unchanged.
+            MemoryFull: The model's budget has too little memory left. The session is unchanged.
         """
-        self.model.budget.check_context(self.position, tokens.size)
+        self._check_budget(tokens.size, tokens.size)
         self.content.append_ids(tokens, tokens.size)
         self._hidden = self._forward(self.model.embed_tokens(tokens.reshape(1, -1)), None, logits_from)
         self._hidden_end = self.position
@@ -201,6 +207,14 @@ class Session:
                 f"The logits of the last {count} rows are not kept, only {kept}; extend the session with logits_from"
             )
         return RowLogits(self.model.logits, self._hidden[:, kept - count :])
+
+    def _check_budget(self, length: int, rows: int) -> None:
+        """Check that ``length`` more positions fit, in forwards of at most ``rows``. Steps are checked now and then."""
+        budget, end = self.model.budget, self.position + length
+        budget.check_context(self.position, length)
+        if budget.memory is not None and (rows > FEW_ROWS or end > self._granted):
+            budget.check_memory(budget.bytes_for(end, rows, self.room, self.nbytes), mx.get_active_memory())
+            self._granted = in_steps(end)
 
     @property
     def hidden(self) -> mx.array:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from graphs import primitives
 
-from mlx_gemma4.decoder.cache import SPARE, STEP, Cache, FullCache, SlidingCache
+from mlx_gemma4.decoder.cache import Cache, FullCache, SlidingCache
 from mlx_gemma4.decoder.config import FULL, SLIDING, LayerConfig
+from mlx_gemma4.decoder.memory import SPARE, STEP
 
 WINDOW, ROOM = 40, 30
 

@@ -98,13 +98,13 @@ def test_ctrl_c_while_weights_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wired_limit(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights are wired on a Metal GPU; a CPU chosen beside one has no such limit, and is not asked for it."""
     limits: list[int] = []
-    known = {"gpu": {"max_recommended_working_set_size": 11}, "cpu": {}}
+    known = {"gpu": {"max_recommended_working_set_size": 11_453_251_584}, "cpu": {}}
     monkeypatch.setattr(mx.metal, "is_available", lambda: True)
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(getattr(mx, device)))
     monkeypatch.setattr(mx, "device_info", lambda: known[device])
     monkeypatch.setattr(mx, "set_wired_limit", limits.append)
     load("demo")
-    assert limits == ([11] if device == "gpu" else [])
+    assert limits == ([11_453_251_584] if device == "gpu" else [])
     monkeypatch.setattr(mx.metal, "is_available", lambda: False)
     load("demo")
     assert len(limits) == (device == "gpu")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from math import prod
 
 from mlx_gemma4.checkpoint.setting import Setting
 
@@ -95,6 +96,42 @@ def find_recipe(name: str, modules: Collection[str]) -> Recipe:
     if name == "mixed":
         return replace(recipe, rules=(*_sensitive_rules(modules), *RECIPES["4bit"].rules))
     return recipe
+
+
+def recipe_settings(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Setting]:
+    """How a recipe stores each module that it quantizes; of ``qat``, as in a checkpoint that was trained for Q4_0.
+
+    Args:
+        shapes: The shapes of all tensors by name, as if nothing were quantized.
+    """
+    modules = [tensor.removesuffix(".weight") for tensor, shape in shapes.items() if is_matrix(tensor, shape)]
+    recipe = find_recipe(name, modules)
+    exact = {module: Q4_0 for module in modules if name == "qat" and ".layers." in module}
+    chosen = {module: recipe.choose(module, exact.get(module)) for module in modules}
+    return {module: setting for module, setting in chosen.items() if setting is not None}
+
+
+def stored_bytes(shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Setting]) -> int:
+    """Bytes of all tensors. Scales, biases and what is not quantized are in bfloat16.
+
+    Args:
+        shapes: As for ``recipe_settings``.
+        settings: How each quantized module is stored.
+    """
+    total = 0
+    for name, shape in shapes.items():
+        setting, count = settings.get(name.removesuffix(".weight")), prod(shape)
+        if setting is None:
+            total += 2 * count
+        else:
+            group_bytes = 4 if setting.mode == "affine" else 1  # a scale and a bias, or a byte
+            total += count * setting.bits // 8 + count // setting.group_size * group_bytes
+    return total
+
+
+def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is a module's matrix."""
+    return name.endswith(".weight") and len(shape) == 2
 
 
 def uniform_recipe(setting: Setting) -> Recipe:

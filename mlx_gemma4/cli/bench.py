@@ -166,18 +166,18 @@ def load(arguments: argparse.Namespace) -> tuple[Model, Processor, float]:
     with starting():
         folder = checkpoint_folder(arguments.model or default_model(), revision=arguments.revision)
     began = time.perf_counter()
-    model, processor = load_model(argparse.Namespace(model=str(folder), revision=None, dtype=arguments.dtype))
+    model, processor = load_model(argparse.Namespace(**{**vars(arguments), "model": str(folder), "revision": None}))
     return model, processor, time.perf_counter() - began
 
 
 def make_random(checkpoint: RandomCheckpoint) -> tuple[Model, Processor]:
     """Make a random checkpoint in memory."""
-    from mlx_gemma4.loading import wire_weights
+    from mlx_gemma4.loading import memory_limit, set_limits
     from mlx_gemma4.measure.speed.random_files import random_processor
 
     note(f"Making {checkpoint.nbytes / 1e9:.2f} GB of random weights")
     with starting():
-        wire_weights()
+        set_limits(memory_limit())
         processor = random_processor(checkpoint)
         return checkpoint.model(Making(checkpoint.nbytes)), processor
 

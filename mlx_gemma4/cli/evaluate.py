@@ -18,6 +18,7 @@ from mlx_gemma4.cli.shared.options import (
     endpointing,
     load_model,
     speech_instruction,
+    speech_use,
 )
 from mlx_gemma4.cli.shared.report import add_report, aligned, check_limit, report_file, save
 from mlx_gemma4.cli.shared.signals import Terminated
@@ -86,7 +87,7 @@ def run_wer(arguments: argparse.Namespace) -> None:
     normalize = normalizer(arguments.normalizer, arguments.language)
     instruction, settings = speech_instruction(arguments), endpointing(arguments)
     report = report_file(arguments)
-    model, processor = load_model(arguments)
+    model, processor = load_model(arguments, speech_use(arguments.max_segment))
 
     from mlx_gemma4.programs.transcribe import Transcriber
 

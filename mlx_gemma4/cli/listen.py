@@ -20,6 +20,7 @@ from mlx_gemma4.cli.shared.options import (
     endpointing,
     load_model,
     speech_instruction,
+    speech_use,
     text_style,
 )
 from mlx_gemma4.cli.shared.outputs import add_overwrite, text_output, wav_output
@@ -120,7 +121,7 @@ def make_listener(arguments: argparse.Namespace) -> Listener:
 
     instruction, settings = speech_instruction(arguments), endpointing(arguments)
     check_guess_every(arguments.guess_every)
-    model, processor = load_model(arguments)
+    model, processor = load_model(arguments, speech_use(arguments.max_segment))
     drafter = open_drafter(arguments)
 
     from mlx_gemma4.live.hear.listener import Listener

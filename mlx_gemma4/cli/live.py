@@ -24,6 +24,7 @@ from mlx_gemma4.cli.shared.options import (
     endpointing,
     load_model,
     sampling,
+    speech_use,
     threshold,
 )
 from mlx_gemma4.cli.shared.outputs import add_overwrite, text_output
@@ -75,7 +76,7 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add_model(parser, context="8192, or as many as fit; the oldest turns are dropped first")
     parser.add_argument(
         "--camera",
         default="0",
@@ -105,12 +106,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", "-m", type=int, default=256, help="maximum length of an answer (default: 256)")
     parser.add_argument(
         "--max-segment", type=float, default=15.0, metavar="SECONDS", help="longest utterance, at most 30 (default: 15)"
-    )
-    parser.add_argument(
-        "--context",
-        type=int,
-        default=8192,
-        help="tokens to keep in the cache; the oldest turns are dropped first (default: 8192)",
     )
     parser.add_argument(
         "--format", choices=("txt", "jsonl"), default="txt", help="jsonl: one JSON line for each event (default: txt)"
@@ -164,7 +159,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[Assistant, Transcript | None]:
     """The assistant that the options describe."""
-    model, processor = load_model(arguments)
+    model, processor = load_model(arguments, speech_use(arguments.max_segment, arguments.max_tokens))
     drafter = open_drafter(arguments)
     if tools is not None:
         note_unwritten(processor, tools.schemas)
@@ -188,7 +183,7 @@ def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[
         tools=tools.schemas if tools is not None else None,
         image_tokens=arguments.image_tokens,
         max_tokens=arguments.max_tokens,
-        context=arguments.context,
+        context=arguments.context or Talking.context,
         keep_interrupted=arguments.barge_in == "keep",
         sampling=sampling(arguments, processor.generation),
     )

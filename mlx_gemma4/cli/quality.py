@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", required=True, help="the source of the conversion: a folder, a repo id or 'demo'"
     )
-    add_model(parser, dtype="float32")
+    add_model(parser, dtype="float32", context=None)
     parser.add_argument("--text", metavar="FILE", help=TEXT)
     parser.add_argument("--audio", metavar="MANIFEST", help=AUDIO)
     parser.add_argument(

@@ -25,6 +25,7 @@ from mlx_gemma4.cli.shared.options import (
     load_model,
     raw_format,
     speech_instruction,
+    speech_use,
     text_style,
 )
 from mlx_gemma4.cli.shared.outputs import STDOUT, add_overwrite, check_output, output_folder, text_output
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_sound(path, arguments, failed)
     if all(path in failed for path in arguments.files):
         failed.raise_all()
-    model, processor = load_model(arguments)
+    model, processor = load_model(arguments, speech_use(arguments.max_segment))
     drafter = open_drafter(arguments)
 
     from mlx_gemma4.programs.transcribe import Transcriber

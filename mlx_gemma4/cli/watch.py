@@ -29,7 +29,7 @@ COMMON = (
     "--model",
     "--ask",
     "--every",
-    "--memory",
+    "--remember",
     "--only-new",
     "--sensitivity",
     "--list-cameras",
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ask about a scene that keeps changing after so long (default: 5)",
     )
     parser.add_argument(
-        "--memory", type=int, default=0, metavar="K", help="show the model the last K changes as a video"
+        "--remember", type=int, default=0, metavar="K", help="show the model the last K changes as a video"
     )
     parser.add_argument("--only-new", action="store_true", help="do not print an answer that equals the one before")
     parser.add_argument("--image-tokens", type=int, help="soft tokens of each picture: 70, 140, 280, 560 or 1120")
@@ -132,7 +132,7 @@ def make_watcher(arguments: argparse.Namespace) -> Watcher:
         system=arguments.system,
         every=arguments.every,
         heartbeat=arguments.heartbeat,
-        memory=arguments.memory,
+        memory=arguments.remember,
         image_tokens=arguments.image_tokens,
         max_tokens=arguments.max_tokens,
         only_new=arguments.only_new,

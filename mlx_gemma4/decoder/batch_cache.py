@@ -23,9 +23,7 @@ import numpy as np
 from mlx_gemma4.decoder.cache import Held
 from mlx_gemma4.decoder.config import LayerConfig
 from mlx_gemma4.decoder.masks import Mask
-
-STEP = 64
-"""Indices by which buffers grow. Unused ones cost time where the attention kernel does not skip what is masked."""
+from mlx_gemma4.decoder.memory import BATCH_STEP as STEP
 
 
 class BatchCache:

@@ -29,13 +29,7 @@ import numpy as np
 
 from mlx_gemma4.decoder.config import LayerConfig
 from mlx_gemma4.decoder.masks import Mask, full_mask, sliding_mask
-
-STEP = 256
-"""Positions by which a buffer grows: allocating for each token would copy everything for each token."""
-
-SPARE = 64
-"""Positions that a sliding buffer of full size can be written before it moves. The 12B copies a window of 335 MB then,
-which is 0.1 % of what 64 tokens read."""
+from mlx_gemma4.decoder.memory import SPARE, grown, in_steps
 
 DEFAULT_ROOM = 512
 """Positions that can be rewound on sliding layers by default: 20 s of sound."""
@@ -110,7 +104,7 @@ class FullCache:
         """Hold what ``state`` gave at ``position``, in buffers of its own."""
         self.keys = self.values = None
         if position:
-            spare = _spare(state["keys"], _steps(position + 1) - position)
+            spare = _spare(state["keys"], in_steps(position + 1) - position)
             self.keys = mx.concatenate([state["keys"], spare], axis=2)
             self.values = mx.concatenate([state["values"], spare], axis=2)
         self.position = position
@@ -125,8 +119,7 @@ class FullCache:
         end = self.position + keys.shape[2]
         capacity = 0 if self.keys is None else self.keys.shape[2]
         if end > capacity:
-            # a quarter at least, so that the copies stay linear in the length
-            spare = _spare(keys, _steps(max(end, capacity + capacity // 4)) - end)
+            spare = _spare(keys, grown(capacity, end) - end)
             held = slice(0, self.position)
             self.keys = _moved(self.keys, held, keys, spare)
             self.values = _moved(self.values, held, values, spare)
@@ -209,7 +202,7 @@ class SlidingCache:
         self.position = self.start = self.origin = position
         if position:
             length = state["keys"].shape[2]
-            spare = _spare(state["keys"], max(length + 1, min(_steps(length + 1), self.kept + SPARE)) - length)
+            spare = _spare(state["keys"], max(length + 1, min(in_steps(length + 1), self.kept + SPARE)) - length)
             self.keys = mx.concatenate([state["keys"], spare], axis=2)
             self.values = mx.concatenate([state["values"], spare], axis=2)
             self.start = self.origin = position - length
@@ -241,7 +234,7 @@ class SlidingCache:
     def _move(self, first: int, keys: mx.array, values: mx.array) -> None:
         """Move what is held from position ``first`` on, and new keys and values behind it, to a new buffer."""
         length, most = self.position - first + keys.shape[2], self.kept + SPARE
-        capacity = max(length, min(_steps(length), most) if length < self.kept else most)
+        capacity = max(length, min(in_steps(length), most) if length < self.kept else most)
         held, spare = slice(first - self.origin, self.position - self.origin), _spare(keys, capacity - length)
         self.keys, self.values = _moved(self.keys, held, keys, spare), _moved(self.values, held, values, spare)
         self.origin = first
@@ -373,10 +366,6 @@ class Cache:
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self.arrays)
-
-
-def _steps(length: int) -> int:
-    return -(-length // STEP) * STEP
 
 
 def _spare(like: mx.array, length: int) -> mx.array:

@@ -95,6 +95,8 @@ class TextConfig:
     image_blocks: bool
     """An image attends inside itself on sliding layers (``use_bidirectional_attention: "vision"``)."""
     eos_token_ids: tuple[int, ...]
+    max_position_embeddings: int | None = None
+    """Positions of the longest sequence that the checkpoint was made for; None if it does not say."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,9 @@ def text_config_of(raw: Mapping[str, Any]) -> TextConfig:
         rope=_rope(raw),
         image_blocks=raw.get("use_bidirectional_attention") == "vision",
         eos_token_ids=token_ids(raw.get("eos_token_id"), f"'eos_token_id' in {where}"),
+        max_position_embeddings=None
+        if raw.get("max_position_embeddings") is None
+        else dimension(raw, "max_position_embeddings", where),
     )
 
 

@@ -1,9 +1,10 @@
 """What a model needs of a machine's memory, by arithmetic: nothing is loaded, and nothing is computed.
 
-    weights      every matrix as its recipe stores it
+    weights      every tensor as it is held while the model computes
     sliding      keys and values of the sliding layers: the window and its room, however long the sequence is
     positions    keys and values of the full layers, for each position of the context
-    forward      what one forward makes and frees again; the largest part of it grows with its rows
+    snapshots    copies of sliding state to go back to
+    forward      what one forward makes and frees again: it grows with its rows, not with the context
     margin       the program, and buffers that are kept for reuse
 
 Of the 12B a position costs 16 KB, because 8 of its 48 layers are full ones with one head of keys and values.
@@ -11,31 +12,77 @@ Of the 12B a position costs 16 KB, because 8 of its 48 layers are full ones with
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlx_gemma4.decoder.config import LayerConfig, TextConfig
 
 NUMBER = 2
 """Bytes of a number in bfloat16, in which the checkpoint computes."""
+PROGRAM = 300_000_000
+"""Bytes of the program itself: Python, its libraries, a tokenizer of 262,144 tokens, pictures and sound."""
 MARGIN = 500_000_000
-"""Bytes for the program itself, and for buffers that MLX keeps for reuse."""
-WIDE, NARROW = 2, 9
-"""Arrays that a layer makes of [rows, intermediate_size] and of [rows, hidden_size]."""
-SCORES = 1.2
-"""Arrays of [heads, rows, positions] that a full layer makes: no fused attention exists for its head size. These three
-numbers give the peaks that were measured on one GPU (H100, through CUDA) with prompts of 8,192 and 32,768 positions."""
-ONE_LAYER = 3
-"""The same of one full layer, which are held at once on any device: scores, masked scores and probabilities."""
-MOST_SCORES = 512 * 8192
-"""Rows times positions of one forward, at most (``prefill_rows``): 1.3 GB of the 12B on a GPU."""
-LEAST_ROWS = 32
-"""Rows that a forward may have at any length: fewer would take about as long."""
+"""Bytes for the program, and for what MLX keeps for reuse or computes ahead."""
+KEPT_BUFFERS = 400_000_000
+"""Bytes that MLX may keep for reuse between forwards. Every length of a piece needs buffers of other sizes, and MLX
+would keep those of all lengths that ever occurred: gigabytes of the 12B after a minute of live guesses."""
 SCORE_BYTES = 128 << 20
 """Bytes of an array of attention scores, at most: the queries of a long forward are cut into tiles (``attend``)."""
 AHEAD_BYTES = 512 << 20
 """Bytes that a forward of a prompt takes before MLX waits for the device (``decoder.ahead``)."""
+WIDE, NARROW, HEADS = 4, 8, 4
+"""Arrays that are held at once while a layer is computed, of [rows, intermediate_size], [rows, hidden_size] and
+[rows, heads, head_dim]; and one of scores. Measured on a CPU (tests/test_memory.py)."""
+NARROW_16, HEADS_16 = 20, 6
+"""The same where a CPU computes in 16 bits: MLX computes norms in float32 there."""
+CHUNK = 512
+"""Rows of the largest forward, as a session cuts them."""
+STEP, MOST_GROWTH = 256, 2048
+"""Positions by which buffers grow: allocating for each token would copy everything for each token. Those of full layers
+grow by a quarter, but not by more than the second: of the 12B 34 MB."""
+SPARE = 64
+"""Positions that a sliding buffer of full size can be written before it moves. The 12B copies a window of 335 MB then,
+which is 0.1 % of what 64 tokens read."""
+BATCH_STEP = 64
+"""Positions by which the buffers of a batch grow. Unused ones cost time where the attention kernel does not skip what
+is masked."""
 LONGEST = 131_072
-"""Positions of the longest context that is planned for."""
+"""Positions of the longest context that is planned for, if the checkpoint names none."""
+SHORTEST = 1024
+"""Positions of the shortest context that is of use by default: a picture, a question and an answer."""
+GROUP, GROUP_BYTES = 64, 4
+"""Numbers that share a scale and a bias in quantized keys and values, and the bytes of both."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a program does with a model, as far as it decides how much memory that needs."""
+
+    room: int = 512
+    """Positions that can be rewound on sliding layers."""
+    rows: int = CHUNK
+    """Rows of the largest forward. An image goes in one."""
+    least: int = SHORTEST
+    """Positions of the shortest context that is of use. Where the context is not chosen, it is as long as fits."""
+    snapshots: int = 0
+    """Bytes of snapshots in memory."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a checkpoint needs whatever is done with it."""
+
+    text: TextConfig
+    weights: int
+    """Bytes of all tensors, in the type that they are computed in."""
+    loading: int = 0
+    """Bytes that are held beside the weights for a moment while they are read: tensors in another type."""
+    number: int = NUMBER
+    """Bytes of a number that is computed."""
+    kv_bits: int | None = None
+    """Bits of keys and values on full layers; None: as they are computed."""
+    is_ahead: bool = True
+    """The device is handed work faster than it computes: a GPU."""
 
 
 @dataclass(frozen=True)
@@ -46,76 +93,130 @@ class MemoryPlan:
     sliding: int
     positions: int
     forward: int
+    snapshots: int = 0
+    loading: int = 0
     margin: int = MARGIN
 
     @property
+    def state(self) -> int:
+        """Bytes of keys and values."""
+        return self.sliding + self.positions
+
+    @property
+    def computing(self) -> int:
+        """Bytes that MLX holds at most, without a margin: in a forward, or while weights are read."""
+        return self.weights + max(self.loading, self.state + self.snapshots + self.forward)
+
+    @property
     def total(self) -> int:
-        return self.weights + self.sliding + self.positions + self.forward + self.margin
+        return self.computing + self.margin
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """What the total consists of: the parts of its peak, by name."""
+        beside = {"keys and values": self.state, "snapshots": self.snapshots, "a forward": self.forward}
+        if self.loading > sum(beside.values()):
+            beside = {"converting them": self.loading}
+        return {"weights": self.weights, **beside, "the program": self.margin}
 
 
-def prefill_rows(position: int, most: int) -> int:
-    """Rows of the next forward of a prompt, ``most`` or fewer: in a long context a row has more scores.
-
-    So a prompt needs no more memory for its forwards however long it is, only for its keys and values.
-    """
-    rows = most
-    while rows > LEAST_ROWS and rows * (position + rows) > MOST_SCORES:
-        rows //= 2
-    return rows
-
-
-def plan_memory(weights: int, text: TextConfig, *, context: int, rows: int, room: int, held: float = 1.0) -> MemoryPlan:
-    """What a context needs.
-
-    Args:
-        weights: Bytes of the weights, as they are stored.
-        context: Positions of the sequence.
-        rows: Rows of the largest forward; they become fewer in a long context (``prefill_rows``).
-        room: Positions that can be rewound on sliding layers.
-        held: As in ``forward_bytes``.
-    """
-    rows = min(rows, context)
+def plan_memory(needs: Needs, use: Use, context: int) -> MemoryPlan:
+    """What a sequence of ``context`` positions needs."""
+    text, number = needs.text, needs.number
+    sliding = sum(_state(layer, number) for layer in text.layers if layer.is_sliding)
     return MemoryPlan(
-        weights=weights,
-        sliding=sum(_state(layer) for layer in text.layers if layer.is_sliding)
-        * min(context, text.sliding_window + room),
-        positions=context * position_bytes(text),
-        forward=forward_bytes(text, rows, min(context, MOST_SCORES // rows), held=held),
+        weights=needs.weights,
+        sliding=sliding * sliding_positions(text, use.rows, use.room, context),
+        positions=position_bytes(text, number, needs.kv_bits) * full_positions(context),
+        forward=forward_bytes(needs, min(use.rows, context), context, use.room),
+        snapshots=use.snapshots,
+        loading=needs.loading,
     )
 
 
-def position_bytes(text: TextConfig) -> int:
-    """Bytes of keys and values that a position beyond the window adds: those of the full layers."""
-    return sum(_state(layer) for layer in text.layers if not layer.is_sliding)
-
-
-def forward_bytes(text: TextConfig, rows: int, context: int, *, held: float = 1.0) -> int:
-    """Bytes of the arrays that a forward makes and frees again, at the end of a context.
-
-    Args:
-        held: The share of the layers whose arrays are held at once. A GPU that is handed the layers faster than it
-            computes them holds all (1.0).
-    """
-    per_layer = WIDE * text.intermediate_size + NARROW * text.hidden_size
-    full = sum(not layer.is_sliding for layer in text.layers)
-    copies = max(held * SCORES * full, ONE_LAYER) if full else 0
-    scores = copies * text.num_attention_heads * context
-    logits = 3 * text.vocab_size  # of one row
-    return round(NUMBER * (rows * (held * len(text.layers) * per_layer + scores) + logits))
-
-
-def longest_context(budget: int, weights: int, text: TextConfig, *, rows: int, room: int, held: float = 1.0) -> int:
-    """The longest context, in positions, whose plan fits into a budget of bytes; at most LONGEST, 0 if none fits."""
-    shortest, longest = 0, LONGEST
+def longest_context(budget: int, needs: Needs, use: Use, most: int = LONGEST) -> int:
+    """The longest context, in positions, whose plan fits into a budget of bytes; at most ``most``, 0 if none fits."""
+    shortest, longest = 0, most
     while shortest < longest:
         middle = (shortest + longest + 1) // 2
-        if plan_memory(weights, text, context=middle, rows=rows, room=room, held=held).total <= budget:
+        if plan_memory(needs, use, middle).total <= budget:
             shortest = middle
         else:
             longest = middle - 1
     return shortest
 
 
-def _state(layer: LayerConfig) -> int:
+def position_bytes(text: TextConfig, number: int = NUMBER, kv_bits: int | None = None) -> int:
+    """Bytes of keys and values that a position beyond the window adds: those of the full layers."""
+    numbers = sum(2 * layer.num_key_value_heads * layer.head_dim for layer in text.layers if not layer.is_sliding)
+    if kv_bits is None:
+        return numbers * number
+    return numbers * kv_bits // 8 + numbers // GROUP * GROUP_BYTES
+
+
+def full_positions(context: int) -> int:
+    """Positions of the buffers of full layers when ``context`` are held."""
+    *_, capacity = _capacities(context) if context else [0]
+    return capacity
+
+
+def sliding_positions(text: TextConfig, rows: int, room: int, context: int) -> int:
+    """Positions of the buffers of sliding layers while a prompt of ``context`` positions is computed."""
+    kept = text.sliding_window - 1 + room
+    if context < kept:
+        return min(in_steps(context), kept + SPARE)
+    # a chunk that does not fit beside what its first row sees makes the buffer longer for a moment
+    return max(kept + SPARE, min(context, text.sliding_window - 1 + rows))
+
+
+def row_bytes(needs: Needs, length: int) -> int:
+    """Bytes of keys and values of a sequence in a batch, the next position included: of sliding layers the window."""
+    room = -(-(length + 1) // BATCH_STEP) * BATCH_STEP
+    window = min(room, needs.text.sliding_window)
+    return sum((window if layer.is_sliding else room) * _state(layer, needs.number) for layer in needs.text.layers)
+
+
+def forward_bytes(needs: Needs, rows: int, context: int, room: int = 0) -> int:
+    """Bytes of the arrays that a forward makes and frees again, at the end of a context."""
+    text, number = needs.text, needs.number
+    layers = text.layers[:-1] or text.layers  # of the last one, only the rows that are read are computed
+    each = [_layer_bytes(needs, layer, rows, context, room) for layer in layers]
+    ahead = min(sum(each), AHEAD_BYTES + max(each)) if needs.is_ahead else max(each)
+    return ahead + 3 * number * text.vocab_size
+
+
+def _layer_bytes(needs: Needs, layer: LayerConfig, rows: int, context: int, room: int) -> int:
+    """Bytes that are held at once while a layer is computed, its scores and the buffers that move included."""
+    text, number = needs.text, needs.number
+    heads = text.num_attention_heads
+    narrow, per_head = (NARROW, HEADS) if needs.is_ahead or number > 2 else (NARROW_16, HEADS_16)
+    numbers = WIDE * text.intermediate_size + narrow * text.hidden_size + per_head * heads * layer.head_dim
+    seen = min(context, text.sliding_window - 1 + rows) if layer.is_sliding else context
+    scores = min(number * heads * rows * seen, max(SCORE_BYTES, number * heads * seen))
+    held = sliding_positions(text, rows, room, context) if layer.is_sliding else full_positions(context)
+    return number * rows * numbers + scores + _state(layer, number) * held
+
+
+def _capacities(context: int) -> Iterator[int]:
+    """The sizes of a full layer's buffers while a prompt of ``context`` positions is computed, in chunks."""
+    capacity = 0
+    for start in range(0, context, CHUNK):
+        end = min(start + CHUNK, context)
+        if end > capacity:
+            capacity = grown(capacity, end)
+            yield capacity
+
+
+def _state(layer: LayerConfig, number: int) -> int:
     """Bytes of a position's key and value in a layer."""
-    return 2 * NUMBER * layer.num_key_value_heads * layer.head_dim
+    return 2 * number * layer.num_key_value_heads * layer.head_dim
+
+
+def grown(capacity: int, end: int) -> int:
+    """Positions of a full layer's next buffer, when one of ``capacity`` has no room for those before ``end``."""
+    return in_steps(max(end, capacity + min(capacity // 4, MOST_GROWTH)))
+
+
+def in_steps(length: int) -> int:
+    """A length in whole steps."""
+    return -(-length // STEP) * STEP

@@ -54,7 +54,7 @@ def decode_batch(
     is suspended, the session is as it was.
 
     Args:
-        batch_size: The most answers that are decoded at once.
+        batch_size: The most answers that are decoded at once; fewer where the model's budget has no memory for more.
         first_alone: Do not take other questions until the first answer has ended, so that somebody who waits for it
             gets it early.
 
@@ -72,7 +72,12 @@ def decode_batch(
     while True:
         most = 1 if first_alone and yielded == 0 else batch_size
         try:
-            while problem is None and rows.open < most and (question := next(waiting, None)) is not None:
+            while (
+                problem is None
+                and rows.open < most
+                and (rows.open == 0 or rows.has_memory())
+                and (question := next(waiting, None)) is not None
+            ):
                 rows.ask(question, asked)
                 asked += 1
         except Exception as error:
@@ -108,16 +113,25 @@ class _Rows:
         self._next = mx.zeros(0, dtype=mx.uint32)
         """[B], the next token of each row, which may not be computed yet."""
         self._total = mx.array(0.0)
+        self._longest = 0
+        """Positions of the longest sequence, its answer included."""
 
     @property
     def open(self) -> int:
         """Answers that have not ended."""
         return sum(answer is not None for answer in self._answers)
 
+    def has_memory(self) -> bool:
+        """Whether the budget has memory for another row."""
+        budget = self._session.model.budget
+        needed = budget.bytes_for_batch(len(self._answers) + 1, self._longest) - self._cache.nbytes
+        return budget.has_memory(needed, mx.get_active_memory())
+
     def ask(self, question: Question, number: int) -> None:
         """Prefill a question, and let it take the place of an answer that has ended, or a new one."""
         row = self._answers.index(None) if None in self._answers else len(self._answers)
         session, start = self._session, self._session.position
+        self._longest = max(self._longest, start + len(question.prompt) + question.max_tokens)
         try:
             logits = session.extend(question.prompt)
             mx.clear_cache()  # every question has another length, and MLX keeps buffers of each

@@ -20,6 +20,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gemma4.decoder.ahead import bounded_ahead
+from mlx_gemma4.decoder.budget import allocation_errors
 from mlx_gemma4.decoder.head import RowLogits
 from mlx_gemma4.outputs.drafter import Draft, Drafts
 from mlx_gemma4.outputs.sample import Sampler, check_finite, finite_sum
@@ -121,8 +122,9 @@ class _Chosen:
 
     def read(self) -> list[int]:
         """Wait for the tokens, up to the first one that is not the draft's, and take them."""
-        check_finite(self._total, self._dtype)
-        tokens: list[int] = np.array(self.tokens).tolist()
+        with allocation_errors():
+            check_finite(self._total, self._dtype)
+            tokens: list[int] = np.array(self.tokens).tolist()
         if self._draft is not None:
             drafted: list[int] = np.array(self._draft).tolist()
             right = next((index for index, token in enumerate(drafted) if tokens[index] != token), len(drafted))

@@ -11,6 +11,7 @@ from mlx_gemma4.cli.shared.signals import starting
 
 if TYPE_CHECKING:
     from mlx_gemma4.decoder.config import GenerationConfig
+    from mlx_gemma4.decoder.memory import Use
     from mlx_gemma4.decoder.model import Model
     from mlx_gemma4.inputs.audio.endpoint import Endpointing
     from mlx_gemma4.inputs.audio.pcm import RawFormat
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
     from mlx_gemma4.programs.formats import Style
 
 
+INSTRUCTION, MARKERS = 512, 64
+"""Positions of an instruction, and of the markers around sound and turns, at most."""
 SHORTEST = 0.04
 """Seconds of a frame, the shortest segment."""
 
 
-def add_model(parser: argparse.ArgumentParser, dtype: str | None = None) -> None:
-    """Add the options of the checkpoint and of the type to compute in; None: the checkpoint's own."""
+def add_model(
+    parser: argparse.ArgumentParser, dtype: str | None = None, *, context: str | None = "as many as fit"
+) -> None:
+    """Add the options of the checkpoint, of the type to compute in, and of memory.
+
+    Args:
+        dtype: The default type; None: the checkpoint's own.
+        context: What the default of ``--context`` is, for its help; None leaves out the options of memory.
+    """
     parser.add_argument(
         "--model",
         help=f"checkpoint folder, Hugging Face repo id, or 'demo' (default: ${MODEL_VARIABLE}, or {DEFAULT_MODEL})",
@@ -39,14 +49,46 @@ def add_model(parser: argparse.ArgumentParser, dtype: str | None = None) -> None
         if dtype is None
         else f"compare in this type (default: {dtype})",
     )
+    if context is not None:
+        _add_memory(parser, context)
 
 
-def load_model(arguments: argparse.Namespace) -> tuple[Model, Processor]:
-    """Load the checkpoint that the options name."""
+def _add_memory(parser: argparse.ArgumentParser, context: str) -> None:
+    group = parser.add_argument_group("memory", "What does not fit is refused before anything is loaded.")
+    group.add_argument(
+        "--context", type=int, metavar="N", help=f"positions that a sequence may have (default: {context})"
+    )
+    group.add_argument(
+        "--memory", type=float, metavar="GB", help="memory that this program may use (default: what the machine has)"
+    )
+
+
+def load_model(arguments: argparse.Namespace, use: Use | None = None) -> tuple[Model, Processor]:
+    """Load the checkpoint that the options name, if it fits.
+
+    Args:
+        use: What the command does with it; None: nothing out of the ordinary.
+    """
     with starting():
-        from mlx_gemma4.loading import load
+        from mlx_gemma4.loading import ANY, load
 
-        return load(arguments.model or default_model(), revision=arguments.revision, dtype=arguments.dtype)
+        return load(
+            arguments.model or default_model(),
+            revision=arguments.revision,
+            dtype=arguments.dtype,
+            context=arguments.context,
+            memory=arguments.memory,
+            drafter=getattr(arguments, "draft_model", None),
+            use=use or ANY,
+        )
+
+
+def speech_use(max_segment: float, max_tokens: int = 256) -> Use:
+    """What a command does that hears segments of so many seconds and writes so many tokens."""
+    from mlx_gemma4.decoder.memory import Use
+
+    frames = math.ceil(min(max_segment, 30.0) / SHORTEST) if max_segment > 0 else 0
+    return Use(room=frames + max_tokens + MARKERS, least=INSTRUCTION + frames + max_tokens)
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

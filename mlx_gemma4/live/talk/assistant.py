@@ -121,7 +121,7 @@ class Assistant:
         self.dialogue = Dialogue(
             model,
             self._turns,
-            context=settings.context,
+            context=min(settings.context, model.budget.context or settings.context),
             turn=self._image_tokens + longest + settings.max_tokens + SPARE,
             room=max(self._image_tokens, longest, settings.max_tokens) + SPARE,
         )

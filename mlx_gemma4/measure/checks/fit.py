@@ -1,54 +1,49 @@
-"""Which recipes of the 12B fit into this machine's memory, and how long a prompt may be. Arithmetic, not measured."""
+"""Which recipes of the 12B fit into this machine's memory, and how long a context may be. Arithmetic, not measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from mlx_gemma4.decoder.config import TextConfig
-from mlx_gemma4.decoder.memory import LONGEST, longest_context, plan_memory
+from mlx_gemma4.decoder.memory import LONGEST, Needs, Use, longest_context, plan_memory
 from mlx_gemma4.measure.checks.finding import Finding, Findings, Known
 
 RECIPES = ("4bit", "mxfp4", "nvfp4", "mixed", "qat", "8bit", "mxfp8", "bf16")
 """The smallest that is recommended first."""
-LIVE_CONTEXT, LIVE_ROWS = 1024, 128
-"""Positions of live transcription, at most: the instruction, 15 s of sound and their text. Rows of a forward there."""
+LIVE_CONTEXT = 1024
+"""Positions of live transcription, at most: the instruction, 15 s of sound and their text."""
+LIVE = Use(room=LIVE_CONTEXT, rows=128)
+CHAT = Use()
 CLOSE = "Close some of them before you load the 12B: a machine that swaps is slow."
-ON_CPU = 0.5
-"""Share of a forward's arrays that are held at once on a CPU, at most: each is freed when it was read."""
 
 
 def check(known: Known) -> Findings:
-    from mlx_gemma4.decoder.cache import DEFAULT_ROOM, SPARE
     from mlx_gemma4.measure.speed.random_model import RandomCheckpoint
-    from mlx_gemma4.session import PREFILL_STEP
 
     weights = {recipe: RandomCheckpoint("12b", recipe).nbytes for recipe in RECIPES}
     text = RandomCheckpoint("12b", "bf16").config.text_config
-    assumed = ON_CPU if known["device"]["device"] == "cpu" else 1.0
-    held = known.get("speed", {}).get("held", assumed)
     memory = known["memory"]
-    found = fit(memory["budget"], weights, text, rows=PREFILL_STEP, room=DEFAULT_ROOM + SPARE, held=held)
+    found = fit(memory["budget"], weights, text, is_ahead=known["device"]["device"] != "cpu")
     yield found
     if found.verdict == "ok":
         yield from crowded(memory["available"], found)
 
 
-def fit(budget: int, weights: Mapping[str, int], text: TextConfig, *, rows: int, room: int, held: float) -> Finding:
+def fit(budget: int, weights: Mapping[str, int], text: TextConfig, *, is_ahead: bool = True) -> Finding:
     """What fits into a budget of bytes.
 
     Args:
         weights: Bytes of the weights by recipe.
-        rows: Rows of the largest forward of a prompt.
-        room: Positions that sliding layers hold beside their window.
-        held: Share of a forward's arrays that are held at once.
+        is_ahead: As in ``Needs``.
     """
     live, figures = dict[str, int](), dict[str, dict[str, int]]()
-    table = [("recipe", "weights", "live speech needs", "prompt up to")]
+    table = [("recipe", "weights", "live speech needs", "context up to")]
     for recipe, nbytes in weights.items():
-        live[recipe] = plan_memory(nbytes, text, context=LIVE_CONTEXT, rows=LIVE_ROWS, room=room, held=held).total
-        longest = longest_context(budget, nbytes, text, rows=rows, room=room, held=held)
-        figures[recipe] = {"weights": nbytes, "live": live[recipe], "longest_prompt": longest}
-        table.append((recipe, _gb(nbytes), _gb(live[recipe]), _prompt(longest)))
+        needs = Needs(text, nbytes, is_ahead=is_ahead)
+        live[recipe] = plan_memory(needs, LIVE, LIVE_CONTEXT).total
+        longest = longest_context(budget, needs, CHAT)
+        figures[recipe] = {"weights": nbytes, "live": live[recipe], "longest_context": longest}
+        table.append((recipe, _gb(nbytes), _gb(live[recipe]), _context(longest)))
     fitting = [recipe for recipe in weights if live[recipe] <= budget]
     if not fitting:
         smallest = min(live, key=lambda recipe: live[recipe])
@@ -74,7 +69,7 @@ def _gb(nbytes: int) -> str:
     return f"{nbytes / 1e9:.1f} GB"
 
 
-def _prompt(positions: int) -> str:
+def _context(positions: int) -> str:
     """Two digits: it is an estimate."""
     if positions == LONGEST:
         return f"{LONGEST // 1000 * 1000:,} or more"

@@ -5,21 +5,14 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
 
+from mlx_gemma4.decoder.machine_memory import SHARE, available_memory, container_memory
 from mlx_gemma4.measure.checks.finding import Finding, Findings, Known, Verdict
 from mlx_gemma4.measure.machine import Ask, Machine, ask, machine
 
 ROSETTA = "Install a Python for arm64: this one runs under Rosetta."
 OLDEST_MACOS = 14
 """MLX has no wheels for older ones."""
-SHARE = 0.75
-"""Of the memory that a model may use, if MLX names no limit: about what macOS recommends."""
-MEMINFO = Path("/proc/meminfo")
-CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where Linux says how much memory a container may use."""
 
 
 def check(known: Known) -> Findings:
@@ -33,7 +26,7 @@ def check(known: Known) -> Findings:
         return
     yield versions(found)
     yield device(found)
-    yield memory(found, container_memory(), available_memory())
+    yield memory(found, container_memory(), unused_memory())
     if found.power not in (None, "mains"):
         yield power(found)
 
@@ -113,22 +106,9 @@ def power(machine: Machine) -> Finding:
     )
 
 
-def container_memory(files: Iterable[Path] = CGROUPS) -> int | None:
-    """Bytes that this container may use; None if nothing limits it."""
-    for file in files:
-        with suppress(OSError, ValueError):  # not there, or "max"
-            return int(file.read_text())
-    return None
-
-
-def available_memory(ask: Ask = ask, meminfo: Path = MEMINFO) -> int | None:
+def unused_memory(ask: Ask = ask) -> int | None:
     """Bytes that programs can have without anything being swapped; None if unknown."""
-    if sys.platform == "darwin":
-        return _free_pages(ask(["vm_stat"]) or "")
-    with suppress(OSError):
-        found = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(), re.MULTILINE)
-        return 1024 * int(found[1]) if found else None
-    return None
+    return _free_pages(ask(["vm_stat"]) or "") if sys.platform == "darwin" else available_memory()
 
 
 def _free_pages(vm_stat: str) -> int | None:

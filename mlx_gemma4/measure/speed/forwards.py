@@ -21,7 +21,6 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_gemma4.decoder.memory import forward_bytes
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.weights import build_model
 from mlx_gemma4.measure.speed.figures import Repeats
@@ -96,16 +95,6 @@ class Forwards:
         seconds = self._clock() - began
         self._session.rewind(self._mark)
         return seconds / TOKENS
-
-    def prefill(self, count: int) -> tuple[float, float]:
-        """Seconds of a forward over so many rows; and the share of its arrays that are held at once, by the peak of
-        memory (``forward_bytes``)."""
-        mx.clear_cache()
-        before = mx.get_active_memory()
-        mx.reset_peak_memory()
-        seconds = self.rows(count)
-        planned = forward_bytes(self._model.config.text_config, count, BEFORE + count)
-        return seconds, (mx.get_peak_memory() - before) / planned
 
     def _seconds(self, run: Callable[[], None]) -> float:
         return median(self._repeats.collect(lambda: _timed(run, self._clock), self._clock))

@@ -19,7 +19,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gemma4.checkpoint.hub import demo_folder
-from mlx_gemma4.checkpoint.recipes import Q4_0, find_recipe
+from mlx_gemma4.checkpoint.recipes import find_recipe, recipe_settings, stored_bytes
 from mlx_gemma4.checkpoint.setting import Setting
 from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.decoder.model import Model
@@ -120,25 +120,12 @@ class RandomCheckpoint:
     @cached_property
     def settings(self) -> dict[str, Setting]:
         """How each quantized module is stored."""
-        modules = [name.removesuffix(".weight") for name, shape in self.shapes.items() if _is_matrix(name, shape)]
-        recipe = find_recipe(self.recipe, modules)
-        exact = {module: Q4_0 for module in modules if self.recipe == "qat" and ".layers." in module}
-        chosen = {module: recipe.choose(module, exact.get(module)) for module in modules}
-        return {module: setting for module, setting in chosen.items() if setting is not None}
+        return recipe_settings(self.recipe, self.shapes)
 
     @property
     def nbytes(self) -> int:
         """Size of all tensors."""
-        total = 0
-        for name, shape in self.shapes.items():
-            setting = self.settings.get(name.removesuffix(".weight"))
-            count = math.prod(shape)
-            if setting is None:
-                total += 2 * count
-            else:
-                group_bytes = 4 if setting.mode == "affine" else 1  # a scale and a bias in bf16, or a byte
-                total += count * setting.bits // 8 + count // setting.group_size * group_bytes
-        return total
+        return stored_bytes(self.shapes, self.settings)
 
     def tensors(self) -> Iterator[tuple[str, mx.array]]:
         """All tensors under the model's names, each computed when it is asked for, but not evaluated."""
@@ -176,10 +163,6 @@ class RandomCheckpoint:
 def random_model(size: str, recipe: str, *, layers: int | None = None, seed: int = 0) -> Model:
     """A model of random weights (``RandomCheckpoint``)."""
     return RandomCheckpoint(size, recipe, layers, seed).model()
-
-
-def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    return name.endswith(".weight") and len(shape) == 2
 
 
 def _spread(name: str, shape: tuple[int, ...]) -> float:
