@@ -117,6 +117,11 @@ class Session:
         """Memory of the cached keys and values, in bytes."""
         return self._cache.nbytes
 
+    @property
+    def parked_nbytes(self) -> int:
+        """What ``nbytes`` is after ``park``: the share of full layers."""
+        return self._cache.nbytes - self._cache.sliding_bytes
+
     def extend(self, piece: Piece, *, logits_from: int | None = None, snapshots: Collection[int] = ()) -> mx.array:
         """Append a piece of L rows and return the logits [V] of the next token.
 
@@ -234,10 +239,12 @@ class Session:
 
     def shared(self) -> dict[str, tuple[mx.array, mx.array]]:
         """Keys and values of the last layer of each type, as a drafter sees them (``decoder.drafter``)."""
+        self._points.resume()
         return self._cache.shared()
 
     def held(self) -> Held:
         """The keys and values that the next position may see, to decode on in a batch (``BatchCache``)."""
+        self._points.resume()
         return self._cache.held()
 
     def mark(self) -> Mark:
@@ -289,6 +296,14 @@ class Session:
             self.rewind(self.reachable(position))
         return self.position
 
+    def park(self) -> None:
+        """Move what sliding layers hold to the budget of snapshots, so that a session that waits takes little memory.
+
+        Whatever comes next brings it back; where the budget may have lost it, ``keep`` says how far it can go on.
+        """
+        self._points.park()
+        self._hidden = None
+
     def fork(self, position: int | None = None) -> Session:
         """Another session that begins as this one does, up to ``position``, by default all of it.
 
@@ -327,6 +342,7 @@ class Session:
 
     def packed(self) -> Packed:
         """What ``save`` writes, for files that hold more than a session."""
+        self._points.resume()
         return pack(self._cache, self._points, self.content)
 
     @classmethod

@@ -180,6 +180,7 @@ def test_a_snapshot_that_cannot_be_read_costs_no_more_than_itself(model: Model) 
 
 def test_the_least_recently_used_session_leaves(model: Model) -> None:
     """The limit holds whenever nobody holds a session; bytes are those of all keys and values."""
+    model.snapshots = Snapshots(memory=0, disk=0)
     chats = [[message(seed, 200)] for seed in range(20, 24)]
     alone = PrefixStore(model, room=ROOM)
     use(alone, *chats[0])
@@ -194,8 +195,25 @@ def test_the_least_recently_used_session_leaves(model: Model) -> None:
     assert use(store, *chats[1], ASK).kept == 0
     store.clear()
     assert (len(store), store.nbytes) == (0, 0)
+
+
+def test_sessions_are_parked_before_they_leave(model: Model) -> None:
+    """Their sliding layers go to disk: many more conversations stay, and go on without computing anything again."""
+    model.snapshots = Snapshots(memory=0)
+    chats = [[message(seed, 100)] for seed in range(20, 30)]
+    alone = PrefixStore(model, room=ROOM)
+    use(alone, *chats[0])
+    store = PrefixStore(model, room=ROOM, limit=5 * alone.nbytes)
+    for chat in chats:
+        use(store, *chat)
+    assert len(store) == 10 and store.nbytes <= store.limit and model.snapshots.disk_used > 0
+    for chat in chats:
+        check(use(store, *chat, ASK), *chat, ASK, kept=100)
+    assert len(store) == 10 and store.nbytes <= store.limit
+    store.clear()
+    alone.clear()
     gc.collect()
-    assert model.snapshots.memory_used == 0
+    assert (model.snapshots.memory_used, model.snapshots.disk_used) == (0, 0)
 
 
 def test_a_branch_takes_the_session_where_memory_is_short(model: Model) -> None:

@@ -219,9 +219,9 @@ def test_no_snapshot_is_copied_in_vain(model: Model, monkeypatch: pytest.MonkeyP
     taken: list[int] = []
     take = Snapshots.take
 
-    def counted(budget: Snapshots, position: int, arrays: list[mx.array]) -> State:
+    def counted(budget: Snapshots, start: int, position: int, arrays: list[mx.array]) -> State:
         taken.append(position)
-        return take(budget, position, arrays)
+        return take(budget, start, position, arrays)
 
     monkeypatch.setattr(Snapshots, "take", counted)
     size = model.window_bytes
@@ -364,3 +364,75 @@ def test_a_snapshot_that_cannot_be_read_leaves_an_empty_session(model: Model) ->
         assert session.position == 0
         np.testing.assert_array_equal(logits(session, FAR), logits(Session(model, room=2), FAR))
     assert len(said) == 2
+
+
+@pytest.mark.parametrize("memory", [0, 10**8])
+def test_a_parked_session_goes_on_as_if_it_had_waited(model: Model, memory: int) -> None:
+    """To the bit, whatever comes next; meanwhile it holds full layers only, and nothing is computed again."""
+    straight = Session(model, room=20)
+    straight.extend(FAR)
+    places = [180, 190, 196, 200]
+    expected = {at: straight.fork(at) for at in places}
+    for use in ("extend", "step", "rewind", "fork", "packed"):
+        model.snapshots = Snapshots(memory=memory)
+        session = Session(model, room=20)
+        session.extend(FAR, snapshots=[190, 196])
+        before = session.nbytes
+        session.park()
+        session.park()
+        assert session.nbytes == session.parked_nbytes == 2 * 2 * 64 * 4 * 256 < before
+        # what the earliest snapshot and the end see
+        assert model.snapshots.memory_used + model.snapshots.disk_used == 10 * 2 * 2 * (15 + 10) * 32 * 4
+        assert [session.reachable(at) for at in places] == [0, 190, 196, 200]
+        if use == "extend":
+            np.testing.assert_array_equal(logits(session), logits(expected[200].fork()))
+        elif use == "step":
+            np.testing.assert_array_equal(session.step(mx.array(40)), expected[200].fork().step(mx.array(40)))
+        elif use == "packed":
+            assert session.packed()[1]["layers.0.keys"].shape[2] == 25
+        else:
+            for at in (196, 190):
+                other = session.fork(at) if use == "fork" else session
+                if use == "rewind":
+                    session.rewind(at)
+                    session.park()
+                np.testing.assert_array_equal(logits(other), logits(expected[at].fork()))
+                session.rewind(at)
+        assert session.computed <= 206
+    empty = Session(model)
+    empty.park()
+    np.testing.assert_array_equal(logits(empty, FAR), logits(Session(model), FAR))
+
+
+def test_a_parked_session_that_was_lost_says_so(model: Model) -> None:
+    """It goes on from where it can."""
+    model.snapshots = Snapshots(memory=0, disk=0)
+    session = Session(model, room=20)
+    session.extend(FAR)
+    session.park()
+    for use in (session.held, session.packed, lambda: session.step(mx.array(30))):
+        with pytest.raises(ValueError, match=r"parked at 200, and the budget .* has lost .*; rewind to 0 \(keep\)"):
+            use()
+    with pytest.raises(ValueError, match="Expected a position within the last 0 to rewind to, got 200 at 200"):
+        session.rewind(200)
+    assert session.keep(200) == 0
+    np.testing.assert_array_equal(logits(session, FAR), logits(Session(model, room=20), FAR))
+
+
+def test_a_state_that_is_shared_does_not_lead_to_what_was_rewound(model: Model) -> None:
+    """Not behind its snapshot: not now, and not in a file."""
+    session = Session(model, room=2)
+    session.extend(FAR[:15], snapshots=[3, 8, 15])
+    session.extend(FAR)
+    session.rewind(8)
+    other = np.arange(300, 340)
+    session.extend(other)
+    assert [session.reachable(at) for at in (8, 12, 15)] == [8, 8, 8]
+    assert sorted(session._points.kept(10**9)) == [8]
+    straight = Session(model, room=2)
+    straight.extend(FAR[:8])
+    straight.extend(other)
+    straight.rewind(0)
+    session.rewind(8)
+    straight.extend(FAR[:8])
+    np.testing.assert_array_equal(logits(session), logits(straight))

@@ -96,7 +96,14 @@ class SessionPrograms(RuleBasedStateMachine):
         marks = [mark for mark in self.marks if mark.position <= len(prompt)]
         self.sessions[-1] = (self.session, prompt, marks)
 
+    def settle(self) -> None:
+        """A session that was parked, and then lost by the budget, goes on from where it can."""
+        if self.session.reachable(len(self.held)) < len(self.held):
+            COUNTS["parked and lost"] += 1
+            self.hold(self.held[: self.session.keep(len(self.held))])
+
     def extend(self, piece: Prompt, data: st.DataObject) -> None:
+        self.settle()
         snapshots = data.draw(st.lists(st.sampled_from(places(piece)), min_size=1, max_size=4))
         if len(self.held) + len(piece) > LONGEST:
             self.session.reset()
@@ -128,6 +135,7 @@ class SessionPrograms(RuleBasedStateMachine):
     @rule(tokens=st.lists(st.integers(30, 250), min_size=1, max_size=3))
     def step(self, tokens: list[int]) -> None:
         """Token by token, nothing computed before the last one."""
+        self.settle()
         for token in tokens:
             logits = self.session.step(mx.array(token))
         self.hold(join([self.held, Prompt.from_tokens(tokens)]))
@@ -139,6 +147,7 @@ class SessionPrograms(RuleBasedStateMachine):
 
     @rule()
     def snapshot(self) -> None:
+        self.settle()
         self.marks.append(self.session.snapshot())
 
     @precondition(lambda self: self.marks)
@@ -210,8 +219,15 @@ class SessionPrograms(RuleBasedStateMachine):
             self.sessions.pop(0)
 
     @rule()
+    def park(self) -> None:
+        """The budget takes what sliding layers hold."""
+        self.session.park()
+        COUNTS["parked"] += 1
+
+    @rule()
     def save_and_load(self) -> None:
         """What a file gives back goes on as the session would; marks belong to the session that was saved."""
+        self.settle()
         COUNTS["saves"] += 1
         with TemporaryDirectory() as folder:
             self.session.save(Path(folder) / "session")
@@ -221,6 +237,9 @@ class SessionPrograms(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "sessions"):
             for session, held, _ in self.sessions:
+                if session.reachable(len(held)) < len(held):
+                    session.rewind(0)  # it was parked and lost while it waited
+                    continue
                 assert session.position == len(held) == session.content.common_prefix(held)
                 if 0 < len(held) < LONGEST - 3:
                     logits = session.extend([40, 41, 42])

@@ -43,7 +43,7 @@ def places(states: list[State]) -> str:
 def test_what_comes_back_is_equal_to_the_bit(dtype: mx.Dtype, memory: int) -> None:
     """Also NaN and -0.0, from memory and from disk, twice."""
     budget = Snapshots(memory=memory, disk=SIZE)
-    state = budget.take(7, arrays(1, dtype))
+    state = budget.take(0, 7, arrays(1, dtype))
     assert places([state]) == ("m" if memory else "d")
     for _ in range(2):
         back = list(budget.read(state))
@@ -54,30 +54,30 @@ def test_what_comes_back_is_equal_to_the_bit(dtype: mx.Dtype, memory: int) -> No
 
 def test_the_least_recently_used_goes_to_disk_and_is_lost() -> None:
     budget = Snapshots(memory=2 * SIZE, disk=2 * SIZE)
-    states = [budget.take(position, arrays(position)) for position in range(4)]
+    states = [budget.take(0, position, arrays(position)) for position in range(4)]
     assert places(states) == "ddmm"
     assert bits(list(budget.read(states[0]))) == bits(arrays(0))
-    states.append(budget.take(4, arrays(4)))
+    states.append(budget.take(0, 4, arrays(4)))
     assert places(states) == "d-dmm"
     list(budget.read(states[3]))
-    states.append(budget.take(5, arrays(5)))
+    states.append(budget.take(0, 5, arrays(5)))
     assert places(states) == "d--mdm"
     assert (budget.memory_used, budget.disk_used) == (2 * SIZE, 2 * SIZE)
 
 
 def test_one_that_is_larger_than_the_memory_goes_to_disk() -> None:
     budget = Snapshots(memory=SIZE - 1, disk=SIZE)
-    states = [budget.take(0, arrays(0))]
+    states = [budget.take(0, 0, arrays(0))]
     assert places(states) == "d"
-    states.append(budget.take(1, arrays(1)))
+    states.append(budget.take(0, 1, arrays(1)))
     assert places(states) == "-d"
     nothing = Snapshots(memory=0, disk=0)
-    assert places([nothing.take(0, arrays(0))]) == "-"
+    assert places([nothing.take(0, 0, arrays(0))]) == "-"
 
 
 def test_less_memory_moves_snapshots_to_disk_at_once() -> None:
     budget = Snapshots(memory=3 * SIZE, disk=9 * SIZE)
-    states = [budget.take(position, arrays(position)) for position in range(3)]
+    states = [budget.take(0, position, arrays(position)) for position in range(3)]
     budget.memory = SIZE
     assert places(states) == "ddm"
     assert [bits(list(budget.read(state))) for state in states] == [bits(arrays(seed)) for seed in range(3)]
@@ -86,7 +86,7 @@ def test_less_memory_moves_snapshots_to_disk_at_once() -> None:
 def test_a_snapshot_that_nobody_holds_takes_no_room() -> None:
     """Neither bytes nor an open file."""
     budget = Snapshots(memory=SIZE, disk=9 * SIZE)
-    states = [budget.take(position, arrays(position)) for position in range(3)]
+    states = [budget.take(0, position, arrays(position)) for position in range(3)]
     before = len(os.listdir("/dev/fd"))
     assert (budget.memory_used, budget.disk_used) == (SIZE, 2 * SIZE)
     states.clear()
@@ -98,14 +98,14 @@ def test_a_snapshot_that_nobody_holds_takes_no_room() -> None:
 def test_files_have_no_name(tmp_path: Path) -> None:
     """So nothing stays after a crash, and nothing is used again."""
     budget = Snapshots(memory=0, disk=SIZE, folder=str(tmp_path))
-    state = budget.take(0, arrays(0))
+    state = budget.take(0, 0, arrays(0))
     assert places([state]) == "d" and list(tmp_path.iterdir()) == []
 
 
 def test_only_so_many_files_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "MOST_FILES", 3)
     budget = Snapshots(memory=0, disk=99 * SIZE)
-    states = [budget.take(position, arrays(position)) for position in range(5)]
+    states = [budget.take(0, position, arrays(position)) for position in range(5)]
     assert places(states) == "--ddd"
 
 
@@ -138,7 +138,7 @@ def test_a_disk_that_takes_nothing_is_reported_once(
         monkeypatch.setattr(snapshots, "_bytes", breaks)
     said: list[str] = []
     budget = Snapshots(memory=SIZE, disk=9 * SIZE, folder=str(folder), say=said.append)
-    states = [budget.take(position, arrays(position)) for position in range(4)]
+    states = [budget.take(0, position, arrays(position)) for position in range(4)]
     assert places(states) == "---m"
     remedy = ". What they hold is computed again where it is needed; set TMPDIR to another folder"
     assert said == [message.replace("FOLDER", str(folder)) + remedy]
@@ -147,13 +147,13 @@ def test_a_disk_that_takes_nothing_is_reported_once(
 def test_without_anybody_to_say_it_to_it_is_a_warning(tmp_path: Path) -> None:
     budget = Snapshots(memory=0, disk=SIZE, folder=str(tmp_path / "missing"))
     with pytest.warns(RuntimeWarning, match="Snapshots cannot be written to disk"):
-        budget.take(0, arrays(0))
+        budget.take(0, 0, arrays(0))
 
 
 def test_a_file_that_is_cut_is_lost() -> None:
     said: list[str] = []
     budget = Snapshots(memory=0, disk=SIZE, say=said.append)
-    state = budget.take(0, arrays(0))
+    state = budget.take(0, 0, arrays(0))
     assert state._file is not None
     state._file.truncate(SIZE - 1)
     with pytest.raises(OSError, match="the file is shorter than what was written to it"):

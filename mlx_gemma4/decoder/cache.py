@@ -15,7 +15,7 @@ the front of a new one (``origin`` is the position at its index 0):
 A piece that does not fit moves along with them, in one copy, and so does what its first query sees. After a long piece
 the buffer is larger than usual, until ``compact``.
 
-To go back further, somebody keeps the window of a position (``window_before``) before it leaves, and gives it back.
+To go back further, somebody keeps the window of a position (``between``) before it leaves, and gives it back.
 """
 
 from __future__ import annotations
@@ -190,14 +190,22 @@ class SlidingCache:
     def state(self, position: int | None = None) -> State:
         """All that is held before ``position``, by default before the end; without spare room."""
         end = self.position if position is None else position
-        return self._between(self.start, end)
+        return self.between(self.start, end)
 
-    def window_before(self, position: int) -> State:
-        """What ``position`` sees; it is not before ``earliest``."""
-        return self._between(max(self.start, position - self.window + 1), position)
+    def between(self, start: int, stop: int) -> State:
+        """Keys and values of the positions from ``start`` to before ``stop``, which are held."""
+        if self.keys is None or self.values is None or start == stop:
+            return {}
+        held = slice(start - self.origin, stop - self.origin)
+        return {"keys": self.keys[..., held, :], "values": self.values[..., held, :]}
+
+    def release(self) -> None:
+        """Forget all keys and values, but not the position. ``restore`` brings them back."""
+        self.keys = self.values = None
+        self.start = self.origin = self.position
 
     def restore(self, state: State, position: int) -> None:
-        """Hold what ``state`` or ``window_before`` gave at ``position``, in buffers of its own."""
+        """Hold what ``state`` gave at ``position``, in buffers of its own, or a part that ends there."""
         self.keys = self.values = None
         self.position = self.start = self.origin = position
         if position:
@@ -238,12 +246,6 @@ class SlidingCache:
         held, spare = slice(first - self.origin, self.position - self.origin), _spare(keys, capacity - length)
         self.keys, self.values = _moved(self.keys, held, keys, spare), _moved(self.values, held, values, spare)
         self.origin = first
-
-    def _between(self, start: int, stop: int) -> State:
-        if self.keys is None or self.values is None or start == stop:
-            return {}
-        held = slice(start - self.origin, stop - self.origin)
-        return {"keys": self.keys[..., held, :], "values": self.values[..., held, :]}
 
     def _first_seen(self) -> int:
         return max(self.start, self.position - self.window + 1)
@@ -311,9 +313,10 @@ class Cache:
         if not 0 <= position <= self.position:
             raise ValueError(f"Expected a position from 0 to {self.position} to rewind to, got {position}")
         if 0 < position < self.earliest:
+            reach = max(0, self.position - self.earliest)
             raise ValueError(
-                f"Expected a position within the last {self.position - self.earliest} to rewind to, got {position} "
-                f"at {self.position}: sliding layers keep room for {self.room} beyond their window; "
+                f"Expected a position within the last {reach} to rewind to, got {position} at {self.position}: "
+                f"sliding layers keep room for {self.room} beyond their window; "
                 "rewind further, take a snapshot there in time, or make the session with a larger room"
             )
         for layer in self.layers:
@@ -333,10 +336,29 @@ class Cache:
             layer.restore(state, position)
             mx.eval([array for array in (layer.keys, layer.values) if array is not None])
 
-    def windows_before(self, position: int) -> list[mx.array]:
-        """What ``position`` sees of each sliding layer: keys and values ``[2, B, K, S, head_dim]``, lazy copies."""
-        states = [layer.window_before(position) for layer in self._sliding]
+    def windows(self, start: int, stop: int) -> list[mx.array]:
+        """Copies of what sliding layers hold from ``start`` to before ``stop``: ``[2, B, K, S, head_dim]`` of each.
+
+        They are keys and values, and lazy.
+        """
+        states = [layer.between(start, stop) for layer in self._sliding]
         return [mx.stack([state["keys"], state["values"]]) for state in states]
+
+    @property
+    def start(self) -> int:
+        """The first position that sliding layers hold."""
+        return max((layer.start for layer in self._sliding), default=0)
+
+    @property
+    def is_released(self) -> bool:
+        """Whether sliding layers hold nothing (``release``)."""
+        first = next((layer for layer in self.layers if isinstance(layer, SlidingCache)), None)
+        return first is not None and first.position > 0 and first.keys is None
+
+    def release(self) -> None:
+        """Free the memory of sliding layers. ``restore_windows`` brings back what they held."""
+        for layer in self._sliding:
+            layer.release()
 
     def restore_full(self, cache: Cache, position: int) -> None:
         """Hold in full layers what those of another cache hold before ``position``; sliding layers stay."""
@@ -346,7 +368,7 @@ class Cache:
                 mx.eval([array for array in (layer.keys, layer.values) if array is not None])
 
     def restore_windows(self, windows: Iterable[mx.array], position: int) -> None:
-        """Go back to ``position`` with its ``windows_before``. Full layers still hold theirs."""
+        """Go back to ``position`` with ``windows`` that end there. Full layers still hold theirs."""
         for sliding, (keys, values) in zip(self._sliding, windows, strict=True):
             sliding.restore({"keys": keys, "values": values}, position)
             mx.eval([sliding.keys, sliding.values])
@@ -366,6 +388,11 @@ class Cache:
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self.arrays)
+
+    @property
+    def sliding_bytes(self) -> int:
+        """The share of sliding layers."""
+        return sum(array.nbytes for layer in self._sliding for array in (layer.keys, layer.values) if array is not None)
 
 
 def _spare(like: mx.array, length: int) -> mx.array:

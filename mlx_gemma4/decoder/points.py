@@ -114,6 +114,7 @@ class Points:
 
     def before_forward(self, rows: int) -> None:
         """Copy what snapshots need and what leaves the cache when ``rows`` more positions come."""
+        self.resume()
         if not self._snapshots:
             return
         earliest = self._cache.earliest_after(rows)
@@ -121,9 +122,37 @@ class Points:
         short = [at for at in leaving if at < self._cache.window]
         # the longest one that holds all from 0 on serves the shorter ones; then the last one is the most recently used
         for position in [*sorted(short, reverse=True), *sorted(set(leaving) - set(short))]:
-            self._snapshots[position].state = self._state(position) or self._budget.take(
-                position, self._cache.windows_before(position)
+            self._snapshots[position].state = self._state(position) or self._take(position, position)
+
+    def park(self) -> None:
+        """Move what sliding layers hold to the budget, as far as the position and snapshots need it."""
+        position = self._cache.position
+        if position == 0 or self._cache.is_released:
+            return
+        pending = [at for at, snapshot in self._snapshots.items() if snapshot.state is None and at > 0]
+        state = self._take(min([position, *pending]), position)
+        end = self.snapshot(position)
+        for at in pending:
+            self._snapshots[at].state = state
+        end.state = state
+        self._cache.release()
+
+    def resume(self) -> None:
+        """Bring back what ``park`` has moved away.
+
+        Raises:
+            ValueError: The budget has lost it.
+            OSError: It could not be read back. The cache is broken then.
+        """
+        if not self._cache.is_released:
+            return
+        position = self._cache.position
+        if self._state(position) is None:
+            raise ValueError(
+                f"The session was parked at {position}, and the budget of snapshots has lost what it held; "
+                f"rewind to {self.reachable(position)} (keep), and compute the rest again"
             )
+        self.rewind(position)
 
     def copy_to(self, other: Points, position: int) -> None:
         """Let another sequence, which is empty, begin with this one's positions before ``position``.
@@ -161,11 +190,15 @@ class Points:
         Raises:
             OSError: One could not be read from disk.
         """
-        states = {snapshot.state for snapshot in self._snapshots.values() if snapshot.state is not None}
+        ends: dict[State, int] = {}
+        for at, snapshot in self._snapshots.items():
+            if snapshot.state is not None and not snapshot.state.is_lost:
+                ends[snapshot.state] = max(at, ends.get(snapshot.state, 0))
         windows = {}
-        for state in sorted(states, key=lambda state: state.position, reverse=True):
-            if not state.is_lost and state.nbytes <= most:
-                windows[state.position] = list(self._budget.read(state))
+        for state, at in sorted(ends.items(), key=lambda item: item[1], reverse=True):
+            if state.nbytes <= most:
+                held = slice(max(0, at - self._cache.window + 1) - state.start, at - state.start)
+                windows[at] = [array[..., held, :] for array in self._budget.read(state)]
                 most -= state.nbytes
         return windows
 
@@ -177,7 +210,9 @@ class Points:
             kept: As it was. Snapshots whose windows are not among them, nor in the cache, are lost.
         """
         self.images = images
-        self._snapshots = {at: Snapshot(at, self._budget.take(at, windows)) for at, windows in kept.items()}
+        self._snapshots = {
+            at: Snapshot(at, self._budget.take(at - windows[0].shape[3], at, windows)) for at, windows in kept.items()
+        }
         for at in places:
             state = self._state(at)
             if at not in self._snapshots and (state is not None or self._is_held(at)):
@@ -199,14 +234,19 @@ class Points:
         """Whether the cache itself can go back there."""
         return position == 0 or position >= self._cache.earliest
 
+    def _take(self, first: int, position: int) -> State:
+        """A copy of what ``first`` and all positions from there to ``position`` see."""
+        start = max(self._cache.start, first - self._cache.window + 1)
+        return self._budget.take(start, position, self._cache.windows(start, position))
+
     def _state(self, position: int) -> State | None:
-        """A state that leads to ``position``: the one that was taken there, or one that holds all from 0 on."""
-        window = self._cache.window
+        """A state that holds all that ``position`` sees."""
         for at, snapshot in self._snapshots.items():
             state = snapshot.state
+            # behind its snapshot, a state that others share may hold what was rewound
             if state is None or state.is_lost or at < position:
                 continue
-            if state.position == position or position < state.position < window:
+            if state.start == 0 or position >= state.start + self._cache.window - 1:
                 return state
         return None
 

@@ -33,9 +33,10 @@ MOST_FILES = 64
 class State:
     """Arrays of one snapshot, in memory, in a file, or lost."""
 
-    def __init__(self, position: int, arrays: Sequence[mx.array]) -> None:
+    def __init__(self, start: int, position: int, arrays: Sequence[mx.array]) -> None:
+        self.start = start
         self.position = position
-        """Where the snapshot was taken."""
+        """What is held are the keys and values from ``start`` to before ``position``."""
         self.nbytes = sum(array.nbytes for array in arrays)
         self._layout = [(array.shape, array.dtype) for array in arrays]
         self._arrays: list[mx.array] | None = None
@@ -166,9 +167,13 @@ class Snapshots:
         """How many snapshots of so many bytes there can be."""
         return self._memory // max(nbytes, 1) + min(self._disk // max(nbytes, 1), MOST_FILES)
 
-    def take(self, position: int, arrays: Sequence[mx.array]) -> State:
-        """Keep arrays that nobody else writes to, not evaluated yet; older snapshots make room for them."""
-        state = State(position, arrays)
+    def take(self, start: int, position: int, arrays: Sequence[mx.array]) -> State:
+        """Keep arrays that nobody else writes to, not evaluated yet; older snapshots make room for them.
+
+        Args:
+            start: The first position that they hold; ``position`` is behind the last one.
+        """
+        state = State(start, position, arrays)
         if state.nbytes <= self.memory:
             self._free_memory(state.nbytes)
             state.hold(arrays)

@@ -43,7 +43,11 @@ class _Entry:
 
 
 class PrefixStore:
-    """Sessions on a model, within a limit of bytes. The least recently used one leaves first.
+    """Sessions on a model, within a limit of bytes.
+
+    When memory is short, sessions that nobody holds are parked, the least recently used first: their sliding layers,
+    335 MB of the 12B and more, go to the budget of snapshots, mostly to disk, and 16 KB a position stay. When that is
+    not enough, or the budget is used up, they leave.
 
     It belongs to the model's thread, like its sessions: there are no locks, no threads and no clocks in it. A server
     calls it from the thread that generates.
@@ -128,19 +132,32 @@ class PrefixStore:
         return entry
 
     def _make_room(self, needed: int, source: _Entry) -> bool:
-        """Let sessions leave that were used before ``source``; none if that is not enough."""
-        older = [entry for entry in self._entries[: self._entries.index(source)] if not entry.in_use]
-        if self.nbytes + needed - sum(entry.session.nbytes for entry in older) > self.limit:
+        """Let sessions be parked, or leave if they were used before ``source``; none if that is not enough."""
+        index = self._entries.index(source)
+        least = source.session.nbytes + sum(
+            entry.session.nbytes if entry.in_use else entry.session.parked_nbytes * (number > index)
+            for number, entry in enumerate(self._entries)
+            if entry is not source
+        )
+        if least + needed > self.limit:
             return False
-        self._shrink(needed)
+        self._shrink(needed, source)
         return True
 
-    def _shrink(self, growth: int) -> None:
-        """Let the least recently used sessions leave, until the limit holds with so many bytes more."""
-        for entry in [entry for entry in self._entries if not entry.in_use]:
+    def _shrink(self, growth: int, source: _Entry | None = None) -> None:
+        """Park sessions, and let them leave, until the limit holds with so many bytes more."""
+        idle = [entry for entry in self._entries if not entry.in_use and entry is not source]
+        for entry in idle:
             if self.nbytes + growth <= self.limit:
                 return
-            self._entries.remove(entry)
+            entry.session.park()
+            if entry.session.reachable(entry.session.position) == 0:  # the budget could not take it
+                self._entries.remove(entry)
+        for entry in idle:
+            if self.nbytes + growth <= self.limit:
+                return
+            if entry in self._entries:
+                self._entries.remove(entry)
 
     def _touch(self, entry: _Entry) -> None:
         self._entries.remove(entry)
