@@ -25,7 +25,7 @@ from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.session import Session
 
 LIMIT = 2_000_000_000
-"""Bytes of all sessions by default: three or four conversations of the 12B."""
+"""Bytes of all sessions by default: three or four conversations of the 12B, and others that are parked."""
 REWRITTEN = 64
 """Positions at the end of a prompt that templates write otherwise in the next turn, at most."""
 
