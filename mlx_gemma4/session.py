@@ -218,7 +218,9 @@ class Session:
         budget, end = self.model.budget, self.position + length
         budget.check_context(self.position, length)
         if budget.memory is not None and (rows > FEW_ROWS or end > self._granted):
-            budget.check_memory(budget.bytes_for(end, rows, self.room, self.nbytes), mx.get_active_memory())
+            needed = budget.bytes_for(end, rows, self.room, self.nbytes)
+            self.model.snapshots.allow(budget.spare(needed, mx.get_active_memory()))
+            budget.check_memory(needed, mx.get_active_memory())
             self._granted = in_steps(end)
 
     @property

@@ -11,7 +11,7 @@ from conftest import loaded
 from golden import heard
 from reference_cases import demo_prompts
 
-from mlx_gemma4 import Drafter, Model, Sampling, Session, stream_generate
+from mlx_gemma4 import Drafter, Model, Sampling, Session, Snapshots, stream_generate
 from mlx_gemma4.decoder.budget import Budget, ContextFull, MemoryFull, allocation_errors
 from mlx_gemma4.decoder.memory import PROGRAM, Needs, Use, plan_memory
 from mlx_gemma4.inputs.prompt import Prompt
@@ -132,6 +132,23 @@ def test_a_piece_that_needs_too_much_memory_is_refused(model: Model) -> None:
     other.reset()
     session.extend([7] * 2000)
     assert session.position == 2030
+
+
+def test_snapshots_make_room_before_a_piece_is_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go to disk; the sequence goes back to them as before."""
+    monkeypatch.setattr(model, "snapshots", Snapshots())
+    model.budget = Budget()
+    session = Session(model, room=2)
+    expected = [np.array(session.extend(np.arange(30, 90), snapshots=[20, 40])), np.array(session.extend([7] * 100))]
+    held = model.snapshots.memory_used
+    assert held == 2 * model.window_bytes
+    needs = Needs(model.config.text_config, 0, number=4, is_ahead=False)
+    needed = Budget(memory=1, needs=needs).bytes_for(260, 100, 2, session.nbytes)
+    model.budget = Budget(memory=mx.get_active_memory() + needed - held + PROGRAM, needs=needs)
+    session.extend([7] * 100)
+    assert (model.snapshots.memory_used, model.snapshots.disk_used) == (0, held)
+    session.rewind(40)
+    np.testing.assert_array_equal(session.extend(np.arange(70, 90)), expected[0])
 
 
 def test_steps_are_refused_too(model: Model) -> None:

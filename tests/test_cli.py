@@ -17,9 +17,10 @@ from golden import is_demo, named, said, seen, spans, utterances
 from reference_cases import DESCRIBE, SHORT, media_file, picture_prompt
 from terminal import on_terminal, screen
 
-from mlx_gemma4 import __version__, demo_folder, load_audio
+from mlx_gemma4 import Session, __version__, demo_folder, load_audio
 from mlx_gemma4.checkpoint.hub import DEFAULT_MODEL
 from mlx_gemma4.cli import commands, main, parser
+from mlx_gemma4.cli.shared.options import load_model
 from mlx_gemma4.cli.shared.parsing import Parser
 
 ROOT = Path(__file__).parent.parent
@@ -291,3 +292,17 @@ def test_a_terminal_shows_each_utterance_once() -> None:
     assert "○ " in data or "● " in data
     shown = screen(data)
     assert [text for text in (line.split("  (")[0] for line in shown) if text] == LINES
+
+
+def test_a_disk_that_takes_no_snapshots_is_reported_in_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not as a warning of Python's."""
+    model, _ = load_model(parser().parse_args(["generate", "--model", "demo", "--prompt", "Hi"]))
+    assert not capsys.readouterr().err
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    model.snapshots.memory = 0
+    session = Session(model, room=2)
+    session.extend(np.arange(30, 230).repeat(3), snapshots=[100])
+    err = capsys.readouterr().err
+    assert err.startswith("Snapshots cannot be written to disk: [Errno 2] No such file") and err.count("\n") == 1

@@ -83,6 +83,24 @@ def test_less_memory_moves_snapshots_to_disk_at_once() -> None:
     assert [bits(list(budget.read(state))) for state in states] == [bits(arrays(seed)) for seed in range(3)]
 
 
+def test_what_others_need_is_not_held() -> None:
+    """Until they need less; never more than the budget."""
+    budget = Snapshots(memory=3 * SIZE, disk=9 * SIZE)
+    states = [budget.take(0, position, arrays(position)) for position in range(3)]
+    budget.allow(-1)
+    assert places(states) == "dmm"
+    budget.allow(0)
+    states.append(budget.take(0, 3, arrays(3)))
+    assert places(states) == "ddmm"
+    budget.allow(-9 * SIZE)
+    assert places(states) == "dddd"
+    states.append(budget.take(0, 4, arrays(4)))
+    budget.allow(9 * SIZE)
+    states += [budget.take(0, position, arrays(position)) for position in range(5, 9)]
+    assert places(states) == "ddddddmmm"
+    assert [bits(list(budget.read(state))) for state in states] == [bits(arrays(seed)) for seed in range(9)]
+
+
 def test_a_snapshot_that_nobody_holds_takes_no_room() -> None:
     """Neither bytes nor an open file."""
     budget = Snapshots(memory=SIZE, disk=9 * SIZE)

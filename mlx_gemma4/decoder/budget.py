@@ -72,9 +72,14 @@ class Budget:
             0 if self.needs is None else rows * row_bytes(self.needs, length) + forward_bytes(self.needs, rows, length)
         )
 
+    def spare(self, needed: int, active: int) -> int:
+        """Bytes that are left when ``needed`` come to those that are ``active``; less than 0 if they do not fit."""
+        assert self.memory is not None
+        return self.memory - PROGRAM - active - needed
+
     def has_memory(self, needed: int, active: int) -> bool:
         """Whether ``needed`` bytes fit beside those that are ``active``."""
-        return self.memory is None or active + needed <= self.memory - PROGRAM
+        return self.memory is None or self.spare(needed, active) >= 0
 
     def check_memory(self, needed: int, active: int) -> None:
         """Raise a MemoryFull if ``needed`` bytes do not fit beside those that are ``active``."""

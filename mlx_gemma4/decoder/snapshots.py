@@ -136,6 +136,7 @@ class Snapshots:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self._memory = memory
+        self._allowed = memory
         self._disk = disk
         self._folder = folder
         self._say = say or _warn
@@ -150,7 +151,15 @@ class Snapshots:
 
     @memory.setter
     def memory(self, memory: int) -> None:
-        self._memory = memory
+        self._memory = self._allowed = memory
+        self._free_memory(0)
+
+    def allow(self, more: int) -> None:
+        """Hold at most so many bytes more in memory than now, or less if it is negative: others need the rest.
+
+        What does not fit goes to disk at once.
+        """
+        self._allowed = max(0, min(self._memory, self.memory_used + more))
         self._free_memory(0)
 
     @property
@@ -165,7 +174,7 @@ class Snapshots:
 
     def capacity(self, nbytes: int) -> int:
         """How many snapshots of so many bytes there can be."""
-        return self._memory // max(nbytes, 1) + min(self._disk // max(nbytes, 1), MOST_FILES)
+        return self._allowed // max(nbytes, 1) + min(self._disk // max(nbytes, 1), MOST_FILES)
 
     def take(self, start: int, position: int, arrays: Sequence[mx.array]) -> State:
         """Keep arrays that nobody else writes to, not evaluated yet; older snapshots make room for them.
@@ -174,7 +183,7 @@ class Snapshots:
             start: The first position that they hold; ``position`` is behind the last one.
         """
         state = State(start, position, arrays)
-        if state.nbytes <= self.memory:
+        if state.nbytes <= self._allowed:
             self._free_memory(state.nbytes)
             state.hold(arrays)
         else:
@@ -205,7 +214,7 @@ class Snapshots:
 
     def _free_memory(self, needed: int) -> None:
         for state in self._alive():
-            if self.memory_used + needed <= self.memory:
+            if self.memory_used + needed <= self._allowed:
                 return
             if state.in_memory:
                 self._to_disk(state, lambda state=state: state.spill(self._folder))  # type: ignore[misc]

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from mlx_gemma4.checkpoint.hub import DEFAULT_MODEL, MODEL_VARIABLE, default_model
+from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.signals import starting
 
 if TYPE_CHECKING:
@@ -70,9 +71,10 @@ def load_model(arguments: argparse.Namespace, use: Use | None = None) -> tuple[M
         use: What the command does with it; None: nothing out of the ordinary.
     """
     with starting():
+        from mlx_gemma4.decoder.snapshots import Snapshots
         from mlx_gemma4.loading import ANY, load
 
-        return load(
+        model, processor = load(
             arguments.model or default_model(),
             revision=arguments.revision,
             dtype=arguments.dtype,
@@ -81,6 +83,8 @@ def load_model(arguments: argparse.Namespace, use: Use | None = None) -> tuple[M
             drafter=getattr(arguments, "draft_model", None),
             use=use or ANY,
         )
+        model.snapshots = Snapshots(say=note)
+        return model, processor
 
 
 def speech_use(max_segment: float, max_tokens: int = 256) -> Use:
