@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 if __name__ == "__main__":
@@ -155,9 +157,11 @@ def report(title: str, conversation: Conversation, turns: int, length: int) -> N
     show("regenerated", take_turn(conversation, conversation.regenerate(max_tokens=length + 9), length, turns))
     print(f"  logits differ by {distance(conversation):.1e}")
     show("next turn", take_turn(conversation, conversation.ask(content(turns), max_tokens=length + 9), length, turns))
-    conversation.save("/tmp/long-chat")
-    size = os.path.getsize("/tmp/long-chat")
-    other = Conversation.load(conversation.session.model, conversation._processor, "/tmp/long-chat")
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "chat"
+        conversation.save(file)
+        size = file.stat().st_size
+        other = Conversation.load(conversation.session.model, conversation._processor, file)
     show("restarted", take_turn(other, other.ask(content(turns + 1), max_tokens=length + 9), length, turns + 1))
     print(f"  logits differ by {distance(other):.1e}; the file has {size / 1e6:.1f} MB")
     show(

@@ -172,10 +172,28 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, refused: Refused) -
     """Before the model is loaded."""
     path = tmp_path / "diary.txt"
     path.write_text("Dear diary")
-    for command in (["chat", "--resume"], ["generate", "-p", "x", "--prompt-cache"]):
+    for command, kind in ((["chat", "--resume"], "file"), (["generate", "-p", "x", "--prompt-cache"], "session")):
         message = refused(*command, path, "--model", "nowhere")
-        assert message == f"{path} is not a file that mlx_gemma4 saved; name another file"
+        assert message == f"{path} is not a {kind} that mlx_gemma4 saved; name another file"
     assert path.read_text() == "Dear diary"
+
+
+def test_a_conversation_without_turns_does_not_replace_one(
+    demo: tuple[Model, Processor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """/reset, and nothing said after it."""
+    path = tmp_path / "x"
+    chat = Conversation(*demo)
+    kept = KeptChat(str(path), chat)
+    kept.at_end()
+    assert not path.exists()
+    list(chat.ask("Hello", max_tokens=2))
+    kept.at_end()
+    assert capsys.readouterr().err == f"The conversation is saved in {path}.\n"
+    chat.reset()
+    kept.after_turn()
+    kept.at_end()
+    assert Conversation.load(*demo, path).turns == 1
 
 
 def test_two_chats_with_one_file(

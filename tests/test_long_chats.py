@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from mlx_gemma4.decoder.budget import Budget, ContextFull
 from mlx_gemma4.inputs.messages import message_text
 from mlx_gemma4.programs.chat import Work
 
-ROOM, ANSWER = 8, 28
-"""An answer is longer than the room and the window of the small checkpoint, which is 16."""
+ROOM, ANSWER, SHORT = 8, 66, 28
+"""Answers are longer than the room, and than the window of the small checkpoint, which is 16."""
 FEW = 16
 """What a turn computes besides its own positions, at most."""
 EXACT = 2e-4
@@ -76,7 +77,7 @@ def test_what_the_user_reads_is_settled_meanwhile(checkpoint: Checkpoint) -> Non
 @pytest.mark.parametrize("pieces", [0, 1, 2])
 def test_settling_may_end_at_any_time(checkpoint: Checkpoint, pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The turn computes what is left: nothing is lost, and nothing is computed twice."""
-    monkeypatch.setattr("mlx_gemma4.programs.chat.SETTLE_ROWS", 16)
+    monkeypatch.setattr("mlx_gemma4.programs.chat.SETTLE_ROWS", 30)
     conversation = chat(checkpoint, turns=3)
     settling = conversation.settle()
     for _ in range(pieces):
@@ -120,6 +121,20 @@ def test_a_turn_that_is_taken_back(checkpoint: Checkpoint) -> None:
     assert conversation.messages == before[:4]
     turn = take_turn(conversation, conversation.ask(content(5)), ANSWER, 5)
     assert turn.read_again + turn.other <= FEW and distance(conversation) < EXACT
+
+
+def test_short_turns_share_snapshots(checkpoint: Checkpoint) -> None:
+    """Each would take as much as a long one's. An edited turn computes what lies behind the last one, 64 at most."""
+    conversation = Conversation(*checkpoint, session=Session(checkpoint[0], room=ROOM))
+    for number in range(8):
+        take_turn(conversation, conversation.ask("go"), 4, number)
+    places = conversation.session._points.places
+    assert all(after - before >= 64 for before, after in pairwise(places[:-1]))  # the last one is before the answer
+    assert len(places) == 3
+    before = conversation.session.computed
+    turn = take_turn(conversation, conversation.edit(4, "red"), 4, 9)
+    assert conversation.session.computed - before <= turn.own + 64
+    assert distance(conversation) < EXACT
 
 
 def test_turns_that_are_not_there(checkpoint: Checkpoint) -> None:
@@ -173,12 +188,12 @@ def test_the_oldest_turns_leave(narrow: Checkpoint) -> None:
     conversation = chat(narrow, system="Be short.")
     forgotten = 0
     for number in range(12):
-        take_turn(conversation, conversation.ask(f"go {WORDS[number % 8]}"), ANSWER, number)
+        take_turn(conversation, conversation.ask(f"go {WORDS[number % 8]}"), SHORT, number)
         assert conversation.session.position <= 160
         assert conversation.turns == number + 1 - conversation.forgotten
         assert conversation.system == "Be short."
         if conversation.forgotten > forgotten:
-            asked = conversation.session.position - ANSWER
+            asked = conversation.session.position - SHORT
             assert asked <= 80
             forgotten = conversation.forgotten
         assert distance(conversation) < EXACT
@@ -191,14 +206,14 @@ def test_turns_leave_while_nobody_waits(narrow: Checkpoint) -> None:
     """When the next turn needs their place for certain: it computes nothing but its own then."""
     conversation, left = chat(narrow), 0
     for number in range(10):
-        take_turn(conversation, conversation.ask("go"), ANSWER, number)
+        take_turn(conversation, conversation.ask("go"), SHORT, number)
         forgotten = conversation.forgotten
         for _ in conversation.settle():
             pass
         left += conversation.forgotten - forgotten
         assert conversation.session.position <= 160 - 40
         held = conversation.session.computed
-        turn = take_turn(conversation, conversation.ask("back"), ANSWER, number)
+        turn = take_turn(conversation, conversation.ask("back"), SHORT, number)
         if conversation.forgotten == forgotten + left:
             assert conversation.session.computed - held == turn.own + 1
     assert left >= 4
@@ -207,7 +222,7 @@ def test_turns_leave_while_nobody_waits(narrow: Checkpoint) -> None:
 def test_a_message_that_is_too_long_loses_nothing(narrow: Checkpoint) -> None:
     conversation = chat(narrow)
     for number in range(2):
-        take_turn(conversation, conversation.ask("go"), ANSWER, number)
+        take_turn(conversation, conversation.ask("go"), SHORT, number)
     before, held = list(conversation.messages), conversation.session.position
     with pytest.raises(ContextFull) as refused:
         list(conversation.ask("seven " * 60))
@@ -217,7 +232,7 @@ def test_a_message_that_is_too_long_loses_nothing(narrow: Checkpoint) -> None:
         "(--context)"
     )
     assert (conversation.messages, conversation.session.position, conversation.forgotten) == (before, held, 0)
-    take_turn(conversation, conversation.ask("go"), ANSWER, 3)
+    take_turn(conversation, conversation.ask("go"), SHORT, 3)
     assert conversation.turns + conversation.forgotten == 3 and distance(conversation) < EXACT
 
 
@@ -227,7 +242,7 @@ def test_an_answer_ends_where_the_context_is_full(narrow: Checkpoint) -> None:
     with scripted([30] * 500):
         *_, last = conversation.ask("go", max_tokens=1000)
     assert (last.finish_reason, conversation.session.position) == ("length", 160)
-    take_turn(conversation, conversation.ask("back"), ANSWER, 1)
+    take_turn(conversation, conversation.ask("back"), SHORT, 1)
     assert distance(conversation) < EXACT
 
 

@@ -80,6 +80,13 @@ def test_any_length(model: Model, length: int, tmp_path: Path) -> None:
         session = other
 
 
+def test_bfloat16_keeps_its_bits(tmp_path: Path) -> None:
+    model = load(REFERENCE / "released" / "checkpoint", dtype="bfloat16")[0]
+    session = saved(model, tmp_path / "x", list(range(80)))
+    other = Session.load(model, tmp_path / "x")
+    np.testing.assert_array_equal(bits(other.extend(AFTER)), bits(session.extend(AFTER)))
+
+
 def test_an_empty_session(model: Model, tmp_path: Path) -> None:
     saved(model, tmp_path / "x")
     other = Session.load(model, tmp_path / "x")
@@ -335,6 +342,18 @@ def test_a_link_is_followed(model: Model, file: Path, tmp_path: Path) -> None:
     link.symlink_to(file)
     saved(model, link, list(range(30)))
     assert link.is_symlink() and Session.load(model, file).position == Session.load(model, link).position == 30
+
+
+def test_a_file_that_must_not_be_written(
+    model: Model, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nor its folder. It can still be read."""
+    for closed in (file, tmp_path):
+        monkeypatch.setattr(os, "access", lambda path, mode, closed=closed: path != closed)
+        with pytest.raises(ValueError) as refused:
+            Session(model).save(file)
+        assert str(refused.value) == f"Cannot write {file}: Permission denied"
+    assert Session.load(model, file).position == 60
 
 
 def test_a_file_of_ours_is_replaced(model: Model, file: Path) -> None:

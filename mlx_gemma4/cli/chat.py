@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlx_gemma4.cli.chat_loop import Chat
-from mlx_gemma4.cli.kept_chat import KeptChat, open_conversation
+from mlx_gemma4.cli.kept_chat import KeptChat, check_resumed, open_conversation
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, load_model, sampling
@@ -52,9 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_drafts(arguments)
     tools = open_tools(arguments)
     if arguments.resume is not None:
-        from mlx_gemma4.decoder.saved_file import check_target
-
-        check_target(Path(arguments.resume))
+        check_resumed(Path(arguments.resume))
     model, processor = load_model(arguments)
     if tools is not None:
         note_unwritten(processor, tools.schemas)

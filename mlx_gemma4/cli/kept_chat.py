@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli.shared.errors import message
 from mlx_gemma4.cli.shared.notes import note, plural
-from mlx_gemma4.inputs.messages import same_messages
+from mlx_gemma4.inputs.messages import Message, same_messages
 
 if TYPE_CHECKING:
     from mlx_gemma4.decoder.model import Model
@@ -31,20 +32,26 @@ class KeptChat:
 
     def after_turn(self) -> None:
         """Save the messages, if they have changed. A full disk does not end the chat."""
-        if self._path is not None and not same_messages(self._conversation.messages, self._written):
+        if self._path is not None and self._has_changed(self._written):
             try:
                 self._save(self._path, computed=False)
             except ValueError as error:
                 note(f"error: {message(error)}")
 
     def at_end(self) -> None:
-        """Save everything, if there was a turn.
+        """Save everything, if anything has changed.
 
         Raises:
             ValueError: It cannot be written.
         """
-        if self._path is not None and not same_messages(self._conversation.messages, self._read):
+        if self._path is not None and self._has_changed(self._read):
             self._save(self._path, computed=True)
+            with suppress(OSError):  # the terminal was closed
+                note(f"The conversation is saved in {self._path}.")
+
+    def _has_changed(self, messages: list[Message]) -> bool:
+        """Whether there are other messages. A conversation without turns does not take the place of an older one."""
+        return self._conversation.turns > 0 and not same_messages(self._conversation.messages, messages)
 
     def _save(self, path: Path, *, computed: bool) -> None:
         if self._state() not in (None, self._known):
@@ -65,6 +72,19 @@ def _free(path: Path) -> Path:
     """A name beside a file that no file has."""
     numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
     return next(name for name in numbered if not name.exists())
+
+
+def check_resumed(path: Path) -> None:
+    """Check, before the model is loaded, that a conversation can be read from a file and written to it.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    from mlx_gemma4.decoder.saved_file import check_kind, check_target
+
+    check_target(path)
+    if path.exists():
+        check_kind(path, "conversation")
 
 
 def open_conversation(path: str | None, model: Model, processor: Processor, **options: Any) -> Conversation:

@@ -39,9 +39,12 @@ class PromptCache:
         self.kept = 0
         self.snapshots: list[int] = []
         if self._path is not None:
-            from mlx_gemma4.decoder.saved_file import check_target
+            from mlx_gemma4.decoder.saved_file import check_kind, check_target
 
-            check_target(self._path)
+            if self._path.exists():
+                check_kind(self._path, "session")
+            else:
+                check_target(self._path)
 
     @contextmanager
     def opened(self, model: Model, processor: Processor, prompt: Prompt) -> Iterator[None]:

@@ -164,8 +164,17 @@ def check_target(path: Path) -> None:
         raise ValueError(f"There is no folder {path.parent} for {path.name}; create it first")
     if place.exists():
         _metadata(path, "file")
-    if not os.access(place.parent, os.W_OK | os.X_OK):
-        raise ValueError(f"Cannot write {path}: nothing may be written to its folder; name another one")
+    if not os.access(place.parent, os.W_OK | os.X_OK) or (place.exists() and not os.access(place, os.W_OK)):
+        raise ValueError(f"Cannot write {path}: Permission denied")
+
+
+def check_kind(path: Path, kind: str) -> None:
+    """Check, before a model is loaded, that a file is one of ours and of this kind.
+
+    Raises:
+        ValueError: It is not.
+    """
+    _metadata(path, kind)
 
 
 def _metadata(path: Path, kind: str) -> Mapping[str, Any]:

@@ -34,6 +34,7 @@ from mlx_gemma4.outputs.generate import GREEDY, GenerationResponse, stream_gener
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
 from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
+from mlx_gemma4.prefixes.landmarks import APART
 from mlx_gemma4.programs.conversation_file import KIND, is_packed, pack, unpack
 from mlx_gemma4.programs.history import text_of, turn_starts, with_answer, with_results, without_oldest
 from mlx_gemma4.session import Session
@@ -103,6 +104,8 @@ class Conversation:
         """Positions computed by ``settle`` since the last turn,"""
         self._settled_from: int | None = None
         """from here on."""
+        self._begins: list[int] = []
+        """Where the snapshots before messages are."""
         self._answer_at: int | None = None
         """Where the snapshot before the last answer is."""
         self._identity: Identity | None = None
@@ -247,7 +250,8 @@ class Conversation:
             self.session.extend(chunk)
             self._settled += len(chunk)
             yield
-        self.session.snapshot()
+        for place in self._places(len(prompt)):
+            self.session.snapshot(place)
 
     def save(self, path: str | os.PathLike[str], *, computed: bool = True) -> None:
         """Write the messages, with their media, and what was computed of them to a file. ``load`` goes on from there.
@@ -369,7 +373,7 @@ class Conversation:
         if self._answer_at is not None:
             self.session.drop(self._answer_at)  # only the last answer is given again
         self._answer_at = self._answer_start(messages, prompt)
-        stops = {begin, self._answer_at}
+        stops = {self._answer_at, *self._places(begin)}
         for stop in stops:
             if stop < kept and self.session.reachable(stop) == stop:
                 self.session.snapshot(stop)
@@ -432,6 +436,14 @@ class Conversation:
         asked = self._render(turn, generates=True)
         same = asked.common_prefix(self._render(with_answer(turn, "x", ()), generates=False))
         return min(len(prompt) - (len(asked) - same), len(prompt) - 1)
+
+    def _places(self, begin: int) -> list[int]:
+        """Where a message begins, if that is worth a snapshot: not if there is one shortly before it."""
+        self._begins = [place for place in self._begins if place <= min(begin, self.session.position)]
+        if begin in self._begins or not self._begins or begin - self._begins[-1] >= APART:
+            self._begins = [*(place for place in self._begins if place != begin), begin]
+            return [begin]
+        return []
 
     def _begin(self, prompt: Prompt, kept: int, begin: int) -> Work:
         history = self._settled + max(begin - kept, 0)
