@@ -404,8 +404,9 @@ def test_a_call_cut_short_by_the_limit_ends_the_answer(
 ) -> None:
     """It is not shown as text."""
     _, processor = released
-    tokens = iter(processor.tokenizer.encode_markup('On.<|tool_call>call:lights{room:<|"|>the hall and the bath<|"|>}'))
-    monkeypatch.setattr(Sampler, "__call__", lambda self, logits: mx.array(next(tokens)))
+    # what follows the marker, up to the string, is forced
+    tokens = iter(processor.tokenizer.encode_markup("On.<|tool_call>the hall and the bath"))
+    monkeypatch.setattr(Sampler, "choose", lambda self, *_, **__: mx.array([next(tokens)]))
     engine = assistant(released, tools=[LIGHTS])
     engine.ask("Lights on!")
     *events, refused, answer = answered(engine)

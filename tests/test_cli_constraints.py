@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from reference_cases import media_file
+from reference_cases import REFERENCE, media_file
 
 from mlx_gemma4.cli import main
 
@@ -105,4 +105,21 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, refused: Refused) ->
     assert refused(*GENERATE, "--model", "nowhere", "--regex", "a") == (
         "Answers that follow a grammar need the package llguidance: pip install llguidance "
         "(or the extra: pip install '.[grammar]' in a checkout)"
+    )
+
+
+def test_calls_that_are_not_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the extra, functions can be called as before, and it is said."""
+    path = tmp_path / "tools.json"
+    path.write_text('{"name": "stop", "description": "Stop."}')
+    released = str(REFERENCE / "released" / "checkpoint")
+    options = ("generate", "-p", "Hi", "--model", released, "--tools", str(path), "-m", "2", "--temp", "0")
+    assert main(list(options)) == 0
+    assert "not held" not in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    assert main(list(options)) == 0
+    assert "Calls are not held to the declared functions. Answers that follow a grammar need the package llguid" in (
+        capsys.readouterr().err
     )

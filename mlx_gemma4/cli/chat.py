@@ -11,7 +11,7 @@ from mlx_gemma4.cli.kept_chat import KeptChat, check_resumed, open_conversation
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, load_model, sampling
-from mlx_gemma4.cli.shared.tools import add_tools, note_unwritten, open_tools
+from mlx_gemma4.cli.shared.tools import add_tools, note_unbound, note_unwritten, open_tools
 
 COMMON = (
     "--help",
@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     model, processor = load_model(arguments)
     if tools is not None:
         note_unwritten(processor, tools.schemas)
+        note_unbound(processor, tools.schemas)
     conversation = open_conversation(
         arguments.resume,
         model,

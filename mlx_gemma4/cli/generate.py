@@ -11,7 +11,7 @@ from mlx_gemma4.cli.shared.constraints import add_constraints, cut, open_constra
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, drafted, open_drafter
 from mlx_gemma4.cli.shared.notes import note, note_broken, statistics
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, add_selection, load_model, sampling, selection
-from mlx_gemma4.cli.shared.tools import add_tools, note_unwritten, open_tools
+from mlx_gemma4.cli.shared.tools import add_tools, note_unbound, note_unwritten, open_tools
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
         prompt = chat_prompt(arguments, processor, text, tools)
 
     from mlx_gemma4.outputs.generate import marked, stream_generate
+    from mlx_gemma4.outputs.grammar.calls import bound_calls
 
     response = None
     with cache.opened(model, processor, prompt):
@@ -114,7 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
             session=cache.session,
             before=prompt[: cache.kept].token_ids.tolist(),
             drafter=drafter,
-            constraint=constraint,
+            constraint=constraint or bound_calls(None if tools is None else tools.schemas, processor),
             snapshots=cache.snapshots,
         ):
             show(marked(response), sys.stderr if response.kind == "thought" else sys.stdout, end="")
@@ -132,6 +133,7 @@ def chat_prompt(arguments: argparse.Namespace, processor: Processor, text: str, 
     schemas = None if tools is None else tools.schemas
     if schemas is not None:
         note_unwritten(processor, schemas)
+        note_unbound(processor, schemas)
     videos = video_parts(
         arguments.video, processor, selection(arguments, processor.limits), with_audio=arguments.with_audio
     )

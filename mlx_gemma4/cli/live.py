@@ -30,7 +30,7 @@ from mlx_gemma4.cli.shared.options import (
 from mlx_gemma4.cli.shared.outputs import add_overwrite, text_output
 from mlx_gemma4.cli.shared.signals import Session, starting
 from mlx_gemma4.cli.shared.sound import INPUT_HELP, open_source
-from mlx_gemma4.cli.shared.tools import DECLINED, add_tools, described, note_unwritten, open_tools
+from mlx_gemma4.cli.shared.tools import DECLINED, add_tools, described, note_unbound, note_unwritten, open_tools
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ def make_assistant(arguments: argparse.Namespace, tools: Tools | None) -> tuple[
     drafter = open_drafter(arguments)
     if tools is not None:
         note_unwritten(processor, tools.schemas)
+        note_unbound(processor, tools.schemas)
 
     from mlx_gemma4.inputs.audio.endpoint import Endpointer
     from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE

@@ -47,16 +47,17 @@ def constrained_step(
     Args:
         logits: [V], which the first token is chosen from if it is not forced.
         drafts: Guesses of all others.
-        patience: How many tokens are chosen in a row before the next forward is queued early.
+        patience: How many tokens are chosen in a row behind a forced one before the next forward is queued early.
 
     Raises:
         ValueError: A logit is NaN or infinite, or the grammar became too complex.
     """
     if session.context is not None:
         max_tokens = min(max_tokens, session.context - session.position + 1)  # the last token does not enter it
-    steps, single = _Steps(session, logits, sampler, matcher, drafts), 0
+    steps = _Steps(session, logits, sampler, matcher, drafts)
     try:
         known = steps.begin()
+        single = 0 if known else patience
         while True:
             for token in known:
                 steps.tokens.append(token)

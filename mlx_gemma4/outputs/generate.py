@@ -187,8 +187,8 @@ def generate(
 
 
 def _matcher(constraint: Constraint, processor: Processor, history: Sequence[int]) -> Matcher:
-    tokenizer = processor.tokenizer
-    return Matcher(constraint, vocabulary(processor), before=thoughts_before(tokenizer, history))
+    before = None if constraint.has_thoughts else thoughts_before(processor.tokenizer, history)
+    return Matcher(constraint, vocabulary(processor), before)
 
 
 def marked(response: GenerationResponse) -> str:

@@ -31,6 +31,7 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.generate import GREEDY, GenerationResponse, stream_generate
+from mlx_gemma4.outputs.grammar.calls import bound_calls
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
 from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
@@ -72,7 +73,7 @@ class Conversation:
     quarter of it, until half of it is used. The system message stays.
 
     Args:
-        tools: JSON schemas of functions that the model may call.
+        tools: JSON schemas of functions that the model may call. Calls are held to them where llguidance is installed.
         drafter: As for ``stream_generate``.
         session: An empty one by default.
 
@@ -98,6 +99,7 @@ class Conversation:
         self._processor = processor
         self._enable_thinking = enable_thinking
         self._tools = tools
+        self._constraint = bound_calls(tools, processor)
         self._ids = itertools.count(1)
         self._reserve = MAX_TOKENS
         self._settled = 0
@@ -389,6 +391,7 @@ class Conversation:
             session=self.session,
             before=prompt[:kept].token_ids.tolist(),
             drafter=self.drafter,
+            constraint=self._constraint,
             snapshots=[stop - kept for stop in stops if stop >= kept],
         )
         pieces: list[GenerationResponse] = []

@@ -54,6 +54,16 @@ def note_unwritten(processor: Processor, schemas: Sequence[Mapping[str, Any]]) -
         note("The checkpoint's chat template does not write tools: the model will not know of them.")
 
 
+def note_unbound(processor: Processor, schemas: Sequence[Mapping[str, Any]]) -> None:
+    """Report if calls cannot be held to the declared functions."""
+    from mlx_gemma4.outputs.grammar.calls import check_bound
+
+    try:
+        check_bound(schemas, processor)
+    except (ImportError, ValueError) as error:
+        note(f"Calls are not held to the declared functions. {error}")
+
+
 def described(name: str, arguments: Mapping[str, Any]) -> str:
     """A call in full, on one line, without terminal control characters."""
     written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())

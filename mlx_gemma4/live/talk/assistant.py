@@ -41,6 +41,7 @@ from mlx_gemma4.live.talk.open_answer import OpenAnswer
 from mlx_gemma4.live.talk.turns import Turns
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.generate import GREEDY, stream_generate
+from mlx_gemma4.outputs.grammar.calls import bound_calls
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
 from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
@@ -149,6 +150,7 @@ class Assistant:
             sampling=settings.sampling,
             session=self.dialogue.session,
             drafter=drafter,
+            constraint=bound_calls(settings.tools, processor),
         )
 
     @property

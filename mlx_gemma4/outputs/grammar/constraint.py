@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_gemma4.outputs.grammar.closed import closed
 
 if TYPE_CHECKING:
-    import llguidance
+    pass
 
 JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON comes on one line, as ``json.dumps`` writes it. A free layout could go on with spaces forever, and of what must
@@ -54,6 +54,8 @@ class Constraint:
     """In llguidance's form."""
     kind: str
     """What it was made of, for messages."""
+    has_thoughts: bool = False
+    """Whether the grammar says itself where thoughts may be. Otherwise they may come first, where thinking is on."""
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | bool) -> Constraint:
@@ -117,14 +119,18 @@ class Constraint:
         constraint.check()
         return constraint
 
-    def check(self, tokenizer: llguidance.LLTokenizer | None = None) -> None:
-        """Raise a ValueError if the grammar cannot be compiled, or not for this tokenizer."""
+    def check(self) -> None:
+        """Raise a ValueError if the grammar cannot be compiled, whatever the vocabulary is."""
         try:
-            problem = library().LLMatcher.validate_grammar(self.written(), tokenizer)
+            problem = library().LLMatcher.validate_grammar(self.written())
         except (ValueError, UnicodeError) as error:
             problem = str(error)
         if problem:
-            raise ValueError(f"Cannot compile the {self.kind}: {_reason(problem)}")
+            raise self.error(problem)
+
+    def error(self, problem: str) -> ValueError:
+        """The error of a grammar that cannot be compiled, with llguidance's report."""
+        return ValueError(f"Cannot compile the {self.kind}: {_reason(problem)}")
 
     def written(self, before: str | None = None) -> str:
         """The grammar as llguidance reads it.

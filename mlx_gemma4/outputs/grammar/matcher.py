@@ -55,11 +55,11 @@ class Matcher:
     """
 
     def __init__(self, constraint: Constraint, vocabulary: Vocabulary, before: str | None = None) -> None:
-        constraint.check(vocabulary.tokenizer)
         self.vocabulary = vocabulary
         self._kind = constraint.kind
         self._matcher = library().LLMatcher(vocabulary.tokenizer, constraint.written(before), log_level=0)
-        self._check()
+        if self._matcher.is_error():
+            raise constraint.error(self._matcher.get_error())
         self.mask()
 
     def take(self, tokens: Sequence[int]) -> None:

@@ -88,7 +88,7 @@ class _Fit:
         return fitted
 
     def _typed(self, value: Any, schema: Schema, where: str, depth: int) -> Any:
-        types = _types(schema)
+        types = declared_types(schema)
         if not types:
             return _among(value, schema) if isinstance(value, Bare) else plain(value)
         wrong: ValueError | None = None
@@ -103,7 +103,7 @@ class _Fit:
 
     def _any(self, value: Any, options: Sequence[Any], where: str, depth: int) -> Any:
         wrong: list[str] = []
-        ranked = sorted(options, key=lambda option: _rank(_types(self._resolved(option)), value))
+        ranked = sorted(options, key=lambda option: _rank(declared_types(self._resolved(option)), value))
         for option in ranked:
             try:
                 return self.value(value, option, where, depth + 1)
@@ -125,26 +125,15 @@ class _Fit:
     def _takes_null(self, schema: Any) -> bool:
         schema = self._resolved(schema)
         options = _list(schema, "anyOf") or _list(schema, "oneOf")
-        return not (_types(schema) or options) or "null" in _types(schema) or any(map(self._takes_null, options))
+        return (
+            not (declared_types(schema) or options)
+            or "null" in declared_types(schema)
+            or any(map(self._takes_null, options))
+        )
 
     def _resolved(self, schema: Any) -> Schema:
         """A schema, with local references followed; True and unknown references allow anything."""
-        for _ in range(MAX_DEPTH):
-            self._count()
-            if not isinstance(schema, Mapping):
-                break
-            if len(only := _list(schema, "allOf")) == 1 and "type" not in schema:
-                schema = only[0]
-                continue
-            reference = schema.get("$ref")
-            if not isinstance(reference, str):
-                break
-            schema = self._root
-            for key in reference.removeprefix("#").split("/")[1:]:
-                schema = (
-                    schema.get(key.replace("~1", "/").replace("~0", "~"), {}) if isinstance(schema, Mapping) else {}
-                )
-        return schema if isinstance(schema, Mapping) else {}
+        return local_schema(schema, self._root, self._count)
 
     def _count(self) -> None:
         """End the check of a schema that refers to itself in circles."""
@@ -153,7 +142,29 @@ class _Fit:
             raise ValueError(f"the declared schema takes more than {MAX_STEPS} steps to check")
 
 
-def _types(schema: Schema) -> list[str]:
+def local_schema(schema: Any, root: Schema, count: Callable[[], None] = lambda: None) -> Schema:
+    """A schema, with references into ``root`` followed; True and unknown references allow anything.
+
+    Args:
+        count: Called with each schema that is looked at.
+    """
+    for _ in range(MAX_DEPTH):
+        count()
+        if not isinstance(schema, Mapping):
+            break
+        if len(only := _list(schema, "allOf")) == 1 and "type" not in schema:
+            schema = only[0]
+            continue
+        reference = schema.get("$ref")
+        if not isinstance(reference, str):
+            break
+        schema = root
+        for key in reference.removeprefix("#").split("/")[1:]:
+            schema = schema.get(key.replace("~1", "/").replace("~0", "~"), {}) if isinstance(schema, Mapping) else {}
+    return schema if isinstance(schema, Mapping) else {}
+
+
+def declared_types(schema: Schema) -> list[str]:
     """The declared types in lower case, as JSON Schema writes them; some files have STRING and "nullable"."""
     declared = schema.get("type")
     types = [declared] if isinstance(declared, str) else list(declared) if isinstance(declared, (list, tuple)) else []
