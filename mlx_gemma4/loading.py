@@ -14,13 +14,13 @@ from mlx_gemma4.decoder.budget import Budget, allocation_errors
 from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.decoder.fit import Asked, fit
 from mlx_gemma4.decoder.machine_memory import machine_memory, memory_budget
-from mlx_gemma4.decoder.memory import KEPT_BUFFERS, PROGRAM, Needs, Use
+from mlx_gemma4.decoder.memory import KEPT_BUFFERS, PROGRAM, SNAPSHOTS, Needs, Use
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.weight_sizes import recipe_sizes, weight_sizes
 from mlx_gemma4.decoder.weights import drafter_name, load_model
 from mlx_gemma4.inputs.processor import Processor
 
-ANY = Use()
+ANY = Use(snapshots=SNAPSHOTS)
 DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
 
 
@@ -67,6 +67,8 @@ def load(
             set_limits(limit)
             model = load_model(folder, config=config, dtype=compute, lazy=True)
             model.budget = budget
+            if budget.plan is not None:
+                model.snapshots.memory = budget.plan.snapshots
             for layer in model.language_model.model.layers:
                 if processor.done():
                     processor.result()  # if it is broken, the weights need not be read

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from golden import heard
 from mlx_gemma4 import FileSource, Final, Model, Processor, Transcriber
 from mlx_gemma4.cli import bench as command
 from mlx_gemma4.cli import main, parse
+from mlx_gemma4.decoder.budget import Budget
 from mlx_gemma4.measure.speed import bench as measured
 from mlx_gemma4.measure.speed import bench_drafts
 from mlx_gemma4.measure.speed.bandwidth import bytes_read_per_token
@@ -71,7 +73,7 @@ def make_tiny() -> tuple[Model, Processor]:
 @pytest.fixture
 def quick(tiny: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command, on the tiny model and with the tiny settings."""
-    monkeypatch.setattr(command, "make_random", lambda checkpoint: tiny)
+    monkeypatch.setattr(command, "make_random", lambda checkpoint, arguments: tiny)
     monkeypatch.setattr(command, "bench_settings", lambda arguments: TINY)
     monkeypatch.setattr(measured, "copy_bandwidth", lambda clock: 2e9)
     monkeypatch.setattr(command, "open_drafters", lambda arguments: {"n-grams": Drafter()})
@@ -151,6 +153,7 @@ def figures() -> Figures:
             Figure("decode", "1024 positions", "tokens/s", (12.5,)),
             Figure("decode", "1024 positions, read", "bytes/s", (80e9,)),
             Figure("memory", "1024 positions, peak", "bytes", (7.5e9,)),
+            Figure("memory", "1024 positions, planned", "bytes", (7.6e9,)),
             Figure("first token", "picture", "s", (0.9, 1.1, 1.0), {"positions": 280}),
             Figure("forward", "1 rows", "s", (0.04,), {"rows": 1}),
             Figure("forward", "8 rows", "s", (0.14,), {"rows": 8}),
@@ -168,7 +171,8 @@ def test_tables_are_markdown() -> None:
         "| ----------- | ------: |\n"
         "| weights     | 7.06 GB |\n"
         "| load        |  2.40 s |\n"
-        "| peak memory | 7.50 GB |\n\n"
+        "| peak memory | 7.50 GB |\n"
+        "| planned     | 7.60 GB |\n\n"
         "**Text; a copy runs at 100 GB/s**\n\n"
         "| positions | prefill tok/s | first token | decode tok/s | read GB/s | of copy | peak GB | runs |\n"
         "| --------- | ------------: | ----------: | -----------: | --------: | ------: | ------: | ---: |\n"
@@ -308,7 +312,7 @@ def first_tokens(self):
         time.sleep(60)  # as in a forward of the device, which no signal reaches
 
 tiny = test_bench.make_tiny()
-bench.make_random = lambda checkpoint: tiny
+bench.make_random = lambda checkpoint, arguments: tiny
 bench.bench_settings = lambda arguments: test_bench.TINY
 measured.copy_bandwidth = lambda clock: 2e9
 measured.Bench.first_tokens = first_tokens
@@ -487,12 +491,35 @@ def test_a_long_bench_is_announced(
     assert "one token takes about 4 min on this device" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_weights_that_do_not_fit_are_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlx_gemma4.measure.machine.os.sysconf", lambda name: 2**17)
-    assert refused("bench", "--random", "12b", "--recipe", "bf16") == (
-        "Random weights of 12b in bf16 take 23.9 GB of this machine's 17.2 GB; "
-        "use a smaller --recipe, or --random small"
+@pytest.mark.parametrize("against", [[], ["--against", "mlx-lm"]])
+def test_weights_that_do_not_fit_are_refused(
+    refused: Refused, against: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlx_gemma4.loading.machine_memory", lambda: 17 * 10**9)
+    message = refused("bench", "--random", "12b", "--recipe", "bf16", "--memory", "15", *against)
+    assert re.fullmatch(
+        r"--random 12b with the recipe bf16 needs 2\d\.\d GB for a context of 1024 positions \(.*\), and it may use "
+        r"15\.0; what fits is --recipe 8bit \(12\.8 GB of weights\) or --recipe mxfp8 \(12\.4 GB of weights\) or "
+        r"--recipe qat \(8\.0 GB of weights\)",
+        message,
     )
+
+
+def test_positions_beyond_the_context_are_left_out(tiny: tuple[Model, Processor]) -> None:
+    said = list[str]()
+    tiny[0].budget = Budget(context=200)
+    try:
+        bench = Bench(*tiny, TINY, progress=said.append)
+        bench.text()
+    finally:
+        tiny[0].budget = Budget()
+    assert said == [
+        "prefill of 8 positions, 3 tokens",
+        "300 positions are left out: the context is 200 (--context, --memory)",
+    ]
+    assert bench.figures.find("prefill", "300 positions") is None
+    planned, peak = (bench.figures.find("memory", f"8 positions, {what}") for what in ("planned", "peak"))
+    assert planned is not None and peak is not None and 0 < planned.median < 2 * peak.median
 
 
 def test_drafts_are_measured_in_turns(tiny: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from reference_cases import REFERENCE, media_file
 from small_files import demo_copy
 
-from mlx_gemma4 import Model, demo_folder, load
+from mlx_gemma4 import Model, PrefixStore, demo_folder, load
 from mlx_gemma4.decoder.budget import Budget
 from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.decoder.fit import Asked, DoesNotFit, fit, gigabytes
@@ -93,6 +93,20 @@ def test_what_fits_has_the_longest_context_by_default() -> None:
     assert tight.context is not None and 1024 < tight.context < LONGEST
 
 
+def test_snapshots_have_what_is_left() -> None:
+    """They make a context shorter that is not asked for, and nothing else."""
+    needs, use = Needs(TEXT, SIZES["4bit"]), Use(snapshots=400_000_000)
+    for budget, context, snapshots in ((MAC, None, 400_000_000), (MAC, LONGEST, 123), (8_700_000_000, None, 0)):
+        found = fit(asked(budget, context, use), needs, dict)
+        assert found.plan is not None and found.context is not None and found.plan.total <= budget
+        if snapshots == 400_000_000:
+            assert found.plan.snapshots == snapshots
+        else:
+            assert 0 <= found.plan.snapshots < 400_000_000
+    assert found.context == 1024 and found.longest is not None and found.longest > 1024
+    assert found.sessions == 8_700_000_000 - needs.weights - found.plan.forward - found.plan.snapshots - 500_000_000
+
+
 def test_a_recipe_is_proposed() -> None:
     """The 12B in bf16 on a Mac of 16 GB: each part, and the recipes that fit, the best first."""
     with pytest.raises(DoesNotFit) as refused:
@@ -153,9 +167,12 @@ def test_what_is_loaded_has_a_budget() -> None:
     model, _ = load("demo", context=2000, memory=1.5)
     assert model.budget.context == 2000 and model.budget.memory == 1_500_000_000
     assert model.budget.longest == 4096  # as its config.json says
+    assert model.budget.plan is not None and model.snapshots.memory == model.budget.plan.snapshots == 400_000_000
+    assert PrefixStore(model).limit == model.budget.sessions
     assert model.budget.needs is not None and model.budget.needs.weights == nbytes(model)
     assert mx.set_memory_limit(1) == 1_500_000_000 - PROGRAM
     assert load("demo", memory=1.0)[0].budget.context == 4096
+    assert load("demo", context=100, memory=0.6)[0].snapshots.memory < 100_000_000
     with pytest.raises(ValueError, match=r"Expected a context \(--context\) of 1 to 4096 positions for demo, got 5000"):
         load("demo", context=5000)
 

@@ -18,6 +18,7 @@ from mlx_gemma4.cli.shared.report import add_report, report_file, save
 from mlx_gemma4.cli.shared.signals import Session, starting
 
 if TYPE_CHECKING:
+    from mlx_gemma4.decoder.budget import Budget
     from mlx_gemma4.decoder.model import Model
     from mlx_gemma4.inputs.processor import Processor
     from mlx_gemma4.measure.speed.bench import Bench, Settings
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 RECIPES = {"12b": "4bit", "small": "bf16"}
 """The sizes of ``--random``, and the recipe of each: quantized products are slow on a CPU, for which small is."""
 
-MOST_MEMORY = 0.85
-"""Share of the machine's memory that random weights may take."""
 NOTED_BYTES = 1_000_000_000
 
 COMMON = (
@@ -80,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = report_file(arguments)
     random = None if arguments.random is None else random_checkpoint(arguments)
     if random is not None:
-        check_memory(random)
+        random_budget(random, arguments)  # before anything is made, also for another program
     made = peers.Comparing(arguments, random) if arguments.against else Measuring(arguments, random)
 
     def show(*, is_complete: bool) -> None:
@@ -107,7 +106,7 @@ class Measuring:
 
     def __init__(self, arguments: argparse.Namespace, random: RandomCheckpoint | None) -> None:
         settings = bench_settings(arguments)
-        model, processor, load_seconds = load(arguments) if random is None else (*make_random(random), None)
+        model, processor, load_seconds = load(arguments) if random is None else (*make_random(random, arguments), None)
         from mlx_gemma4.measure.speed.bench import Bench
 
         drafters, scripted = open_drafters(arguments), random is not None
@@ -170,16 +169,19 @@ def load(arguments: argparse.Namespace) -> tuple[Model, Processor, float]:
     return model, processor, time.perf_counter() - began
 
 
-def make_random(checkpoint: RandomCheckpoint) -> tuple[Model, Processor]:
-    """Make a random checkpoint in memory."""
+def make_random(checkpoint: RandomCheckpoint, arguments: argparse.Namespace) -> tuple[Model, Processor]:
+    """Make a random checkpoint in memory, if it fits."""
     from mlx_gemma4.loading import memory_limit, set_limits
     from mlx_gemma4.measure.speed.random_files import random_processor
 
+    budget = random_budget(checkpoint, arguments)
     note(f"Making {checkpoint.nbytes / 1e9:.2f} GB of random weights")
     with starting():
-        set_limits(memory_limit())
+        set_limits(memory_limit(arguments.memory))
         processor = random_processor(checkpoint)
-        return checkpoint.model(Making(checkpoint.nbytes)), processor
+        model = checkpoint.model(Making(checkpoint.nbytes))
+        model.budget = budget
+        return model, processor
 
 
 def open_drafters(arguments: argparse.Namespace) -> dict[str, Drafter]:
@@ -194,16 +196,29 @@ def open_drafters(arguments: argparse.Namespace) -> dict[str, Drafter]:
     return {"n-grams": Drafter(), "drafter": drafter}
 
 
-def check_memory(checkpoint: RandomCheckpoint) -> None:
-    """Raise a ValueError if the weights do not fit into memory."""
-    from mlx_gemma4.measure.machine import machine
+def random_budget(checkpoint: RandomCheckpoint, arguments: argparse.Namespace) -> Budget:
+    """The budget of a random checkpoint that fits.
 
-    memory = machine().memory
-    if checkpoint.nbytes > MOST_MEMORY * memory:
-        raise ValueError(
-            f"Random weights of {checkpoint.size} in {checkpoint.recipe} take {checkpoint.nbytes / 1e9:.1f} GB of this "
-            f"machine's {memory / 1e9:.1f} GB; use a smaller --recipe, or --random small"
-        )
+    Raises:
+        DoesNotFit: It does not fit.
+    """
+    import mlx.core as mx
+
+    from mlx_gemma4.checkpoint.recipes import RECIPES as STORED
+    from mlx_gemma4.decoder.fit import Asked, fit
+    from mlx_gemma4.decoder.memory import Needs, Use
+    from mlx_gemma4.loading import memory_limit
+
+    def needs(each: RandomCheckpoint) -> Needs:
+        return Needs(each.config.text_config, each.nbytes, is_ahead=mx.default_device().type == mx.gpu)
+
+    def others() -> dict[str, Needs]:
+        found = {f"--recipe {name}": needs(replace(checkpoint, recipe=name)) for name in STORED}
+        smaller = {way: each for way, each in found.items() if each.weights < checkpoint.nbytes}
+        return dict(sorted(smaller.items(), key=lambda pair: -pair[1].weights))
+
+    name = f"--random {checkpoint.size} with the recipe {checkpoint.recipe}"
+    return fit(Asked(name, memory_limit(arguments.memory), Use(), arguments.context), needs(checkpoint), others)
 
 
 class Making:

@@ -42,6 +42,11 @@ class Budget:
     plan: MemoryPlan | None = None
     """What a sequence as long as the context needs."""
 
+    @property
+    def sessions(self) -> int | None:
+        """Bytes for the keys and values of all sessions together."""
+        return None if self.memory is None or self.plan is None else self.memory - self.plan.total + self.plan.state
+
     def check_context(self, position: int, length: int) -> None:
         """Raise a ContextFull if ``length`` more positions do not fit behind ``position``."""
         needed = position + length

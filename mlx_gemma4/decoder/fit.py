@@ -8,7 +8,7 @@ budget, context, use ───┘       └─▶ does not: an error with the nu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlx_gemma4.decoder.budget import Budget
 from mlx_gemma4.decoder.memory import LONGEST, Needs, Use, longest_context, plan_memory
@@ -50,17 +50,19 @@ def fit(asked: Asked, needs: Needs, others: Callable[[], Mapping[str, Needs]]) -
         raise ValueError(
             f"Expected a context (--context) of 1 to {most} positions for {asked.name}, got {asked.context}"
         )
-    longest = longest_context(asked.budget, needs, asked.use, most)
+    bare = replace(asked.use, snapshots=0)
+    longest = longest_context(asked.budget, needs, bare, most)
     least = asked.context or min(asked.use.least, most)
     if longest < least:
         raise DoesNotFit(_refusal(asked, needs, least, longest, others()))
-    context = asked.context or longest
-    plan = plan_memory(needs, asked.use, context)
+    context = asked.context or max(least, longest_context(asked.budget, needs, asked.use, most))
+    spare = asked.budget - plan_memory(needs, bare, context).total
+    plan = plan_memory(needs, replace(bare, snapshots=min(spare, asked.use.snapshots)), context)
     return Budget(context, longest, asked.budget, needs, plan)
 
 
 def _refusal(asked: Asked, needs: Needs, context: int, longest: int, others: Mapping[str, Needs]) -> str:
-    plan = plan_memory(needs, asked.use, context)
+    plan = plan_memory(needs, replace(asked.use, snapshots=0), context)
     parts = ", ".join(f"{name} {gigabytes(nbytes)}" for name, nbytes in plan.parts.items() if nbytes)
     return (
         f"{asked.name} needs {gigabytes(plan.total)} GB for a context of {context} positions ({parts}), and it may use "
@@ -70,15 +72,15 @@ def _refusal(asked: Asked, needs: Needs, context: int, longest: int, others: Map
 
 def _ways(asked: Asked, needs: Needs, context: int, longest: int, others: Mapping[str, Needs]) -> str:
     """What fits, in words."""
-    ways = []
+    ways, use = [], replace(asked.use, snapshots=0)
     if longest >= min(asked.use.least, context):
         ways.append(f"--context {longest}")
-    fitting = {way: each for way, each in others.items() if plan_memory(each, asked.use, context).total <= asked.budget}
+    fitting = {way: each for way, each in others.items() if plan_memory(each, use, context).total <= asked.budget}
     for way, each in list(fitting.items())[:MOST_WAYS]:
         ways.append(f"{way} ({gigabytes(each.weights)} GB of weights)" if each.weights < needs.weights else way)
     if ways:
         return f"what fits is {' or '.join(ways)}"
-    smallest = min(plan_memory(each, asked.use, context).total for each in (needs, *others.values()))
+    smallest = min(plan_memory(each, use, context).total for each in (needs, *others.values()))
     return f"nothing smaller fits, the least is {gigabytes(smallest)} GB: use a machine with more memory"
 
 

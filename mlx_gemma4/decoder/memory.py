@@ -46,6 +46,8 @@ which is 0.1 % of what 64 tokens read."""
 BATCH_STEP = 64
 """Positions by which the buffers of a batch grow. Unused ones cost time where the attention kernel does not skip what
 is masked."""
+SNAPSHOTS = 400_000_000
+"""Bytes of snapshots in memory by default: one of the 12B."""
 LONGEST = 131_072
 """Positions of the longest context that is planned for, if the checkpoint names none."""
 SHORTEST = 1024
@@ -65,7 +67,7 @@ class Use:
     least: int = SHORTEST
     """Positions of the shortest context that is of use. Where the context is not chosen, it is as long as fits."""
     snapshots: int = 0
-    """Bytes of snapshots in memory."""
+    """Bytes of snapshots in memory, if there is room for them; others go to disk."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from typing import IO
 import mlx.core as mx
 import numpy as np
 
-MEMORY = 400_000_000
+from mlx_gemma4.decoder.memory import SNAPSHOTS
+
+MEMORY = SNAPSHOTS
 """Bytes of snapshots in memory by default: one of the 12B."""
 DISK = 8_000_000_000
 """Bytes of snapshots on disk by default: 23 of the 12B."""

@@ -53,14 +53,16 @@ class PrefixStore:
     calls it from the thread that generates.
 
     Args:
-        limit: Bytes of keys and values of all sessions. Snapshots have a budget of their own (``model.snapshots``). A
+        limit: Bytes of keys and values of all sessions; by default LIMIT, or what the model's budget has for them if
+            that is less. Snapshots have a budget of their own (``model.snapshots``). A
             session that somebody holds does not leave, even if it exceeds the limit.
         room: Of the sessions: how far each can be rewound without a snapshot.
     """
 
-    def __init__(self, model: Model, *, limit: int = LIMIT, room: int = DEFAULT_ROOM) -> None:
+    def __init__(self, model: Model, *, limit: int | None = None, room: int = DEFAULT_ROOM) -> None:
         self.model = model
-        self.limit = limit
+        most = model.budget.sessions
+        self.limit = (LIMIT if most is None else min(LIMIT, most)) if limit is None else limit
         self.room = room
         self._entries: list[_Entry] = []
         """The least recently used first."""

@@ -89,10 +89,10 @@ def load_model(arguments: argparse.Namespace, use: Use | None = None) -> tuple[M
 
 def speech_use(max_segment: float, max_tokens: int = 256) -> Use:
     """What a command does that hears segments of so many seconds and writes so many tokens."""
-    from mlx_gemma4.decoder.memory import Use
+    from mlx_gemma4.decoder.memory import SNAPSHOTS, Use
 
     frames = math.ceil(min(max_segment, 30.0) / SHORTEST) if max_segment > 0 else 0
-    return Use(room=frames + max_tokens + MARKERS, least=INSTRUCTION + frames + max_tokens)
+    return Use(room=frames + max_tokens + MARKERS, least=INSTRUCTION + frames + max_tokens, snapshots=SNAPSHOTS)
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

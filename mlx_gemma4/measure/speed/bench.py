@@ -19,6 +19,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlx_gemma4.decoder.memory import Needs, Use, plan_memory
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
@@ -130,7 +131,11 @@ class Bench:
 
     def text(self) -> None:
         """Prefill and decoding after each number of positions."""
+        context = self.model.budget.context
         for count in self.settings.positions:
+            if context is not None and count + self.settings.tokens > context:
+                self._progress(f"{count:,} positions are left out: the context is {context} (--context, --memory)")
+                continue
             self._progress(f"prefill of {count:,} positions, {self.settings.tokens} tokens")
             runs = self._repeated(partial(self._text_run, count))
             self.figures.add(*self._text_figures(count, runs))
@@ -147,6 +152,13 @@ class Bench:
         for _ in steps:
             pass
         return TextRun(first - began, self._clock() - first, mx.get_peak_memory(), session.nbytes)
+
+    def _planned(self, positions: int) -> int:
+        """The peak that the plan of memory has for a sequence, without its margin."""
+        weights = sum(tensor.nbytes for tensor in dict(tree_flatten(self.model.parameters())).values())
+        is_ahead = mx.default_device().type == mx.gpu
+        needs = Needs(self.model.config.text_config, weights, number=self.model.dtype.size, is_ahead=is_ahead)
+        return plan_memory(needs, Use(), positions).computing
 
     def token_ids(self, count: int) -> list[int]:
         """Random ids, other ones each time, without markers of media and ends of answers."""
@@ -241,5 +253,6 @@ class Bench:
             Figure("decode", of, "tokens/s", rates, {**counts, "tokens": tokens}),
             Figure("decode", f"{of}, read", "bytes/s", tuple(read * rate for rate in rates), {"bytes_per_token": read}),
             Figure("memory", f"{of}, peak", "bytes", tuple(float(run.peak_bytes) for run in runs), counts),
+            Figure("memory", f"{of}, planned", "bytes", (float(self._planned(count + tokens)),), counts),
             Figure("memory", f"{of}, keys and values", "bytes", tuple(float(run.cache_bytes) for run in runs), counts),
         ]

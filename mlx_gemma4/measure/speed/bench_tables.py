@@ -30,8 +30,9 @@ def model_table(figures: Figures) -> Table:
     """Sizes, the time to load, and the most memory that any prompt of text took."""
     rows = [(figure.of, gigabytes(figure.median)) for figure in figures.named("model")]
     rows += [("load", seconds(figure.median)) for figure in figures.named("load")]
-    peaks = [figure.median for figure in figures.named("memory") if figure.of.endswith(", peak")]
-    rows += [("peak memory", gigabytes(max(peaks)))] if peaks else []
+    for end, name in ((", peak", "peak memory"), (", planned", "planned")):
+        most = [figure.median for figure in figures.named("memory") if figure.of.endswith(end)]
+        rows += [(name, gigabytes(max(most)))] if most else []
     return Table("Model", ("", "value"), rows)
 
 
