@@ -50,6 +50,21 @@ def test_the_limit_of_a_program_stays() -> None:
     assert mx.set_memory_limit(before) == MB
 
 
+def test_evaluations_of_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one may end before the second: the larger limit holds, and the program's is back behind both."""
+    before = memory_limit()
+    monkeypatch.setattr("mlx_gemma4.decoder.ahead.AHEAD_BYTES", 5 * MB)
+    first, second = bounded_ahead(), bounded_ahead(kept=MB)
+    first.__enter__()
+    small = memory_limit()
+    second.__enter__()
+    assert memory_limit() == small + MB
+    first.__exit__(None, None, None)
+    assert memory_limit() == small + MB
+    second.__exit__(None, None, None)
+    assert memory_limit() == before
+
+
 def test_mlx_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 arrays of 4 MB, each made of the one before it: none is needed for long, but MLX allocates ahead."""
     monkeypatch.setattr("mlx_gemma4.decoder.ahead.AHEAD_BYTES", 16 * MB)

@@ -15,12 +15,19 @@ needs to hand out more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import mlx.core as mx
 
 from mlx_gemma4.decoder.memory import AHEAD_BYTES
+
+_LOCK = Lock()
+_bounds: list[int] = []
+"""The limits of the evaluations that go on now: threads may have several."""
+_program = 0
+"""MLX's limit outside of them."""
 
 
 @contextmanager
@@ -31,10 +38,18 @@ def bounded_ahead(kept: int = 0) -> Iterator[None]:
         kept: Bytes of what it makes to stay: they come on top.
     """
     limit = mx.get_active_memory() + kept + AHEAD_BYTES
-    before = mx.set_memory_limit(limit)
+    _change(_bounds.append, limit)
     try:
-        if before < limit:  # a program's own limit stays
-            mx.set_memory_limit(before)
         yield
     finally:
-        mx.set_memory_limit(before)
+        _change(_bounds.remove, limit)
+
+
+def _change(change: Callable[[int], None], limit: int) -> None:
+    """Change the limits that hold, and set MLX's to the largest of them; a program's own stays if it is lower."""
+    global _program
+    with _LOCK:
+        if not _bounds:
+            _program = mx.set_memory_limit(limit)
+        change(limit)
+        mx.set_memory_limit(min(_program, max(_bounds, default=_program)))
