@@ -34,6 +34,22 @@ def test_logits_are_the_references(case: Case) -> None:
     assert error < (2 if case.name == "audio" else 4) * ROUNDING[f"{case.checkpoint}-{case.name}"]
 
 
+def test_tiles_give_the_references_logits(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention in tiles of a few queries: images are cut, and longer than a tile."""
+    heads = loaded(case.checkpoint)[0].config.text_config.num_attention_heads
+    monkeypatch.setattr("mlx_gemma4.decoder.attention.SCORE_BYTES", 4 * heads * len(case.prompt) * 5)
+    monkeypatch.setattr("mlx_gemma4.decoder.masks.SLIDING_ROWS", 7)
+    made, attention = [], mx.fast.scaled_dot_product_attention
+    monkeypatch.setattr(
+        mx.fast,
+        "scaled_dot_product_attention",
+        lambda q, k, v, **settings: made.append(q.shape[2]) or attention(q, k, v, **settings),
+    )
+    error = np.abs(all_logits(case.checkpoint, case) - case.logits).max()
+    assert error < (2 if case.name == "audio" else 4) * ROUNDING[f"{case.checkpoint}-{case.name}"]
+    assert max(made) < len(case.prompt)
+
+
 @pytest.mark.parametrize("name", ["audio", "image", "both"])
 def test_logits_of_the_demo_are_the_references(name: str) -> None:
     """The same on trained weights, for sound, a picture, and both in one sequence, from the reference's float64 logits:
