@@ -54,8 +54,8 @@ class PrefixStore:
 
     Args:
         limit: Bytes of keys and values of all sessions; by default LIMIT, or what the model's budget has for them if
-            that is less. Snapshots have a budget of their own (``model.snapshots``). A
-            session that somebody holds does not leave, even if it exceeds the limit.
+            that is less. Snapshots have a budget of their own (``model.snapshots``). A session that somebody holds does
+            not leave, even if it exceeds the limit.
         room: Of the sessions: how far each can be rewound without a snapshot.
     """
 
