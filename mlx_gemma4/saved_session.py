@@ -12,11 +12,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_gemma4.checkpoint.json_file import array, whole
-from mlx_gemma4.decoder.cache import Cache, State
-from mlx_gemma4.decoder.config import Config, LayerConfig
+from mlx_gemma4.checkpoint.json_file import array, shown, whole
+from mlx_gemma4.decoder.buffers import State
+from mlx_gemma4.decoder.cache import Cache
+from mlx_gemma4.decoder.config import Config, LayerConfig, TextConfig
 from mlx_gemma4.decoder.points import Points
 from mlx_gemma4.decoder.saved_file import Saved
+from mlx_gemma4.decoder.stored import KV_BITS, QUANTIZED, array_widths
 from mlx_gemma4.inputs.content import WORDS, Content
 from mlx_gemma4.inputs.prompt import IMAGE, VIDEO
 
@@ -37,7 +39,13 @@ def pack(cache: Cache, points: Points, content: Content) -> Packed:
         tensors |= {f"snapshots.{at}.{number}": each for number, each in enumerate(windows)}
     if len(content):
         tensors["content"] = content.rows
-    header = {"position": cache.position, "room": cache.room, "snapshots": points.places, "kept": sorted(kept)}
+    header = {
+        "position": cache.position,
+        "room": cache.room,
+        "kv_bits": cache.kv_bits,
+        "snapshots": points.places,
+        "kept": sorted(kept),
+    }
     return header, tensors
 
 
@@ -55,7 +63,8 @@ def unpack(saved: Saved, config: Config, cache: Cache, points: Points) -> Conten
         raise saved.damaged(str(error)) from error
     text = config.text_config
     content = _content(saved, position)
-    states = _states(saved, text.layers, position, text.sliding_window) if position else []
+    _check_bits(saved, cache.kv_bits)
+    states = _states(saved, text, cache.kv_bits, position) if position else []
     windows = {at: _windows(saved, text.layers, at, text.sliding_window) for at in kept}
     saved.check_content()
     if position:
@@ -81,15 +90,26 @@ def _number(saved: Saved, name: str, least: int) -> int:
         raise saved.damaged(str(error)) from error
 
 
-def _states(saved: Saved, layers: tuple[LayerConfig, ...], position: int, window: int) -> list[State]:
+def _check_bits(saved: Saved, bits: int | None) -> None:
+    written = saved.header.get("kv_bits")
+    if written != bits:
+        ways = {None: "without --kv-bits"} | {each: f"with --kv-bits {each}" for each in KV_BITS}
+        if written not in ways:
+            raise saved.damaged(f"expected 4 or 8 as its kv_bits, got {shown(written)}")
+        raise ValueError(
+            f"{saved.path} was written {ways[written]}, and this session is {ways[bits]}: start {ways[written]}, or "
+            "name another file"
+        )
+
+
+def _states(saved: Saved, text: TextConfig, bits: int | None, position: int) -> list[State]:
     """The states of all layers, still lazy, of the sizes that they must have."""
-    states, lengths = [], set()
-    for number, layer in enumerate(layers):
+    states, lengths, window = [], set(), text.sliding_window
+    for number, layer in enumerate(text.layers):
         state = {}
-        for name in ("keys", "values"):
-            tensor = saved.array(
-                f"layers.{number}.{name}", saved.dtype, 1, layer.num_key_value_heads, None, layer.head_dim
-            )
+        for name, width in array_widths(layer, text.rope[layer.layer_type], bits).items():
+            dtype = mx.uint32 if f".{QUANTIZED[0]}" in name else saved.dtype
+            tensor = saved.array(f"layers.{number}.{name}", dtype, 1, layer.num_key_value_heads, None, width)
             state[name] = tensor
             lengths.add((layer.is_sliding, tensor.shape[2]))
         states.append(state)

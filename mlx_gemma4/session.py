@@ -22,6 +22,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gemma4.decoder.ahead import bounded_ahead
+from mlx_gemma4.decoder.attention import Seen
 from mlx_gemma4.decoder.budget import allocation_errors
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Held
 from mlx_gemma4.decoder.head import RowLogits
@@ -239,10 +240,10 @@ class Session:
             )
         return self._hidden[:, row : row + 1]
 
-    def shared(self) -> dict[str, tuple[mx.array, mx.array]]:
+    def shared(self) -> dict[str, Seen]:
         """Keys and values of the last layer of each type, as a drafter sees them (``decoder.drafter``)."""
         self._points.resume()
-        return self._cache.shared()
+        return self.model.shared(self._cache)
 
     def held(self) -> Held:
         """The keys and values that the next position may see, to decode on in a batch (``BatchCache``)."""

@@ -11,7 +11,6 @@ from test_reference import ROUNDING
 
 from mlx_gemma4 import Model, Session
 from mlx_gemma4.decoder import batch_cache
-from mlx_gemma4.decoder.batch_cache import BatchCache
 from mlx_gemma4.inputs.prompt import Prompt
 
 
@@ -19,8 +18,7 @@ class Rows:
     """Rows of a batch, and each of their sequences alone."""
 
     def __init__(self, model: Model) -> None:
-        text = model.config.text_config
-        self.model, self.cache = model, BatchCache(text.layers, window=text.sliding_window)
+        self.model, self.cache = model, model.make_batch_cache()
         self.sessions: list[Session] = []
 
     def put(self, prompt: Prompt, row: int) -> None:
@@ -92,7 +90,7 @@ def test_room_is_that_of_the_longest_row() -> None:
 
     def capacities() -> set[tuple[bool, int, int]]:
         layers = zip(model.config.text_config.layers, rows.cache.layers, strict=True)
-        shapes = [(config.is_sliding, layer.keys.shape) for config, layer in layers if layer.keys is not None]
+        shapes = [(config.is_sliding, array.shape) for config, layer in layers for array in layer.arrays]
         return {(is_sliding, shape[0], shape[2]) for is_sliding, shape in shapes}
 
     rows.put(Prompt.from_tokens([7] * 7), 0)

@@ -45,7 +45,7 @@ def test_drafts_are_those_of_the_reference(drafters: dict[str, Drafter], name: s
     first = int(expected[f"{prompt}_first"])
     assert draft_tokens(drafter, session, mx.array([first]), 4).tolist() == expected[f"{prompt}_drafted"].tolist()
 
-    hidden, shared = session.hidden, {kind: Shared(*pair, session.position) for kind, pair in session.shared().items()}
+    hidden, shared = session.hidden, {kind: Shared(seen, session.position) for kind, seen in session.shared().items()}
     tokens = [first, *expected[f"{prompt}_drafted"][:3].tolist()]
     for token, row, rounding in zip(tokens, expected[f"{prompt}_logits"], ROUNDING, strict=True):
         state, hidden = drafter(model.embed_tokens(mx.array([[token]])), hidden, shared)

@@ -14,7 +14,6 @@ from conftest import loaded
 from mlx.utils import tree_flatten
 
 from mlx_gemma4 import Model, Session
-from mlx_gemma4.decoder.batch_cache import BatchCache
 from mlx_gemma4.decoder.cache import Cache
 from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.decoder.memory import (
@@ -33,6 +32,7 @@ from mlx_gemma4.decoder.memory import (
     position_bytes,
     row_bytes,
 )
+from mlx_gemma4.decoder.stored import part_widths
 from mlx_gemma4.decoder.twelve_b import TWELVE_B
 
 TEXT = Config.from_dict(TWELVE_B).text_config
@@ -43,13 +43,13 @@ S, F = "sliding_attention", "full_attention"
 
 
 def test_the_12b() -> None:
-    """0.3 GB in its windows, and 16 KB a position; a quarter and 1 KB of scales in 4 bits."""
-    assert (position_bytes(TEXT), position_bytes(TEXT, 4), position_bytes(TEXT, 2, 4)) == (16_384, 32_768, 4_608)
+    """0.3 GB in its windows, and 10 KB a position; a quarter, and a scale and a bias for each 64 numbers, in 4 bits."""
+    assert (position_bytes(TEXT), position_bytes(TEXT, 4), position_bytes(TEXT, 2, 4)) == (10_240, 20_480, 2_880)
     plan = plan_memory(NEEDS, Use(room=512), 10_000)
-    assert plan.sliding == 327_680 * (1023 + 512 + SPARE) and plan.positions == 16_384 * full_positions(10_000)
+    assert plan.sliding == 327_680 * (1023 + 512 + SPARE) and plan.positions == 10_240 * full_positions(10_000)
     assert plan.total == WEIGHTS + plan.sliding + plan.positions + plan.forward + MARGIN
     short = plan_memory(NEEDS, Use(room=512), 100)
-    assert short.sliding == 327_680 * 256 and short.positions == 16_384 * 256
+    assert short.sliding == 327_680 * 256 and short.positions == 10_240 * 256
     assert short.forward == forward_bytes(NEEDS, 100, 100, 512)
     # while a prompt is computed, a chunk stands beside its window
     assert plan_memory(NEEDS, Use(room=2), 10_000).sliding == 327_680 * (1023 + 512)
@@ -65,19 +65,20 @@ def test_the_forward_of_the_12b_is_flat(is_ahead: bool) -> None:
         assert sizes[0] > AHEAD_BYTES and sizes[-1] - sizes[0] < 0.4e9
 
 
-@pytest.mark.parametrize("room", [2, 512])
+@pytest.mark.parametrize(("room", "bits"), [(2, None), (512, None), (2, 8), (512, 4)])
 @pytest.mark.parametrize("context", [300, 2048, 5120, 20_480])
-def test_keys_and_values_that_are_really_allocated(context: int, room: int) -> None:
+def test_keys_and_values_that_are_really_allocated(context: int, room: int, bits: int | None) -> None:
     """Of the 12B's shapes, in chunks of 512: to the last byte."""
     text = replace(TEXT, layers=TEXT.layers[:6])
-    cache = Cache(text.layers, window=text.sliding_window, room=room)
+    cache = Cache(text.layers, window=text.sliding_window, room=room, kv_bits=bits)
     for start in range(0, context, 512):
         length = min(512, context - start)
         for config, layer in zip(text.layers, cache.layers, strict=True):
+            widths = part_widths(config, text.rope[config.layer_type])
             layer.update_and_fetch(
-                *[mx.zeros((1, config.num_key_value_heads, length, config.head_dim), mx.bfloat16)] * 2
+                *(mx.zeros((1, config.num_key_value_heads, length, width), mx.bfloat16) for width in widths)
             )
-    assert plan_memory(Needs(text, 0), Use(room=room), context).state == cache.nbytes
+    assert plan_memory(Needs(text, 0, kv_bits=bits), Use(room=room), context).state == cache.nbytes
 
 
 def test_buffers_of_full_layers_grow_by_a_bounded_step() -> None:
@@ -90,7 +91,7 @@ def test_the_rows_of_a_batch_that_are_really_allocated() -> None:
     """Three sequences side by side."""
     model = loaded("released")[0]
     text, session = model.config.text_config, Session(model)
-    cache = BatchCache(text.layers, window=text.sliding_window)
+    cache = model.make_batch_cache()
     session.extend([5] * 100)
     for row in range(3):
         cache.put(session.held(), row)

@@ -15,43 +15,123 @@ before it: MLX would compute the scores of all tiles before it reads any.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from mlx_gemma4.decoder.cache import LayerCache
 from mlx_gemma4.decoder.config import LayerConfig, RopeConfig, TextConfig
-from mlx_gemma4.decoder.masks import Mask, Tile, causal_tiles, mask_from
+from mlx_gemma4.decoder.masks import Mask, causal_tiles, mask_from
 from mlx_gemma4.decoder.memory import SCORE_BYTES
+from mlx_gemma4.decoder.quantized import Stored, cut, product, readable, sum_of_products
+from mlx_gemma4.decoder.stored import rotating_pairs
 
 
-def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
-    """softmax(queries · keys) · values, with a scale of 1: ``[B, H, L, head_dim]`` like the queries.
+def attend(queries: Sequence[mx.array], keys: Sequence[Stored], values: Sequence[Stored], mask: Mask) -> list[mx.array]:
+    """softmax(queries · keys) · values, with a scale of 1: ``[B, H, L, width]`` of each part of the values.
 
     The only place where scores are made. One array of them has at most SCORE_BYTES, unless a single query has more.
 
     Args:
-        keys: [B, K, S, head_dim], and values as well. Each of the K heads serves ``H / K`` heads of queries.
+        queries: [B, H, L, width] in one part or in several, whose scores add up.
+        keys: [B, K, S, width] in the same parts. Each of the K heads serves ``H / K`` heads of queries.
+        values: [B, K, S, width], in parts of their own.
         mask: Which of the S keys the queries see.
     """
+    keys, values = readable(keys), readable(values)
+    batch, heads, length, _ = queries[0].shape
     if not isinstance(mask, tuple):
-        batch, heads, length, _ = queries.shape
-        row_bytes = batch * heads * keys.shape[2] * queries.dtype.size
+        seen = keys[0].shape[2]
+        row_bytes = batch * heads * seen * queries[0].dtype.size
         if length == 1 or length * row_bytes <= SCORE_BYTES or mask != "causal":
-            return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
-        mask = causal_tiles(length, keys.shape[2], SCORE_BYTES // row_bytes)
-    done = list[mx.array]()
+            return _attend(queries, keys, values, mask)
+        mask = causal_tiles(length, seen, SCORE_BYTES // row_bytes)
+    done = list[list[mx.array]]()
     for tile in mask:
-        done.append(_attend_tile(queries[:, :, tile.rows], keys, values, tile, done[-1:]))
-    return mx.concatenate(done, axis=2)
+        rows = [part[:, :, tile.rows] for part in queries]
+        if done:  # a tile is computed when the one before it is
+            rows = mx.depends(rows, done[-1])
+        done.append(_attend(rows, cut(keys, tile.keys), cut(values, tile.keys), tile.mask))
+    return [mx.concatenate(list(parts), axis=2) for parts in zip(*done, strict=True)]
 
 
-def _attend_tile(queries: mx.array, keys: mx.array, values: mx.array, tile: Tile, before: list[mx.array]) -> mx.array:
-    """The rows of a tile, which are computed when those of the tile ``before`` are."""
-    if before:
-        [queries] = mx.depends([queries], before)
-    keys, values = keys[:, :, tile.keys], values[:, :, tile.keys]
-    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=tile.mask)
+def _attend(
+    queries: Sequence[mx.array], keys: Sequence[Stored], values: Sequence[Stored], mask: mx.array | str | None
+) -> list[mx.array]:
+    """``attend``, all queries at once."""
+    if len(keys) == len(values) == 1 and isinstance(keys[0], mx.array) and isinstance(values[0], mx.array):
+        return [mx.fast.scaled_dot_product_attention(queries[0], keys[0], values[0], scale=1.0, mask=mask)]
+    batch, heads, length, _ = queries[0].shape
+    shared = keys[0].shape[1]
+    # the heads that share keys are rows of one product
+    rows = [part.reshape(batch, shared, heads // shared * length, -1) for part in queries]
+    scores = mx.softmax(_masked(sum_of_products(rows, keys), length, mask), axis=-1, precise=True)
+    return [product(scores, part).reshape(batch, heads, length, -1) for part in values]
+
+
+def _masked(scores: mx.array, queries: int, mask: mx.array | str | None) -> mx.array:
+    """Scores [B, K, n · queries, S], the lowest where a query does not see a key."""
+    if mask is None:
+        return scores
+    batch, shared, _, seen = scores.shape
+    if isinstance(mask, str):
+        mask = mx.arange(seen - queries, seen)[:, None] >= mx.arange(seen)
+    lowest = mx.array(mx.finfo(scores.dtype).min, dtype=scores.dtype)
+    apart = scores.reshape(batch, shared, -1, queries, seen)
+    return mx.where(mask if mask.ndim == 2 else mask[:, :, None], apart, lowest).reshape(scores.shape)
+
+
+class Split:
+    """Divides heads [..., head_dim] into the dims that rotate and those that stand still (``stored``).
+
+    Args:
+        rotating: Pairs that rotate. A pair is dim i and i + head_dim / 2.
+    """
+
+    def __init__(self, rotating: int) -> None:
+        self._rotating = rotating
+
+    def rotating(self, x: mx.array) -> mx.array:
+        return _halves(x)[..., : self._rotating].flatten(-2)
+
+    def still(self, x: mx.array, weight: mx.array | None = None) -> mx.array:
+        """The dims that stand still; times a weight [head_dim]."""
+        part = _halves(x)[..., self._rotating :]
+        return (part if weight is None else part * _halves(weight)[:, self._rotating :]).flatten(-2)
+
+    def join(self, rotating: mx.array, still: mx.array) -> mx.array:
+        """Heads of the two parts."""
+        return mx.concatenate([_halves(rotating), _halves(still)], axis=-1).flatten(-2)
+
+
+def _halves(x: mx.array) -> mx.array:
+    return x.reshape(*x.shape[:-1], 2, -1)
+
+
+class Seen:
+    """The keys and values of a layer, as its cache stores them, for queries of the layer or of a drafter.
+
+    Args:
+        parts: Keys and values; or with ``split`` the three parts of ``stored``.
+        weight: [head_dim], of the key norm.
+    """
+
+    def __init__(self, parts: Sequence[Stored], split: Split | None, weight: mx.array) -> None:
+        self.parts = parts
+        self._split, self._weight = split, weight
+
+    def attend(self, queries: mx.array, mask: Mask) -> mx.array:
+        """``[B, H, L, head_dim]`` queries → the same of values."""
+        if self._split is None:
+            keys, values = self.parts
+            return attend([queries], [keys], [values], mask)[0]
+        rotating_keys, still, rotating_values = self.parts
+        # the weight of the key norm works on the query: keys and values share what is stored
+        parts = [self._split.rotating(queries), self._split.still(queries, self._weight)]
+        rotating, standing = attend(parts, [rotating_keys, still], [rotating_values, still], mask)
+        return self._split.join(rotating, standing)
 
 
 class Rope:
@@ -93,7 +173,10 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(self.n_heads * self.head_dim, config.hidden_size, bias=False)
         self.q_norm = nn.RMSNorm(self.head_dim, eps=self.eps)
         self.k_norm = nn.RMSNorm(self.head_dim, eps=self.eps)
-        self._rope = Rope(config.rope[layer.layer_type], self.head_dim)
+        rope = config.rope[layer.layer_type]
+        self._rope = Rope(rope, self.head_dim)
+        rotating = rotating_pairs(layer, rope)
+        self._split = None if rotating is None else Split(rotating)
 
     def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, read_from: int = 0) -> mx.array:
         B, L, _ = x.shape
@@ -103,11 +186,21 @@ class Attention(nn.Module):
         values = keys if self.k_eq_v else self.v_proj(x).reshape(B, L, self.n_kv_heads, -1)
         keys = self._rope(self.k_norm(keys).transpose(0, 2, 1, 3), offset)
         values = mx.fast.rms_norm(values, None, self.eps).transpose(0, 2, 1, 3)
-        keys, values = cache.update_and_fetch(keys, values)
+        seen = self.seen(cache.update_and_fetch(*self._stored(keys, values)))
 
         if read_from:
             x, mask, offset, L = x[:, read_from:], mask_from(mask, read_from, L), offset + read_from, L - read_from
         queries = self.q_proj(x).reshape(B, L, self.n_heads, -1)
         queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), offset)
-        out = attend(queries, keys, values, mask)
+        out = seen.attend(queries, mask)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
+
+    def seen(self, parts: Sequence[Stored]) -> Seen:
+        """What the layer's cache has returned, for queries."""
+        return Seen(parts, self._split, self.k_norm.weight)
+
+    def _stored(self, keys: mx.array, values: mx.array) -> tuple[mx.array, ...]:
+        """What is stored of keys and values [B, K, L, head_dim]."""
+        if self._split is None:
+            return keys, values
+        return self._split.rotating(keys), self._split.still(values), self._split.rotating(values)

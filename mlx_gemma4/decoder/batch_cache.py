@@ -20,17 +20,23 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
+from mlx_gemma4.decoder.buffers import spare
 from mlx_gemma4.decoder.cache import Held
 from mlx_gemma4.decoder.config import LayerConfig
 from mlx_gemma4.decoder.masks import Mask
 from mlx_gemma4.decoder.memory import BATCH_STEP as STEP
+from mlx_gemma4.decoder.quantized import Stored, decode, encode
 
 
 class BatchCache:
-    """The caches of several sequences. Each step takes one token of each row."""
+    """The caches of several sequences. Each step takes one token of each row.
 
-    def __init__(self, layers: Sequence[LayerConfig], *, window: int) -> None:
-        self._full, self._sliding = Ring(None), Ring(window)
+    Args:
+        kv_bits: As the caches of the sequences have it.
+    """
+
+    def __init__(self, layers: Sequence[LayerConfig], *, window: int, kv_bits: int | None = None) -> None:
+        self._full, self._sliding = Ring(None, kv_bits), Ring(window)
         self.layers = [(self._sliding if layer.is_sliding else self._full).add_layer() for layer in layers]
         self._is_sliding = [layer.is_sliding for layer in layers]
         self._positions = np.zeros(0, dtype=np.int32)
@@ -64,7 +70,7 @@ class BatchCache:
     @property
     def arrays(self) -> list[mx.array]:
         """All buffers, for ``mx.async_eval``."""
-        return [array for layer in self.layers for array in (layer.keys, layer.values) if array is not None]
+        return [array for layer in self.layers for array in layer.arrays]
 
     @property
     def nbytes(self) -> int:
@@ -72,11 +78,11 @@ class BatchCache:
 
 
 class BatchLayer:
-    """Keys and values of one layer, ``[B, K, capacity, head_dim]``."""
+    """What one layer stores of keys and values."""
 
     def __init__(self, ring: Ring) -> None:
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
+        self.arrays: list[mx.array] = []
+        """Buffers [B, K, capacity, width]."""
         self._ring = ring
 
     @property
@@ -84,13 +90,12 @@ class BatchLayer:
         """[B], the positions of the step."""
         return self._ring.offset
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write ``[B, K, 1, head_dim]`` at the index of the step, and return everything."""
-        assert self.keys is not None and self.values is not None
-        new = slice(self._ring.index, self._ring.index + 1)
-        self.keys[..., new, :] = keys
-        self.values[..., new, :] = values
-        return self.keys, self.values
+    def update_and_fetch(self, *new: mx.array) -> tuple[Stored, ...]:
+        """Write parts ``[B, K, 1, width]`` at the index of the step, and return everything."""
+        index = slice(self._ring.index, self._ring.index + 1)
+        for buffer, each in zip(self.arrays, encode(new, self._ring.bits), strict=True):
+            buffer[..., index, :] = each
+        return decode(self.arrays, self._ring.bits)
 
 
 class Ring:
@@ -98,9 +103,11 @@ class Ring:
 
     Args:
         window: Of sliding layers; None for full ones.
+        bits: Of a stored number; None: as it is computed.
     """
 
-    def __init__(self, window: int | None) -> None:
+    def __init__(self, window: int | None, bits: int | None = None) -> None:
+        self.bits = bits
         self.index = 0
         """Where the step writes."""
         self.offset: mx.array = mx.array(0)
@@ -115,8 +122,8 @@ class Ring:
         self._layers.append(BatchLayer(self))
         return self._layers[-1]
 
-    def put(self, layers: Sequence[tuple[mx.array, mx.array]], row: int) -> None:
-        """Lay out a sequence, ``[1, K, S, head_dim]`` of each layer, as the row."""
+    def put(self, layers: Sequence[tuple[mx.array, ...]], row: int) -> None:
+        """Lay out a sequence, arrays ``[1, K, S, width]`` of each layer, as the row."""
         if not layers:
             return
         length = layers[0][0].shape[2]
@@ -125,11 +132,13 @@ class Ring:
         self._held[row] = 0  # the row that leaves needs no room
         self._fit(max(length, self._held.max()) + 1)
         self._held[row] = length
-        if self._layers[0].keys is None:
+        if not self._layers[0].arrays:
             self._next = length
-        for layer, (keys, values) in zip(self._layers, layers, strict=True):
-            layer.keys = _place(layer.keys, self._around(keys), row)
-            layer.values = _place(layer.values, self._around(values), row)
+        for layer, arrays in zip(self._layers, layers, strict=True):
+            buffers: Sequence[mx.array | None] = layer.arrays or [None] * len(arrays)
+            layer.arrays = [
+                _place(buffer, self._around(array), row) for buffer, array in zip(buffers, arrays, strict=True)
+            ]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these."""
@@ -139,7 +148,7 @@ class Ring:
             return
         self._capacity = 0
         for layer in self._layers:
-            layer.keys = layer.values = None
+            layer.arrays = []
 
     def step(self, offset: mx.array) -> Mask:
         """Make room for a key of each row; the mask [B, 1, 1, capacity] of what the new positions see."""
@@ -167,28 +176,25 @@ class Ring:
         capacity, length = self._room(needed), int(self._held.max())
         start = (self._next - length) % max(self._capacity, 1)
 
-        def moved(buffer: mx.array | None) -> mx.array | None:
-            if buffer is None:
-                return None
+        def moved(buffer: mx.array) -> mx.array:
             if rows is not None:
                 buffer = buffer[rows]
             parts = [buffer[..., start : start + length, :]]
             if start + length > self._capacity:
                 parts.append(buffer[..., : self._next, :])
-            batch, heads, _, head_dim = buffer.shape
-            parts.append(mx.zeros((batch, heads, capacity - length, head_dim), dtype=buffer.dtype))
+            parts.append(spare(buffer, capacity - length))
             return mx.concatenate(parts, axis=2)
 
         for layer in self._layers:
-            layer.keys, layer.values = moved(layer.keys), moved(layer.values)
+            layer.arrays = [moved(buffer) for buffer in layer.arrays]
         self._capacity, self._next = capacity, length
 
     def _around(self, sequence: mx.array) -> mx.array:
-        """``[1, K, S, head_dim]`` → ``[1, K, capacity, head_dim]``, laid out up to the index that is next."""
-        _, heads, length, head_dim = sequence.shape
-        start, spare = (self._next - length) % self._capacity, self._capacity - length
-        empty = mx.zeros((1, heads, spare, head_dim), dtype=sequence.dtype)
-        if start <= spare:
+        """``[1, K, S, width]`` → ``[1, K, capacity, width]``, laid out up to the index that is next."""
+        length = sequence.shape[2]
+        start, room = (self._next - length) % self._capacity, self._capacity - length
+        empty = spare(sequence, room)
+        if start <= room:
             parts = [empty[..., :start, :], sequence, empty[..., start:, :]]
         else:
             ahead = self._capacity - start

@@ -27,16 +27,15 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from mlx_gemma4.decoder.buffers import State, moved, spare
 from mlx_gemma4.decoder.config import LayerConfig
+from mlx_gemma4.decoder.full_cache import FullCache
 from mlx_gemma4.decoder.masks import Mask, full_mask, sliding_mask
-from mlx_gemma4.decoder.memory import SPARE, grown, in_steps
+from mlx_gemma4.decoder.memory import SPARE, in_steps
+from mlx_gemma4.decoder.quantized import Stored
 
 DEFAULT_ROOM = 512
 """Positions that can be rewound on sliding layers by default: 20 s of sound."""
-
-
-State = dict[str, mx.array]
-"""What a layer holds, by name; empty at position 0. The arrays may be views of the layer's buffers, and lazy."""
 
 
 class LayerCache(Protocol):
@@ -46,8 +45,12 @@ class LayerCache(Protocol):
     def offset(self) -> int | mx.array:
         """Position of the next row; [B] where the sequences of a batch differ in length."""
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append ``[B, K, L, head_dim]`` and return what the L queries may see."""
+    def update_and_fetch(self, *new: mx.array) -> tuple[Stored, ...]:
+        """Append keys and values, or the parts of them that the layer stores, and return what the queries may see.
+
+        Args:
+            new: [B, K, L, width] each.
+        """
 
 
 class ModelCache(Protocol):
@@ -62,73 +65,10 @@ class ModelCache(Protocol):
 
 @dataclass(frozen=True)
 class Held:
-    """The keys and values of a sequence that its next position may see: ``[1, K, S, head_dim]`` for each layer."""
+    """What the next position of a sequence may see: of each layer the arrays ``[1, K, S, width]`` that it stores."""
 
     position: int
-    layers: list[tuple[mx.array, mx.array]]
-
-
-class FullCache:
-    """Every key and value, ``[B, K, capacity, head_dim]``, of which the first ``position`` are valid."""
-
-    def __init__(self) -> None:
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
-        self.position = 0
-
-    @property
-    def offset(self) -> int:
-        return self.position
-
-    def shared(self) -> tuple[mx.array, mx.array]:
-        """The keys and values that a drafter sees: all."""
-        return self.held()
-
-    @property
-    def earliest(self) -> int:
-        """The furthest position to which a rewind is exact."""
-        return 0
-
-    def rewind(self, position: int) -> None:
-        """Forget everything from ``position`` on."""
-        self.position = position
-
-    def state(self, position: int | None = None) -> State:
-        """All that is held before ``position``, by default before the end; without spare room."""
-        end = self.position if position is None else position
-        if self.keys is None or self.values is None or end == 0:
-            return {}
-        return {"keys": self.keys[..., :end, :], "values": self.values[..., :end, :]}
-
-    def restore(self, state: State, position: int) -> None:
-        """Hold what ``state`` gave at ``position``, in buffers of its own."""
-        self.keys = self.values = None
-        if position:
-            spare = _spare(state["keys"], in_steps(position + 1) - position)
-            self.keys = mx.concatenate([state["keys"], spare], axis=2)
-            self.values = mx.concatenate([state["values"], spare], axis=2)
-        self.position = position
-
-    def held(self) -> tuple[mx.array, mx.array]:
-        """All keys and values."""
-        assert self.keys is not None and self.values is not None
-        return self.keys[..., : self.position, :], self.values[..., : self.position, :]
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append ``[B, K, L, head_dim]`` and return all keys and values up to the new end."""
-        end = self.position + keys.shape[2]
-        capacity = 0 if self.keys is None else self.keys.shape[2]
-        if end > capacity:
-            spare = _spare(keys, grown(capacity, end) - end)
-            held = slice(0, self.position)
-            self.keys = _moved(self.keys, held, keys, spare)
-            self.values = _moved(self.values, held, values, spare)
-        else:
-            assert self.keys is not None and self.values is not None
-            self.keys[..., self.position : end, :] = keys
-            self.values[..., self.position : end, :] = values
-        self.position = end
-        return self.keys[..., :end, :], self.values[..., :end, :]
+    layers: list[tuple[mx.array, ...]]
 
 
 class SlidingCache:
@@ -149,6 +89,11 @@ class SlidingCache:
     @property
     def offset(self) -> int:
         return self.position
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """The buffers."""
+        return [array for array in (self.keys, self.values) if array is not None]
 
     @property
     def kept(self) -> int:
@@ -210,23 +155,24 @@ class SlidingCache:
         self.position = self.start = self.origin = position
         if position:
             length = state["keys"].shape[2]
-            spare = _spare(state["keys"], max(length + 1, min(in_steps(length + 1), self.kept + SPARE)) - length)
-            self.keys = mx.concatenate([state["keys"], spare], axis=2)
-            self.values = mx.concatenate([state["values"], spare], axis=2)
+            room = spare(state["keys"], max(length + 1, min(in_steps(length + 1), self.kept + SPARE)) - length)
+            self.keys, self.values = (mx.concatenate([state[name], room], axis=2) for name in ("keys", "values"))
             self.start = self.origin = position - length
 
     def visible(self, length: int) -> int:
         """How many keys ``update_and_fetch`` returns for ``length`` more positions."""
         return self.position - self._first_seen() + length
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append ``[B, K, L, head_dim]``; return what the L queries may see: them and ``window - 1`` before."""
+    def update_and_fetch(self, *new: mx.array) -> tuple[mx.array, mx.array]:
+        """Append keys and values ``[B, K, L, head_dim]``; return what the L queries may see: ``window - 1`` before, and
+        these."""
+        keys, values = new
         end = self.position + keys.shape[2]
         seen, start = self._first_seen(), max(self.start, end - self.kept)
         if self.keys is not None and self.values is not None and end - self.origin <= self.keys.shape[2]:
-            new = slice(self.position - self.origin, end - self.origin)
-            self.keys[..., new, :] = keys
-            self.values[..., new, :] = values
+            free = slice(self.position - self.origin, end - self.origin)
+            self.keys[..., free, :] = keys
+            self.values[..., free, :] = values
         else:
             self._move(min(seen, start), keys, values)
         assert self.keys is not None and self.values is not None
@@ -243,8 +189,8 @@ class SlidingCache:
         """Move what is held from position ``first`` on, and new keys and values behind it, to a new buffer."""
         length, most = self.position - first + keys.shape[2], self.kept + SPARE
         capacity = max(length, min(in_steps(length), most) if length < self.kept else most)
-        held, spare = slice(first - self.origin, self.position - self.origin), _spare(keys, capacity - length)
-        self.keys, self.values = _moved(self.keys, held, keys, spare), _moved(self.values, held, values, spare)
+        held, room = slice(first - self.origin, self.position - self.origin), spare(keys, capacity - length)
+        self.keys, self.values = moved(self.keys, held, keys, room), moved(self.values, held, values, room)
         self.origin = first
 
     def _first_seen(self) -> int:
@@ -254,10 +200,13 @@ class SlidingCache:
 class Cache:
     """One cache per layer, all at the same position."""
 
-    def __init__(self, layers: Sequence[LayerConfig], *, window: int, room: int = DEFAULT_ROOM) -> None:
-        self._types = [layer.layer_type for layer in layers]
-        self.layers = [SlidingCache(window, room) if layer.is_sliding else FullCache() for layer in layers]
+    def __init__(
+        self, layers: Sequence[LayerConfig], *, window: int, room: int = DEFAULT_ROOM, kv_bits: int | None = None
+    ) -> None:
+        self.layers = [SlidingCache(window, room) if layer.is_sliding else FullCache(kv_bits) for layer in layers]
         self.window = window
+        self.kv_bits = kv_bits
+        """Bits of the keys and values of full layers; None: as they are computed."""
         self._room = room
 
     @property
@@ -299,11 +248,6 @@ class Cache:
         """
         return Held(self.position, [layer.held() for layer in self.layers])
 
-    def shared(self) -> dict[str, tuple[mx.array, mx.array]]:
-        """Keys and values of the last layer of each type, for a drafter that continues behind them."""
-        last = dict(zip(self._types, self.layers, strict=True))
-        return {layer_type: layer.shared() for layer_type, layer in last.items()}
-
     def rewind(self, position: int) -> None:
         """Forget everything from ``position`` on, as if it had never been there.
 
@@ -334,7 +278,7 @@ class Cache:
         """Hold what ``state`` gave at ``position``, of a cache with the same window. One layer is copied at a time."""
         for layer, state in zip(self.layers, states, strict=True):
             layer.restore(state, position)
-            mx.eval([array for array in (layer.keys, layer.values) if array is not None])
+            mx.eval(layer.arrays)
 
     def windows(self, start: int, stop: int) -> list[mx.array]:
         """Copies of what sliding layers hold from ``start`` to before ``stop``: ``[2, B, K, S, head_dim]`` of each.
@@ -365,13 +309,13 @@ class Cache:
         for layer, theirs in zip(self.layers, cache.layers, strict=True):
             if not isinstance(layer, SlidingCache):
                 layer.restore(theirs.state(position), position)
-                mx.eval([array for array in (layer.keys, layer.values) if array is not None])
+                mx.eval(layer.arrays)
 
     def restore_windows(self, windows: Iterable[mx.array], position: int) -> None:
         """Go back to ``position`` with ``windows`` that end there. Full layers still hold theirs."""
         for sliding, (keys, values) in zip(self._sliding, windows, strict=True):
             sliding.restore({"keys": keys, "values": values}, position)
-            mx.eval([sliding.keys, sliding.values])
+            mx.eval(sliding.arrays)
         for layer in self.layers:
             layer.rewind(min(position, layer.position))
 
@@ -383,7 +327,7 @@ class Cache:
     @property
     def arrays(self) -> list[mx.array]:
         """All buffers, for ``mx.eval``."""
-        return [array for layer in self.layers for array in (layer.keys, layer.values) if array is not None]
+        return [array for layer in self.layers for array in layer.arrays]
 
     @property
     def nbytes(self) -> int:
@@ -392,16 +336,4 @@ class Cache:
     @property
     def sliding_bytes(self) -> int:
         """The share of sliding layers."""
-        return sum(array.nbytes for layer in self._sliding for array in (layer.keys, layer.values) if array is not None)
-
-
-def _spare(like: mx.array, length: int) -> mx.array:
-    batch, heads, _, head_dim = like.shape
-    return mx.zeros((batch, heads, length, head_dim), dtype=like.dtype)
-
-
-def _moved(buffer: mx.array | None, held: slice, new: mx.array, spare: mx.array) -> mx.array:
-    """A new buffer: what is held of the last one, new entries behind it, and spare room. It is copied once."""
-    parts = [new, spare] if buffer is None else [buffer[..., held, :], new, spare]
-    parts = [part for part in parts if part.shape[2]]
-    return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2)
+        return sum(array.nbytes for layer in self._sliding for array in layer.arrays)

@@ -22,17 +22,17 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_gemma4.decoder.attention import Rope, attend
+from mlx_gemma4.decoder.attention import Rope, Seen
 from mlx_gemma4.decoder.config import LayerConfig, TextConfig
 from mlx_gemma4.decoder.drafter_config import DrafterConfig
 from mlx_gemma4.decoder.model import MLP
 
 
 class Shared(NamedTuple):
-    """What a layer of the drafter looks into: the model's keys and values, [B, K, S, head_dim] each."""
+    """What a layer of the drafter looks into."""
 
-    keys: mx.array
-    values: mx.array
+    seen: Seen
+    """The model's keys and values."""
     position: int
     """Of the token that the draft continues; the same for all steps of a draft."""
 
@@ -53,7 +53,7 @@ class DrafterAttention(nn.Module):
         B, L, _ = x.shape
         queries = self.q_proj(x).reshape(B, L, self.n_heads, -1)
         queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), shared.position)
-        out = attend(queries, shared.keys, shared.values, None)
+        out = shared.seen.attend(queries, None)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
 
 

@@ -7,7 +7,8 @@
     forward      what one forward makes and frees again: it grows with its rows, not with the context
     margin       the program, and buffers that are kept for reuse
 
-Of the 12B a position costs 16 KB, because 8 of its 48 layers are full ones with one head of keys and values.
+Of the 12B a position costs 10 KB: 8 of its 48 layers are full ones with one head, which stores most of a key and its
+value once (``stored``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlx_gemma4.decoder.config import LayerConfig, TextConfig
+from mlx_gemma4.decoder.stored import layer_bytes
 
 NUMBER = 2
 """Bytes of a number in bfloat16, in which the checkpoint computes."""
@@ -52,8 +54,6 @@ LONGEST = 131_072
 """Positions of the longest context that is planned for, if the checkpoint names none."""
 SHORTEST = 1024
 """Positions of the shortest context that is of use by default: a picture, a question and an answer."""
-GROUP, GROUP_BYTES = 64, 4
-"""Numbers that share a scale and a bias in quantized keys and values, and the bytes of both."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class MemoryPlan:
 def plan_memory(needs: Needs, use: Use, context: int) -> MemoryPlan:
     """What a sequence of ``context`` positions needs."""
     text, number = needs.text, needs.number
-    sliding = sum(_state(layer, number) for layer in text.layers if layer.is_sliding)
+    sliding = sum(_state(text, layer, number) for layer in text.layers if layer.is_sliding)
     return MemoryPlan(
         weights=needs.weights,
         sliding=sliding * sliding_positions(text, use.rows, use.room, context),
@@ -150,10 +150,7 @@ def longest_context(budget: int, needs: Needs, use: Use, most: int = LONGEST) ->
 
 def position_bytes(text: TextConfig, number: int = NUMBER, kv_bits: int | None = None) -> int:
     """Bytes of keys and values that a position beyond the window adds: those of the full layers."""
-    numbers = sum(2 * layer.num_key_value_heads * layer.head_dim for layer in text.layers if not layer.is_sliding)
-    if kv_bits is None:
-        return numbers * number
-    return numbers * kv_bits // 8 + numbers // GROUP * GROUP_BYTES
+    return sum(_state(text, layer, number, kv_bits) for layer in text.layers if not layer.is_sliding)
 
 
 def full_positions(context: int) -> int:
@@ -173,9 +170,12 @@ def sliding_positions(text: TextConfig, rows: int, room: int, context: int) -> i
 
 def row_bytes(needs: Needs, length: int) -> int:
     """Bytes of keys and values of a sequence in a batch, the next position included: of sliding layers the window."""
-    room = -(-(length + 1) // BATCH_STEP) * BATCH_STEP
-    window = min(room, needs.text.sliding_window)
-    return sum((window if layer.is_sliding else room) * _state(layer, needs.number) for layer in needs.text.layers)
+    text, room = needs.text, -(-(length + 1) // BATCH_STEP) * BATCH_STEP
+    window = min(room, text.sliding_window)
+    return sum(
+        (window if layer.is_sliding else room) * _state(text, layer, needs.number, needs.kv_bits)
+        for layer in text.layers
+    )
 
 
 def forward_bytes(needs: Needs, rows: int, context: int, room: int = 0) -> int:
@@ -196,7 +196,10 @@ def _layer_bytes(needs: Needs, layer: LayerConfig, rows: int, context: int, room
     seen = min(context, text.sliding_window - 1 + rows) if layer.is_sliding else context
     scores = min(number * heads * rows * seen, max(SCORE_BYTES, number * heads * seen))
     held = sliding_positions(text, rows, room, context) if layer.is_sliding else full_positions(context)
-    return number * rows * numbers + scores + _state(layer, number) * held
+    moved = _state(text, layer, number, needs.kv_bits) * held
+    # without a GPU, what is quantized is made plain before it is multiplied
+    plain = 0 if needs.kv_bits is None or needs.is_ahead or layer.is_sliding else _state(text, layer, number) * context
+    return number * rows * numbers + scores + moved + plain
 
 
 def _capacities(context: int) -> Iterator[int]:
@@ -209,9 +212,9 @@ def _capacities(context: int) -> Iterator[int]:
             yield capacity
 
 
-def _state(layer: LayerConfig, number: int) -> int:
+def _state(text: TextConfig, layer: LayerConfig, number: int, kv_bits: int | None = None) -> int:
     """Bytes of a position's key and value in a layer."""
-    return 2 * number * layer.num_key_value_heads * layer.head_dim
+    return layer_bytes(layer, text.rope[layer.layer_type], number, kv_bits)
 
 
 def grown(capacity: int, end: int) -> int:

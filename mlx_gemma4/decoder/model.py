@@ -17,13 +17,15 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_gemma4.decoder.attention import Attention
+from mlx_gemma4.decoder.attention import Attention, Seen
+from mlx_gemma4.decoder.batch_cache import BatchCache
 from mlx_gemma4.decoder.budget import Budget
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Cache, LayerCache, ModelCache
 from mlx_gemma4.decoder.config import Config, LayerConfig, TextConfig
 from mlx_gemma4.decoder.embedders import MultimodalEmbedder, VisionEmbedder
 from mlx_gemma4.decoder.masks import Mask
 from mlx_gemma4.decoder.snapshots import Snapshots
+from mlx_gemma4.decoder.stored import check_kv_bits
 
 
 def _fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
@@ -126,6 +128,7 @@ class Model(nn.Module):
         text, vision, audio = config.text_config, config.vision_config, config.audio_config
         self.config = config
         self.budget = Budget()
+        self._kv_bits: int | None = None
         self.snapshots = Snapshots()
         self.language_model = LanguageModel(text)
         if vision is not None:
@@ -139,10 +142,34 @@ class Model(nn.Module):
         """The type that the model computes in."""
         return self.language_model.model.norm.weight.dtype
 
+    @property
+    def kv_bits(self) -> int | None:
+        """Bits of the keys and values of full layers, 4 or 8, in caches made from now on; None: as they are computed.
+
+        Raises:
+            ValueError: There are no such bits, or the heads of this checkpoint cannot be stored in them.
+        """
+        return self._kv_bits
+
+    @kv_bits.setter
+    def kv_bits(self, bits: int | None) -> None:
+        check_kv_bits(self.config.text_config, bits)
+        self._kv_bits = bits
+
     def make_cache(self, room: int = DEFAULT_ROOM) -> Cache:
         """An empty cache, with room to rewind by ``room`` positions on sliding layers."""
         text = self.config.text_config
-        return Cache(text.layers, window=text.sliding_window, room=room)
+        return Cache(text.layers, window=text.sliding_window, room=room, kv_bits=self.kv_bits)
+
+    def make_batch_cache(self) -> BatchCache:
+        """An empty cache of sequences that are decoded side by side."""
+        text = self.config.text_config
+        return BatchCache(text.layers, window=text.sliding_window, kv_bits=self.kv_bits)
+
+    def shared(self, cache: Cache) -> dict[str, Seen]:
+        """What a drafter sees: keys and values of the last layer of each type."""
+        layers = zip(self.config.text_config.layers, self.language_model.model.layers, cache.layers, strict=True)
+        return {config.layer_type: layer.self_attn.seen(each.shared()) for config, layer, each in layers}
 
     @property
     def window_bytes(self) -> int:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 import numpy as np
 
-from mlx_gemma4.decoder.batch_cache import BatchCache
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.guards import loop_start
 from mlx_gemma4.outputs.sample import Sampler, check_finite, finite_sum
@@ -106,8 +105,7 @@ class _Rows:
 
     def __init__(self, session: Session, sampler: Sampler, stop_ids: Collection[int]) -> None:
         self._session, self._sampler, self._stop_ids = session, sampler, stop_ids
-        text = session.model.config.text_config
-        self._cache = BatchCache(text.layers, window=text.sliding_window)
+        self._cache = session.model.make_batch_cache()
         self._answers: list[_Answer | None] = []
         """None where an answer has ended, and nothing has taken its place yet."""
         self._next = mx.zeros(0, dtype=mx.uint32)

@@ -176,7 +176,7 @@ class Drafts:
 def draft_tokens(model: DrafterModel, session: Session, token: mx.array, count: int) -> mx.array:
     """What the drafter says after ``token`` [1], which the session does not hold yet: ``count`` ids, not evaluated."""
     hidden, tokens = session.hidden, []
-    shared = {name: Shared(*pair, session.position) for name, pair in session.shared().items()}
+    shared = {name: Shared(seen, session.position) for name, seen in session.shared().items()}
     for _ in range(count):
         state, hidden = model(session.model.embed_tokens(token[None]), hidden, shared)
         logits, ids = model.logits(state[0, -1])
