@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import loaded
+from long_chats import answer_tokens, like_12b, scripted, two_layers
+from reference_cases import media_file
 
-from mlx_gemma4 import Model, Session, Snapshots
+from mlx_gemma4 import Model, Session, Snapshots, stream_generate
 from mlx_gemma4.inputs.prompt import Prompt, join
 from mlx_gemma4.inputs.vision.image import Patches
 from mlx_gemma4.prefixes.landmarks import landmarks
@@ -320,3 +323,30 @@ def test_random_requests(model: Model, seed: int = 0) -> None:
                 store.close(session)
             opened = []
             assert store.nbytes <= store.limit
+
+
+@pytest.mark.parametrize(("template", "more"), [("its own", 0), ("like the 12B's", 1)])
+def test_requests_of_a_server_compute_what_is_new(template: str, more: int) -> None:
+    """Each brings the whole chat, as an HTTP API does. A template that moves answers costs the last one again."""
+    length = 150
+    model, processor = two_layers() if more == 0 else like_12b(two_layers())
+    store, counts = PrefixStore(model, room=32), list[int]()
+    messages: list[dict[str, Any]] = [{"role": "system", "content": "Be brief. " * 30}]
+
+    def request(messages: list[dict[str, Any]], number: int) -> int:
+        with scripted(answer_tokens(processor, length, number)):
+            stream = stream_generate(model, processor, processor.prompt(messages), max_tokens=200, store=store)
+            pieces = list(stream)
+        messages.append({"role": "assistant", "content": "".join(piece.text for piece in pieces)})
+        return pieces[-1].prompt_tokens
+
+    picture = {"type": "image", "image": media_file("picture-01.png")}
+    for number in range(5):
+        question = [*([picture] if number == 0 else []), {"type": "text", "text": f"question {number} please"}]
+        messages.append({"role": "user", "content": question})
+        counts.append(request(messages, number))
+    assert max(counts[1:]) < 50 + more * (length + 10)
+    again, edited = messages[:-1], [*messages[:5], {"role": "user", "content": "another question"}]
+    other = [messages[0], {"role": "user", "content": [picture, {"type": "text", "text": "what else is there"}]}]
+    assert [request(chat, 9) < 50 for chat in (again, edited, other)] == [True] * 3
+    assert len(store) == 3
