@@ -14,7 +14,7 @@ from mlx_gemma4.decoder.budget import Budget, allocation_errors
 from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.decoder.fit import Asked, fit
 from mlx_gemma4.decoder.machine_memory import machine_memory, memory_budget
-from mlx_gemma4.decoder.memory import KEPT_BUFFERS, PROGRAM, SNAPSHOTS, Needs, Use
+from mlx_gemma4.decoder.memory import KEPT_BUFFERS, MARGIN, PROGRAM, SNAPSHOTS, Needs, Use
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.weight_sizes import recipe_sizes, weight_sizes
 from mlx_gemma4.decoder.weights import drafter_name, load_model
@@ -57,7 +57,9 @@ def load(
     """
     compute = compute_type(dtype)
     limit = memory_limit(memory)
-    folder = checkpoint_folder(name, revision=revision)
+    # in another type they may become smaller
+    most = limit - MARGIN if compute is None else None
+    folder = checkpoint_folder(name, revision=revision, most_weights=most)
     config = Config.from_file(folder / "config.json")
     # a tokenizer of 262,144 tokens takes a second to parse; nothing in the thread touches MLX
     with ThreadPoolExecutor(1) as thread:

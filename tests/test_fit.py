@@ -15,6 +15,7 @@ from reference_cases import REFERENCE, media_file
 from small_files import demo_copy
 
 from mlx_gemma4 import Model, PrefixStore, demo_folder, load
+from mlx_gemma4.cli import main
 from mlx_gemma4.decoder.budget import Budget
 from mlx_gemma4.decoder.config import Config
 from mlx_gemma4.decoder.fit import Asked, DoesNotFit, fit, gigabytes
@@ -250,6 +251,17 @@ def test_a_context_of_the_command_line(refused: Refused) -> None:
         r"context of \1 or more \(--context\)",
         message,
     )
+
+
+def test_an_answer_that_fills_the_context(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", "demo", "--dtype", "float32", "--draft", "none"]
+    prompt = ["-p", "Describe the image.", "--image", str(media_file("picture-01.png"))]
+    assert main(["generate", *options, *prompt, "--context", "1", "--max-tokens", "50"]) == 2
+    needed = int(re.findall(r"this needs (\d+) more", capsys.readouterr().err)[0])
+    assert main(["generate", *options, *prompt, "--context", str(needed + 2), "--max-tokens", "50"]) == 0
+    assert capsys.readouterr().err == "The answer was stopped at the end of the context (--context).\n"
+    assert main(["generate", *options, *prompt, "--max-tokens", "3"]) == 0
+    assert capsys.readouterr().err == "The answer was stopped at 3 tokens (--max-tokens).\n"
 
 
 def test_max_position_embeddings(tmp_path: Path) -> None:

@@ -343,3 +343,24 @@ def test_refused(hub: Hub, tmp_path: Path, code: str, revision: str | None, mess
         403 if code == "GatedRepo" else 404, code
     )
     assert fetch(tmp_path, hub.address, revision=revision) == (message, "")
+
+
+@pytest.mark.parametrize(
+    ("most", "way"),
+    [
+        (7_000_000_000, "use a smaller one, such as mlx-community/gemma-4-12B-it-4bit (6.7 GB)"),
+        (6_000_000_000, "use more memory"),
+    ],
+)
+def test_weights_that_do_not_fit_into_memory_are_not_downloaded(hub: Hub, tmp_path: Path, most: int, way: str) -> None:
+    hub.repos[REPO].announced = {"model.safetensors": 23_900_000_000}
+    code = (
+        "from mlx_gemma4.checkpoint.hub import checkpoint_folder\n"
+        f"try: print(checkpoint_folder({REPO!r}, most_weights={most}))\n"
+        "except ValueError as error: print(error)"
+    )
+    said, noted = ask(hub.address, tmp_path, code)
+    assert noted == ""
+    assert said == (
+        f"owner/tiny has 23.9 GB of weights, and there is memory for {most / 1e9:.1f} GB: it was not downloaded; {way}"
+    )

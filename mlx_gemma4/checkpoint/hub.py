@@ -18,6 +18,8 @@ DEFAULT_MODEL = "mlx-community/gemma-4-12B-it-4bit"
 """The model that is used if none is named."""
 DEFAULT_REVISION = "73bcf09092aa277861d5a191b989b666f7f32e8f"
 """The commit of DEFAULT_MODEL that is used unless a revision is named; earlier ones had 11 GB."""
+DEFAULT_WEIGHTS = 6_740_000_000
+"""Bytes of the weights of DEFAULT_MODEL."""
 DEFAULT_BYTES = 6_740_000_000
 """Size of DEFAULT_REVISION."""
 MODEL_VARIABLE = "MLX_GEMMA4_MODEL"
@@ -41,7 +43,13 @@ def default_model() -> str:
     return os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL
 
 
-def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = None, has_tokenizer: bool = True) -> Path:
+def checkpoint_folder(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    has_tokenizer: bool = True,
+    most_weights: int | None = None,
+) -> Path:
     """The folder of a checkpoint, downloaded if necessary.
 
     Args:
@@ -50,9 +58,10 @@ def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = No
         revision: Branch, tag or commit of the repo; None takes DEFAULT_REVISION of DEFAULT_MODEL, and ``main`` of any
             other repo.
         has_tokenizer: Whether a checkpoint without a tokenizer is incomplete. A drafter needs none.
+        most_weights: Bytes of weights that the memory has room for. A repo with more is not downloaded.
 
     Raises:
-        ValueError: There is no such folder or repo, or it cannot be reached.
+        ValueError: There is no such folder or repo, it cannot be reached, or its weights are too large.
     """
     if str(name) == DEMO:
         return demo_folder() / "checkpoint"
@@ -67,7 +76,7 @@ def checkpoint_folder(name: str | os.PathLike[str], *, revision: str | None = No
         )
     if str(name) == DEFAULT_MODEL and revision is None:
         revision = DEFAULT_REVISION
-    return _download(str(name), revision, has_tokenizer=has_tokenizer)
+    return _download(str(name), revision, has_tokenizer=has_tokenizer, most_weights=most_weights)
 
 
 def cached_folder(repo: str, revision: str | None, *, has_tokenizer: bool = True) -> Path | None:
@@ -88,7 +97,7 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(disk).free
 
 
-def _download(repo: str, revision: str | None, *, has_tokenizer: bool) -> Path:
+def _download(repo: str, revision: str | None, *, has_tokenizer: bool, most_weights: int | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import GatedRepoError
@@ -96,7 +105,9 @@ def _download(repo: str, revision: str | None, *, has_tokenizer: bool) -> Path:
     cached = cached_folder(repo, revision, has_tokenizer=has_tokenizer)  # starting does not wait for the network
     if cached is not None:
         return cached
-    names, size = _missing(repo, revision)
+    names, size, weights = _missing(repo, revision)
+    if most_weights is not None and weights > most_weights:
+        raise _too_large(repo, weights, most_weights)
     _check_room(repo, size, Path(HF_HUB_CACHE))
     print(f"Downloading {repo} ({_size_text(size)}) to the Hugging Face cache at {HF_HUB_CACHE}", file=sys.stderr)
     try:
@@ -106,6 +117,16 @@ def _download(repo: str, revision: str | None, *, has_tokenizer: bool) -> Path:
         raise _gated(repo) from error
     except Exception as error:  # anything that the installed HTTP client, or the disk, may raise
         raise _broken_off(repo, size, error) from error
+
+
+def _too_large(repo: str, weights: int, most: int) -> ValueError:
+    """Why a repo is not downloaded."""
+    smaller = repo != DEFAULT_MODEL and most >= DEFAULT_WEIGHTS
+    other = f"use a smaller one, such as {DEFAULT_MODEL} ({_size_text(DEFAULT_WEIGHTS)})"
+    return ValueError(
+        f"{repo} has {_size_text(weights)} of weights, and there is memory for {_size_text(max(most, 0))}: it was not "
+        f"downloaded; {other if smaller else 'use more memory'}"
+    )
 
 
 def _broken_off(repo: str, size: int, error: Exception) -> ValueError:
@@ -167,8 +188,8 @@ def _size_text(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _missing(repo: str, revision: str | None) -> tuple[list[str], int]:
-    """The files of a checkpoint, and how many of their bytes are missing in the cache.
+def _missing(repo: str, revision: str | None) -> tuple[list[str], int, int]:
+    """The files of a checkpoint, how many of their bytes are missing in the cache, and the bytes of its weights.
 
     This is the first request, so it also reports repos that do not exist or cannot be reached.
     """
@@ -192,7 +213,8 @@ def _missing(repo: str, revision: str | None) -> tuple[list[str], int]:
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     names = _wanted(list(sizes), repo)
     missing = (name for name in names if not isinstance(try_to_load_from_cache(repo, name, revision=info.sha), str))
-    return names, sum(sizes[name] for name in missing)
+    weights = sum(sizes[name] for name in names if name.endswith(".safetensors"))
+    return names, sum(sizes[name] for name in missing), weights
 
 
 def _older(revision: str | None) -> str:

@@ -121,7 +121,9 @@ def run(arguments: argparse.Namespace) -> None:
             show(marked(response), sys.stderr if response.kind == "thought" else sys.stdout, end="")
         print()
     if response is not None and response.finish_reason == "length":
-        note(f"The answer was stopped at {arguments.max_tokens} tokens (--max-tokens){cut(constraint)}.")
+        is_full = response.generation_tokens < arguments.max_tokens
+        where = "the end of the context (--context)" if is_full else f"{arguments.max_tokens} tokens (--max-tokens)"
+        note(f"The answer was stopped at {where}{cut(constraint)}.")
     if response is not None and arguments.stats:
         note(statistics(response) + drafted(drafter))
 
