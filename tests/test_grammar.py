@@ -30,6 +30,13 @@ def tokens(text: str, checkpoint: str = "released") -> list[int]:
     return loaded(checkpoint)[1].tokenizer.encode(text)
 
 
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
 def allowed(words: np.ndarray, size: int = 371) -> set[int]:
     return set(np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")[:size]).tolist())
 
@@ -49,6 +56,10 @@ def allowed(words: np.ndarray, size: int = 371) -> set[int]:
         ({"$ref": "#/x"}, "Pointer '/x' does not exist"),
         ({"type": "string", "pattern": "(?=a)"}, "look-around, including look-ahead and look-behind, is not supported"),
         (False, "it is false, which no answer satisfies"),
+        ({"enum": {1, 2}}, "Object of type set is not JSON serializable"),
+        ({"const": float("nan")}, "expected value at line 1 column 41"),
+        (nested(300), "recursion limit exceeded at line 1 column 3379"),
+        (nested(5000), "it is nested too deeply"),
     ],
 )
 def test_schemas_that_cannot_be_followed(schema: Any, reason: str) -> None:
@@ -74,6 +85,18 @@ def test_other_constraints_that_cannot_be_followed() -> None:
         with pytest.raises(ValueError) as error:
             make()
         assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_grammars_that_no_text_satisfies() -> None:
+    for constraint in (Constraint.regex(r"[^\s\S]"), Constraint.lark("start: a\na: a")):
+        with pytest.raises(ValueError, match=rf"^No text is what the {constraint.kind} asks for; change it$"):
+            matcher(constraint)
+
+
+def test_choices_of_odd_texts() -> None:
+    """Control characters, quotation marks, and control tokens in characters."""
+    for text in ("\0", "\x7f\x85", "a\nb", '"', "\\n", "<|turn>", "日本"):
+        assert matcher(Constraint.choice([text, "other"])).follow(tokens(text), 99).tokens == tokens(text)
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

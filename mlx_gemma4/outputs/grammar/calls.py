@@ -14,8 +14,8 @@ from typing import Any
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.text.tokenizer import Tokenizer
 from mlx_gemma4.outputs.channels import MARKERS
-from mlx_gemma4.outputs.grammar.constraint import Constraint
-from mlx_gemma4.outputs.grammar.values import BASE, Rules, literal
+from mlx_gemma4.outputs.grammar.constraint import Constraint, literal
+from mlx_gemma4.outputs.grammar.values import BASE, Rules
 from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
 from mlx_gemma4.outputs.tools.syntax import QUOTE
 

@@ -73,10 +73,15 @@ class Constraint:
             raise ValueError(f"Expected a JSON schema as an object or a boolean, got {schema!r:.{SHOWN}}")
         if schema is False:
             raise ValueError("Cannot compile the JSON schema: it is false, which no answer satisfies")
-        whole = {} if schema is True else dict(closed(schema))
-        layout = whole.get("x-guidance", {})
+        layout = {} if schema is True else schema.get("x-guidance", {})
         if not isinstance(layout, Mapping):
             raise ValueError(f'Expected "x-guidance" of a JSON schema as an object, got {layout!r:.{SHOWN}}')
+        try:
+            whole = {} if schema is True else json.loads(json.dumps(closed(schema)))
+        except RecursionError as error:
+            raise ValueError("Cannot compile the JSON schema: it is nested too deeply") from error
+        except TypeError as error:
+            raise ValueError(f"Cannot compile the JSON schema: {error}") from error
         return cls._checked({"json_schema": {**whole, "x-guidance": {**JSON_LAYOUT, **layout}}}, "JSON schema")
 
     @classmethod
@@ -110,7 +115,7 @@ class Constraint:
         """
         if isinstance(options, str) or not options or not all(options):
             raise ValueError(f"Expected one or more strings to choose from, none of them empty, got {options!r}")
-        literals = " | ".join(json.dumps(option, ensure_ascii=False) for option in options)
+        literals = " | ".join(map(literal, options))
         return cls._checked({"lark_grammar": f"start: {literals}"}, "choice")
 
     @classmethod
@@ -142,6 +147,14 @@ class Constraint:
         if before is not None:
             grammars = [{"name": "whole", "lark_grammar": before}, {"name": "answer", **self.grammar}]
         return json.dumps({"grammars": grammars})
+
+
+def literal(text: str) -> str:
+    """A string in a Lark grammar."""
+    escaped = (
+        f"\\u{ord(mark):04x}" if "\x7f" <= mark <= "\x9f" else mark for mark in json.dumps(text, ensure_ascii=False)
+    )
+    return "".join(escaped)
 
 
 def _reason(problem: str) -> str:

@@ -153,7 +153,9 @@ class Matcher:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            reason = " ".join(self._matcher.get_error().split())[:SHOWN]
+            reason = " ".join(self._matcher.get_error().partition("<state>")[0].split())[:SHOWN]
+            if reason == "NoExtensionBias":
+                raise ValueError(f"No text is what the {self._kind} asks for; change it")
             raise ValueError(f"The {self._kind} cannot be followed further; make it simpler: {reason}")
 
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mlx_gemma4.outputs.grammar.constraint import library
+from mlx_gemma4.outputs.grammar.constraint import library, literal
 from mlx_gemma4.outputs.tools.schema import Schema, declared_types, local_schema
 from mlx_gemma4.outputs.tools.syntax import QUOTE
 
@@ -37,13 +37,16 @@ list: "[" "]" | "[" any ("," any)* "]"
 map: "{" "}" | "{" KEY ":" any ("," KEY ":" any)* "}"
 """
 """Text, and values of any type."""
+_KEYWORDS = {
+    "object": {"properties"},
+    "array": {"items", "minItems", "maxItems"},
+    "string": {"minLength", "maxLength", "pattern"},
+    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+}
+"""The keywords of each type, for schemas that name none."""
 _BARE_KEY = re.compile(r"[^\s\"'{}\[\],:<>|]+")
 _ANCHOR = re.compile(r"(?<!\\)(?:\\\\)*[$^](?<!\[\^)")
 """An anchor: no escaped character, and no beginning of ``[^…]``."""
-
-
-def literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
 
 
 class Rules:
@@ -86,7 +89,7 @@ class Rules:
         if isinstance(choices, (list, tuple)):
             return self._either(self._choice(choice) for choice in choices if _fits(choice, types))
         if not types:
-            types = ["object"] if "properties" in schema else ["array"] if "items" in schema else []
+            types = [name for name, words in _KEYWORDS.items() if not words.isdisjoint(schema)][:1]
         return self._either(self._typed(name, schema) for name in types) if types else "any"
 
     def _either(self, options: Iterable[str]) -> str:
@@ -107,8 +110,11 @@ class Rules:
     def _choice(self, choice: Any) -> str:
         if isinstance(choice, str):
             return f'<|"|> {literal(choice)} <|"|>' if choice else '<|"|> <|"|>'
-        if isinstance(choice, (Mapping, list, tuple)):
-            return "any"
+        if isinstance(choice, (list, tuple)):
+            return " ".join(['"["', ' "," '.join(map(self._choice, choice)), '"]"'])
+        if isinstance(choice, Mapping):
+            pairs = (f"{_key(str(key))} {self._choice(item)}" for key, item in sorted(choice.items()))
+            return " ".join(['"{"', ' "," '.join(pairs), '"}"'])
         return literal("null" if choice is None else json.dumps(choice))
 
     def _string(self, schema: Schema) -> str:
