@@ -1,11 +1,12 @@
 """Generate answers under forty JSON schemas and check them all; then compare answers with and without drafts.
 
-python tests/check_grammar.py [--count 2000] [--max-tokens 200] [--drafts | --vocabulary FOLDER]
+python tests/check_grammar.py [--count 2000] [--max-tokens 200] [--calls | --drafts | --vocabulary FOLDER]
 
 Half of the answers come from random weights and half from the demo, half of them greedy and half at temperature 2. The
 package jsonschema is the judge. An answer that ``max_tokens`` cuts must say so.
 
-``--drafts`` prints a table of forwards per token instead: under a schema, and under a schema with drafts of two kinds.
+``--calls`` checks tool calls of random weights instead, held to sets of three functions with these schemas.
+``--drafts`` prints a table of forwards per token: under a schema, and under a schema with drafts of two kinds.
 ``--vocabulary FOLDER`` measures what a mask costs with a real vocabulary, from a folder with a ``tokenizer.json``.
 """
 
@@ -32,8 +33,10 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from mlx_gemma4 import Constraint, Drafter, Model, Processor, Sampling, Session, load, stream_generate
 from mlx_gemma4.inputs.text.tokenizer import load_tokenizer
+from mlx_gemma4.outputs.grammar.calls import call_constraint
 from mlx_gemma4.outputs.grammar.matcher import Matcher
 from mlx_gemma4.outputs.grammar.vocabulary import Vocabulary
+from mlx_gemma4.outputs.tools.calls import read_calls
 
 RELEASED = Path(__file__).parent / "data" / "reference" / "released" / "checkpoint"
 FORMATS = FormatChecker(["uuid", "ipv4"])
@@ -81,6 +84,38 @@ def check(count: int, max_tokens: int) -> None:
         print(f"{line:36} {number}")
     print(f"{sum(whole.values())} of {count} whole, all valid, in {time.time() - started:.0f} s")
     print("never whole:", ", ".join(name for name in SCHEMAS if not whole[name]) or "none")
+
+
+def check_calls(count: int, max_tokens: int) -> None:
+    """Calls of random weights, held to thirty sets of three functions."""
+    model, processor = load(RELEASED, dtype="float32")
+    usable = {
+        name: schema for name, schema in SCHEMAS.items() if "properties" in schema and "patternProperties" not in schema
+    }
+    names = list(usable)
+    found, started = Counter[str](), time.time()
+    for number in range(count):
+        tools = [
+            declared(names[(number + step) % len(names)], usable) for step in (0, 1, number % 30 // len(names) + 2)
+        ]
+        choice = ("required", str(tools[number // 30 % 3]["function"]["name"]), "auto")[number % 3]
+        sampling = Sampling(temperature=2.0 * (number % 2), seed=number)
+        constraint = call_constraint(tools, processor.tokenizer, choice)
+        options = {"sampling": sampling, "max_tokens": max_tokens, "constraint": constraint}
+        for piece in stream_generate(model, processor, f"{WORDS[number % len(WORDS)]}?", **options):
+            if piece.kind == "tool_call" and piece.finish_reason is None:
+                for call in read_calls(piece.text, tools, lambda: "1"):
+                    schema = next(tool["function"] for tool in tools if tool["function"]["name"] == call.name)
+                    assert call.problem is None, (call, piece.text)
+                    Draft202012Validator(schema["parameters"]).validate(call.arguments)
+                    found["calls, all valid"] += 1
+        found[f"{'auto' if choice == 'auto' else 'bound'}: {piece.finish_reason}"] += 1
+    print(dict(found), f"in {time.time() - started:.0f} s")
+
+
+def declared(name: str, schemas: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": name.replace(" ", "_"), "description": "", "parameters": schemas[name]}
+    return {"type": "function", "function": function}
 
 
 def compare(max_tokens: int) -> None:
@@ -158,9 +193,12 @@ if __name__ == "__main__":
     parser.add_argument("--max-tokens", type=int, default=200)
     parser.add_argument("--drafts", action="store_true")
     parser.add_argument("--vocabulary", type=Path)
+    parser.add_argument("--calls", action="store_true")
     given = parser.parse_args()
     if given.vocabulary is not None:
         measure(given.vocabulary)
+    elif given.calls:
+        check_calls(given.count, given.max_tokens)
     elif given.drafts:
         compare(given.max_tokens)
     else:

@@ -32,11 +32,12 @@ WHOLE: /-?(0|[1-9][0-9]{0,14})/
 NUMBER: /-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?([eE][-+]?[0-9]{1,2})?/
 KEY: /[\p{L}_][\p{L}\p{N}_.\-]*/
 string: <|"|> STRING <|"|>
-any: string | NUMBER | "true" | "false" | "null" | list | map
+null: "null" | "None"
+any: string | NUMBER | "true" | "false" | null | list | map
 list: "[" "]" | "[" any ("," any)* "]"
 map: "{" "}" | "{" KEY ":" any ("," KEY ":" any)* "}"
 """
-"""Text, and values of any type."""
+"""Text, and values of any type. Templates write Python's None."""
 _KEYWORDS = {
     "object": {"properties"},
     "array": {"items", "minItems", "maxItems"},
@@ -45,8 +46,8 @@ _KEYWORDS = {
 }
 """The keywords of each type, for schemas that name none."""
 _BARE_KEY = re.compile(r"[^\s\"'{}\[\],:<>|]+")
-_ANCHOR = re.compile(r"(?<!\\)(?:\\\\)*[$^](?<!\[\^)")
-"""An anchor: no escaped character, and no beginning of ``[^…]``."""
+_PARTS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()|^$]", re.DOTALL)
+"""What has a meaning in a regex, outside of which anchors and alternatives stand: escapes, classes, and these marks."""
 
 
 class Rules:
@@ -94,7 +95,7 @@ class Rules:
 
     def _either(self, options: Iterable[str]) -> str:
         listed = list(dict.fromkeys(options))
-        return listed[0] if len(listed) == 1 else self._rule(" | ".join(listed) or '"null"')
+        return listed[0] if len(listed) == 1 else self._rule(" | ".join(listed) or "null")
 
     def _typed(self, name: str, schema: Schema) -> str:
         if name == "object":
@@ -105,7 +106,7 @@ class Rules:
             return self._string(schema)
         if name in ("integer", "number"):
             return self._number(name, schema)
-        return '"null"' if name == "null" else '("true" | "false")'
+        return "null" if name == "null" else '("true" | "false")'
 
     def _choice(self, choice: Any) -> str:
         if isinstance(choice, str):
@@ -115,7 +116,7 @@ class Rules:
         if isinstance(choice, Mapping):
             pairs = (f"{_key(str(key))} {self._choice(item)}" for key, item in sorted(choice.items()))
             return " ".join(['"{"', ' "," '.join(pairs), '"}"'])
-        return literal("null" if choice is None else json.dumps(choice))
+        return "null" if choice is None else literal(json.dumps(choice))
 
     def _string(self, schema: Schema) -> str:
         least, most, pattern = _count(schema.get("minLength")), _count(schema.get("maxLength")), schema.get("pattern")
@@ -230,11 +231,16 @@ def _fits(choice: Any, types: Sequence[str]) -> bool:
 
 def _regex(pattern: str) -> str | None:
     """A JSON schema's pattern as a Lark regex for the whole text; None if it cannot be one."""
-    anchors = [match.end() for match in _ANCHOR.finditer(pattern)]
-    begins, ends = 1 in anchors and pattern[0] == "^", len(pattern) in anchors and pattern[-1] == "$"
-    inner = pattern[begins : len(pattern) - ends]
-    if len(anchors) > begins + ends or (anchors and "|" in inner):
+    depth, anchors, has_alternatives = 0, list[int](), False
+    for match in _PARTS.finditer(pattern):
+        depth += (match[0] == "(") - (match[0] == ")")
+        has_alternatives |= match[0] == "|" and depth == 0
+        if match[0] in "^$":
+            anchors.append(match.start())
+    begins, ends = 0 in anchors, len(pattern) - 1 in anchors
+    if len(anchors) > begins + ends or (anchors and has_alternatives):
         return None
+    inner = pattern[begins : len(pattern) - ends]
     regex = f"{'' if begins else '(?s:.*)'}({inner}){'' if ends else '(?s:.*)'}"
     regex = library().regex_to_lark(regex, "dw")
     problem = library().LLMatcher.validate_grammar(library().LLMatcher.grammar_from_lark(f"start: /{regex}/"))
