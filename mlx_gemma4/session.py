@@ -24,7 +24,7 @@ import numpy as np
 from mlx_gemma4.decoder.ahead import bounded_ahead
 from mlx_gemma4.decoder.attention import Seen
 from mlx_gemma4.decoder.budget import allocation_errors
-from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Held
+from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Cache, Held
 from mlx_gemma4.decoder.head import RowLogits
 from mlx_gemma4.decoder.identity import identity
 from mlx_gemma4.decoder.memory import CHUNK, KEPT_BUFFERS, in_steps
@@ -70,8 +70,8 @@ class Session:
         self._points.clear()
         self._begin()
 
-    def _begin(self) -> None:
-        self._cache = self.model.make_cache(self._room)
+    def _begin(self, cache: Cache | None = None) -> None:
+        self._cache = cache or self.model.make_cache(self._room)
         self._points = Points(self._cache, self.model.snapshots)
         self._content = Content()
         self._hidden: mx.array | None = None
@@ -317,6 +317,7 @@ class Session:
             OSError: A snapshot could not be read from disk.
         """
         other = Session(self.model, room=self.room)
+        other._begin(self._cache.empty())  # with keys and values of as many bits
         self._points.copy_to(other._points, self.position if position is None else position)
         other._content = self.content.copy(other.position)
         return other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -380,7 +381,7 @@ def test_a_parked_session_goes_on_as_if_it_had_waited(model: Model, memory: int)
         before = session.nbytes
         session.park()
         session.park()
-        assert session.nbytes == session.parked_nbytes == 2 * 2 * 64 * 4 * 256 < before
+        assert session.nbytes == session.parked_nbytes == 2 * 80 * 4 * 256 < before
         # what the earliest snapshot and the end see
         assert model.snapshots.memory_used + model.snapshots.disk_used == 10 * 2 * 2 * (15 + 10) * 32 * 4
         assert [session.reachable(at) for at in places] == [0, 190, 196, 200]
@@ -436,3 +437,27 @@ def test_a_state_that_is_shared_does_not_lead_to_what_was_rewound(model: Model) 
     session.rewind(8)
     straight.extend(FAR[:8])
     np.testing.assert_array_equal(logits(session), logits(straight))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_keys_and_values_in_few_bits(bits: int) -> None:
+    """Snapshots, forks and parked sessions are as exact, also when later sessions have other bits."""
+    config = loaded("released")[0].config
+    text = config.text_config
+    layers = (text.layers[4], replace(text.layers[5], head_dim=256))
+    mx.random.seed(3)
+    model = Model(replace(config, text_config=replace(text, layers=layers)))
+    model.kv_bits = bits
+    session, straight = Session(model, room=2), Session(model, room=2)
+    for each in (session, straight):
+        each.extend(FAR)
+    expected = logits(straight)
+    session.snapshot()
+    session.extend(FAR)
+    session.rewind(200)
+    model.kv_bits = None
+    fork = session.fork()
+    session.park()
+    for each in (session, fork):
+        np.testing.assert_array_equal(logits(each), expected)
+    assert not np.array_equal(expected, logits(Session(model), [*FAR, 40, 41, 42]))

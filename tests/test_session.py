@@ -253,7 +253,7 @@ def test_memory_is_the_window_the_room_and_little_more(room: int) -> None:
     sliding = 10 * (2 * 2 * 32 * 4) * (15 + room + 64)  # ten layers; keys and values of two heads of 32 in float32
     for length, capacity in ((1100, 1280), (1, 1280), (300, 1792)):
         session.extend(np.full(length, 30))
-        assert session.nbytes == sliding + 2 * (2 * 64 * 4) * capacity
+        assert session.nbytes == sliding + 2 * (80 * 4) * capacity
     assert Session(model).nbytes == 0
 
 

@@ -204,6 +204,7 @@ class Cache:
         self, layers: Sequence[LayerConfig], *, window: int, room: int = DEFAULT_ROOM, kv_bits: int | None = None
     ) -> None:
         self.layers = [SlidingCache(window, room) if layer.is_sliding else FullCache(kv_bits) for layer in layers]
+        self._configs = layers
         self.window = window
         self.kv_bits = kv_bits
         """Bits of the keys and values of full layers; None: as they are computed."""
@@ -223,6 +224,10 @@ class Cache:
     @property
     def _sliding(self) -> list[SlidingCache]:
         return [layer for layer in self.layers if isinstance(layer, SlidingCache)]
+
+    def empty(self) -> Cache:
+        """Another one of this kind, which holds nothing."""
+        return Cache(self._configs, window=self.window, room=self._room, kv_bits=self.kv_bits)
 
     @property
     def position(self) -> int:
