@@ -20,14 +20,18 @@ from collections.abc import Generator
 import mlx.core as mx
 import numpy as np
 
+from mlx_gemma4.decoder.budget import allocation_errors
 from mlx_gemma4.outputs.drafter import Draft, Drafts
 from mlx_gemma4.outputs.grammar.matcher import NOTHING, Guess, Matcher
 from mlx_gemma4.outputs.sample import Sampler, check_finite, finite_sum
 from mlx_gemma4.outputs.steps import CLEAR_CACHE_EVERY, MAX_TOKENS
-from mlx_gemma4.session import PREFILL_STEP, Session
+from mlx_gemma4.session import Session
 
 PATIENCE = 12
 """Chosen tokens without a forced one before the next forward is queued early: before forced ones it is superfluous."""
+
+AT_ONCE = 64
+"""Forced tokens that are read in the same forward as what follows them, at most."""
 
 
 def constrained_step(
@@ -106,8 +110,9 @@ class _Steps:
         if may_queue and not guess.tokens and left > 1 and not waits:
             self._logits = self._session.step(chosen.squeeze(0))
             mx.async_eval(self._logits)
-        check_finite(total, logits.dtype)
-        choices: list[int] = np.array(chosen).tolist()
+        with allocation_errors():
+            check_finite(total, logits.dtype)
+            choices: list[int] = np.array(chosen).tolist()
         right = guess.right(choices)
         if guess.tokens:
             self._session.rewind(self._start + len(self.tokens) + right)
@@ -154,15 +159,17 @@ class _Steps:
         """Compute what the session lacks, and the guess behind it: the logits [1 + k, V] from there on."""
         if not lacking:
             return self._logits[None]
-        lacking = self._feed(lacking, rest=PREFILL_STEP)
+        if len(lacking) > AT_ONCE:
+            self._feed(lacking[:-1])
+            lacking = lacking[-1:]
         return self._session.step(mx.array([*lacking, *guess.tokens]), logits_from=len(lacking) - 1)
 
-    def _feed(self, tokens: list[int], *, rest: int = 0) -> list[int]:
-        """Compute tokens that are known, in pieces, but for the last ones; return those."""
-        while len(tokens) > rest:
-            self._session.step(mx.array(tokens[:PREFILL_STEP]), logits_from=len(tokens[:PREFILL_STEP]) - 1)
-            tokens = tokens[PREFILL_STEP:]
-        return tokens
+    def _feed(self, tokens: list[int]) -> None:
+        """Compute tokens that are known. If there are many, as a prompt, whose memory is bounded."""
+        if len(tokens) > AT_ONCE:
+            self._session.extend(tokens)
+        elif tokens:
+            self._session.step(mx.array(tokens), logits_from=len(tokens) - 1)
 
     def _choose(self, logits: mx.array, guess: Guess) -> mx.array:
         """The token [1 + k] behind what is known and behind each token of the guess, not evaluated."""
