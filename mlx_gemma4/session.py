@@ -341,6 +341,7 @@ class Session:
         Raises:
             ValueError: There is no such file, it is damaged, or another model or version has written it.
             ContextFull: It holds more than the context of the model.
+            MemoryFull: The model's budget has too little memory left for it. Nothing was allocated.
         """
         return cls.unpacked(model, read(Path(path), "session", identity(model)))
 
@@ -353,7 +354,7 @@ class Session:
     def unpacked(cls, model: Model, saved: Saved) -> Session:
         """The session in a file that was read; raises as ``load`` does."""
         session = cls(model, room=room_of(saved))
-        model.budget.check_context(0, position_of(saved))
+        session._check_budget(position_of(saved), 1)
         session._content = unpack(saved, model.config, session._cache, session._points)
         return session
 

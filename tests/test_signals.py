@@ -14,7 +14,7 @@ from reference_cases import media_file
 
 from mlx_gemma4.cli import main
 from mlx_gemma4.cli.shared import signals
-from mlx_gemma4.cli.shared.signals import Interrupted, Session, Terminated, owner
+from mlx_gemma4.cli.shared.signals import Interrupted, Session, Terminated, keeping, owner
 from mlx_gemma4.programs.transcribe import Segment
 
 
@@ -48,6 +48,26 @@ def test_a_second_signal_cuts_the_work() -> None:
         events = list(session.events(told(session, signal.SIGINT, 1, log)))
         assert events == ["event 0", "last words"]
     assert (log, session.code) == (["made 0"], 130)
+
+
+@pytest.mark.parametrize("first", [None, signal.SIGTERM])
+def test_what_is_kept_is_saved_in_spite_of_signals(first: signal.Signals | None) -> None:
+    """A terminal that is closed ends standard input, and sends SIGHUP more than once. Ctrl-C still interrupts."""
+    saved: list[int] = []
+
+    def save() -> None:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        saved.append(1)
+
+    with owner() as each:
+        each.started()
+        with pytest.raises(Terminated) as terminated, keeping(save):
+            if first is not None:
+                signal.raise_signal(first)
+        assert (saved, terminated.value.number) == ([1], first or signal.SIGHUP)
+        with pytest.raises(KeyboardInterrupt), keeping(lambda: signal.raise_signal(signal.SIGINT)):
+            pass
 
 
 def test_writing_is_never_cut() -> None:

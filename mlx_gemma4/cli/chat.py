@@ -11,6 +11,7 @@ from mlx_gemma4.cli.kept_chat import KeptChat, check_resumed, open_conversation
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, load_model, sampling
+from mlx_gemma4.cli.shared.signals import keeping
 from mlx_gemma4.cli.shared.tools import add_tools, note_unbound, note_unwritten, open_tools
 
 COMMON = (
@@ -19,6 +20,7 @@ COMMON = (
     "--model",
     "--system",
     "--resume",
+    "--context",
     "--tools",
     "--thinking",
     "--max-tokens",
@@ -77,7 +79,5 @@ def run(arguments: argparse.Namespace) -> None:
 
     kept = KeptChat(arguments.resume, conversation)
     note("Ask something; /help lists the commands.")
-    try:
+    with keeping(kept.at_end):
         Chat(conversation, processor, options, tools=tools, stats=arguments.stats, after_turn=kept.after_turn).loop()
-    finally:
-        kept.at_end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -153,12 +154,14 @@ class Chat:
         self._answer(self._conversation.edit(-1, user_content(text, media), **self._options))
 
     def _save(self, path: str) -> None:
+        path = path.strip("'\"")
         if not path:
             raise ValueError("Type the name of a file after /save")
-        if Path(path).expanduser().exists():
+        file = Path(path).expanduser()
+        if file.exists():
             raise ValueError(f"{path} exists; name another file")
-        self._conversation.save(Path(path).expanduser())
-        note(f"(saved; continue with --resume {path})")
+        self._conversation.save(file)
+        note(f"(saved; continue with --resume {shlex.quote(str(file))})")
 
     def _attach(self, kind: str, path: str) -> None:
         """Attach a file to the next message. One that cannot be read is an error now."""

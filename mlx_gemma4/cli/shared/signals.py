@@ -81,6 +81,22 @@ class _Command:
         """A command may take its time to end."""
 
 
+class _Keeping(_Command):
+    """A closed terminal ends standard input, and sends SIGHUP twice: from the kernel and from the shell."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self.late: int | None = None
+
+    def handle(self, number: int) -> None:
+        if number != signal.SIGINT:
+            if self.is_over:
+                self.late = number
+                return
+            self.is_over = True
+        super().handle(number)
+
+
 class _Ended:
     def __init__(self, code: int) -> None:
         self._code = code
@@ -292,6 +308,25 @@ def starting() -> Iterator[None]:
         yield
     finally:
         _owner.policy = before
+
+
+@contextmanager
+def keeping(save: Callable[[], None]) -> Iterator[None]:
+    """A block after which something is saved, however it ends. Only Ctrl-C interrupts the saving."""
+    policy = _Keeping()
+    before, _owner.policy = _owner.policy, policy
+    try:
+        try:
+            yield
+        finally:
+            policy.is_over = True
+    finally:  # of its own: a signal may come in the line above
+        try:
+            save()
+        finally:
+            _owner.policy = before
+    if policy.late is not None:
+        raise Terminated(policy.late)
 
 
 @contextmanager
