@@ -81,7 +81,8 @@ def _ways(asked: Asked, needs: Needs, context: int, longest: int, others: Mappin
     if ways:
         return f"what fits is {' or '.join(ways)}"
     smallest = min(plan_memory(each, use, context).total for each in (needs, *others.values()))
-    return f"nothing smaller fits, the least is {gigabytes(smallest)} GB: use a machine with more memory"
+    least = f"the least is {gigabytes(smallest)} GB"
+    return f"nothing smaller fits, {least}; allow more (--memory), or use a machine that has it"
 
 
 def gigabytes(nbytes: int) -> str:
