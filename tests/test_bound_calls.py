@@ -193,6 +193,7 @@ def test_more_keys_than_can_come_in_any_order() -> None:
         ({"type": "string", "pattern": "^a|b$"}, ['<|"|>cb<|"|>'], ["cb"]),
         ({"type": "string", "pattern": "^[^x]\\$$"}, ['<|"|>a$<|"|>'], ['<|"|>x$<|"|>', '<|"|>a<|"|>']),
         ({"type": "string", "pattern": "^(0|1)\\.[|$]$"}, ['<|"|>0.|<|"|>', '<|"|>1.$<|"|>'], ['<|"|>0.x<|"|>']),
+        ({"type": "string", "pattern": "^"}, ['<|"|>a<|"|>'], ["a"]),
         ({"type": "string", "minLength": 2}, ['<|"|>ab<|"|>'], ['<|"|>a<|"|>']),
         ({"const": ""}, ['<|"|><|"|>'], ['<|"|>a<|"|>', "null"]),
         ({"enum": [1, True, None, "x"]}, ["1", "true", "null", '<|"|>x<|"|>'], ["2", "false", "x"]),

@@ -140,6 +140,29 @@ def test_forwards() -> None:
     assert list(steps_of(Session(model, room=64), constraint, drafts=wrong)) == tokens
 
 
+@pytest.mark.parametrize("patience", [0, 1000])
+def test_what_drafts_learn_of_steps(patience: int) -> None:
+    """A forward over one token is what a step costs, queued early or not; one over forced tokens is not."""
+
+    class Watching(Known):
+        def __init__(self) -> None:
+            super().__init__([], 7)
+            self.plain: list[bool] = []
+
+        def waits(self, left: int) -> bool:
+            return False
+
+        def take_constrained(self, tokens: list[int], *_: Any, is_plain: bool, waited: bool, **__: Any) -> None:
+            assert not waited
+            self.plain.append(is_plain)
+
+    model, _ = loaded("released")
+    for pattern, expected in (("[a-z ]{9}", [True] * 9), ("[ab]-->[ab][ab]", [True, False, True])):
+        drafts = Watching()
+        list(steps_of(Session(model), Constraint.regex(pattern), drafts=drafts, patience=patience))
+        assert drafts.plain == expected[: len(drafts.plain)] and len(drafts.plain) >= 2
+
+
 def test_one_forward_is_queued_early_where_nothing_is_forced() -> None:
     """As many forwards as tokens; with patience, none is superfluous."""
     model, _ = loaded("released")

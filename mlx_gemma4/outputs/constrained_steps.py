@@ -29,7 +29,6 @@ from mlx_gemma4.session import Session
 
 PATIENCE = 12
 """Chosen tokens without a forced one before the next forward is queued early: before forced ones it is superfluous."""
-
 AT_ONCE = 64
 """Forced tokens that are read in the same forward as what follows them, at most."""
 
@@ -88,6 +87,8 @@ class _Steps:
         self._start = session.position
         self._logits = logits
         """[V]: what follows the session's end, where the session lacks nothing."""
+        self._waited = False
+        """The next forward was not queued early, because a draft might have followed."""
 
     def begin(self) -> list[int]:
         """The forced tokens that the answer begins with."""
@@ -126,9 +127,10 @@ class _Steps:
                 draft,
                 guess.forced[:right].count(False),
                 read=len(guess.tokens),
-                is_plain=len(lacking) == 1,
-                waited=waits,
+                is_plain=len(lacking) <= 1,
+                waited=self._waited,
             )
+        self._waited = waits
         return known
 
     def settle(self) -> None:

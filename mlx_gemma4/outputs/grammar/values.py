@@ -181,7 +181,7 @@ class Rules:
         return name
 
     def _in_order(self, pairs: Mapping[str, str], required: Sequence[str]) -> str:
-        """The pairs in order; ``begun``: whether one has come already."""
+        """The pairs in order. The rules f0, f1, … stand before the first pair, and m0, m1, … behind one."""
         name = f"o{len(self.lines)}"
         lines = [f'{name}: "{{" {name}f0']
         for place, (key, pair) in enumerate(pairs.items()):
@@ -237,7 +237,7 @@ def _regex(pattern: str) -> str | None:
         has_alternatives |= match[0] == "|" and depth == 0
         if match[0] in "^$":
             anchors.append(match.start())
-    begins, ends = 0 in anchors, len(pattern) - 1 in anchors
+    begins, ends = pattern.startswith("^"), pattern.endswith("$") and len(pattern) - 1 in anchors
     if len(anchors) > begins + ends or (anchors and has_alternatives):
         return None
     inner = pattern[begins : len(pattern) - ends]
