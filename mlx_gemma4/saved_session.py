@@ -13,7 +13,6 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gemma4.checkpoint.json_file import array, shown, whole
-from mlx_gemma4.decoder.buffers import State
 from mlx_gemma4.decoder.cache import Cache
 from mlx_gemma4.decoder.config import Config, LayerConfig, TextConfig
 from mlx_gemma4.decoder.points import Points
@@ -64,12 +63,12 @@ def unpack(saved: Saved, config: Config, cache: Cache, points: Points) -> Conten
     text = config.text_config
     content = _content(saved, position)
     _check_bits(saved, cache.kv_bits)
-    states = _states(saved, text, cache.kv_bits, position) if position else []
+    layers = _layers(saved, text, cache.kv_bits, position) if position else []
     windows = {at: _windows(saved, text.layers, at, text.sliding_window) for at in kept}
-    saved.check_content()
     if position:
+        states = ({name: saved.take(tensor) for name, tensor in layer.items()} for layer in layers)
         cache.restore(states, position)
-    points.restore(_images(content), places, windows)
+    points.restore(_images(content), places, {at: list(map(saved.take, tensors)) for at, tensors in windows.items()})
     return content
 
 
@@ -102,38 +101,31 @@ def _check_bits(saved: Saved, bits: int | None) -> None:
         )
 
 
-def _states(saved: Saved, text: TextConfig, bits: int | None, position: int) -> list[State]:
-    """The states of all layers, still lazy, of the sizes that they must have."""
-    states, lengths, window = [], set(), text.sliding_window
+def _layers(saved: Saved, text: TextConfig, bits: int | None, position: int) -> list[dict[str, str]]:
+    """The tensors of each layer's state, by the names of its arrays. They are lazy, and of the sizes they must have."""
+    layers, lengths, window = [], set(), text.sliding_window
     for number, layer in enumerate(text.layers):
-        state = {}
+        tensors = {}
         for name, width in array_widths(layer, text.rope[layer.layer_type], bits).items():
             dtype = mx.uint32 if f".{QUANTIZED[0]}" in name else saved.dtype
             tensor = saved.array(f"layers.{number}.{name}", dtype, 1, layer.num_key_value_heads, None, width)
-            state[name] = tensor
+            tensors[name] = f"layers.{number}.{name}"
             lengths.add((layer.is_sliding, tensor.shape[2]))
-        states.append(state)
+        layers.append(tensors)
     sliding = {length for is_sliding, length in lengths if is_sliding}
     full = {length for is_sliding, length in lengths if not is_sliding}
     if full - {position} or len(sliding) > 1 or any(not min(position, window - 1) <= n <= position for n in sliding):
         raise saved.damaged(f"its layers do not hold {position} positions")
-    return states
+    return layers
 
 
-def _windows(saved: Saved, layers: tuple[LayerConfig, ...], at: int, window: int) -> list[mx.array]:
+def _windows(saved: Saved, layers: tuple[LayerConfig, ...], at: int, window: int) -> list[str]:
+    """The tensors of a snapshot. They are lazy, and of the sizes that they must have."""
     sliding = [layer for layer in layers if layer.is_sliding]
-    return [
-        saved.array(
-            f"snapshots.{at}.{number}",
-            saved.dtype,
-            2,
-            1,
-            layer.num_key_value_heads,
-            min(at, window - 1),
-            layer.head_dim,
-        )
-        for number, layer in enumerate(sliding)
-    ]
+    names = [f"snapshots.{at}.{number}" for number in range(len(sliding))]
+    for name, layer in zip(names, sliding, strict=True):
+        saved.array(name, saved.dtype, 2, 1, layer.num_key_value_heads, min(at, window - 1), layer.head_dim)
+    return names
 
 
 def _places(value: object, position: int) -> list[int]:
@@ -143,7 +135,8 @@ def _places(value: object, position: int) -> list[int]:
 def _content(saved: Saved, position: int) -> Content:
     if position == 0:
         return Content()
-    return Content(np.array(saved.array("content", mx.uint32, position, WORDS)))
+    saved.array("content", mx.uint32, position, WORDS)
+    return Content(np.array(saved.take("content")))
 
 
 def _images(content: Content) -> list[tuple[int, int]]:

@@ -26,6 +26,7 @@ from conftest import loaded
 from reference_cases import media_file
 
 from mlx_gemma4 import Conversation, Model, Processor, Session
+from mlx_gemma4.decoder.budget import Budget
 from mlx_gemma4.inputs.text.template import ChatTemplate
 from mlx_gemma4.outputs.sample import Sampler
 
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--answer", type=int, default=600, help="tokens of each answer (default: 600)")
     options = parser.parse_args()
     for name, checkpoint in (("demo", loaded("demo")), ("window 16", loaded("released"))):
+        checkpoint[0].budget = Budget()  # the demo's own context has 4,096 positions
         for template, each in (("its template", checkpoint), ("like the 12B's", like_12b(checkpoint))):
             conversation = Conversation(*each)
             report(f"{name}, {template}", conversation, options.turns, options.answer)

@@ -49,7 +49,7 @@ _TYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
 
 @dataclass(frozen=True)
 class Saved:
-    """A file that was read: its tensors are lazy until ``check_content``."""
+    """A file that was opened: its tensors are lazy until ``take``."""
 
     path: Path
     header: Mapping[str, Any]
@@ -83,15 +83,16 @@ class Saved:
             )
         return array
 
-    def check_content(self) -> None:
-        """Read all tensors and compare them with their checksums.
+    def take(self, name: str) -> mx.array:
+        """Read a tensor. The file forgets it, so that it is in memory once.
 
         Raises:
-            ValueError: A tensor is not what was written.
+            ValueError: It is not what was written.
         """
-        for name, found in checksums(self.arrays).items():
-            if found != self.header["checksums"].get(name):
-                raise self.damaged(f"the bytes of {printable(name)} are not those that were written")
+        array = self.arrays.pop(name)
+        if checksums({name: array})[name] != self.header["checksums"].get(name):
+            raise self.damaged(f"the bytes of {printable(name)} are not those that were written")
+        return array
 
 
 def write(

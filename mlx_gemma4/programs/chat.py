@@ -302,7 +302,7 @@ class Conversation:
         session = Session.unpacked(model, saved)
         chat = cls(model, processor, enable_thinking=enable_thinking, tools=tools, drafter=drafter, session=session)
         try:
-            chat.messages = unpack({name: np.array(tensor) for name, tensor in saved.arrays.items() if is_packed(name)})
+            chat.messages = unpack({name: np.array(saved.take(name)) for name in list(saved.arrays) if is_packed(name)})
             chat.forgotten = whole(saved.header.get("forgotten"), "forgotten", least=0)
         except ValueError as error:
             raise saved.damaged(str(error)) from error
