@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlx_gemma4.decoder.cache import DEFAULT_ROOM
-from mlx_gemma4.decoder.memory import SPARE
+from mlx_gemma4.decoder.memory import Needs, Use, plan_memory
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.checks import check_prompt
 from mlx_gemma4.inputs.content import Content
@@ -166,17 +166,9 @@ class PrefixStore:
         self._entries.append(entry)
 
     def _bytes(self, length: int) -> int:
-        """What a session of so many positions needs, at most."""
-        text = self.model.config.text_config
-        sliding = min(length, text.sliding_window - 1 + self.room) + SPARE
-        return sum(
-            2
-            * layer.num_key_value_heads
-            * layer.head_dim
-            * self.model.dtype.size
-            * (sliding if layer.is_sliding else length)
-            for layer in text.layers
-        )
+        """What a session of so many positions holds when they are computed."""
+        needs = Needs(self.model.config.text_config, 0, number=self.model.dtype.size, kv_bits=self.model.kv_bits)
+        return plan_memory(needs, Use(room=self.room, rows=1), length).state
 
 
 def _fork(session: Session, position: int) -> Session:
