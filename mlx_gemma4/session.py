@@ -169,10 +169,12 @@ class Session:
                 h = self._forward(rows, image_ids, min(max(skipped, 0), rows.shape[1] - 1))
                 if skipped < rows.shape[1]:
                     read.append(h)
-                if self.position == start + length:
+                is_last = self.position == start + length
+                if is_last:
                     self._cache.compact()
+                # lazy rows keep a copy of the last layer's keys and values; those of the last chunk may stay unread
                 with allocation_errors(), bounded_ahead(kept=self.nbytes - held):
-                    mx.eval(self._cache.arrays)
+                    mx.eval([*self._cache.arrays, *(read[:-1] if is_last else read)])
                 self._take_snapshots(wanted)
                 if mx.get_cache_memory() > KEPT_BUFFERS:
                     mx.clear_cache()

@@ -37,6 +37,8 @@ def test_the_limit_lasts_as_long_as_the_forward(monkeypatch: pytest.MonkeyPatch)
     before = memory_limit()
     with bounded_ahead(kept=3 * MB):
         assert memory_limit() == mx.get_active_memory() + 8 * MB
+    with bounded_ahead(kept=-MB):
+        assert memory_limit() == mx.get_active_memory() + 5 * MB
     assert memory_limit() == before
     with pytest.raises(KeyboardInterrupt), bounded_ahead():
         raise KeyboardInterrupt
@@ -111,3 +113,18 @@ def test_a_chunk_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     session.extend(np.full(40, 30))
     assert limits[1] == pytest.approx(7 * MB, abs=MB)
     assert memory_limit() == start
+
+
+def test_rows_to_read_hold_no_copies_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 32 chunks, whose logits are read later: lazy hidden states keep the keys of the last layer."""
+    monkeypatch.setattr("mlx_gemma4.session.PREFILL_STEP", 32)
+    model, piece = random_model(6), np.full(1024, 30)
+    held = {}
+    for logits_from in (None, 0):
+        session = Session(model, room=2)
+        before = mx.get_active_memory()
+        logits = session.extend(piece, logits_from=logits_from)
+        held[logits_from] = mx.get_active_memory() - before
+        assert logits.shape[-1] == 371
+    hidden = 1024 * model.config.text_config.hidden_size * 4
+    assert held[0] - held[None] < 2 * hidden

@@ -35,9 +35,9 @@ def bounded_ahead(kept: int = 0) -> Iterator[None]:
     """While this lasts, an evaluation takes about AHEAD_BYTES more than what is in use now, if one layer needs no more.
 
     Args:
-        kept: Bytes of what it makes to stay: they come on top.
+        kept: Bytes of what it makes to stay: they come on top. Fewer than 0 count as none.
     """
-    limit = mx.get_active_memory() + kept + AHEAD_BYTES
+    limit = mx.get_active_memory() + max(kept, 0) + AHEAD_BYTES
     _change(_bounds.append, limit)
     try:
         yield
