@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from graphs import primitives
 
-from mlx_gemma4.decoder import masks
-from mlx_gemma4.decoder.attention import attend
+from mlx_gemma4.decoder import attention, masks
 from mlx_gemma4.decoder.masks import Mask, causal_tiles, mask_from, number_images, sliding_mask
 
 SDPA = mx.fast.scaled_dot_product_attention
@@ -25,6 +24,12 @@ def random_heads(
     arrays = [mx.random.normal(shape).astype(dtype) for shape in shapes]
     mx.eval(arrays)
     return arrays
+
+
+def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
+    """Attention over keys and values of one part each."""
+    [out] = attention.attend([queries], [keys], [values], mask)
+    return out
 
 
 def scores_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -61,6 +66,17 @@ def test_tiles_change_no_number(
     assert sum(made) == queries * row
     assert len(made) == -(-queries // max(1, most // row))
     assert len(set(made[:-1])) <= 1  # so that the memory of a tile is the next one's
+
+
+@pytest.mark.parametrize("most", [3000, 40_000])
+def test_parts_in_tiles(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys in two parts, whose scores add up, as full layers store them; the values are one of them and another."""
+    queries, keys, values = random_heads(50, 333)
+    expected = np.array(SDPA(queries, keys, values, scale=1.0, mask="causal"))
+    monkeypatch.setattr("mlx_gemma4.decoder.attention.SCORE_BYTES", most)
+    parts = [[array[..., :4], array[..., 4:]] for array in (queries, keys, values)]
+    actual = attention.attend(*parts, "causal")
+    np.testing.assert_allclose(np.concatenate([np.array(part) for part in actual], axis=-1), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("queries", "mask"), [(1, None), (16, "causal"), (16, mx.ones((16, 40), dtype=mx.bool_))])
