@@ -16,6 +16,7 @@ from mlx_gemma4.decoder.fit import Asked, fit
 from mlx_gemma4.decoder.machine_memory import machine_memory, memory_budget
 from mlx_gemma4.decoder.memory import KEPT_BUFFERS, MARGIN, PROGRAM, SNAPSHOTS, Needs, Use
 from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.decoder.stored import can_have_kv_bits, check_kv_bits
 from mlx_gemma4.decoder.weight_sizes import recipe_sizes, weight_sizes
 from mlx_gemma4.decoder.weights import drafter_name, load_model
 from mlx_gemma4.inputs.processor import Processor
@@ -31,6 +32,7 @@ def load(
     dtype: str | mx.Dtype | None = None,
     context: int | None = None,
     memory: float | None = None,
+    kv_bits: int | None = None,
     drafter: str | os.PathLike[str] | None = None,
     use: Use = ANY,
 ) -> tuple[Model, Processor]:
@@ -48,12 +50,15 @@ def load(
         context: Positions of the longest sequence; by default as many as fit, up to what the checkpoint was made for.
         memory: GB (1e9 bytes) that this program may use; by default what the machine has for a model
             (``memory_budget``).
+        kv_bits: Store the keys and values of full layers in 8 or 4 bits, from the first position on; by default as they
+            are computed. It becomes ``model.kv_bits``.
         drafter: The name of a drafter that will be loaded beside it (``load_drafter``), to be planned for.
         use: What the model will be used for, as far as that decides how much memory it needs.
 
     Raises:
         DoesNotFit: The checkpoint does not fit; the message has the numbers, and what fits. Nothing was loaded.
-        ValueError: There is no such checkpoint, or it is broken; the message says what and where.
+        ValueError: There is no such checkpoint, or it is broken; the message says what and where. Or the heads of its
+            full layers cannot be stored in ``kv_bits``.
     """
     compute = compute_type(dtype)
     limit = memory_limit(memory)
@@ -61,14 +66,16 @@ def load(
     most = limit - MARGIN if compute is None else None
     folder = checkpoint_folder(name, revision=revision, most_weights=most)
     config = Config.from_file(folder / "config.json")
+    check_kv_bits(config.text_config, kv_bits)
     # a tokenizer of 262,144 tokens takes a second to parse; nothing in the thread touches MLX
     with ThreadPoolExecutor(1) as thread:
         processor = thread.submit(Processor.from_folder, folder, config)
         try:
-            budget = plan_checkpoint(folder, config, compute, Asked(str(name), limit, use, context), drafter)
+            asked = Asked(str(name), limit, use, context)
+            budget = plan_checkpoint(folder, config, compute, asked, drafter, kv_bits=kv_bits)
             set_limits(limit)
             model = load_model(folder, config=config, dtype=compute, lazy=True)
-            model.budget = budget
+            model.budget, model.kv_bits = budget, kv_bits
             if budget.plan is not None:
                 model.snapshots.memory = budget.plan.snapshots
             for layer in model.language_model.model.layers:
@@ -85,13 +92,19 @@ def load(
 
 
 def plan_checkpoint(
-    folder: Path, config: Config, dtype: mx.Dtype | None, asked: Asked, drafter: str | os.PathLike[str] | None = None
+    folder: Path,
+    config: Config,
+    dtype: mx.Dtype | None,
+    asked: Asked,
+    drafter: str | os.PathLike[str] | None = None,
+    *,
+    kv_bits: int | None = None,
 ) -> Budget:
     """The budget of a checkpoint that fits. Headers of its files are read, nothing else.
 
     Args:
         dtype: The type to compute in; None takes the checkpoint's own.
-        drafter: As for ``load``.
+        drafter: As for ``load``, and ``kv_bits``.
 
     Raises:
         DoesNotFit: It does not fit.
@@ -105,6 +118,7 @@ def plan_checkpoint(
         sizes.held + beside,
         loading=sizes.loading,
         number=sizes.dtype.size,
+        kv_bits=kv_bits,
         is_ahead=mx.default_device().type == mx.gpu,
     )
 
@@ -113,6 +127,8 @@ def plan_checkpoint(
         if dtype is not None and (own := weight_sizes(folder)).held < sizes.held:
             number = own.dtype.size
             found["leaving out --dtype"] = replace(needs, weights=own.held + beside, loading=own.loading, number=number)
+        if kv_bits is None and can_have_kv_bits(config.text_config):
+            found["--kv-bits 8"] = replace(needs, kv_bits=8)
         for recipe, nbytes in sorted(recipe_sizes(config).items(), key=lambda pair: -pair[1]):
             if recipe != "qat" and nbytes < sizes.held:  # qat is for weights that were trained for it
                 found[f"a conversion with --recipe {recipe}"] = replace(

@@ -19,8 +19,10 @@ from mlx_gemma4.measure.tokens import Scores
 
 Refused = Callable[..., str]
 
-TEXT = Scores(tokens=900, kl=0.01234, kl_p99=0.2, top1=0.987, perplexity=5.5, reference_perplexity=5.25)
-AUDIO = Scores(tokens=9, kl=0.5, kl_p99=1.5, top1=1.0, perplexity=1.25, reference_perplexity=1.125)
+TEXT = Scores(
+    tokens=900, kl=0.01234, kl_p99=0.2, top1=0.987, logit_error=0.25, perplexity=5.5, reference_perplexity=5.25
+)
+AUDIO = Scores(tokens=9, kl=0.5, kl_p99=1.5, top1=1.0, logit_error=0.5, perplexity=1.25, reference_perplexity=1.125)
 PREFIX = "language_model.model."
 
 
@@ -48,11 +50,11 @@ def quality(parts: dict[str, Scores], wer: float | None = None) -> Quality:
 def test_the_scores() -> None:
     """A row for each kind, one for all if there are several, and error rates if recordings were transcribed."""
     assert scores(quality({"text": TEXT, "audio": AUDIO}, wer=1 / 6)).splitlines() == [
-        "KL(reference ‖ model) in nats a token",
-        "       tokens      KL  KL p99    top-1  perplexity  reference's",
-        "text      900  0.0123  0.2000   98.70%       5.500        5.250",
-        "audio       9  0.5000  1.5000  100.00%       1.250        1.125",
-        "all       900  0.0123  0.2000   98.70%       5.500        5.250",
+        "KL(reference ‖ model) in nats a token, and the error of logits (root mean square)",
+        "       tokens      KL  KL p99    top-1  logits  perplexity  reference's",
+        "text      900  0.0123  0.2000   98.70%  0.2500       5.500        5.250",
+        "audio       9  0.5000  1.5000  100.00%  0.5000       1.250        1.125",
+        "all       900  0.0123  0.2000   98.70%  0.2500       5.500        5.250",
         "WER 16.67%, the reference's 16.67%",
     ]
     assert [line.split()[0] for line in scores(quality({"text": TEXT})).splitlines()[1:]] == ["tokens", "text"]

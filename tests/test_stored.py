@@ -200,7 +200,7 @@ def test_bits_that_cannot_be() -> None:
         check_kv_bits(TEXT, 3)
     message = (
         "Keys and values of this checkpoint cannot be stored in 8 bits: its full layers store heads in parts of 16, "
-        "48, 16, which no group of 32 divides; leave --kv-bits out"
+        "48, 16 numbers, which groups of 32 do not divide; leave out --kv-bits"
     )
     with pytest.raises(ValueError) as refused:
         check_kv_bits(text, 8)

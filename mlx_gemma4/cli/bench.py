@@ -180,7 +180,7 @@ def make_random(checkpoint: RandomCheckpoint, arguments: argparse.Namespace) -> 
         set_limits(memory_limit(arguments.memory))
         processor = random_processor(checkpoint)
         model = checkpoint.model(Making(checkpoint.nbytes))
-        model.budget = budget
+        model.budget, model.kv_bits = budget, arguments.kv_bits
         return model, processor
 
 
@@ -207,16 +207,19 @@ def random_budget(checkpoint: RandomCheckpoint, arguments: argparse.Namespace) -
     from mlx_gemma4.checkpoint.recipes import RECIPES as STORED
     from mlx_gemma4.decoder.fit import Asked, fit
     from mlx_gemma4.decoder.memory import Needs, Use
+    from mlx_gemma4.decoder.stored import check_kv_bits
     from mlx_gemma4.loading import memory_limit
 
     def needs(each: RandomCheckpoint) -> Needs:
-        return Needs(each.config.text_config, each.nbytes, is_ahead=mx.default_device().type == mx.gpu)
+        is_ahead = mx.default_device().type == mx.gpu
+        return Needs(each.config.text_config, each.nbytes, kv_bits=arguments.kv_bits, is_ahead=is_ahead)
 
     def others() -> dict[str, Needs]:
         found = {f"--recipe {name}": needs(replace(checkpoint, recipe=name)) for name in STORED}
         smaller = {way: each for way, each in found.items() if each.weights < checkpoint.nbytes}
         return dict(sorted(smaller.items(), key=lambda pair: -pair[1].weights))
 
+    check_kv_bits(checkpoint.config.text_config, arguments.kv_bits)
     name = f"--random {checkpoint.size} with the recipe {checkpoint.recipe}"
     return fit(Asked(name, memory_limit(arguments.memory), Use(), arguments.context), needs(checkpoint), others)
 
@@ -288,5 +291,6 @@ def heading(arguments: argparse.Namespace, random: RandomCheckpoint | None) -> d
         model = {"name": name, "revision": arguments.revision, "dtype": arguments.dtype}
     else:
         model = {"random": random.size, "recipe": random.recipe, "bytes": random.nbytes}
+    model["kv_bits"] = arguments.kv_bits
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"date": date, "machine": machine().to_dict(), "model": model}

@@ -39,7 +39,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--peer needs --against and a program: {' or '.join(NAMES)}")
     if arguments.against is None:
         return
-    options = {"long": False, "draft_model": None, "draft": "auto", "dtype": None}
+    options = {"long": False, "draft_model": None, "draft": "auto", "dtype": None, "kv_bits": None}
     for name, usual in options.items():
         if getattr(arguments, name) != usual:
             raise ValueError(

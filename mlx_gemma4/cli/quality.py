@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlx_gemma4.checkpoint.hub import checkpoint_folder, default_model
 from mlx_gemma4.cli.shared.notes import note
-from mlx_gemma4.cli.shared.options import add_model
+from mlx_gemma4.cli.shared.options import add_kv_bits, add_model
 from mlx_gemma4.cli.shared.report import add_report, aligned, report_file, save
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ AUDIO = (
     "JSON lines as 'eval wer' takes them: what is said is scored as the answer to the transcription prompt "
     "(default: the recordings of the demo)"
 )
-COLUMNS = ("", "tokens", "KL", "KL p99", "top-1", "perplexity", "reference's")
+COLUMNS = ("", "tokens", "KL", "KL p99", "top-1", "logits", "perplexity", "reference's")
 WORST = 10
 PREFIX = "language_model.model."
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-COMMON = ("--help", "--help-all", "--reference", "--model", "--text", "--audio", "--no-wer", "--json")
+COMMON = ("--help", "--help-all", "--reference", "--model", "--text", "--audio", "--kv-bits", "--no-wer", "--json")
 """The options that ``--help`` shows."""
 
 
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", required=True, help="the source of the conversion: a folder, a repo id or 'demo'"
     )
     add_model(parser, dtype="float32", context=None)
+    add_kv_bits(parser)
     parser.add_argument("--text", metavar="FILE", help=TEXT)
     parser.add_argument("--audio", metavar="MANIFEST", help=AUDIO)
     parser.add_argument(
@@ -78,11 +79,12 @@ def run(arguments: argparse.Namespace) -> None:
         language=language,
         limit=arguments.limit,
         dtype=DTYPES[arguments.dtype],
+        kv_bits=arguments.kv_bits,
         hear=not arguments.no_wer,
         progress=note,
     )
     print("\n\n".join([scores(quality), worst(quality), layers(quality)]))
-    save(report, {"reference": str(reference), "model": str(model), **asdict(quality)})
+    save(report, {"reference": str(reference), "model": str(model), "kv_bits": arguments.kv_bits, **asdict(quality)})
 
 
 def read_text(path: Path) -> str:
@@ -102,7 +104,8 @@ def scores(quality: Quality) -> str:
     rows = [_row(kind, part) for kind, part in quality.parts.items()]
     if len(rows) > 1:
         rows.append(_row("all", quality))
-    table = f"KL(reference ‖ model) in nats a token\n{aligned([COLUMNS, *rows])}"
+    title = "KL(reference ‖ model) in nats a token, and the error of logits (root mean square)"
+    table = f"{title}\n{aligned([COLUMNS, *rows])}"
     if quality.wer is None or quality.reference_wer is None:
         return table
     return f"{table}\nWER {quality.wer:.2%}, the reference's {quality.reference_wer:.2%}"
@@ -128,7 +131,7 @@ LAYERS = ("layer", "drift", *(part.removesuffix("_proj") for part in PARTS))
 
 
 def _row(kind: str, part: Scores) -> tuple[str, ...]:
-    shares = (f"{part.kl:.4f}", f"{part.kl_p99:.4f}", f"{part.top1:.2%}")
+    shares = (f"{part.kl:.4f}", f"{part.kl_p99:.4f}", f"{part.top1:.2%}", f"{part.logit_error:.4f}")
     return (kind, str(part.tokens), *shares, f"{part.perplexity:.3f}", f"{part.reference_perplexity:.3f}")
 
 

@@ -62,19 +62,32 @@ def group_size(width: int) -> int | None:
     return next((group for group in GROUPS if width % group == 0), None)
 
 
+def can_have_kv_bits(text: TextConfig) -> bool:
+    """Whether the keys and values of the full layers can be quantized: groups divide their parts."""
+    return _undivided(text) is None
+
+
 def check_kv_bits(text: TextConfig, bits: int | None) -> None:
     """Raise a ValueError if the keys and values of the full layers cannot be stored in so many bits."""
     if bits is None:
         return
     if bits not in KV_BITS:
         raise ValueError(f"Expected {' or '.join(map(str, KV_BITS))} bits for keys and values, got {bits}")
+    widths = _undivided(text)
+    if widths is not None:
+        raise ValueError(
+            f"Keys and values of this checkpoint cannot be stored in {bits} bits: its full layers store heads in parts "
+            f"of {', '.join(map(str, widths))} numbers, which groups of {GROUPS[-1]} do not divide; leave out --kv-bits"
+        )
+
+
+def _undivided(text: TextConfig) -> tuple[int, ...] | None:
+    """The parts of a full layer that groups do not divide; None if there is none."""
     for layer in text.layers:
-        widths = () if layer.is_sliding else part_widths(layer, text.rope[layer.layer_type])
-        if not all(map(group_size, widths)):
-            raise ValueError(
-                f"Keys and values of this checkpoint cannot be stored in {bits} bits: its full layers store heads in "
-                f"parts of {', '.join(map(str, widths))}, which no group of {GROUPS[-1]} divides; leave --kv-bits out"
-            )
+        widths = part_widths(layer, text.rope[layer.layer_type])
+        if not layer.is_sliding and not all(map(group_size, widths)):
+            return widths
+    return None
 
 
 def layer_bytes(layer: LayerConfig, rope: RopeConfig, number: int, bits: int | None = None) -> int:

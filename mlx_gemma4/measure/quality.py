@@ -63,6 +63,7 @@ def measure(
     language: str = "English",
     limit: int | None = None,
     dtype: mx.Dtype = mx.float32,
+    kv_bits: int | None = None,
     hear: bool = True,
     progress: Progress = lambda line: None,
 ) -> Quality:
@@ -78,15 +79,17 @@ def measure(
         language: What is spoken in them.
         limit: Only the first so many chunks of text and recordings.
         dtype: Compare in this type.
+        kv_bits: Bits in which the model stores keys and values of full layers. The reference stores them as they are
+            computed, so that both may be the same checkpoint.
         hear: Transcribe the recordings with both, each in its own type, for word error rates, which need the [eval]
             extra.
 
     Raises:
         ValueError: The checkpoints are not conversions of one model, or have no audio weights for ``recordings``; there
-            is nothing to score; a checkpoint computes NaN.
+            is nothing to score; a checkpoint computes NaN; the model's heads cannot be stored in ``kv_bits``.
         ImportError: The [eval] extra is missing.
     """
-    pair = Pair(reference, model, dtype)
+    pair = Pair(reference, model, dtype, kv_bits)
     chosen = packaged_recordings() if recordings is None else list(recordings)
     check_files(chosen)
     has_audio, has_vision = _check_pair(pair)
@@ -108,7 +111,10 @@ def measure(
     _check_tokenizers(pair, processor, probes)
 
     scored, errors, drifts = _run(pair, probes, progress)
-    rates = [_wer(folder, chosen, language, progress) if hear and chosen else None for folder in (reference, model)]
+    rates = [
+        _wer(folder, bits, chosen, language, progress) if hear and chosen else None
+        for folder, bits in ((reference, None), (model, kv_bits))
+    ]
     return _quality(probes, scored, errors, drifts, rates)
 
 
@@ -189,11 +195,15 @@ def _check_tokenizers(pair: Pair, processor: Processor, probes: Sequence[Probe])
                 )
 
 
-def _wer(folder: Path, recordings: Sequence[Recording], language: str, progress: Progress) -> float | None:
+def _wer(
+    folder: Path, kv_bits: int | None, recordings: Sequence[Recording], language: str, progress: Progress
+) -> float | None:
     """The word error rate of one checkpoint, which is released afterwards."""
     mx.clear_cache()  # the buffers of the checkpoint before
     progress(f"listening with {folder}")
-    transcriber = Transcriber(load_model(folder), Processor.from_folder(folder), text=instruction(language))
+    model = load_model(folder)
+    model.kv_bits = kv_bits
+    transcriber = Transcriber(model, Processor.from_folder(folder), text=instruction(language))
     total = Score()
     for result in evaluate(
         recordings,

@@ -47,10 +47,13 @@ class Pair:
     reference: Path
     model: Path
     dtype: mx.Dtype = mx.float32
+    kv_bits: int | None = None
+    """Bits in which the model stores keys and values of full layers; the reference stores them as they are computed."""
 
     def open(self) -> tuple[Model, Model]:
         """Both models; no weights are read yet."""
         reference, model = (load_model(each, dtype=self.dtype, lazy=True) for each in (self.reference, self.model))
+        model.kv_bits = self.kv_bits
         return reference, model
 
     def open_ends(self) -> tuple[Model, Model]:
@@ -155,7 +158,7 @@ def _through(layer: DecoderLayer, h: mx.array, model: Model, config: LayerConfig
     """Run a whole sequence through one layer."""
     text = model.config.text_config
     vision = prompt.is_vision
-    cache = Cache([config], window=text.sliding_window, room=0)
+    cache = Cache([config], window=text.sliding_window, room=0, kv_bits=model.kv_bits)
     full, sliding = cache.masks(len(prompt), number_images(vision) if text.image_blocks and vision.any() else None)
     return layer(h, sliding if config.is_sliding else full, cache.layers[0])
 

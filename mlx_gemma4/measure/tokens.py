@@ -17,6 +17,8 @@ class Tokens:
     """KL(reference ‖ model) of the predictions of this token."""
     same: np.ndarray
     """1 where both models have the same most likely token."""
+    logit_error: np.ndarray
+    """Mean over the vocabulary of the squared differences of the logits."""
     nll: np.ndarray
     """Negative log likelihood: -log of the probability of the true token."""
     reference_nll: np.ndarray
@@ -24,7 +26,7 @@ class Tokens:
     @classmethod
     def join(cls, parts: Sequence[Tokens]) -> Tokens:
         """One from several, at least one."""
-        names = ("kl", "same", "nll", "reference_nll")
+        names = ("kl", "same", "logit_error", "nll", "reference_nll")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
@@ -39,6 +41,8 @@ class Scores:
     """Its 99th percentile."""
     top1: float
     """Top-1 agreement: share of tokens at which both models have the same most likely token."""
+    logit_error: float
+    """Root mean square of the differences of the logits."""
     perplexity: float
     reference_perplexity: float
 
@@ -49,6 +53,7 @@ class Scores:
             kl=float(tokens.kl.mean()),
             kl_p99=float(np.percentile(tokens.kl, 99)),
             top1=float(tokens.same.mean()),
+            logit_error=float(np.sqrt(tokens.logit_error.mean())),
             perplexity=float(np.exp(tokens.nll.mean())),
             reference_perplexity=float(np.exp(tokens.reference_nll.mean())),
         )
@@ -61,7 +66,8 @@ def compare(reference: mx.array, model: mx.array, targets: np.ndarray) -> Tokens
     kl = (mx.exp(expected) * (expected - got)).sum(axis=-1)
     same = reference.argmax(axis=-1) == model.argmax(axis=-1)
     nlls = [-mx.take_along_axis(log_probs, true_ids, axis=-1)[:, 0] for log_probs in (got, expected)]
-    figures = [np.array(figure.astype(mx.float32), dtype=np.float64) for figure in (kl, same, *nlls)]
+    squared = mx.square(model.astype(mx.float32) - reference.astype(mx.float32)).mean(axis=-1)
+    figures = [np.array(figure.astype(mx.float32), dtype=np.float64) for figure in (kl, same, squared, *nlls)]
     # a KL divergence is never negative, but rounding can make that of two nearly equal distributions -1e-8
     return Tokens(np.maximum(figures[0], 0), *figures[1:])
 

@@ -62,6 +62,17 @@ def _add_memory(parser: argparse.ArgumentParser, context: str) -> None:
     group.add_argument(
         "--memory", type=float, metavar="GB", help="memory that this program may use (default: what the machine has)"
     )
+    add_kv_bits(group)
+
+
+def add_kv_bits(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the option of the type of stored keys and values."""
+    parser.add_argument(
+        "--kv-bits",
+        type=int,
+        choices=(4, 8),
+        help="store the keys and values of full layers in so many bits (default: as they are computed, in 16)",
+    )
 
 
 def load_model(arguments: argparse.Namespace, use: Use | None = None) -> tuple[Model, Processor]:
@@ -80,6 +91,7 @@ def load_model(arguments: argparse.Namespace, use: Use | None = None) -> tuple[M
             dtype=arguments.dtype,
             context=arguments.context,
             memory=arguments.memory,
+            kv_bits=arguments.kv_bits,
             drafter=getattr(arguments, "draft_model", None),
             use=use or ANY,
         )
