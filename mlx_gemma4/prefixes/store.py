@@ -46,7 +46,7 @@ class PrefixStore:
     """Sessions on a model, within a limit of bytes.
 
     When memory is short, sessions that nobody holds are parked, the least recently used first: their sliding layers,
-    335 MB of the 12B and more, go to the budget of snapshots, mostly to disk, and 16 KB a position stay. When that is
+    335 MB of the 12B and more, go to the budget of snapshots, mostly to disk, and 10 KB a position stay. When that is
     not enough, or the budget is used up, they leave.
 
     It belongs to the model's thread, like its sessions: there are no locks, no threads and no clocks in it. A server
