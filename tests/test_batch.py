@@ -14,6 +14,7 @@ from golden import heard, said
 from reference_cases import SHORT, media_file, speech_prompt
 
 from mlx_gemma4 import Model, Processor, Sampling, Session, Transcriber, load_audio
+from mlx_gemma4.decoder.batch_cache import BatchCache
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs import batch
 from mlx_gemma4.outputs.answer import answer
@@ -105,7 +106,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched, forward, read = Watched(), Model.__call__, batch.check_finite
 
     def counted(model: Model, h: mx.array, *arguments: object, **options: object) -> mx.array:
-        is_step = isinstance(arguments[0], batch.BatchCache)
+        is_step = isinstance(arguments[0], BatchCache)
         watched.events.append(("step", h.shape[0]) if is_step else ("ask", h.shape[1]))
         return forward(model, h, *arguments, **options)  # type: ignore[arg-type]
 

@@ -174,9 +174,10 @@ def test_kl_by_hand() -> None:
 
 def test_scores() -> None:
     one, two = np.array([0.0, 0.2]), np.array([1.0, 0.0])
-    tokens = Tokens.join([Tokens(one, two, np.log([2.0, 8.0]), np.log([1.0, 4.0]))] * 2)
+    tokens = Tokens.join([Tokens(one, two, np.array([9.0, 23.0]), np.log([2.0, 8.0]), np.log([1.0, 4.0]))] * 2)
     scores = Scores.of(tokens)
     assert (scores.tokens, scores.top1) == (4, 0.5)
+    assert scores.logit_error == 4
     assert (scores.kl, scores.kl_p99) == pytest.approx((0.1, 0.2))
     assert (scores.perplexity, scores.reference_perplexity) == pytest.approx((4, 2))
 
