@@ -294,6 +294,13 @@ def test_a_terminal_shows_each_utterance_once() -> None:
     assert [text for text in (line.split("  (")[0] for line in shown) if text] == LINES
 
 
+def test_snapshots_have_the_memory_that_was_planned_for_them() -> None:
+    command = ["generate", "--model", "demo", "--prompt", "Hi", "--context", "100", "--memory", "0.6"]
+    model, _ = load_model(parser().parse_args(command))
+    assert model.budget.plan is not None
+    assert model.snapshots.memory == model.budget.plan.snapshots < 100_000_000
+
+
 def test_a_disk_that_takes_no_snapshots_is_reported_in_a_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -95,7 +95,7 @@ def load_model(arguments: argparse.Namespace, use: Use | None = None) -> tuple[M
             drafter=getattr(arguments, "draft_model", None),
             use=use or ANY,
         )
-        model.snapshots = Snapshots(say=note)
+        model.snapshots = Snapshots(memory=model.snapshots.memory, say=note)
         return model, processor
 
 
