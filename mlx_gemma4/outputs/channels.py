@@ -61,6 +61,11 @@ class Channels:
         elif thought is not None:
             self._enter("thought", THOUGHT_HEADER[len(thought) :] if THOUGHT_HEADER.startswith(thought) else "")
 
+    @property
+    def is_thinking(self) -> bool:
+        """Whether a thought is open, also during a call inside it."""
+        return self._is_thinking
+
     def push(self, token_id: int) -> Iterator[tuple[Kind, str]]:
         """Take a token; yield the pieces that it completes."""
         if self._opening:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,22 @@ def read_tools(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     listed = [listed] if isinstance(listed, Mapping) else listed
     if not isinstance(listed, list) or not listed:
         raise ValueError(f"There are no tools in {path}: it must hold {FORM}")
-    tools = [_tool(item, f"tool {number} in {path}") for number, item in enumerate(listed, 1)]
+    return check_declarations(listed, str(path))
+
+
+def check_declarations(listed: Sequence[Any], where: str) -> list[dict[str, Any]]:
+    """Declarations of tools in one form: ``{"type": "function", "function": {"name": …, "parameters": …}}``.
+
+    Args:
+        where: Where they are from, for messages.
+
+    Raises:
+        ValueError: A declaration is wrong; the message names the place.
+    """
+    tools = [_tool(item, f"tool {number} in {where}") for number, item in enumerate(listed, 1)]
     names = [tool["function"]["name"] for tool in tools]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"Two tools in {path} are called {twice[0]}: give each a name of its own")
+        raise ValueError(f"Two tools in {where} are called {twice[0]}: give each a name of its own")
     return tools
 
 

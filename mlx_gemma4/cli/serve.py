@@ -1,0 +1,136 @@
+"""``mlx_gemma4 serve``: apps that speak OpenAI's protocols talk to the model."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+
+from mlx_gemma4.checkpoint.hub import default_model
+from mlx_gemma4.cli.shared.notes import note
+from mlx_gemma4.cli.shared.options import add_model, load_model
+from mlx_gemma4.cli.shared.signals import Session
+
+NEEDED = ("starlette", "uvicorn", "websockets", "python_multipart", "msgspec")
+INSTALL = "serve needs the serve extra; install it with pip install 'mlx-gemma4[serve]', or '.[serve]' in a checkout"
+
+COMMON = (
+    "--help",
+    "--help-all",
+    "--model",
+    "--host",
+    "--port",
+    "--api-key",
+    "--name",
+    "--max-sessions",
+    "--context",
+)
+"""The options that ``--help`` shows."""
+EXAMPLES = (
+    "mlx_gemma4 serve --model demo",
+    "MLX_GEMMA4_API_KEY=secret mlx_gemma4 serve --host 0.0.0.0",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=int, default=8080, help="port; 0 takes a free one (default: 8080)")
+    parser.add_argument("--api-key", metavar="KEY", help="what clients must send; needed if others can connect")
+    parser.add_argument(
+        "--name", action="append", default=[], help="another name of the model for clients; can be repeated"
+    )
+    parser.add_argument(
+        "--max-sessions", type=int, default=4, metavar="N", help="requests computed at the same time (default: 4)"
+    )
+    parser.add_argument(
+        "--max-waiting", type=int, default=32, metavar="N", help="requests that may wait for a session (default: 32)"
+    )
+    parser.add_argument(
+        "--context", type=int, default=32_768, metavar="N", help="tokens of a prompt and its answer (default: 32768)"
+    )
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a name of this machine; can be repeated"
+    )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="web pages that may connect, such as http://localhost:3000; can be repeated",
+    )
+    parser.add_argument(
+        "--drain",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="time for answers that have begun, after Ctrl-C or SIGTERM (default: 10)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    check_extra()
+    check(arguments)
+
+    from mlx_gemma4.serve.limits import Limits
+    from mlx_gemma4.serve.service import Service
+    from mlx_gemma4.serve.web.app import make_app
+    from mlx_gemma4.serve.web.run import Server, open_socket
+
+    with open_socket(arguments.host, arguments.port) as where:
+        service = Service(
+            lambda: load_model(arguments),
+            [model_name(arguments.model or default_model()), *arguments.name],
+            most_sessions=arguments.max_sessions,
+            most_waiting=arguments.max_waiting,
+            limits=Limits(context=arguments.context),
+        )
+        app = make_app(
+            service,
+            host=arguments.host,
+            key=arguments.api_key,
+            names=arguments.allow_host,
+            origins=arguments.allow_origin,
+        )
+        server = Server(app, started=lambda: note(f"Serving {service.names[0]} at {address(*where.getsockname()[:2])}"))
+        with Session(server.drain, patience=arguments.drain) as session, session.working():
+            server.listen(where)
+        service.close()
+    return session.code
+
+
+def check_extra() -> None:
+    """Raise an ImportError if a library of the extra is missing."""
+    if any(find_spec(name) is None for name in NEEDED):
+        raise ImportError(INSTALL)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError if an option is wrong."""
+    from mlx_gemma4.serve.web.guard import is_loopback
+
+    if arguments.api_key is not None and not (arguments.api_key.isascii() and arguments.api_key.isprintable()):
+        raise ValueError("--api-key must be of printable ASCII characters: it is sent in a header")
+    if not is_loopback(arguments.host) and not arguments.api_key:
+        raise ValueError(
+            f"--host {arguments.host} lets other computers connect: set an --api-key that clients must send, "
+            "or leave --host out"
+        )
+    if not 0 <= arguments.port <= 65535:
+        raise ValueError(f"--port must be from 0 to 65535, got {arguments.port}")
+    for option, least in (("max_sessions", 1), ("max_waiting", 0), ("context", 16), ("drain", 0)):
+        value = getattr(arguments, option)
+        if not value >= least:
+            raise ValueError(f"--{option.replace('_', '-')} must be at least {least}, got {value:g}")
+
+
+def model_name(model: str) -> str:
+    """What clients call a model: a repo's id, or the name of a folder, whose path is nobody's business."""
+    from pathlib import Path
+
+    folder = Path(model)
+    return folder.resolve().name if folder.is_dir() else model
+
+
+def address(host: str, port: int) -> str:
+    """The base URL for clients."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"

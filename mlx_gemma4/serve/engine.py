@@ -1,0 +1,231 @@
+"""One thread owns MLX. It computes the forwards of all sessions, one after the other, and decides whose is next.
+
+A job is a generator. It yields before each forward, and says what kind of forward that is::
+
+    live sound    L . . . L . . . L . . .       first: somebody waits for each word of it
+    an answer     . D D . . D D . . D D .       then the tokens of answers, in turn
+    a prompt      . . . P . . . P . . . P       last: a chunk of a long prompt, at the latest after PATIENCE other turns
+
+So the engine can change to another session between any two forwards, and a job that is cancelled ends before its next
+one. Each job has a session of its own, so its result does not depend on the others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from enum import IntEnum
+from typing import TypeVar
+
+PATIENCE = 8
+"""Forwards of more urgent kinds after which a waiting kind gets one in between."""
+
+
+class Turn(IntEnum):
+    """What a job computes next; the most urgent first."""
+
+    LIVE = 0
+    """Sound that is arriving now."""
+    DECODE = 1
+    """A token of an answer."""
+    PREFILL = 2
+    """A chunk of a prompt."""
+    WAIT = 3
+    """Nothing, until ``Job.wake``: input has not arrived, or the reader of the output is slow."""
+
+
+Work = Generator[Turn, None, None]
+T = TypeVar("T")
+
+
+class Busy(Exception):
+    """All sessions are in use and the queue is full, or the engine is closing."""
+
+
+class Job:
+    """A request that the engine computes. Its methods may be called from any thread."""
+
+    def __init__(
+        self, engine: Engine, begin: Callable[[], Work], ended: Callable[[BaseException | None], None]
+    ) -> None:
+        self._engine = engine
+        self.begin, self.ended = begin, ended
+        self.work: Work | None = None
+        self.turn = Turn.PREFILL
+        self.cancelled = False
+        self.woken = False
+
+    def wake(self) -> None:
+        """Let a job that waits look again whether it has something to compute."""
+        self._engine.wake(self)
+
+    def cancel(self) -> None:
+        """End the job before its next forward. It may have ended already."""
+        self._engine.cancel(self)
+
+
+class Engine:
+    """Runs jobs in a thread of its own.
+
+    Args:
+        most_sessions: Jobs that are computed at the same time, at most.
+        most_waiting: Jobs that may wait for their beginning.
+
+    Attributes:
+        turns: Turns so far, by kind.
+    """
+
+    def __init__(self, *, most_sessions: int, most_waiting: int) -> None:
+        self._most_sessions, self._most_waiting = most_sessions, most_waiting
+        self._changed = threading.Condition()
+        self._active: list[Job] = []
+        """In the order of their turns: the one that was computed last is at the end."""
+        self._waiting: deque[Job] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._passed = dict.fromkeys(Turn, 0)
+        self._is_closing = False
+        self.turns = dict.fromkeys(Turn, 0)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def active(self) -> int:
+        """Jobs that have begun."""
+        return len(self._active)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not begun."""
+        return len(self._waiting)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive() and not self._is_closing
+
+    def submit(self, begin: Callable[[], Work], ended: Callable[[BaseException | None], None]) -> Job:
+        """Queue a job.
+
+        Args:
+            begin: Makes the generator. Called in the engine's thread when the job begins.
+            ended: Called in the engine's thread, once, when the job has ended: with its exception, if it raised one.
+
+        Raises:
+            Busy: There is no room for another job.
+        """
+        job = Job(self, begin, ended)
+        with self._changed:
+            if self._is_closing:
+                raise Busy("The server is shutting down")
+            if len(self._active) + len(self._waiting) >= self._most_sessions + self._most_waiting:
+                raise Busy(
+                    f"All {self._most_sessions} sessions are in use and {self._most_waiting} requests wait already; "
+                    "try again later, or start the server with a larger --max-sessions"
+                )
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Run a function in the engine's thread, before the next forward, and return what it returns or raises."""
+        done: Future[T] = Future()
+
+        def call() -> None:
+            try:
+                done.set_result(function())
+            except BaseException as error:
+                done.set_exception(error)
+
+        with self._changed:
+            self._calls.append(call)
+            self._changed.notify()
+        return done.result()
+
+    def wake(self, job: Job) -> None:
+        with self._changed:
+            job.woken = True
+            self._changed.notify()
+
+    def cancel(self, job: Job) -> None:
+        with self._changed:
+            job.cancelled = True
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Cancel all jobs and end the thread. Returns when the forward that is being computed has ended."""
+        with self._changed:
+            self._is_closing = True
+            for job in (*self._active, *self._waiting):
+                job.cancelled = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while (task := self._next()) is None:
+                    if self._is_closing and not self._active and not self._waiting:
+                        return
+                    self._changed.wait()
+            if isinstance(task, Job):
+                self._step(task)
+            else:
+                task()
+
+    def _next(self) -> Job | Callable[[], None] | None:
+        """What to do next; None if there is nothing."""
+        if self._calls:
+            return self._calls.popleft()
+        for job in self._waiting:
+            if job.cancelled:
+                self._waiting.remove(job)
+                self._active.append(job)
+                return job
+        while self._waiting and len(self._active) < self._most_sessions:
+            self._active.append(self._waiting.popleft())
+        ready: dict[Turn, Job] = {}
+        for job in self._active:
+            if job.cancelled:
+                return job
+            if job.turn != Turn.WAIT or job.woken:
+                ready.setdefault(Turn.LIVE if job.turn == Turn.WAIT else job.turn, job)
+        return ready[self._chosen(ready)] if ready else None
+
+    def _chosen(self, ready: dict[Turn, Job]) -> Turn:
+        """The kind whose turn it is: the most urgent one, or one that was passed over for too long."""
+        kinds = sorted(ready)
+        chosen = next((kind for kind in kinds if self._passed[kind] >= PATIENCE), kinds[0])
+        for kind in kinds:
+            self._passed[kind] = 0 if kind == chosen else self._passed[kind] + 1
+        return chosen
+
+    def _step(self, job: Job) -> None:
+        """Compute a job's next forward."""
+        try:
+            if job.cancelled:
+                self._end(job, None)
+                return
+            job.woken = False
+            if job.work is None:
+                job.work = job.begin()
+            self.turns[job.turn] += 1
+            job.turn = next(job.work)
+        except StopIteration:
+            self._end(job, None)
+        except BaseException as error:  # whatever a job raises ends that job alone
+            self._end(job, error)
+        else:
+            with self._changed:
+                self._active.remove(job)
+                self._active.append(job)
+
+    def _end(self, job: Job, error: BaseException | None) -> None:
+        if job.work is not None:
+            try:
+                job.work.close()
+            except BaseException as problem:
+                error = error or problem
+        with self._changed:
+            self._active.remove(job)
+        job.ended(error)

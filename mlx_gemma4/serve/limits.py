@@ -1,0 +1,27 @@
+"""What one request may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of requests. What is beyond them is refused with a clear message, or cut where the protocol can say so."""
+
+    context: int = 32_768
+    """Positions of a session: a prompt and its answer."""
+    answer_tokens: int = 8192
+    """Tokens of an answer whose request has no limit of its own."""
+    body: int = 64 * MB
+    """Bytes of a JSON body, media included."""
+    upload: int = 2000 * MB
+    """Bytes of an uploaded recording. It goes to a temporary file."""
+    media: int = 64
+    """Pictures, sounds and videos of a request."""
+    sound_seconds: float = 24 * 3600.0
+    """Seconds of an uploaded recording."""
+    idle: float = 60.0
+    """Seconds in which a client must send or take the next bytes."""

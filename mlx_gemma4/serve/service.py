@@ -1,0 +1,208 @@
+"""One model and all that requests need of it: the engine, limits, counts. No sockets."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import mlx.core as mx
+
+from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.outputs.sample import Sampling
+from mlx_gemma4.outputs.tools.declarations import check_declarations
+from mlx_gemma4.serve.engine import Engine, Job, Work
+from mlx_gemma4.serve.events import ChatEvent
+from mlx_gemma4.serve.limits import Limits
+from mlx_gemma4.serve.metrics import Metrics
+from mlx_gemma4.serve.outbox import Outbox
+from mlx_gemma4.serve.protocols.chat_answer import ChatAnswer
+from mlx_gemma4.serve.protocols.chat_messages import chat_messages
+from mlx_gemma4.serve.protocols.chat_request import ChatRequest
+from mlx_gemma4.serve.protocols.failure import Failure, wrong
+from mlx_gemma4.serve.work.chat import Question, answer
+from mlx_gemma4.serve.work.media import Media
+from mlx_gemma4.serve.work.sessions import Sessions
+
+T = TypeVar("T")
+
+
+class Service:
+    """Answers requests with one model.
+
+    Args:
+        load: Loads the checkpoint. It runs in the engine's thread, which owns the model from then on.
+        names: What clients may call the model; ``/v1/models`` shows the first one.
+        most_sessions: Requests that are computed at the same time.
+        most_waiting: Requests that may wait.
+
+    Raises:
+        ValueError: What ``load`` has raised.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], tuple[Model, Processor]],
+        names: Sequence[str],
+        *,
+        most_sessions: int = 4,
+        most_waiting: int = 32,
+        limits: Limits | None = None,
+    ) -> None:
+        self.names = tuple(names)
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self.created = int(time.time())
+        self.engine = Engine(most_sessions=most_sessions, most_waiting=most_waiting)
+        try:
+            self.model, self.processor = self.engine.run(load)
+            self.sessions = self.engine.run(lambda: Sessions(self.model))
+        except BaseException:
+            self.engine.close()
+            raise
+        self._rendering = threading.Lock()
+        self._joins_results = _joins_results(self.processor)
+        self._writes_tools = _writes_tools(self.processor)
+
+    def close(self) -> None:
+        """Cancel what is computed, and end the engine."""
+        self.engine.close()
+
+    def check_model(self, name: str | None) -> None:
+        """Raise a Failure if a client asks for another model."""
+        if name is not None and name not in self.names:
+            raise Failure(
+                404,
+                f"The model {name[:100]!r} does not exist; this server has {self.names[0]}. --name adds other names",
+                param="model",
+                code="model_not_found",
+            )
+
+    def prepare(self, request: ChatRequest) -> tuple[Question, ChatAnswer]:
+        """Decode the media of a request, and render its prompt. Takes a while; runs in any thread.
+
+        Raises:
+            Failure: The request cannot be answered.
+        """
+        tools = self._tools(request)
+        media = Media(self.processor, self.limits.media)
+        messages = chat_messages(request.messages, media.decode, joins_results=self._joins_results)
+        try:
+            with self._rendering:
+                prompt = self.processor.prompt(messages, enable_thinking=request.thinks, tools=tools)
+        except ValueError as error:
+            raise wrong("messages", str(error)) from error
+        room = self.limits.context - len(prompt)
+        if room < 1:
+            raise Failure(
+                400,
+                f"The messages have {len(prompt)} tokens, and a session has room for {self.limits.context} with the "
+                "answer: shorten them, or start the server with a larger --context",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        one_call = request.parallel_tool_calls is False
+        question = Question(
+            prompt,
+            max_tokens=min(request.limit or self.limits.answer_tokens, room),
+            sampling=self._sampling(request),
+            stops=request.stops,
+            alternatives=request.alternatives,
+            one_call=one_call,
+        )
+        return question, ChatAnswer(
+            id=f"chatcmpl-{secrets.token_hex(12)}",
+            model=self.names[0],
+            created=int(time.time()),
+            next_id=lambda: f"call_{secrets.token_hex(12)}",
+            tools=tools,
+            one_call=one_call,
+            includes_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
+            lists_chances=bool(request.logprobs),
+        )
+
+    def ask(self, question: Question, outbox: Outbox[ChatEvent]) -> Job:
+        """Let the engine answer.
+
+        Raises:
+            Busy: There is no room for another request.
+        """
+        return self.submit(lambda: answer(question, self.model, self.processor, self.sessions, outbox), outbox)
+
+    def submit(self, begin: Callable[[], Work], outbox: Outbox[T]) -> Job:
+        """Queue a job whose events go to an outbox.
+
+        Raises:
+            Busy: There is no room for another request.
+        """
+        job = self.engine.submit(begin, outbox.end)
+        outbox.on_room = job.wake
+        return job
+
+    def figures(self) -> str:
+        """The text of ``/metrics``."""
+        gauges = {
+            "sessions": self.engine.active,
+            "waiting": self.engine.waiting,
+            "memory_bytes": mx.get_active_memory(),
+        }
+        return self.metrics.text(gauges, {turn.name.lower(): count for turn, count in self.engine.turns.items()})
+
+    def _tools(self, request: ChatRequest) -> list[dict[str, Any]] | None:
+        if not request.tools or request.tool_choice == "none":
+            return None
+        for index, tool in enumerate(request.tools):
+            if tool.get("type", "function") != "function":
+                raise wrong(f"tools[{index}].type", f"tools[{index}].type must be function")
+        if not self._writes_tools:
+            raise wrong("tools", "This checkpoint's chat template does not write tools; leave them out")
+        try:
+            return check_declarations(request.tools, "tools")
+        except ValueError as error:
+            raise wrong("tools", str(error)) from error
+
+    def _sampling(self, request: ChatRequest) -> Sampling:
+        own = Sampling.from_config(self.processor.generation)
+        wished = {
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "top_k": None if request.top_k is None else max(request.top_k, 0),
+            "min_p": request.min_p,
+            "repetition_penalty": request.repetition_penalty,
+            "seed": request.seed,
+        }
+        return Sampling(**{**vars(own), **{name: value for name, value in wished.items() if value is not None}})
+
+
+_CALLING: Mapping[str, Any] = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "id": "a", "function": {"name": "f", "arguments": {}}}],
+}
+_TOOL = {"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object"}}}
+
+
+def _joins_results(processor: Processor) -> bool:
+    """Whether the template writes the results of calls that stand in the message that calls."""
+    asked: list[Mapping[str, Any]] = [{"role": "user", "content": "x"}]
+    joined = {**_CALLING, "tool_responses": [{"name": "f", "response": "y"}]}
+    return _rendered(processor, [*asked, joined]) != _rendered(processor, [*asked, _CALLING])
+
+
+def _writes_tools(processor: Processor) -> bool:
+    """Whether the template writes declarations of tools."""
+    asked = [{"role": "user", "content": "x"}]
+    return _rendered(processor, asked, [_TOOL]) != _rendered(processor, asked)
+
+
+def _rendered(
+    processor: Processor, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+) -> str | None:
+    """The text of a chat; None where the template refuses it, or where there is no template."""
+    try:
+        return processor.template.render(messages, tools=tools)
+    except ValueError:
+        return None

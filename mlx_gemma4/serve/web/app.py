@@ -1,0 +1,102 @@
+"""The application: routes, and what every request passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from mlx_gemma4.serve.protocols.failure import Failure
+from mlx_gemma4.serve.protocols.models import model_list, model_record
+from mlx_gemma4.serve.protocols.wire import write
+from mlx_gemma4.serve.service import Service
+from mlx_gemma4.serve.web import chat
+from mlx_gemma4.serve.web.failures import failure_of
+from mlx_gemma4.serve.web.guard import Guard, failed
+from mlx_gemma4.serve.web.streams import GONE
+from mlx_gemma4.serve.web.threads import Threads
+
+Handle = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(
+    service: Service, *, host: str, key: str | None = None, names: Sequence[str] = (), origins: Sequence[str] = ()
+) -> ASGIApp:
+    """The server as an ASGI application. Arguments as for ``Guard``."""
+    routes = Routes(service)
+    app: ASGIApp = Starlette(
+        routes=[
+            Route("/health", routes.handled(routes.health), methods=["GET"]),
+            Route("/metrics", routes.handled(routes.metrics), methods=["GET"]),
+            Route("/v1/models", routes.handled(routes.models), methods=["GET"]),
+            Route("/v1/models/{name:path}", routes.handled(routes.model), methods=["GET"]),
+            Route("/v1/chat/completions", routes.handled(routes.chat), methods=["POST"]),
+        ],
+        exception_handlers={HTTPException: routes.not_found},
+    )
+    app = Guard(app, host=host, key=key, names=names, origins=origins)
+    if origins:
+        app = CORSMiddleware(app, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
+    return app
+
+
+class Routes:
+    """What each path answers."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._threads = Threads()
+
+    def handled(self, handle: Handle) -> Handle:
+        """A handler whose exceptions become responses, and whose requests are counted."""
+
+        async def run(request: Request) -> Response:
+            try:
+                response = await handle(request)
+            except ClientDisconnect:
+                response = Response(status_code=GONE)
+            except Exception as error:
+                response = failed(failure_of(error))
+            self._service.metrics.add(
+                "requests_total", route=request.scope["route"].path, status=str(response.status_code)
+            )
+            return response
+
+        return run
+
+    async def not_found(self, request: Request, error: Exception) -> Response:
+        """A path or a method that does not exist."""
+        assert isinstance(error, HTTPException)
+        self._service.metrics.add("requests_total", route="other", status=str(error.status_code))
+        if error.status_code == 405:
+            return failed(Failure(405, f"{request.method} is not possible here", code="method_not_allowed"))
+        return failed(Failure(404, "There is nothing at this address; the API begins at /v1", code="unknown_url"))
+
+    async def health(self, request: Request) -> Response:
+        if not self._service.engine.is_alive:
+            return Response(write({"status": "stopping"}), 503, media_type="application/json")
+        return _json({"status": "ok"})
+
+    async def metrics(self, request: Request) -> Response:
+        return PlainTextResponse(self._service.figures(), media_type="text/plain; version=0.0.4")
+
+    async def models(self, request: Request) -> Response:
+        return _json(model_list(self._service.names, self._service.created))
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        self._service.check_model(name)
+        return _json(model_record(name, self._service.created))
+
+    async def chat(self, request: Request) -> Response:
+        return await chat.complete(self._service, self._threads, request)
+
+
+def _json(record: dict[str, object]) -> Response:
+    return Response(write(record), media_type="application/json")

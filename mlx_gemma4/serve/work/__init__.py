@@ -1,0 +1,1 @@
+"""What requests compute: generators that yield before each forward, for the engine."""

@@ -1,0 +1,127 @@
+"""The answer to a prompt, one forward at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Literal
+
+from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.inputs.prompt import AUDIO, Prompt
+from mlx_gemma4.outputs.channels import Channels, Kind
+from mlx_gemma4.outputs.sample import Sampler, Sampling
+from mlx_gemma4.outputs.steps import generate_step
+from mlx_gemma4.serve.engine import Turn, Work
+from mlx_gemma4.serve.events import Began, ChatEvent, Finished, Piece, TokenChance
+from mlx_gemma4.serve.outbox import Outbox
+from mlx_gemma4.serve.work.chances import WatchedSampler
+from mlx_gemma4.serve.work.sessions import Sessions
+from mlx_gemma4.serve.work.stops import Stops
+from mlx_gemma4.session import PREFILL_STEP
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt, and how it is to be answered."""
+
+    prompt: Prompt
+    max_tokens: int
+    sampling: Sampling
+    stops: tuple[str, ...] = ()
+    alternatives: int | None = None
+    """How many likely tokens to tell beside each token; None: no probabilities."""
+    one_call: bool = False
+    """End behind the first call of a function."""
+
+
+def answer(
+    question: Question, model: Model, processor: Processor, sessions: Sessions, outbox: Outbox[ChatEvent]
+) -> Work:
+    """Answer a question; tell its events to the outbox, and wait while nobody reads them."""
+    prompt = question.prompt
+    session, kept = sessions.open(prompt)
+    audio = int((prompt.token_types == AUDIO).sum())
+    outbox.put(Began(prompt_tokens=len(prompt), cached_tokens=kept, audio_tokens=audio))
+    history = prompt.token_ids.tolist()
+    sampler = _sampler(question, model, processor, history)
+    for chunk in prompt[kept:].chunks(repeat(PREFILL_STEP)):
+        yield Turn.PREFILL
+        logits = session.extend(chunk)
+    told = _Told(processor, question, history, outbox.put)
+    steps = generate_step(session, logits, sampler, max_tokens=question.max_tokens)
+    try:
+        for token in steps:
+            chance = sampler.taken(token, processor.tokenizer) if isinstance(sampler, WatchedSampler) else None
+            if not told.take(token, chance):
+                break
+            while outbox.is_full:
+                yield Turn.WAIT
+            yield Turn.DECODE
+    finally:
+        steps.close()
+    told.finish()
+
+
+def _sampler(question: Question, model: Model, processor: Processor, history: Sequence[int]) -> Sampler:
+    size, suppress = model.config.text_config.vocab_size, processor.suppressed_ids
+    if question.alternatives is None:
+        return Sampler(question.sampling, size, suppress=suppress, history=history)
+    return WatchedSampler(
+        question.sampling, size, suppress=suppress, history=history, alternatives=question.alternatives
+    )
+
+
+class _Told:
+    """Tokens in, events out: channels, stop sequences and counts."""
+
+    def __init__(
+        self, processor: Processor, question: Question, history: Sequence[int], put: Callable[[ChatEvent], None]
+    ) -> None:
+        self._processor, self._one_call, self._put = processor, question.one_call, put
+        self._channels = Channels(processor.tokenizer, "show", history)
+        self._stops = Stops(question.stops)
+        self._chances: list[TokenChance] = []
+        """Of tokens whose text is not complete."""
+        self._tokens = self._thought_tokens = 0
+        self._reason: Literal["stop", "length"] = "length"
+
+    def take(self, token: int, chance: TokenChance | None) -> bool:
+        """Take the next token; return whether the answer goes on."""
+        self._tokens += 1
+        if token in self._processor.stop_ids:
+            self._reason = "stop"
+            return False
+        if chance is not None and self._processor.tokenizer.decode([token]):  # markers have no text
+            self._chances.append(chance)
+        self._thought_tokens += self._channels.is_thinking
+        for kind, text in self._channels.push(token):
+            self._tell(kind, text)
+            if self._stops.has_ended or (kind == "tool_call" and self._one_call):
+                self._reason = "stop"
+                return False
+        return True
+
+    def finish(self) -> None:
+        """Tell what is left, and the end. A call that was cut short is none."""
+        if not self._stops.has_ended:
+            self._flush(self._channels.flush())
+        self._put(Finished(self._reason, self._tokens, self._thought_tokens))
+
+    def _flush(self, rest: Iterator[tuple[Kind, str]]) -> None:
+        for kind, text in rest:
+            if kind != "tool_call":
+                self._tell(kind, text)
+        text, chances = self._stops.flush()
+        if text:
+            self._put(Piece("text", text, chances))
+
+    def _tell(self, kind: Kind, text: str) -> None:
+        chances, self._chances = self._chances, []
+        if kind != "text":
+            self._put(Piece(kind, text))
+            return
+        text, standing = self._stops.push(text, chances)
+        if text:
+            self._put(Piece("text", text, standing))
