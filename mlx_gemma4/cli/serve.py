@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import threading
+from importlib import import_module
 from importlib.util import find_spec
 
 from mlx_gemma4.checkpoint.hub import default_model
@@ -84,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
             most_waiting=arguments.max_waiting,
             limits=Limits(context=arguments.context),
         )
+        # an import of seconds, which the first client that samples would wait for
+        threading.Thread(target=import_module, args=["mlx_lm.sample_utils"], daemon=True).start()
         app = make_app(
             service,
             host=arguments.host,

@@ -53,7 +53,7 @@ class Job:
         self._engine = engine
         self.begin, self.ended = begin, ended
         self.work: Work | None = None
-        self.turn = Turn.PREFILL
+        self.turn = Turn.LIVE  # its beginning costs no forward
         self.cancelled = False
         self.woken = False
 
@@ -209,7 +209,8 @@ class Engine:
             job.woken = False
             if job.work is None:
                 job.work = job.begin()
-            self.turns[job.turn] += 1
+            else:
+                self.turns[job.turn] += 1
             job.turn = next(job.work)
         except StopIteration:
             self._end(job, None)

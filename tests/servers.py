@@ -1,0 +1,94 @@
+"""A server in a thread, and a client of the standard library."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_gemma4 import load
+from mlx_gemma4.serve.limits import Limits
+from mlx_gemma4.serve.service import Service
+from mlx_gemma4.serve.web.app import make_app
+from mlx_gemma4.serve.web.run import Server, open_socket
+
+JSON = {"Content-Type": "application/json"}
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def events(self) -> list[Any]:
+        """The data of a stream's events, without the end."""
+        lines = [line.removeprefix("data: ") for line in self.body.decode().split("\n\n") if line.startswith("data: ")]
+        assert lines[-1] == "[DONE]"
+        return [json.loads(line) for line in lines[:-1]]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        error: dict[str, Any] = self.json()["error"]
+        return error
+
+
+@dataclass
+class Running:
+    """A server that listens."""
+
+    service: Service
+    port: int
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def send(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = {}) -> Reply:
+        connection = self.connect()
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method, path, data, {**JSON, **headers})
+        response = connection.getresponse()
+        reply = Reply(response.status, {key.lower(): value for key, value in response.getheaders()}, response.read())
+        connection.close()
+        return reply
+
+    def get(self, path: str, **headers: str) -> Reply:
+        return self.send("GET", path, headers=headers)
+
+    def chat(self, *messages: Any, **options: Any) -> Reply:
+        return self.send("POST", "/v1/chat/completions", {"messages": list(messages), **options})
+
+
+@contextmanager
+def serving(
+    *, sessions: int = 4, waiting: int = 8, limits: Limits | None = None, model: str = "demo", **guard: Any
+) -> Iterator[Running]:
+    """A server of the demo in float32 on a free port."""
+    service = Service(
+        lambda: load(model, dtype="float32"),
+        ["demo", "other-name"],
+        most_sessions=sessions,
+        most_waiting=waiting,
+        limits=limits,
+    )
+    ready = threading.Event()
+    with open_socket("127.0.0.1", 0) as where:
+        server = Server(make_app(service, **{"host": "127.0.0.1", **guard}), started=ready.set)
+        thread = threading.Thread(target=server.listen, args=[where])
+        thread.start()
+        assert ready.wait(30)
+        try:
+            yield Running(service, where.getsockname()[1])
+        finally:
+            server.drain()
+            thread.join(30)
+            service.close()
+            assert not thread.is_alive()
