@@ -18,7 +18,7 @@ from mlx_gemma4.decoder.batch_cache import BatchCache
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs import batch
 from mlx_gemma4.outputs.answer import answer
-from mlx_gemma4.outputs.batch import Question, decode_batch
+from mlx_gemma4.outputs.batch import Question, decode_batch, decode_steps
 from mlx_gemma4.outputs.sample import Sampler
 from mlx_gemma4.programs.segments import make_endpointer, transcribe, transcribe_all
 
@@ -256,3 +256,20 @@ def test_an_open_segment_is_not_mixed_in(demo: tuple[Model, Processor]) -> None:
         next(segments)
     with pytest.raises(ValueError, match=message):
         transcriber.transcribe_batch([(0, frames)])
+
+
+def test_questions_that_come_late_change_no_answer(random_questions: Asked) -> None:
+    """Answers that have begun go on meanwhile, and None is yielded while there are none."""
+    made = random_questions
+    expected = made.answers
+
+    def late() -> Iterator[Question | None]:
+        yield None
+        for number, question in enumerate(made.questions):
+            yield question
+            yield from [None] * (number % 3 * 8)
+        yield None
+
+    found = list(decode_steps(made.session, late(), made.sampler, stop_ids=made.stop_ids, batch_size=3))
+    assert found[:2] == [None, None]
+    assert [answer for answer in found if answer is not None] == expected

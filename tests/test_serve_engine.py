@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mlx_gemma4.serve.engine import PATIENCE, Busy, Engine, Turn, Work
+from mlx_gemma4.serve.engine import PATIENCE, Busy, Engine, Job, Turn, Work
 from mlx_gemma4.serve.outbox import Outbox
 
 
@@ -27,7 +27,7 @@ class Held:
         self.job = engine.submit(self._work, lambda error: None)
         assert self.running.wait(10)
 
-    def _work(self) -> Work:
+    def _work(self, _: Job) -> Work:
         self.running.set()
         assert self._go.wait(10)
         return
@@ -62,8 +62,8 @@ def test_the_most_urgent_kind_goes_first_and_equals_take_turns(engine: Engine) -
     order: list[str] = []
     ends = Ends()
 
-    def job(name: str, turn: Turn) -> Callable[[], Work]:
-        def work() -> Work:
+    def job(name: str, turn: Turn) -> Callable[[Job], Work]:
+        def work(_: Job) -> Work:
             for _ in range(3):
                 yield turn
                 order.append(name)
@@ -83,12 +83,12 @@ def test_no_kind_waits_forever(engine: Engine) -> None:
     order: list[str] = []
     ends = Ends()
 
-    def live() -> Work:
+    def live(_: Job) -> Work:
         for _ in range(3 * PATIENCE):
             yield Turn.LIVE
             order.append("L")
 
-    def prefill() -> Work:
+    def prefill(_: Job) -> Work:
         for _ in range(3):
             yield Turn.PREFILL
             order.append("p")
@@ -108,7 +108,7 @@ def test_a_cancelled_job_ends_before_its_next_forward(engine: Engine) -> None:
     done: list[str] = []
     ends, first = Ends(), threading.Event()
 
-    def work() -> Work:
+    def work(_: Job) -> Work:
         try:
             while True:
                 done.append("forward")
@@ -131,7 +131,7 @@ def test_a_job_that_has_not_begun_is_cancelled(engine: Engine) -> None:
     ends = Ends()
     jobs = [Held(engine)]
 
-    def waits() -> Work:
+    def waits(_: Job) -> Work:
         yield Turn.WAIT
 
     others = [engine.submit(waits, ends.of(str(number))) for number in range(5)]
@@ -142,7 +142,7 @@ def test_a_job_that_has_not_begun_is_cancelled(engine: Engine) -> None:
 
 
 def test_a_full_queue_refuses(engine: Engine) -> None:
-    def waits() -> Work:
+    def waits(_: Job) -> Work:
         yield Turn.WAIT
 
     held = Held(engine)
@@ -162,11 +162,11 @@ def test_a_full_queue_refuses(engine: Engine) -> None:
 def test_an_error_ends_its_own_job_alone(engine: Engine) -> None:
     ends, go = Ends(), threading.Event()
 
-    def fails() -> Work:
+    def fails(_: Job) -> Work:
         yield Turn.DECODE
         raise MemoryError
 
-    def works() -> Work:
+    def works(_: Job) -> Work:
         while not go.is_set():
             yield Turn.DECODE
 
@@ -189,7 +189,7 @@ def test_what_runs_in_the_thread_returns_and_raises(engine: Engine) -> None:
 def test_a_closed_engine_has_ended_its_jobs() -> None:
     engine, ends = Engine(most_sessions=1, most_waiting=1), Ends()
 
-    def waits() -> Work:
+    def waits(_: Job) -> Work:
         yield Turn.WAIT
 
     engine.submit(waits, ends.of("active"))
@@ -208,7 +208,7 @@ def test_a_job_waits_while_nobody_reads() -> None:
     async def read() -> list[int]:
         outbox: Outbox[int] = Outbox(room=3)
 
-        def work() -> Work:
+        def work(_: Job) -> Work:
             for number in range(10):
                 while outbox.is_full:
                     yield Turn.WAIT

@@ -51,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--context", type=int, default=32_768, metavar="N", help="tokens of a prompt and its answer (default: 32768)"
     )
     parser.add_argument(
+        "--language",
+        default="English",
+        help="spoken language where a client names none, as an English name or a code (default: English)",
+    )
+    parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name of this machine; can be repeated"
     )
     parser.add_argument(
@@ -73,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_extra()
     check(arguments)
 
+    from mlx_gemma4.programs.languages import language_name
     from mlx_gemma4.serve.limits import Limits
     from mlx_gemma4.serve.service import Service
     from mlx_gemma4.serve.web.app import make_app
@@ -84,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
             [model_name(arguments.model or default_model()), *arguments.name],
             most_sessions=arguments.max_sessions,
             most_waiting=arguments.max_waiting,
+            language=language_name(arguments.language),
             limits=Limits(context=arguments.context),
         )
         # an import of seconds, which the first client that samples would wait for

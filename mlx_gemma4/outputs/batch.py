@@ -61,6 +61,27 @@ def decode_batch(
         ValueError: ``batch_size`` is less than 1, or a logit is NaN or infinite.
         Exception: What taking or reading a question has raised, once the answers to those before it are yielded.
     """
+    steps = decode_steps(session, questions, sampler, stop_ids=stop_ids, batch_size=batch_size, first_alone=first_alone)
+    for answer in steps:
+        if answer is not None:
+            yield answer
+
+
+def decode_steps(
+    session: Session,
+    questions: Iterable[Question | None],
+    sampler: Sampler,
+    *,
+    stop_ids: Collection[int],
+    batch_size: int = BATCH_SIZE,
+    first_alone: bool = False,
+) -> Generator[list[int] | None, None, None]:
+    """As ``decode_batch``, for a caller that does other things between two forwards: it yields None after each.
+
+    Args:
+        questions: Where it gives None, the next question has not come yet: answers that have begun go on without it.
+            If there are none, None is yielded until it has come.
+    """
     if batch_size < 1:
         raise ValueError(f"Expected a batch_size of 1 or more, got {batch_size}")
     rows = _Rows(session, sampler, stop_ids)
@@ -68,26 +89,31 @@ def decode_batch(
     asked = yielded = 0
     ended: dict[int, list[int]] = {}
     problem: Exception | None = None
+    has_more = True
     while True:
         most = 1 if first_alone and yielded == 0 else batch_size
-        try:
-            while (
-                problem is None
-                and rows.open < most
-                and (rows.open == 0 or rows.has_memory())
-                and (question := next(waiting, None)) is not None
-            ):
+        while has_more and rows.open < most and (rows.open == 0 or rows.has_memory()):
+            try:
+                question = next(waiting)
+                if question is None:
+                    break
                 rows.ask(question, asked)
+            except StopIteration:
+                has_more = False
+            except Exception as error:
+                has_more, problem = False, error
+            else:
                 asked += 1
-        except Exception as error:
-            problem = error
+                yield None
         rows.compact()
-        if not rows.open:
+        if rows.open:
+            ended.update(rows.step())
+            while yielded in ended:
+                yield ended.pop(yielded)
+                yielded += 1
+        elif not has_more:
             break
-        ended.update(rows.step())
-        while yielded in ended:
-            yield ended.pop(yielded)
-            yielded += 1
+        yield None
     if problem is not None:
         raise problem
 

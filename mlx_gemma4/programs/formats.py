@@ -11,7 +11,6 @@ from textwrap import indent
 from typing import Any, Protocol, TextIO
 
 from mlx_gemma4.outputs.word_times import Line, Timed, lines, words
-from mlx_gemma4.programs.transcribe import Segment
 
 FORMATS = ("txt", "json", "jsonl", "srt", "vtt")
 """json is one document, jsonl an object a line."""
@@ -53,7 +52,7 @@ class Style:
 PLAIN = Style()
 
 
-def write(segments: Iterable[Segment], layout: str, style: Style = PLAIN) -> str:
+def write(segments: Iterable[Spoken], layout: str, style: Style = PLAIN) -> str:
     """A whole file of segments in one of FORMATS. Segments without text are left out, except in json and jsonl."""
     stream = io.StringIO()
     writer = SegmentWriter(stream, layout, style)

@@ -18,7 +18,7 @@ from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
 from mlx_gemma4.outputs.answer import answer, text_of
-from mlx_gemma4.outputs.batch import BATCH_SIZE, Question, decode_batch
+from mlx_gemma4.outputs.batch import BATCH_SIZE, Question, decode_steps
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.guards import is_remark, most_tokens
 from mlx_gemma4.outputs.sample import Sampler, Sampling
@@ -238,15 +238,34 @@ class Transcriber:
         self._check_closed()
         if batch_size == 1 and self.drafter is not None:
             return self._one_by_one(stretches)
+        steps = self.transcribe_steps(stretches, batch_size=batch_size, first_alone=first_alone)
+        return (segment for segment in steps if segment is not None)
+
+    def transcribe_steps(
+        self,
+        stretches: Iterable[tuple[int, np.ndarray] | None],
+        *,
+        batch_size: int = BATCH_SIZE,
+        first_alone: bool = False,
+    ) -> Iterator[Segment | None]:
+        """As ``transcribe_batch``, for a caller that does other things between two forwards: it yields None after each.
+
+        Args:
+            stretches: Where it gives None, the next one has not come yet (``outputs.batch.decode_steps``).
+        """
         taken: deque[tuple[int, int]] = deque()
 
-        def questions() -> Iterator[Question]:
-            for start, frames in stretches:
+        def questions() -> Iterator[Question | None]:
+            for stretch in stretches:
                 self._check_closed()
+                if stretch is None:
+                    yield None
+                    continue
+                start, frames = stretch
                 taken.append((start, start + len(frames)))
                 yield Question(self._asked(frames), self._most_tokens(len(frames)))
 
-        answers = decode_batch(
+        steps = decode_steps(
             self.session,
             questions(),
             self._sampler,
@@ -254,7 +273,11 @@ class Transcriber:
             batch_size=batch_size,
             first_alone=first_alone,
         )
-        return (self._segment(*taken.popleft(), tokens, self._text(tokens), len(tokens)) for tokens in answers)
+        for tokens in steps:
+            if tokens is None:
+                yield None
+            else:
+                yield self._segment(*taken.popleft(), tokens, self._text(tokens), len(tokens))
 
     def _one_by_one(self, stretches: Iterable[tuple[int, np.ndarray]]) -> Iterator[Segment]:
         for start, frames in stretches:

@@ -48,7 +48,7 @@ class Job:
     """A request that the engine computes. Its methods may be called from any thread."""
 
     def __init__(
-        self, engine: Engine, begin: Callable[[], Work], ended: Callable[[BaseException | None], None]
+        self, engine: Engine, begin: Callable[[Job], Work], ended: Callable[[BaseException | None], None]
     ) -> None:
         self._engine = engine
         self.begin, self.ended = begin, ended
@@ -104,11 +104,11 @@ class Engine:
     def is_alive(self) -> bool:
         return self._thread.is_alive() and not self._is_closing
 
-    def submit(self, begin: Callable[[], Work], ended: Callable[[BaseException | None], None]) -> Job:
+    def submit(self, begin: Callable[[Job], Work], ended: Callable[[BaseException | None], None]) -> Job:
         """Queue a job.
 
         Args:
-            begin: Makes the generator. Called in the engine's thread when the job begins.
+            begin: Makes the generator of a job. Called in the engine's thread when the job begins.
             ended: Called in the engine's thread, once, when the job has ended: with its exception, if it raised one.
 
         Raises:
@@ -208,7 +208,7 @@ class Engine:
                 return
             job.woken = False
             if job.work is None:
-                job.work = job.begin()
+                job.work = job.begin(job)
             else:
                 self.turns[job.turn] += 1
             job.turn = next(job.work)

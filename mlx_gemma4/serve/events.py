@@ -51,4 +51,33 @@ class Finished:
     """Of those, the ones in thoughts."""
 
 
+@dataclass(frozen=True)
+class Heard:
+    """A segment of a recording, and its text."""
+
+    start: float
+    """Seconds from the beginning of the recording."""
+    end: float
+    text: str
+    tokens: int
+    """Of the answer, including the one that ends it."""
+    forwards: int
+    complete: bool
+    """False if the text was cut, at a limit or in a loop."""
+    speech: tuple[tuple[float, float], ...]
+    """Where in the recording speech was found, in seconds."""
+
+
+@dataclass(frozen=True)
+class Listened:
+    """The end of a recording."""
+
+    seconds: float
+    audio_tokens: int
+    """Tokens of sound that the model was given."""
+    text_tokens: int
+    """Tokens of the instruction."""
+
+
 ChatEvent = Began | Piece | Finished
+SpeechEvent = Heard | Listened

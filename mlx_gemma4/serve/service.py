@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import mlx.core as mx
 
@@ -15,7 +15,7 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.declarations import check_declarations
 from mlx_gemma4.serve.engine import Engine, Job, Work
-from mlx_gemma4.serve.events import ChatEvent
+from mlx_gemma4.serve.events import ChatEvent, SpeechEvent
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.metrics import Metrics
 from mlx_gemma4.serve.outbox import Outbox
@@ -23,9 +23,12 @@ from mlx_gemma4.serve.protocols.chat_answer import ChatAnswer
 from mlx_gemma4.serve.protocols.chat_messages import chat_messages
 from mlx_gemma4.serve.protocols.chat_request import ChatRequest
 from mlx_gemma4.serve.protocols.failure import Failure, wrong
+from mlx_gemma4.serve.protocols.speech_answer import SpeechAnswer
+from mlx_gemma4.serve.protocols.speech_request import SpeechRequest
 from mlx_gemma4.serve.work.chat import Question, answer
 from mlx_gemma4.serve.work.media import Media
 from mlx_gemma4.serve.work.sessions import Sessions
+from mlx_gemma4.serve.work.speech import TARGET, Recognition, Transcribers, instruction_of, recognise
 
 T = TypeVar("T")
 
@@ -38,6 +41,7 @@ class Service:
         names: What clients may call the model; ``/v1/models`` shows the first one.
         most_sessions: Requests that are computed at the same time.
         most_waiting: Requests that may wait.
+        language: What is spoken if a client does not say; an English name.
 
     Raises:
         ValueError: What ``load`` has raised.
@@ -50,8 +54,10 @@ class Service:
         *,
         most_sessions: int = 4,
         most_waiting: int = 32,
+        language: str = "English",
         limits: Limits | None = None,
     ) -> None:
+        self.language = language
         self.names = tuple(names)
         self.limits = limits or Limits()
         self.metrics = Metrics()
@@ -60,6 +66,7 @@ class Service:
         try:
             self.model, self.processor = self.engine.run(load)
             self.sessions = self.engine.run(lambda: Sessions(self.model))
+            self.transcribers = self.engine.run(lambda: Transcribers(self.model, self.processor))
         except BaseException:
             self.engine.close()
             raise
@@ -130,9 +137,28 @@ class Service:
         Raises:
             Busy: There is no room for another request.
         """
-        return self.submit(lambda: answer(question, self.model, self.processor, self.sessions, outbox), outbox)
+        return self.submit(lambda job: answer(question, self.model, self.processor, self.sessions, outbox), outbox)
 
-    def submit(self, begin: Callable[[], Work], outbox: Outbox[T]) -> Job:
+    def recognise(
+        self, request: SpeechRequest, file: BinaryIO, outbox: Outbox[SpeechEvent]
+    ) -> tuple[Job, SpeechAnswer]:
+        """Let the engine transcribe a recording.
+
+        Args:
+            file: May be closed when the job has ended, or was cancelled.
+
+        Raises:
+            Busy: There is no room for another request.
+            Failure: The checkpoint takes no sound.
+        """
+        if self.processor.config.audio_config is None:
+            raise Failure(400, "This checkpoint takes no sound", param="file", code="unsupported_value")
+        spoken = request.languages[0] if request.languages else self.language
+        recognition = Recognition(request, file, instruction_of(request, self.language), self.limits.sound_seconds)
+        job = self.submit(lambda job: recognise(recognition, self.transcribers, outbox, job.wake), outbox)
+        return job, SpeechAnswer(request, TARGET if request.translates else spoken)
+
+    def submit(self, begin: Callable[[Job], Work], outbox: Outbox[T]) -> Job:
         """Queue a job whose events go to an outbox.
 
         Raises:

@@ -16,7 +16,7 @@ from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.models import model_list, model_record
 from mlx_gemma4.serve.protocols.wire import write
 from mlx_gemma4.serve.service import Service
-from mlx_gemma4.serve.web import chat
+from mlx_gemma4.serve.web import chat, speech
 from mlx_gemma4.serve.web.failures import failure_of
 from mlx_gemma4.serve.web.guard import Guard, failed
 from mlx_gemma4.serve.web.streams import GONE
@@ -37,6 +37,8 @@ def make_app(
             Route("/v1/models", routes.handled(routes.models), methods=["GET"]),
             Route("/v1/models/{name:path}", routes.handled(routes.model), methods=["GET"]),
             Route("/v1/chat/completions", routes.handled(routes.chat), methods=["POST"]),
+            Route("/v1/audio/transcriptions", routes.handled(routes.transcription), methods=["POST"]),
+            Route("/v1/audio/translations", routes.handled(routes.translation), methods=["POST"]),
         ],
         exception_handlers={HTTPException: routes.not_found},
     )
@@ -96,6 +98,12 @@ class Routes:
 
     async def chat(self, request: Request) -> Response:
         return await chat.complete(self._service, self._threads, request)
+
+    async def transcription(self, request: Request) -> Response:
+        return await speech.transcribe(self._service, request, translates=False)
+
+    async def translation(self, request: Request) -> Response:
+        return await speech.transcribe(self._service, request, translates=True)
 
 
 def _json(record: dict[str, object]) -> Response:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import traceback
 
+from starlette.exceptions import HTTPException
+
 from mlx_gemma4.serve.engine import Busy
-from mlx_gemma4.serve.protocols.failure import Failure
+from mlx_gemma4.serve.protocols.failure import KINDS, Failure
 
 FRAMES = 6
 """Places of an unexpected error that are noted."""
@@ -21,6 +23,8 @@ def failure_of(error: BaseException) -> Failure:
         return error
     if isinstance(error, Busy):
         return Failure(503, str(error), code="server_overloaded")
+    if isinstance(error, HTTPException):
+        return Failure(error.status_code if error.status_code in KINDS else 400, str(error.detail))
     frames = reversed(traceback.extract_tb(error.__traceback__)[-FRAMES:])
     places = ", from ".join(f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})" for frame in frames)
     print(f"A request failed with {type(error).__name__} in {places}", file=sys.stderr, flush=True)
