@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import threading
-from importlib import import_module
 from importlib.util import find_spec
 
 from mlx_gemma4.checkpoint.hub import default_model
@@ -93,8 +91,6 @@ def run(arguments: argparse.Namespace) -> int:
             language=language_name(arguments.language),
             limits=Limits(context=arguments.context),
         )
-        # an import of seconds, which the first client that samples would wait for
-        threading.Thread(target=import_module, args=["mlx_lm.sample_utils"], daemon=True).start()
         app = make_app(
             service,
             host=arguments.host,

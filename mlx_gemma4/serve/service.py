@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, BinaryIO, TypeVar
 
 import mlx.core as mx
@@ -64,7 +65,9 @@ class Service:
         self.created = int(time.time())
         self.engine = Engine(most_sessions=most_sessions, most_waiting=most_waiting)
         try:
-            self.model, self.processor = self.engine.run(load)
+            loading = self.engine.start(load)
+            import_module("mlx_lm.sample_utils")  # takes seconds, and the first client that samples would wait for it
+            self.model, self.processor = loading.result()
             self.sessions = self.engine.run(lambda: Sessions(self.model))
             self.transcribers = self.engine.run(lambda: Transcribers(self.model, self.processor))
         except BaseException:

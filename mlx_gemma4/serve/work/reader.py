@@ -57,7 +57,8 @@ class Reader:
         self._has_ended = self._is_stopped = False
         self._problem: Exception | None = None
         self.seconds = 0.0
-        threading.Thread(target=self._run, name="reader", daemon=True).start()
+        # no daemon: the program would end while the detector, which is not Python, runs in it
+        threading.Thread(target=self._run, name="reader").start()
 
     def take(self) -> Iterator[Utterance | None]:
         """The utterances; None where the next one is not found yet.

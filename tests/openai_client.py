@@ -1,0 +1,168 @@
+"""The stock ``openai`` client against a server, in an environment of its own: every response is checked by its types.
+
+    python3 -m venv client && client/bin/pip install 'openai[realtime]'
+    mlx_gemma4 serve --model demo --dtype float32 --port 8091
+    client/bin/python tests/openai_client.py http://127.0.0.1:8091/v1
+
+It needs nothing of this package, and prints a line for each check.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+from openai import OpenAI
+
+MEDIA = Path(__file__).parent.parent / "mlx_gemma4" / "demo" / "media"
+PICTURE, SPEECH, OTHER = "picture-02.png", "hibari-03.wav", "pico-04.wav"
+NAMED, SAID, OTHER_SAID = "red circle in the center", "five three six zero zero eight", "go back seven meters"
+"""What the demo says in float32; the tests have it from ``data/demo/golden.json``."""
+TOOLS = [{"type": "function", "function": {"name": "lights", "parameters": {"type": "object", "properties": {}}}}]
+
+
+def data(name: str) -> str:
+    return base64.b64encode((MEDIA / name).read_bytes()).decode()
+
+
+def picture() -> Any:
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data(PICTURE)}"}}
+    return [{"role": "user", "content": [image, {"type": "text", "text": "Describe the image."}]}]
+
+
+def is_equal(found: object, expected: object) -> None:
+    if found != expected:
+        raise AssertionError(f"expected {expected!r}, got {found!r}")
+
+
+def models(client: OpenAI) -> None:
+    is_equal([model.id for model in client.models.list()], ["demo"])
+    is_equal(client.models.retrieve("demo").object, "model")
+
+
+def chat(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model="demo", messages=picture())
+    is_equal((answer.choices[0].message.content, answer.choices[0].finish_reason), (NAMED, "stop"))
+    assert answer.usage is not None and answer.usage.prompt_tokens_details is not None
+    is_equal(answer.usage.total_tokens, answer.usage.prompt_tokens + answer.usage.completion_tokens)
+
+
+def stream(client: OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model="demo", messages=picture(), stream=True, stream_options={"include_usage": True}
+        )
+    )
+    is_equal("".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]), NAMED)
+    assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens > 3
+
+
+def logprobs(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model="demo", messages=picture(), logprobs=True, top_logprobs=3)
+    told = answer.choices[0].logprobs
+    assert told is not None and told.content is not None
+    is_equal("".join(each.token for each in told.content), NAMED)
+    is_equal({len(each.top_logprobs) for each in told.content}, {3})
+
+
+def limits(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model="demo", messages=picture(), max_completion_tokens=2, stop="center")
+    is_equal((answer.choices[0].message.content, answer.choices[0].finish_reason), ("red circle", "length"))
+
+
+def sound(client: OpenAI) -> None:
+    audio: Any = {"type": "input_audio", "input_audio": {"data": data(SPEECH), "format": "wav"}}
+    content = [{"type": "text", "text": "Transcribe the audio."}, audio]
+    answer = client.chat.completions.create(model="demo", messages=[{"role": "user", "content": content}])  # type: ignore
+    is_equal(answer.choices[0].message.content, SAID)
+
+
+def helper(client: OpenAI) -> None:
+    """The SDK's own accumulator of streams."""
+    with client.chat.completions.stream(model="demo", messages=picture()) as events:
+        kinds = [event.type for event in events]
+        is_equal(events.get_final_completion().choices[0].message.content, NAMED)
+    assert "content.delta" in kinds and kinds[-1] == "content.done"
+
+
+def errors(client: OpenAI) -> None:
+    refused: list[tuple[type[Exception], Callable[[], object]]] = [
+        (openai.NotFoundError, lambda: client.chat.completions.create(model="gpt-5", messages=picture())),
+        (openai.BadRequestError, lambda: client.chat.completions.create(model="demo", messages=[])),
+        (openai.BadRequestError, lambda: client.chat.completions.create(model="demo", messages=picture(), tools=TOOLS)),  # type: ignore
+        (openai.BadRequestError, lambda: client.audio.transcriptions.create(model="m", file=("a.wav", b"no sound"))),
+    ]
+    for kind, ask in refused:
+        try:
+            ask()
+        except kind as error:
+            assert isinstance(error, openai.APIStatusError) and error.body is not None
+        else:
+            raise AssertionError(f"{kind.__name__} was not raised")
+
+
+def transcription(client: OpenAI) -> None:
+    for name, text in ((SPEECH, SAID), (OTHER, OTHER_SAID)):
+        with (MEDIA / name).open("rb") as file:
+            is_equal(client.audio.transcriptions.create(model="whisper-1", file=file).text, text)
+
+
+def transcription_in_all_forms(client: OpenAI) -> None:
+    file = ("speech.wav", (MEDIA / SPEECH).read_bytes())
+    create = client.audio.transcriptions.create
+    is_equal(create(model="m", file=file, response_format="text"), f"{SAID}\n")
+    assert "00:00:00,440 --> " in create(model="m", file=file, response_format="srt")
+    assert create(model="m", file=file, response_format="vtt").startswith("WEBVTT\n")
+    told = create(
+        model="m",
+        file=file,
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+        language="en",
+        keywords=["seven"],
+        prompt="Numbers.",
+        chunking_strategy={"type": "server_vad", "silence_duration_ms": 500},
+    )
+    assert told.segments and told.words and told.duration > 2
+    is_equal(" ".join(word.word for word in told.words), told.text)
+
+
+def transcription_stream(client: OpenAI) -> None:
+    file = ("speech.wav", (MEDIA / SPEECH).read_bytes())
+    *deltas, done = client.audio.transcriptions.create(model="m", file=file, stream=True)
+    is_equal(("".join(event.delta for event in deltas), done.text), (SAID, SAID))  # type: ignore
+
+
+def translation(client: OpenAI) -> None:
+    assert client.audio.translations.create(model="m", file=("speech.wav", (MEDIA / SPEECH).read_bytes())).text
+
+
+CHECKS = (
+    models,
+    chat,
+    stream,
+    logprobs,
+    limits,
+    sound,
+    helper,
+    errors,
+    transcription,
+    transcription_in_all_forms,
+    transcription_stream,
+    translation,
+)
+
+
+def main() -> None:
+    client = OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0, _strict_response_validation=True)
+    for check in CHECKS:
+        check(client)
+        print(f"ok  {check.__name__}")
+
+
+if __name__ == "__main__":
+    main()
