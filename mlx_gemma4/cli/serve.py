@@ -9,6 +9,7 @@ from mlx_gemma4.checkpoint.hub import default_model
 from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.options import add_model, load_model
 from mlx_gemma4.cli.shared.signals import Session
+from mlx_gemma4.programs.languages import language_name
 
 NEEDED = ("starlette", "uvicorn", "websockets", "python_multipart", "msgspec")
 INSTALL = "serve needs the serve extra; install it with pip install 'mlx-gemma4[serve]', or '.[serve]' in a checkout"
@@ -27,7 +28,7 @@ COMMON = (
 """The options that ``--help`` shows."""
 EXAMPLES = (
     "mlx_gemma4 serve --model demo",
-    "MLX_GEMMA4_API_KEY=secret mlx_gemma4 serve --host 0.0.0.0",
+    "mlx_gemma4 serve --host 0.0.0.0 --api-key SECRET",
 )
 
 
@@ -75,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     check_extra()
     check(arguments)
+    language = language_name(arguments.language)
 
-    from mlx_gemma4.programs.languages import language_name
     from mlx_gemma4.serve.limits import Limits
     from mlx_gemma4.serve.service import Service
     from mlx_gemma4.serve.web.app import make_app
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
             [model_name(arguments.model or default_model()), *arguments.name],
             most_sessions=arguments.max_sessions,
             most_waiting=arguments.max_waiting,
-            language=language_name(arguments.language),
+            language=language,
             limits=Limits(context=arguments.context),
         )
         app = make_app(
@@ -99,9 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
             origins=arguments.allow_origin,
         )
         server = Server(app, started=lambda: note(f"Serving {service.names[0]} at {address(*where.getsockname()[:2])}"))
-        with Session(server.drain, patience=arguments.drain) as session, session.working():
-            server.listen(where)
-        service.close()
+        try:
+            with Session(server.drain, patience=arguments.drain) as session, session.working():
+                server.listen(where)
+        finally:
+            service.close()
     return session.code
 
 

@@ -129,10 +129,6 @@ class Engine:
 
     def run(self, function: Callable[[], T]) -> T:
         """Run a function in the engine's thread, before the next forward, and return what it returns or raises."""
-        return self.start(function).result()
-
-    def start(self, function: Callable[[], T]) -> Future[T]:
-        """Run a function in the engine's thread, before the next forward; do not wait for it."""
         done: Future[T] = Future()
 
         def call() -> None:
@@ -144,7 +140,7 @@ class Engine:
         with self._changed:
             self._calls.append(call)
             self._changed.notify()
-        return done
+        return done.result()
 
     def wake(self, job: Job) -> None:
         with self._changed:

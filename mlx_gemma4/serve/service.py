@@ -65,14 +65,14 @@ class Service:
         self.created = int(time.time())
         self.engine = Engine(most_sessions=most_sessions, most_waiting=most_waiting)
         try:
-            loading = self.engine.start(load)
-            import_module("mlx_lm.sample_utils")  # takes seconds, and the first client that samples would wait for it
-            self.model, self.processor = loading.result()
+            self.model, self.processor = self.engine.run(load)
             self.sessions = self.engine.run(lambda: Sessions(self.model))
             self.transcribers = self.engine.run(lambda: Transcribers(self.model, self.processor))
         except BaseException:
             self.engine.close()
             raise
+        if Sampling.from_config(self.processor.generation).temperature > 0:
+            import_module("mlx_lm.sample_utils")  # takes seconds, which the first client would wait for
         self._rendering = threading.Lock()
         self._joins_results = _joins_results(self.processor)
         self._writes_tools = _writes_tools(self.processor)

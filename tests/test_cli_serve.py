@@ -1,0 +1,149 @@
+"""``mlx_gemma4 serve`` as users run it: what is refused before a model is loaded, and how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from golden import utterances
+from reference_cases import media_file
+from test_serve_speech import form
+
+from mlx_gemma4 import demo_folder
+from mlx_gemma4.cli import serve
+
+ROOT = Path(__file__).parent.parent
+SPEECH = "hibari-03.wav"
+
+Refused = Callable[..., str]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--host", "0.0.0.0"],
+            "--host 0.0.0.0 lets other computers connect: set an --api-key that clients must send, or leave --host out",
+        ),
+        (["--api-key", "schlüssel"], "--api-key must be of printable ASCII characters: it is sent in a header"),
+        (["--port", "70000"], "--port must be from 0 to 65535, got 70000"),
+        (["--max-sessions", "0"], "--max-sessions must be at least 1, got 0"),
+        (["--max-waiting", "-1"], "--max-waiting must be at least 0, got -1"),
+        (["--context", "3"], "--context must be at least 16, got 3"),
+        (["--drain", "-1"], "--drain must be at least 0, got -1"),
+        (["--drain", "nan"], "--drain must be at least 0, got nan"),
+        (["--host", "no.such.host.invalid", "--api-key", "k"], "--host no.such.host.invalid is no address of this "),
+        (["--language", "Klingon"], "Unknown language 'Klingon'. "),
+        (["--port", "0", "--model", "./nowhere"], "Expected a checkpoint folder, "),
+    ],
+)
+def test_options_that_are_wrong(options: list[str], message: str, refused: Refused) -> None:
+    assert refused("serve", "--model", "nowhere", *options).startswith(message)
+
+
+def test_without_the_extra_it_says_how_to_install_it(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else object())
+    expected = (
+        "serve needs the serve extra; install it with pip install 'mlx-gemma4[serve]', or '.[serve]' in a checkout"
+    )
+    assert refused("serve", "--model", "demo") == expected
+
+
+def test_a_port_in_use(refused: Refused) -> None:
+    """It is noticed before the model is loaded."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        expected = f"Cannot listen on 127.0.0.1:{port}: Address already in use; choose another --port"
+        assert refused("serve", "--model", "nowhere", "--port", str(port)) == expected
+
+
+def test_the_path_of_a_folder_is_not_told() -> None:
+    assert serve.model_name(str(demo_folder() / "checkpoint")) == "checkpoint"
+    assert serve.model_name("owner/name") == "owner/name"
+    assert serve.address("::1", 80) == "http://[::1]:80/v1"
+
+
+class Process:
+    """A server in a process of its own."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "mlx_gemma4", "serve", "--model", "demo", "--dtype", "float32", "--port", "0"]
+        self.process = subprocess.Popen(
+            [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        found = re.fullmatch(r"Serving demo at http://127\.0\.0\.1:(\d+)/v1\n", line)
+        assert found is not None, line
+        self.port = int(found[1])
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def end(self) -> tuple[int, str, str]:
+        """Its exit code, and what it has written since."""
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., Process]]:
+    processes: list[Process] = []
+
+    def start(*options: str) -> Process:
+        processes.append(Process(*options))
+        return processes[-1]
+
+    yield start
+    for each in processes:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.communicate()
+
+
+class Stream:
+    """A transcription that has begun: its head is sent before anything is computed."""
+
+    def __init__(self, server: Process, **headers: str) -> None:
+        self._connection = server.connect()
+        body, own = form([("stream", "true")], media_file(SPEECH).read_bytes())
+        self._connection.request("POST", "/v1/audio/transcriptions", body, {**own, **headers})
+        self.response = self._connection.getresponse()
+
+    def read(self) -> bytes:
+        try:
+            return self.response.read()
+        finally:
+            self.response.close()
+            self._connection.close()
+
+
+def test_an_answer_that_has_begun_is_finished(started: Callable[..., Process], monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM comes while the model computes. The key is from the environment, where no list of processes shows it."""
+    monkeypatch.setenv("MLX_GEMMA4_API_KEY", "secret")
+    server = started("--name", "other")
+    refused = Stream(server)
+    assert (refused.response.status, json.loads(refused.read())["error"]["code"]) == (401, "invalid_api_key")
+    stream = Stream(server, Authorization="Bearer secret")
+    os.kill(server.process.pid, signal.SIGTERM)
+    events = [json.loads(line[6:]) for line in stream.read().split(b"\n\n") if line.startswith(b"data: {")]
+    assert (events[-1]["type"], events[-1]["text"]) == ("transcript.text.done", " ".join(utterances(SPEECH)))
+    assert server.end() == (143, "", "")
+
+
+def test_after_a_limit_the_rest_is_cut(started: Callable[..., Process]) -> None:
+    server = started("--drain", "0")
+    stream = Stream(server)
+    os.kill(server.process.pid, signal.SIGINT)
+    with pytest.raises(http.client.IncompleteRead):
+        stream.read()
+    assert server.end() == (130, "", "")
