@@ -208,6 +208,11 @@ class Transcriber:
             raise ValueError(f"Expected a length of 1 to {self.heard} frames, as many as the segment has, got {length}")
         return self._end(self.heard if length is None else length)
 
+    def drop(self) -> None:
+        """Forget the frames of the segment that is open, if there is one."""
+        self.session.rewind(self._start)
+        self._speech, self._guess, self._in_cache = self._speech[:0], None, 0
+
     def transcribe(self, samples: np.ndarray) -> list[Segment]:
         """All segments of a recording [n] at 16 kHz, as ``feed`` and ``finish`` would give them."""
         self._before = 0
@@ -337,8 +342,7 @@ class Transcriber:
         guess = self._guess_of(length)
         forwards = self.session.forwards - before
         segment = self._segment(self._before, self._before + length, guess.tokens, guess.text, forwards)
-        self.session.rewind(self._start)
-        self._speech, self._guess, self._in_cache = self._speech[:0], None, 0
+        self.drop()
         self._before += length
         return segment
 

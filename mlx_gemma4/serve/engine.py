@@ -104,12 +104,15 @@ class Engine:
     def is_alive(self) -> bool:
         return self._thread.is_alive() and not self._is_closing
 
-    def submit(self, begin: Callable[[Job], Work], ended: Callable[[BaseException | None], None]) -> Job:
+    def submit(
+        self, begin: Callable[[Job], Work], ended: Callable[[BaseException | None], None], *, waits: bool = True
+    ) -> Job:
         """Queue a job.
 
         Args:
             begin: Makes the generator of a job. Called in the engine's thread when the job begins.
             ended: Called in the engine's thread, once, when the job has ended: with its exception, if it raised one.
+            waits: Whether it may wait until a session is free.
 
         Raises:
             Busy: There is no room for another job.
@@ -118,9 +121,11 @@ class Engine:
         with self._changed:
             if self._is_closing:
                 raise Busy("The server is shutting down")
-            if len(self._active) + len(self._waiting) >= self._most_sessions + self._most_waiting:
+            taken = len(self._active) + len(self._waiting)
+            if taken >= self._most_sessions + (self._most_waiting if waits else 0):
+                queue = f" and {self._most_waiting} requests wait already" if waits else ""
                 raise Busy(
-                    f"All {self._most_sessions} sessions are in use and {self._most_waiting} requests wait already; "
+                    f"All {self._most_sessions} sessions are in use{queue}; "
                     "try again later, or start the server with a larger --max-sessions"
                 )
             self._waiting.append(job)

@@ -25,3 +25,5 @@ class Limits:
     """Seconds of an uploaded recording."""
     idle: float = 60.0
     """Seconds in which a client must send or take the next bytes."""
+    session_idle: float = 600.0
+    """Seconds after which a Realtime session ends if its client says nothing."""

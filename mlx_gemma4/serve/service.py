@@ -17,6 +17,7 @@ from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.declarations import check_declarations
 from mlx_gemma4.serve.engine import Engine, Job, Work
 from mlx_gemma4.serve.events import ChatEvent, SpeechEvent
+from mlx_gemma4.serve.hearing import Hearing
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.metrics import Metrics
 from mlx_gemma4.serve.outbox import Outbox
@@ -27,6 +28,7 @@ from mlx_gemma4.serve.protocols.failure import Failure, wrong
 from mlx_gemma4.serve.protocols.speech_answer import SpeechAnswer
 from mlx_gemma4.serve.protocols.speech_request import SpeechRequest
 from mlx_gemma4.serve.work.chat import Question, answer
+from mlx_gemma4.serve.work.hearing import Inbox, hear
 from mlx_gemma4.serve.work.media import Media
 from mlx_gemma4.serve.work.sessions import Sessions
 from mlx_gemma4.serve.work.speech import TARGET, Recognition, Transcribers, instruction_of, recognise
@@ -161,13 +163,29 @@ class Service:
         job = self.submit(lambda job: recognise(recognition, self.transcribers, outbox, job.wake), outbox)
         return job, SpeechAnswer(request, TARGET if request.translates else spoken)
 
-    def submit(self, begin: Callable[[Job], Work], outbox: Outbox[T]) -> Job:
+    def hear(self, inbox: Inbox, outbox: Outbox[Hearing]) -> Job:
+        """Let the engine hear what comes into an inbox.
+
+        Raises:
+            Busy: All sessions are in use: live sound does not wait for one.
+            Failure: The checkpoint takes no sound.
+        """
+        if self.processor.config.audio_config is None:
+            raise Failure(400, "This checkpoint takes no sound", code="unsupported_value")
+        job = self.submit(lambda job: hear(inbox, self.transcribers, self.language, outbox), outbox, waits=False)
+        inbox.on_arrival = job.wake
+        return job
+
+    def submit(self, begin: Callable[[Job], Work], outbox: Outbox[T], *, waits: bool = True) -> Job:
         """Queue a job whose events go to an outbox.
+
+        Args:
+            waits: Whether it may wait for a session.
 
         Raises:
             Busy: There is no room for another request.
         """
-        job = self.engine.submit(begin, outbox.end)
+        job = self.engine.submit(begin, outbox.end, waits=waits)
         outbox.on_room = job.wake
         return job
 

@@ -116,6 +116,11 @@ class Listener:
         return self._hand_out()
 
     @property
+    def speaks_since(self) -> float | None:
+        """When the utterance that is open has begun, in seconds of the sound; None while nobody speaks."""
+        return None if self._begin is None else self._seconds(self._begin)
+
+    @property
     def model(self) -> Model:
         """The model that hears."""
         return self._transcriber.session.model

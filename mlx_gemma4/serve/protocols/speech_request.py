@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +64,9 @@ def read_speech(fields: Iterable[tuple[str, str]], *, translates: bool) -> Speec
     return SpeechRequest(
         translates=translates,
         model=form.one("model"),
-        languages=_languages(form),
-        keywords=_keywords(form),
-        prompt=_prompt(form),
+        languages=known_languages([*form.many("languages"), *form.many("language")]),
+        keywords=checked_keywords(form.many("keywords")),
+        prompt=checked_prompt(form.one("prompt") or ""),
         form=layout,
         has_words="word" in granularities,
         has_segments="segment" in granularities or not granularities,
@@ -105,8 +105,12 @@ class _Form:
         return read if isinstance(read, dict) else text
 
 
-def _languages(form: _Form) -> tuple[str, ...]:
-    codes = [*form.many("languages"), *form.many("language")]
+def known_languages(codes: Sequence[str]) -> tuple[str, ...]:
+    """The English names of languages, each once.
+
+    Raises:
+        Failure: There are too many, or one is unknown.
+    """
     if len(codes) > MOST_LANGUAGES:
         raise wrong("languages", f"languages takes at most {MOST_LANGUAGES} languages, got {len(codes)}")
     names = {code: find_language(code) for code in codes}
@@ -116,29 +120,30 @@ def _languages(form: _Form) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names.values() if name is not None))
 
 
-def _keywords(form: _Form) -> tuple[str, ...]:
-    words = tuple(form.many("keywords"))
+def checked_keywords(words: Sequence[str]) -> tuple[str, ...]:
+    """Words that may come up. Raises a Failure if they are too many or too long."""
+    words = tuple(filter(None, map(str.strip, words)))
     if len(words) > MOST_KEYWORDS or any(len(word) > LONGEST_KEYWORD for word in words):
         raise wrong("keywords", f"keywords takes at most {MOST_KEYWORDS} words of at most {LONGEST_KEYWORD} characters")
     return words
 
 
-def _prompt(form: _Form) -> str:
-    text = form.one("prompt") or ""
+def checked_prompt(text: str) -> str:
+    """What a recording is about. Raises a Failure if it is too long."""
     if len(text) > LONGEST_PROMPT:
         raise wrong("prompt", f"prompt takes at most {LONGEST_PROMPT} characters, got {len(text)}")
-    return text
+    return text.strip()
 
 
-def _endpointing(strategy: dict[str, Any] | str | None) -> Endpointing:
-    """How utterances are found."""
-    if strategy in (None, "auto"):
-        return DEFAULT
-    if not isinstance(strategy, dict) or strategy.get("type", "server_vad") != "server_vad":
-        raise wrong("chunking_strategy", "chunking_strategy must be auto, or an object of the type server_vad")
-    threshold = _number(strategy, "threshold", DEFAULT.threshold, 0, 1)
-    silence = _number(strategy, "silence_duration_ms", 1000 * DEFAULT.silence, 40, 10_000) / 1000
-    pre_roll = _number(strategy, "prefix_padding_ms", 1000 * DEFAULT.pre_roll, 0, 5000) / 1000
+def voice_endpointing(detection: Mapping[str, Any], where: str) -> Endpointing:
+    """How utterances are found, of an object of the type ``server_vad``.
+
+    Raises:
+        Failure: A number is out of its bounds.
+    """
+    threshold = _number(detection, "threshold", DEFAULT.threshold, 0, 1, where)
+    silence = _number(detection, "silence_duration_ms", 1000 * DEFAULT.silence, 40, 10_000, where) / 1000
+    pre_roll = _number(detection, "prefix_padding_ms", 1000 * DEFAULT.pre_roll, 0, 5000, where) / 1000
     return Endpointing(
         threshold=threshold,
         release=min(threshold, DEFAULT.release),
@@ -148,8 +153,17 @@ def _endpointing(strategy: dict[str, Any] | str | None) -> Endpointing:
     )
 
 
-def _number(strategy: dict[str, Any], name: str, default: float, least: float, most: float) -> float:
-    value = strategy.get(name)
+def _endpointing(strategy: dict[str, Any] | str | None) -> Endpointing:
+    """How utterances are found."""
+    if strategy in (None, "auto"):
+        return DEFAULT
+    if not isinstance(strategy, dict) or strategy.get("type", "server_vad") != "server_vad":
+        raise wrong("chunking_strategy", "chunking_strategy must be auto, or an object of the type server_vad")
+    return voice_endpointing(strategy, "chunking_strategy")
+
+
+def _number(settings: Mapping[str, Any], name: str, default: float, least: float, most: float, where: str) -> float:
+    value = settings.get(name)
     if value is None:
         return default
     try:
@@ -157,7 +171,5 @@ def _number(strategy: dict[str, Any], name: str, default: float, least: float, m
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not least <= number <= most:
-        raise wrong(
-            f"chunking_strategy.{name}", f"chunking_strategy.{name} must be a number from {least:g} to {most:g}"
-        )
+        raise wrong(f"{where}.{name}", f"{where}.{name} must be a number from {least:g} to {most:g}")
     return number

@@ -9,14 +9,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.models import model_list, model_record
 from mlx_gemma4.serve.protocols.wire import write
 from mlx_gemma4.serve.service import Service
-from mlx_gemma4.serve.web import chat, speech
+from mlx_gemma4.serve.web import chat, realtime, speech
 from mlx_gemma4.serve.web.failures import failure_of
 from mlx_gemma4.serve.web.guard import Guard, failed
 from mlx_gemma4.serve.web.streams import GONE
@@ -39,6 +40,7 @@ def make_app(
             Route("/v1/chat/completions", routes.handled(routes.chat), methods=["POST"]),
             Route("/v1/audio/transcriptions", routes.handled(routes.transcription), methods=["POST"]),
             Route("/v1/audio/translations", routes.handled(routes.translation), methods=["POST"]),
+            WebSocketRoute("/v1/realtime", routes.realtime),
         ],
         exception_handlers={HTTPException: routes.not_found},
     )
@@ -104,6 +106,10 @@ class Routes:
 
     async def translation(self, request: Request) -> Response:
         return await speech.transcribe(self._service, request, translates=True)
+
+    async def realtime(self, websocket: WebSocket) -> None:
+        self._service.metrics.add("requests_total", route="/v1/realtime", status="101")
+        await realtime.converse(self._service, websocket)
 
 
 def _json(record: dict[str, object]) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.programs.segments import make_endpointer
 from mlx_gemma4.programs.transcribe import TRANSCRIBE, TRANSLATE, Segment, Transcriber, with_terms
 from mlx_gemma4.serve.engine import Turn, Work
@@ -49,7 +50,7 @@ class Transcribers:
             if text == instruction:
                 del self._idle[index]
                 return transcriber
-        return Transcriber(self._model, self._processor, text=instruction)
+        return Transcriber(self._model, self._processor, text=instruction, drafter=Drafter())
 
     def give_back(self, instruction: str, transcriber: Transcriber) -> None:
         """Keep a transcriber that has no open segment; the ones that were not used for longest go."""
@@ -62,14 +63,19 @@ def instruction_of(request: SpeechRequest, default: str) -> str:
     Args:
         default: The English name of the language that is spoken if the client names none.
     """
-    language = " or ".join(request.languages)
-    if request.translates:
-        text = TRANSLATE.format(language=language or UNKNOWN, target=TARGET)
-    else:
-        text = TRANSCRIBE.format(language=language or default)
-    if request.prompt:
-        text = f"{text}\n\nContext: {request.prompt}"
-    return with_terms(text, request.keywords) if request.keywords else text
+    spoken = request.languages or ((UNKNOWN,) if request.translates else (default,))
+    return instruction_for(spoken, request.prompt, request.keywords, translates=request.translates)
+
+
+def instruction_for(
+    languages: Sequence[str], context: str, keywords: Sequence[str], *, translates: bool = False
+) -> str:
+    """Google's instruction, with the languages that may be spoken, and what is known of the sound."""
+    language = " or ".join(languages)
+    text = TRANSLATE.format(language=language, target=TARGET) if translates else TRANSCRIBE.format(language=language)
+    if context:
+        text = f"{text}\n\nContext: {context}"
+    return with_terms(text, keywords) if keywords else text
 
 
 def recognise(

@@ -1,0 +1,278 @@
+"""``/v1/realtime``: a transcription session as a state machine. Events of the client and of the work in, events out.
+
+    turn_detection    server_vad: an item for each utterance         null: an item for each commit of the client
+    append …
+    somebody speaks   speech_started
+    words that stand  transcription.delta                            transcription.delta
+    silence           speech_stopped, committed, item.added
+                      transcription.delta, .completed
+    commit                                                           committed, item.added
+                                                                     transcription.delta, .completed
+
+Deltas cannot be taken back, so only words on which two guesses agreed are told before the end; ``completed`` has the
+text of the whole sound and is the one that counts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from mlx_gemma4.inputs.audio.pcm import decode
+from mlx_gemma4.inputs.audio.recording import Resampler
+from mlx_gemma4.serve.hearing import (
+    Began,
+    Clear,
+    Command,
+    Commit,
+    Committed,
+    Configure,
+    Hearing,
+    Said,
+    Sound,
+    Supposed,
+    Words,
+)
+from mlx_gemma4.serve.protocols.data_url import decode_base64
+from mlx_gemma4.serve.protocols.failure import Failure
+from mlx_gemma4.serve.protocols.realtime_request import (
+    ENCODINGS,
+    HYPOTHESES,
+    Append,
+    ClientEvent,
+    CommitBuffer,
+    Head,
+    Settings,
+    Update,
+)
+from mlx_gemma4.serve.protocols.wire import read
+
+SHORTEST = 0.1
+"""Seconds of sound that can be committed, at least."""
+LONGEST_APPEND = 15 * 1024 * 1024
+"""Bytes of base64 in one append."""
+EMPTY_COMMIT = "input_audio_buffer_commit_empty"
+TRANSCRIPTION = "conversation.item.input_audio_transcription"
+
+Event = dict[str, Any]
+
+
+class TranscriptionSession:
+    """One connection.
+
+    Args:
+        next_id: Makes an id that begins with a prefix.
+        kind: The type of the session until the client says otherwise.
+    """
+
+    def __init__(self, next_id: Callable[[str], str], *, kind: str = "transcription") -> None:
+        self._next_id = next_id
+        self._id = next_id("sess")
+        self._settings = Settings(kind=kind)
+        self._resampler = Resampler()
+        self._odd = b""
+        """Half a sample at the end of an append."""
+        self._seconds = 0.0
+        """Of sound since the last commit."""
+        self._item: str | None = None
+        """The item of the utterance, or of the buffer, that is open."""
+        self._previous: str | None = None
+        self._asked: deque[tuple[str | None, float]] = deque()
+        """The items of commits that the work has not reached, and the seconds in them. None: the server finds turns."""
+        self._texts: list[str] = []
+        """Of the utterances in a buffer."""
+        self._has_words = False
+        """Whether deltas of the utterance were told."""
+        self._said = 0
+        """Utterances since the last commit that the work has reached."""
+
+    def open(self) -> list[Event]:
+        """The first events."""
+        return [self._event("session.created", session=self._session())]
+
+    def receive(self, message: bytes) -> tuple[list[Event], list[Command]]:
+        """Take an event of the client; return what to answer, and what to tell the work. What is wrong changes
+        nothing, and is answered by an error."""
+        try:
+            event = _read(message)
+            return self._take(event)
+        except Failure as failure:
+            return [self.error(failure, _event_id(message))], []
+
+    def hear(self, event: Hearing) -> list[Event]:
+        """Take an event of the work; return the events that tell it."""
+        if isinstance(event, Began):
+            return self._begin(event)
+        if isinstance(event, Words):
+            return [self._delta(event.text)]
+        if isinstance(event, Supposed):
+            return self._suppose(event)
+        if isinstance(event, Said):
+            return self._say(event)
+        if isinstance(event, Committed):
+            return self._finish()
+        self._item, self._texts, self._has_words = None, [], False
+        return [self._event("input_audio_buffer.cleared")]
+
+    def error(self, failure: Failure, event_id: str | None = None) -> Event:
+        """An error. The session goes on."""
+        return self._event("error", error={**failure.record()["error"], "event_id": event_id})
+
+    def _take(self, event: ClientEvent) -> tuple[list[Event], list[Command]]:
+        if isinstance(event, Append):
+            return [], self._append(event)
+        if isinstance(event, Update):
+            return self._update(event)
+        if isinstance(event, CommitBuffer):
+            return self._commit()
+        self._seconds, self._odd, self._resampler = 0.0, b"", Resampler()
+        return [], [Clear()]
+
+    def _update(self, event: Update) -> tuple[list[Event], list[Command]]:
+        before, self._settings = self._settings, self._settings.updated(event.session)
+        if (before.encoding, before.rate) != (self._settings.encoding, self._settings.rate):
+            self._odd = b""
+        commands: list[Command] = [Configure(self._settings.hearing())]
+        return [self._event("session.updated", session=self._session())], commands
+
+    def _append(self, event: Append) -> list[Command]:
+        if len(event.audio) > LONGEST_APPEND:
+            raise Failure(400, "An append may have at most 15 MiB of base64", param="audio", code="invalid_value")
+        data = self._odd + (decode_base64(event.audio, "audio") if event.audio else b"")
+        encoding, rate = ENCODINGS[self._settings.encoding], self._settings.rate
+        whole = len(data) // 2 * 2 if encoding == "s16le" else len(data)
+        data, self._odd = data[:whole], data[whole:]
+        if not data:
+            return []
+        samples = decode(data, encoding)
+        self._seconds += len(samples) / rate
+        return _sounds(self._resampler.push(samples, rate))
+
+    def _commit(self) -> tuple[list[Event], list[Command]]:
+        if self._seconds < SHORTEST:
+            raise Failure(
+                400,
+                f"The buffer has {1000 * self._seconds:.0f} ms of audio, and a commit needs "
+                f"{1000 * SHORTEST:.0f} ms at least",
+                code=EMPTY_COMMIT,
+            )
+        seconds, self._seconds, self._odd = self._seconds, 0.0, b""
+        commands: list[Command] = [*_sounds(self._resampler.finish()), Commit()]
+        if self._settings.has_turns:
+            self._asked.append((None, seconds))
+            return [], commands
+        # words of this buffer were told already if one of its utterances has begun and no other commit is before it
+        item = self._item if self._item is not None and not self._asked else self._next_id("item")
+        self._asked.append((item, seconds))
+        return self._committed(item), commands
+
+    def _begin(self, event: Began) -> list[Event]:
+        self._has_words = False
+        if not self._settings.has_turns:
+            return []
+        self._item = self._next_id("item")
+        return [self._event("input_audio_buffer.speech_started", audio_start_ms=_ms(event.seconds), item_id=self._item)]
+
+    def _suppose(self, event: Supposed) -> list[Event]:
+        if HYPOTHESES not in self._settings.include:
+            return []
+        told = {"item_id": self._current(), "content_index": 0, "committed": event.committed, "draft": event.draft}
+        return [self._event(f"{TRANSCRIPTION}.hypothesis", **told)]
+
+    def _say(self, event: Said) -> list[Event]:
+        self._said += 1
+        rest = [self._delta(event.rest)] if event.rest else []
+        if not self._settings.has_turns:
+            self._texts += [event.text] if event.text else []
+            return rest
+        item = self._current()
+        stopped = self._event("input_audio_buffer.speech_stopped", audio_end_ms=_ms(event.end), item_id=item)
+        events = [stopped, *self._committed(item), *rest, self._completed(item, event.text, event.end - event.start)]
+        self._item = None
+        return events
+
+    def _finish(self) -> list[Event]:
+        """Everything before a commit was heard."""
+        item, seconds = self._asked.popleft()
+        said, self._said = self._said, 0
+        if item is None:  # with turns, the utterances were told already; without any, the client still waits
+            if said:
+                return []
+            item = self._next_id("item")
+            return [*self._committed(item), self._completed(item, "", seconds)]
+        events = [self._completed(item, " ".join(self._texts), seconds)]
+        self._item, self._texts, self._has_words = None, [], False
+        return events
+
+    def _current(self) -> str:
+        """The item that words belong to now."""
+        if self._asked and self._asked[0][0] is not None:
+            return self._asked[0][0]
+        self._item = self._item or self._next_id("item")
+        return self._item
+
+    def _delta(self, text: str) -> Event:
+        first = not self._has_words and bool(self._texts)
+        self._has_words = True
+        delta = f" {text}" if first and not text.startswith(" ") else text
+        return self._event(f"{TRANSCRIPTION}.delta", item_id=self._current(), content_index=0, delta=delta)
+
+    def _committed(self, item: str) -> list[Event]:
+        previous, self._previous = self._previous, item
+        content = [{"type": "input_audio", "transcript": None}]
+        message = {
+            "id": item,
+            "object": "realtime.item",
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": content,
+        }
+        return [
+            self._event("input_audio_buffer.committed", item_id=item, previous_item_id=previous),
+            self._event("conversation.item.added", item=message, previous_item_id=previous),
+            self._event("conversation.item.done", item=message, previous_item_id=previous),
+        ]
+
+    def _completed(self, item: str, text: str, seconds: float) -> Event:
+        usage = {"type": "duration", "seconds": round(seconds, 3)}
+        return self._event(f"{TRANSCRIPTION}.completed", item_id=item, content_index=0, transcript=text, usage=usage)
+
+    def _session(self) -> dict[str, Any]:
+        return {"id": self._id, "object": f"realtime.{self._settings.kind}_session", **self._settings.record()}
+
+    def _event(self, kind: str, **fields: Any) -> Event:
+        return {"type": kind, "event_id": self._next_id("event"), **fields}
+
+
+def _read(message: bytes) -> ClientEvent:
+    try:
+        return read(message, ClientEvent)  # type: ignore[arg-type]  # a union
+    except Failure as failure:
+        if failure.param != "type":
+            raise
+    kind = read(message, Head).type
+    if kind.startswith(("response.", "conversation.", "output_audio_buffer.")):
+        told = f"{kind[:60]} is not possible here: this server transcribes, and does not answer in Realtime sessions"
+        raise Failure(400, told, param="type", code="unsupported_event")
+    raise Failure(400, f"There is no event of the type {kind[:60]!r}", param="type", code="unknown_event")
+
+
+def _event_id(message: bytes) -> str | None:
+    """The id that the client gave to an event, which may be anything."""
+    try:
+        return msgspec.json.decode(message, type=Head).event_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _sounds(samples: np.ndarray) -> list[Command]:
+    return [Sound(samples)] if len(samples) else []
+
+
+def _ms(seconds: float) -> int:
+    return round(1000 * seconds)

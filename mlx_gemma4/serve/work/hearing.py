@@ -1,0 +1,196 @@
+"""Live sound to words: what was appended is in the cache when the next forward of this session is over."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+import numpy as np
+
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
+from mlx_gemma4.live.hear.events import Committed as Stood
+from mlx_gemma4.live.hear.events import Final, ListenerEvent, Partial
+from mlx_gemma4.live.hear.listener import Listener
+from mlx_gemma4.live.hear.rhythm import Rhythm
+from mlx_gemma4.serve.engine import Turn, Work
+from mlx_gemma4.serve.hearing import (
+    Began,
+    Clear,
+    Cleared,
+    Command,
+    Commit,
+    Committed,
+    Configure,
+    Hearing,
+    HearingSettings,
+    Said,
+    Sound,
+    Supposed,
+    Words,
+)
+from mlx_gemma4.serve.outbox import Outbox
+from mlx_gemma4.serve.work.speech import Transcribers, instruction_for
+
+SLICE = SAMPLE_RATE // 5
+"""Samples that are heard in one turn, at most: other sessions get theirs in between."""
+
+
+class Inbox:
+    """Commands from a protocol to its work. Any thread may put them in.
+
+    Attributes:
+        on_arrival: Called when there is something new.
+    """
+
+    def __init__(self) -> None:
+        self._commands: deque[Command] = deque()
+        self._lock = threading.Lock()
+        self._samples = 0
+        self._is_closed = False
+        self.on_arrival: Callable[[], None] = lambda: None
+
+    @property
+    def seconds(self) -> float:
+        """Sound that waits."""
+        return self._samples / SAMPLE_RATE
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left, and nothing follows."""
+        return self._is_closed and not self._commands
+
+    def put(self, command: Command) -> None:
+        with self._lock:
+            self._commands.append(command)
+            self._samples += len(command.samples) if isinstance(command, Sound) else 0
+        self.on_arrival()
+
+    def close(self) -> None:
+        """Nothing follows."""
+        self._is_closed = True
+        self.on_arrival()
+
+    def take(self) -> Command | None:
+        """The next command; of sound, a slice. None if nothing has arrived."""
+        with self._lock:
+            if not self._commands:
+                return None
+            command = self._commands.popleft()
+            if not isinstance(command, Sound):
+                return command
+            now, rest = command.samples[:SLICE], command.samples[SLICE:]
+            if len(rest):
+                self._commands.appendleft(Sound(rest))
+            self._samples -= len(now)
+            return Sound(now)
+
+
+def hear(inbox: Inbox, transcribers: Transcribers, default: str, outbox: Outbox[Hearing]) -> Work:
+    """Hear what arrives, until the inbox is closed.
+
+    Args:
+        default: The English name of the language that is spoken if the settings name none.
+    """
+    ear = _Ear(transcribers, default)
+    try:
+        while not inbox.is_over:
+            command = inbox.take() if not outbox.is_full else None
+            if command is None:
+                yield Turn.WAIT
+                continue
+            yield Turn.LIVE
+            for event in ear.take(command):
+                outbox.put(event)
+    finally:
+        ear.close()
+
+
+class _Ear:
+    """Takes commands and tells what was heard."""
+
+    def __init__(self, transcribers: Transcribers, default: str) -> None:
+        self._transcribers, self._default = transcribers, default
+        self._settings = HearingSettings()
+        self._listener: Listener | None = None
+        self._rhythm: Rhythm | None = None
+        self._since: float | None = None
+        """When the open utterance has begun, as far as it was told."""
+        self._before = 0.0
+        """Seconds of sound before the listener's."""
+        self._seconds = 0.0
+        """Seconds of all sound."""
+
+    def take(self, command: Command) -> Iterator[Hearing]:
+        if isinstance(command, Sound):
+            return self._hear(command.samples)
+        if isinstance(command, Commit):
+            return chain(self._end(), [Committed()])
+        if isinstance(command, Clear):
+            self._forget()
+            return iter([Cleared()])
+        return self._configure(command)
+
+    def close(self) -> None:
+        """Give the transcriber back."""
+        self._forget()
+
+    def _hear(self, samples: np.ndarray) -> Iterator[Hearing]:
+        listener = self._listener = self._listener or self._open()
+        self._seconds += len(samples) / SAMPLE_RATE
+        listener.feed(samples)
+        events = listener.step()
+        for event in events:
+            yield from self._told(event)
+        if self._since is None and listener.speaks_since is not None:
+            yield from self._begin(listener.speaks_since)
+
+    def _end(self) -> Iterator[Hearing]:
+        """End what is open. What follows is another recording."""
+        if self._listener is not None:
+            for event in self._listener.finish():
+                yield from self._told(event)
+            self._forget()
+
+    def _told(self, event: ListenerEvent) -> Iterator[Hearing]:
+        if isinstance(event, Stood):
+            yield from self._begin(None)
+            yield Words(event.text)
+        elif isinstance(event, Partial):
+            yield from self._begin(event.start)
+            yield Supposed(event.committed, event.draft)
+        elif isinstance(event, Final):
+            yield from self._begin(event.start)
+            yield Said(self._before + event.start, self._before + event.end, event.text, event.rest)
+            self._since = None
+
+    def _begin(self, start: float | None) -> Iterator[Hearing]:
+        if self._since is None:
+            assert self._listener is not None
+            start = self._listener.speaks_since if start is None else start
+            self._since = start or 0.0
+            yield Began(self._before + self._since)
+
+    def _configure(self, command: Configure) -> Iterator[Hearing]:
+        if command.settings != self._settings:
+            yield from self._end()
+            self._settings = command.settings
+
+    def _open(self) -> Listener:
+        self._transcriber = self._transcribers.take(self._instruction)
+        listener = Listener(self._transcriber, self._settings.endpointing, guess_every=self._settings.guess_every)
+        if self._settings.guess_every is None:  # what forwards cost on this machine is learned once
+            self._rhythm = listener.rhythm = self._rhythm or listener.rhythm
+        return listener
+
+    def _forget(self) -> None:
+        if self._listener is not None:
+            self._transcriber.drop()
+            self._transcribers.give_back(self._instruction, self._transcriber)
+        self._listener, self._since, self._before = None, None, self._seconds
+
+    @property
+    def _instruction(self) -> str:
+        settings = self._settings
+        return instruction_for(settings.languages or (self._default,), settings.prompt, settings.keywords)
