@@ -9,8 +9,10 @@ It needs nothing of this package, and prints a line for each check.
 
 from __future__ import annotations
 
+import array
 import base64
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,48 @@ def translation(client: OpenAI) -> None:
     assert client.audio.translations.create(model="m", file=("speech.wav", (MEDIA / SPEECH).read_bytes())).text
 
 
+def realtime(client: OpenAI) -> None:
+    """Every frame as it is spoken; with a commit of the client, and where the server finds the utterances."""
+    telephone, silence = pcm_24k(SPEECH), b"\0" * 48_000
+    for detection in (None, {"type": "server_vad", "silence_duration_ms": 500}):
+        with client.realtime.connect(extra_query={"intent": "transcription"}) as connection:
+            settings: Any = {"format": {"type": "audio/pcm", "rate": 24_000}, "turn_detection": detection}
+            settings["transcription"] = {"model": "demo", "language": "en"}
+            connection.session.update(session={"type": "transcription", "audio": {"input": settings}})
+            for piece in pieces(telephone if detection is None else telephone + silence, 4800):
+                connection.input_audio_buffer.append(audio=base64.b64encode(piece).decode())
+            if detection is None:
+                connection.input_audio_buffer.commit()
+            words, kinds = "", []
+            for event in connection:
+                kinds.append(event.type)
+                type(event).model_validate(event.to_dict())  # the client itself checks nothing here
+                if event.type == "conversation.item.input_audio_transcription.delta":
+                    words += event.delta or ""
+                elif event.type == "conversation.item.input_audio_transcription.completed":
+                    is_equal((words, event.transcript), (SAID, SAID))
+                    break
+                elif event.type == "error":
+                    raise AssertionError(event.error.message)
+            is_equal(kinds[:2], ["session.created", "session.updated"])
+            is_equal("input_audio_buffer.speech_started" in kinds, detection is not None)
+            assert "input_audio_buffer.committed" in kinds and "conversation.item.added" in kinds
+
+
+def pcm_24k(name: str) -> bytes:
+    """A recording of 16 kHz at 24 kHz, interpolated."""
+    samples = array.array("h", (MEDIA / name).read_bytes()[44:])
+    last = len(samples) - 1
+    places = [(index * 2 // 3, index * 2 % 3) for index in range(len(samples) * 3 // 2)]
+    return array.array(
+        "h", [(samples[at] * (3 - part) + samples[min(at + 1, last)] * part) // 3 for at, part in places]
+    ).tobytes()
+
+
+def pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
 CHECKS = (
     models,
     chat,
@@ -154,11 +198,20 @@ CHECKS = (
     transcription_in_all_forms,
     transcription_stream,
     translation,
+    realtime,
 )
 
 
 def main() -> None:
-    client = OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0, _strict_response_validation=True)
+    warnings.simplefilter("ignore", DeprecationWarning)  # OpenAI's own translations are deprecated
+    url = sys.argv[1]
+    client = OpenAI(
+        base_url=url,
+        websocket_base_url=url.replace("http", "ws", 1),
+        api_key="none",
+        max_retries=0,
+        _strict_response_validation=True,
+    )
     for check in CHECKS:
         check(client)
         print(f"ok  {check.__name__}")
