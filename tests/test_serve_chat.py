@@ -88,6 +88,23 @@ def test_a_stream_says_the_same(server: Running) -> None:
     assert last["usage"]["completion_tokens"] == server.chat(PICTURE).json()["usage"]["completion_tokens"]
 
 
+def test_what_was_computed_is_not_computed_again(server: Running) -> None:
+    """The second turn goes on from the first, and another question about the same picture from the picture."""
+    engine, store = server.service.engine, server.service.store
+    engine.run(store.clear)
+    first = server.chat(PICTURE).json()
+    answer = first["choices"][0]["message"]["content"]
+    second = server.chat(PICTURE, {"role": "assistant", "content": answer}, user(text("one"))).json()
+    other = server.chat(user(image("picture-02.png"), text("What changed?"))).json()
+    cached = [reply["usage"]["prompt_tokens_details"]["cached_tokens"] for reply in (first, second, other)]
+    assert cached[0] == 0 and 64 < cached[2] < cached[1]
+    assert cached[1] == first["usage"]["prompt_tokens"] + first["usage"]["completion_tokens"] - 1
+    engine.run(store.clear)
+    alone = server.chat(user(image("picture-02.png"), text("What changed?"))).json()
+    assert alone["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    assert alone["choices"] == other["choices"]
+
+
 def test_the_answer_is_cut_where_the_client_wants(server: Running) -> None:
     first = named("picture-02.png").split()[0]
     short = server.chat(PICTURE, max_tokens=1).json()

@@ -112,7 +112,7 @@ def test_an_unexpected_error_is_noted_without_its_message(
     def fails(*_: object) -> None:
         raise KeyError("my secret")
 
-    monkeypatch.setattr(server.service.sessions, "open", fails)
+    monkeypatch.setattr(server.service.store, "open", fails)
     reply = server.chat({"role": "user", "content": "Hello"})
     expected = "The server failed with KeyError; its terminal says where"
     assert (reply.status, reply.error["message"], reply.error["type"]) == (500, expected, "server_error")

@@ -15,6 +15,7 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.declarations import check_declarations
+from mlx_gemma4.prefixes.store import PrefixStore
 from mlx_gemma4.serve.engine import Engine, Job, Work
 from mlx_gemma4.serve.events import ChatEvent, SpeechEvent
 from mlx_gemma4.serve.hearing import Hearing
@@ -30,7 +31,6 @@ from mlx_gemma4.serve.protocols.speech_request import SpeechRequest
 from mlx_gemma4.serve.work.chat import Question, answer
 from mlx_gemma4.serve.work.hearing import Inbox, hear
 from mlx_gemma4.serve.work.media import Media
-from mlx_gemma4.serve.work.sessions import Sessions
 from mlx_gemma4.serve.work.speech import TARGET, Recognition, Transcribers, instruction_of, recognise
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class Service:
         self.engine = Engine(most_sessions=most_sessions, most_waiting=most_waiting)
         try:
             self.model, self.processor = self.engine.run(load)
-            self.sessions = self.engine.run(lambda: Sessions(self.model))
+            self.store = self.engine.run(lambda: PrefixStore(self.model))
             self.transcribers = self.engine.run(lambda: Transcribers(self.model, self.processor))
         except BaseException:
             self.engine.close()
@@ -82,6 +82,11 @@ class Service:
     def close(self) -> None:
         """Cancel what is computed, and end the engine."""
         self.engine.close()
+
+    @property
+    def context(self) -> int:
+        """Positions of a prompt and its answer, at most."""
+        return min(self.limits.context, self.model.budget.context or self.limits.context)
 
     def check_model(self, name: str | None) -> None:
         """Raise a Failure if a client asks for another model."""
@@ -107,11 +112,11 @@ class Service:
                 prompt = self.processor.prompt(messages, enable_thinking=request.thinks, tools=tools)
         except ValueError as error:
             raise wrong("messages", str(error)) from error
-        room = self.limits.context - len(prompt)
+        room = self.context - len(prompt)
         if room < 1:
             raise Failure(
                 400,
-                f"The messages have {len(prompt)} tokens, and a session has room for {self.limits.context} with the "
+                f"The messages have {len(prompt)} tokens, and a session has room for {self.context} with the "
                 "answer: shorten them, or start the server with a larger --context",
                 param="messages",
                 code="context_length_exceeded",
@@ -142,7 +147,7 @@ class Service:
         Raises:
             Busy: There is no room for another request.
         """
-        return self.submit(lambda job: answer(question, self.model, self.processor, self.sessions, outbox), outbox)
+        return self.submit(lambda job: answer(question, self.model, self.processor, self.store, outbox), outbox)
 
     def recognise(
         self, request: SpeechRequest, file: BinaryIO, outbox: Outbox[SpeechEvent]

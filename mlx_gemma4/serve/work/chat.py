@@ -13,13 +13,14 @@ from mlx_gemma4.inputs.prompt import AUDIO, Prompt
 from mlx_gemma4.outputs.channels import Channels, Kind
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import generate_step
+from mlx_gemma4.prefixes.landmarks import landmarks
+from mlx_gemma4.prefixes.store import PrefixStore
 from mlx_gemma4.serve.engine import Turn, Work
 from mlx_gemma4.serve.events import Began, ChatEvent, Finished, Piece, TokenChance
 from mlx_gemma4.serve.outbox import Outbox
 from mlx_gemma4.serve.work.chances import WatchedSampler
-from mlx_gemma4.serve.work.sessions import Sessions
 from mlx_gemma4.serve.work.stops import Stops
-from mlx_gemma4.session import PREFILL_STEP
+from mlx_gemma4.session import PREFILL_STEP, Session
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,37 @@ class Question:
 
 
 def answer(
-    question: Question, model: Model, processor: Processor, sessions: Sessions, outbox: Outbox[ChatEvent]
+    question: Question, model: Model, processor: Processor, store: PrefixStore, outbox: Outbox[ChatEvent]
 ) -> Work:
-    """Answer a question; tell its events to the outbox, and wait while nobody reads them."""
-    prompt = question.prompt
-    session, kept = sessions.open(prompt)
-    audio = int((prompt.token_types == AUDIO).sum())
-    outbox.put(Began(prompt_tokens=len(prompt), cached_tokens=kept, audio_tokens=audio))
-    history = prompt.token_ids.tolist()
+    """Answer a question; tell its events to the outbox, and wait while nobody reads them.
+
+    Args:
+        store: Has the session, with what was computed of the prompt before.
+    """
+    session, kept = store.open(question.prompt)
+    try:
+        audio = int((question.prompt.token_types == AUDIO).sum())
+        outbox.put(Began(prompt_tokens=len(question.prompt), cached_tokens=kept, audio_tokens=audio))
+        yield from _answer(question, model, processor, session, kept, outbox)
+    finally:
+        store.close(session)
+
+
+def _answer(
+    question: Question,
+    model: Model,
+    processor: Processor,
+    session: Session,
+    kept: int,
+    outbox: Outbox[ChatEvent],
+) -> Work:
+    history = question.prompt.token_ids.tolist()
     sampler = _sampler(question, model, processor, history)
-    for chunk in prompt[kept:].chunks(repeat(PREFILL_STEP)):
+    done, marks = 0, landmarks(question.prompt, processor.stop_ids, start=kept)
+    for chunk in question.prompt[kept:].chunks(repeat(PREFILL_STEP)):
         yield Turn.PREFILL
-        logits = session.extend(chunk)
+        logits = session.extend(chunk, snapshots=[row - done for row in marks if done < row <= done + len(chunk)])
+        done += len(chunk)
     told = _Told(processor, question, history, outbox.put)
     steps = generate_step(session, logits, sampler, max_tokens=question.max_tokens)
     try:
