@@ -73,8 +73,7 @@ class Service:
         except BaseException:
             self.engine.close()
             raise
-        if Sampling.from_config(self.processor.generation).temperature > 0:
-            import_module("mlx_lm.sample_utils")  # takes seconds, which the first client would wait for
+        _import_samplers(Sampling.from_config(self.processor.generation))
         self._rendering = threading.Lock()
         self._joins_results = _joins_results(self.processor)
         self._writes_tools = _writes_tools(self.processor)
@@ -226,7 +225,15 @@ class Service:
             "repetition_penalty": request.repetition_penalty,
             "seed": request.seed,
         }
-        return Sampling(**{**vars(own), **{name: value for name, value in wished.items() if value is not None}})
+        chosen = Sampling(**{**vars(own), **{name: value for name, value in wished.items() if value is not None}})
+        _import_samplers(chosen)
+        return chosen
+
+
+def _import_samplers(sampling: Sampling) -> None:
+    """Import what a sampling needs. It takes seconds once, in which the engine would stand still."""
+    if sampling.temperature > 0 or sampling.repetition_penalty is not None:
+        import_module("mlx_lm.sample_utils")
 
 
 _CALLING: Mapping[str, Any] = {
