@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -185,6 +186,25 @@ def test_requests_that_cannot_be_answered(
     reply = server.chat(*messages)
     assert (reply.status, reply.error["code"]) == (status, code)
     assert reply.error["message"].startswith(message) and "/tmp" not in reply.error["message"]
+
+
+def test_an_answer_in_json(server: Running) -> None:
+    """It follows the schema, token by token, in a stream as well."""
+    colour, shape, *_ = named("picture-02.png").split()
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": [colour, "no"]}, "shape": {"enum": ["no", shape]}},
+        "required": ["colour", "shape"],
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "card", "strict": True, "schema": schema}}
+    whole = server.chat(PICTURE, response_format=form).json()["choices"][0]
+    assert set(json.loads(whole["message"]["content"])) == {"colour", "shape"} and whole["finish_reason"] == "stop"
+    chunks = server.chat(PICTURE, response_format=form, stream=True).events
+    deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    assert "".join(deltas) == whole["message"]["content"]
+    reply = server.chat(PICTURE, response_format={"type": "json_schema", "json_schema": {"schema": {"type": "x"}}})
+    assert (reply.status, reply.error["param"]) == (400, "response_format")
+    assert reply.error["message"].startswith("Cannot compile the JSON schema: ")
 
 
 def test_a_template_without_tools_refuses_them(server: Running) -> None:

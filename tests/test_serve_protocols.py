@@ -89,9 +89,24 @@ def test_thoughts_on_request(fields: dict[str, Any], thinks: bool) -> None:
         ({"logit_bias": {"5": 1}}, "logit_bias", "logit_bias is not supported; leave it out"),
         ({"functions": [{}]}, "functions", "functions is the old name of tools; send tools"),
         (
-            {"response_format": {"type": "json_object"}},
+            {"response_format": {"type": "xml"}},
             "response_format",
-            "response_format 'json_object' is not supported; ask for JSON in a message, or use a tool",
+            "response_format must be text, json_object or json_schema",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "response_format.json_schema",
+            "response_format.json_schema has no schema",
+        ),
+        (
+            {"response_format": {"type": "json_object"}, "tools": [LIGHTS]},
+            "response_format",
+            "An answer in JSON calls no functions: leave out tools or response_format",
+        ),
+        (
+            {"response_format": {"type": "json_object"}, "logprobs": True},
+            "logprobs",
+            "logprobs of an answer in JSON are not told; leave out one of them",
         ),
         (
             {"tool_choice": "required"},
@@ -118,6 +133,14 @@ def test_bodies_that_are_no_json(body: bytes) -> None:
     with pytest.raises(Failure, match=r"^The body is not valid JSON: ") as refused:
         read_chat(body)
     assert (refused.value.status, refused.value.code) == (400, "invalid_json")
+
+
+def test_forms_of_the_answer() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    assert read(response_format=form).schema == schema
+    assert read(response_format={"type": "json_object"}).schema == {"type": "object"}
+    assert read(response_format={"type": "text"}).schema is None is read().schema
 
 
 def test_zero_penalties_and_text_are_what_is_done_anyway() -> None:

@@ -11,7 +11,7 @@ from mlx_gemma4.cli.shared.options import add_model, load_model
 from mlx_gemma4.cli.shared.signals import Session
 from mlx_gemma4.programs.languages import language_name
 
-NEEDED = ("starlette", "uvicorn", "websockets", "python_multipart", "msgspec")
+NEEDED = ("llguidance", "msgspec", "python_multipart", "starlette", "uvicorn", "websockets")
 INSTALL = "serve needs the serve extra; install it with pip install 'mlx-gemma4[serve]', or '.[serve]' in a checkout"
 
 COMMON = (

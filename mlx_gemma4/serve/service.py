@@ -13,6 +13,10 @@ import mlx.core as mx
 
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.inputs.prompt import Prompt
+from mlx_gemma4.outputs.grammar.constraint import Constraint
+from mlx_gemma4.outputs.grammar.matcher import Matcher, thoughts_before
+from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.declarations import check_declarations
 from mlx_gemma4.prefixes.store import PrefixStore
@@ -120,6 +124,7 @@ class Service:
                 param="messages",
                 code="context_length_exceeded",
             )
+        matcher = self._matcher(request.schema, prompt)
         one_call = request.parallel_tool_calls is False
         question = Question(
             prompt,
@@ -128,6 +133,7 @@ class Service:
             stops=request.stops,
             alternatives=request.alternatives,
             one_call=one_call,
+            matcher=matcher,
         )
         return question, ChatAnswer(
             id=f"chatcmpl-{secrets.token_hex(12)}",
@@ -203,7 +209,7 @@ class Service:
         return self.metrics.text(gauges, {turn.name.lower(): count for turn, count in self.engine.turns.items()})
 
     def _tools(self, request: ChatRequest) -> list[dict[str, Any]] | None:
-        if not request.tools or request.tool_choice == "none":
+        if not request.tools or not request.offers_tools:
             return None
         for index, tool in enumerate(request.tools):
             if tool.get("type", "function") != "function":
@@ -214,6 +220,18 @@ class Service:
             return check_declarations(request.tools, "tools")
         except ValueError as error:
             raise wrong("tools", str(error)) from error
+
+    def _matcher(self, schema: Mapping[str, Any] | bool | None, prompt: Prompt) -> Matcher | None:
+        """What holds an answer to a JSON schema."""
+        if schema is None:
+            return None
+        try:
+            constraint = Constraint.json_schema(schema)
+            with self._rendering:  # the vocabulary is made once
+                before = thoughts_before(self.processor.tokenizer, prompt.token_ids.tolist())
+                return Matcher(constraint, vocabulary(self.processor), before=before)
+        except ValueError as error:
+            raise wrong("response_format", str(error)) from error
 
     def _sampling(self, request: ChatRequest) -> Sampling:
         own = Sampling.from_config(self.processor.generation)

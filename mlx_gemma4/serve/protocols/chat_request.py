@@ -22,6 +22,8 @@ MOST_STOPS, LONGEST_STOP = 16, 1000
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """Of reasoning; the first two turn thoughts off."""
 OFF = ("none", "minimal")
+ANY_OBJECT = {"type": "object"}
+"""The schema of ``json_object``."""
 
 
 class Text(msgspec.Struct, tag="text", tag_field="type"):
@@ -87,6 +89,15 @@ class TemplateOptions(msgspec.Struct):
     enable_thinking: bool | None = None
 
 
+class JsonSchema(msgspec.Struct):
+    schema: dict[str, Any] | bool | None = None
+
+
+class ResponseFormat(msgspec.Struct):
+    type: str
+    json_schema: JsonSchema | None = None
+
+
 class ChatRequest(msgspec.Struct):
     """The body of a request."""
 
@@ -109,7 +120,7 @@ class ChatRequest(msgspec.Struct):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None
     enable_thinking: bool | None = None
     chat_template_kwargs: TemplateOptions | None = None
@@ -129,6 +140,19 @@ class ChatRequest(msgspec.Struct):
         if self.stop is None:
             return ()
         return tuple(filter(None, [self.stop] if isinstance(self.stop, str) else self.stop))
+
+    @property
+    def schema(self) -> dict[str, Any] | bool | None:
+        """The JSON schema of the answer; None: it is text."""
+        form = self.response_format
+        if form is None or form.type == "text":
+            return None
+        return ANY_OBJECT if form.json_schema is None else form.json_schema.schema
+
+    @property
+    def offers_tools(self) -> bool:
+        """Whether the model may call functions."""
+        return bool(self.tools) and self.tool_choice != "none"
 
     @property
     def thinks(self) -> bool:
@@ -178,12 +202,22 @@ def _check_supported(request: ChatRequest) -> None:
         raise unsupported("logit_bias", "logit_bias is not supported; leave it out")
     if request.functions:
         raise unsupported("functions", "functions is the old name of tools; send tools")
-    form = (request.response_format or {}).get("type", "text")
-    if form != "text":
-        raise unsupported(
-            "response_format", f"response_format {form!r} is not supported; ask for JSON in a message, or use a tool"
-        )
+    _check_format(request)
     _check_choice(request.tool_choice)
+
+
+def _check_format(request: ChatRequest) -> None:
+    form = request.response_format
+    if form is None or form.type == "text":
+        return
+    if form.type not in ("json_object", "json_schema"):
+        raise unsupported("response_format", "response_format must be text, json_object or json_schema")
+    if form.type == "json_schema" and (form.json_schema is None or form.json_schema.schema is None):
+        raise wrong("response_format.json_schema", "response_format.json_schema has no schema")
+    if request.offers_tools:
+        raise unsupported("response_format", "An answer in JSON calls no functions: leave out tools or response_format")
+    if request.logprobs:
+        raise unsupported("logprobs", "logprobs of an answer in JSON are not told; leave out one of them")
 
 
 def _check_choice(choice: str | Mapping[str, Any] | None) -> None:

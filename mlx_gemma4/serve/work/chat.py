@@ -11,6 +11,8 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
 from mlx_gemma4.outputs.channels import Channels, Kind
+from mlx_gemma4.outputs.constrained_steps import constrained_step
+from mlx_gemma4.outputs.grammar.matcher import Matcher
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import generate_step
 from mlx_gemma4.prefixes.landmarks import landmarks
@@ -35,6 +37,8 @@ class Question:
     """How many likely tokens to tell beside each token; None: no probabilities."""
     one_call: bool = False
     """End behind the first call of a function."""
+    matcher: Matcher | None = None
+    """What the answer must follow. It is used up by one answer."""
 
 
 def answer(
@@ -70,7 +74,10 @@ def _answer(
         logits = session.extend(chunk, snapshots=[row - done for row in marks if done < row <= done + len(chunk)])
         done += len(chunk)
     told = _Told(processor, question, history, outbox.put)
-    steps = generate_step(session, logits, sampler, max_tokens=question.max_tokens)
+    if question.matcher is None:
+        steps = generate_step(session, logits, sampler, max_tokens=question.max_tokens)
+    else:
+        steps = constrained_step(session, logits, sampler, question.matcher, max_tokens=question.max_tokens)
     try:
         for token in steps:
             chance = sampler.taken(token, processor.tokenizer) if isinstance(sampler, WatchedSampler) else None
