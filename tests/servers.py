@@ -5,12 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_gemma4 import load
+from mlx_gemma4 import Model, Processor, load
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.app import make_app
@@ -69,11 +69,16 @@ class Running:
 
 @contextmanager
 def serving(
-    *, sessions: int = 4, waiting: int = 8, limits: Limits | None = None, model: str = "demo", **guard: Any
+    *,
+    sessions: int = 4,
+    waiting: int = 8,
+    limits: Limits | None = None,
+    model: Callable[[], tuple[Model, Processor]] = lambda: load("demo", dtype="float32"),
+    **guard: Any,
 ) -> Iterator[Running]:
-    """A server of the demo in float32 on a free port."""
+    """A server on a free port, by default of the demo in float32."""
     service = Service(
-        lambda: load(model, dtype="float32"),
+        model,
         ["demo", "other-name"],
         most_sessions=sessions,
         most_waiting=waiting,

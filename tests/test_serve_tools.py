@@ -1,0 +1,148 @@
+"""Tools and thoughts over HTTP: what templates write of them, and what clients get. The model's words are scripted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from reference_cases import REFERENCE
+from servers import Running, serving
+from test_chat_tools import WRITES_TOOLS
+
+from mlx_gemma4 import Model, Processor, Session, load
+from mlx_gemma4.inputs.prompt import Prompt
+from mlx_gemma4.inputs.text.template import ChatTemplate
+from mlx_gemma4.outputs.sample import Sampler
+from mlx_gemma4.serve.engine import Job
+from mlx_gemma4.serve.events import ChatEvent
+from mlx_gemma4.serve.outbox import Outbox
+from mlx_gemma4.serve.work.chat import Question
+
+LIGHTS: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "lights",
+        "parameters": {"type": "object", "properties": {"room": {"type": "string"}}, "required": ["room"]},
+    },
+}
+CALL = '<|tool_call>call:lights{room:<|"|>hall<|"|>}<tool_call|>'
+USER = {"role": "user", "content": "Lights on!"}
+
+
+def writing() -> tuple[Model, Processor]:
+    """A checkpoint whose vocabulary has the markers, with a template that writes tools."""
+    model, processor = load(REFERENCE / "released" / "checkpoint", dtype="float32")
+    template = ChatTemplate(WRITES_TOOLS, {"bos_token": "<bos>"})
+    return model, Processor(processor.config, processor.tokenizer, template, generation=processor.generation)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with serving(model=writing) as running:
+        yield running
+
+
+class Script:
+    """What the model says, and the prompts that it was shown."""
+
+    def __init__(self, processor: Processor) -> None:
+        self._processor = processor
+        self.markup = ""
+        self.prompts: list[str] = []
+
+    def steps(self, session: Session, logits: mx.array, sampler: Sampler, *, max_tokens: int) -> Iterator[int]:
+        tokens = self._processor.tokenizer.encode_markup(self.markup)
+        yield from [*tokens, min(self._processor.stop_ids)][:max_tokens]
+
+    def show(self, prompt: Prompt) -> None:
+        self.prompts.append(self._processor.tokenizer.decode(prompt.token_ids.tolist(), skip_special=False))
+
+
+@pytest.fixture
+def script(server: Running, monkeypatch: pytest.MonkeyPatch) -> Script:
+    made, ask = Script(server.service.processor), server.service.ask
+
+    def shown(question: Question, outbox: Outbox[ChatEvent]) -> Job:
+        made.show(question.prompt)
+        return ask(question, outbox)
+
+    monkeypatch.setattr(server.service, "ask", shown)
+    monkeypatch.setattr("mlx_gemma4.serve.work.chat.generate_step", made.steps)
+    return made
+
+
+def test_a_call_and_its_result(server: Running, script: Script) -> None:
+    script.markup = f"Wait.{CALL}"
+    choice = server.chat(USER, tools=[LIGHTS]).json()["choices"][0]
+    message = choice["message"]
+    (call,) = message["tool_calls"]
+    assert (message["content"], choice["finish_reason"]) == ("Wait.", "tool_calls")
+    assert call["function"] == {"name": "lights", "arguments": '{"room": "hall"}'} and call["id"].startswith("call_")
+    script.markup = "Done."
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "hall on"}
+    done = server.chat(USER, message, result, tools=[LIGHTS]).json()["choices"][0]["message"]
+    assert done["content"] == "Done."
+    server.chat(USER, message, result, done, {"role": "user", "content": "Thanks"}, tools=[LIGHTS])
+    wanted, resumed, last = script.prompts
+    assert wanted.endswith("<|tool>lights<tool|><|turn>user\nLights on!<turn|>\n<|turn>model\n")
+    written = '<|tool_call>call:lights{"room": "hall"}<tool_call|><|tool_response>lights=hall on<tool_response|>'
+    assert resumed.endswith(f"<|turn>assistant\nWait.<turn|>\n<|turn>assistant\n{written}")
+    assert last.endswith(f"{written}Done.<turn|>\n<|turn>user\nThanks<turn|>\n<|turn>model\n")
+
+
+def test_calls_in_a_stream(server: Running, script: Script) -> None:
+    script.markup = CALL + CALL.replace("hall", "bath")
+    for parallel, rooms in ((True, ["hall", "bath"]), (False, ["hall"])):
+        chunks = server.chat(USER, tools=[LIGHTS], stream=True, parallel_tool_calls=parallel).events
+        choices = [chunk["choices"][0] for chunk in chunks]
+        calls = [call for choice in choices for call in choice["delta"].get("tool_calls", [])]
+        assert [call["index"] for call in calls] == list(range(len(rooms)))
+        assert [call["function"]["arguments"] for call in calls] == [f'{{"room": "{room}"}}' for room in rooms]
+        assert choices[-1]["finish_reason"] == "tool_calls"
+
+
+def test_tools_that_may_not_be_called(server: Running, script: Script) -> None:
+    script.markup = "No."
+    server.chat(USER, tools=[LIGHTS], tool_choice="none")
+    assert "<|tool>" not in script.prompts[0]
+
+
+def test_a_call_that_is_cut_short_is_none(server: Running, script: Script) -> None:
+    script.markup = f"Wait.{CALL}"
+    length = len(server.service.processor.tokenizer.encode_markup(script.markup))
+    choice = server.chat(USER, tools=[LIGHTS], max_tokens=length - 1).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("Wait.", "length")
+    assert "tool_calls" not in choice["message"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "message"),
+    [
+        ({"type": "web_search"}, "tools[0].type must be function"),
+        (
+            {"type": "function", "function": {"name": "a b"}},
+            'tool 1 in tools needs a "name" without spaces, braces and',
+        ),
+        (
+            {"type": "function", "function": {"name": "f", "parameters": []}},
+            "the parameters of tool 1 in tools must be an object",
+        ),
+    ],
+)
+def test_declarations_that_are_wrong(server: Running, tool: dict[str, Any], message: str) -> None:
+    reply = server.chat(USER, tools=[tool])
+    assert (reply.status, reply.error["message"][: len(message)]) == (400, message)
+
+
+def test_thoughts_are_apart_and_counted(server: Running, script: Script) -> None:
+    script.markup = "<|channel>thought\nHm, hm.<channel|>Hello."
+    answer = server.chat(USER, reasoning_effort="high").json()
+    message = answer["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"], message["reasoning"]) == ("Hello.", "Hm, hm.", "Hm, hm.")
+    counts = answer["usage"]
+    assert 3 < counts["completion_tokens_details"]["reasoning_tokens"] < counts["completion_tokens"] - 3
+    deltas = [chunk["choices"][0]["delta"] for chunk in server.chat(USER, stream=True).events]
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "Hm, hm."
+    assert "".join(delta.get("content") or "" for delta in deltas) == "Hello."
