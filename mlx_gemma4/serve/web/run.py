@@ -26,6 +26,7 @@ class Server(uvicorn.Server):
                 log_level="critical",
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 limit_concurrency=CONNECTIONS,
                 ws_max_size=32_000_000,
                 timeout_keep_alive=30,
@@ -58,7 +59,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
+        # of the addresses of localhost, the one that most clients try
+        family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
         where = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise ValueError(f"--host {host} is no address of this machine: {error.strerror}") from error

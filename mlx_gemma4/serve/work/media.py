@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mlx_gemma4.inputs.audio.recording import load_audio
+import numpy as np
+
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, load_audio
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.serve.protocols.failure import Failure, wrong
@@ -45,8 +47,7 @@ class Media:
 
     def _read(self, kind: str, data: bytes, budget: int | None) -> Any:
         if kind == "audio":
-            longest = self._processor.limits.audio_tokens * self._processor.frame_samples / 16_000
-            return load_audio(io.BytesIO(data), limit=longest)
+            return self._sound(data)
         # readers of pictures and videos check files before they decode them; they name the file in what they raise
         with tempfile.TemporaryDirectory(prefix="mlx_gemma4-") as folder:
             path = Path(folder) / kind
@@ -57,3 +58,13 @@ class Media:
                 return self._processor.film(path)
             except ValueError as error:
                 raise ValueError(str(error).replace(str(path), f"the {kind}")) from error
+
+    def _sound(self, data: bytes) -> np.ndarray:
+        longest = self._processor.limits.audio_tokens * self._processor.frame_samples
+        samples = load_audio(io.BytesIO(data), limit=longest / SAMPLE_RATE)
+        if len(samples) > longest:
+            raise ValueError(
+                f"A message takes at most {longest / SAMPLE_RATE:g} s of sound in one part; send longer recordings to "
+                "/v1/audio/transcriptions"
+            )
+        return samples
