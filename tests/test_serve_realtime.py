@@ -39,6 +39,7 @@ from mlx_gemma4.serve.hearing import (
 )
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.protocols.realtime import TranscriptionSession
+from mlx_gemma4.serve.protocols.realtime_vllm import VllmSession, is_vllm
 
 SPEECH, OTHER = "hibari-03.wav", "pico-04.wav"
 DELTA, COMPLETED = (f"conversation.item.input_audio_transcription.{kind}" for kind in ("delta", "completed"))
@@ -447,6 +448,42 @@ def work(client: Client, done: int, words: int) -> int:
     return len(client.commands)
 
 
+# vLLM's events
+
+
+def test_the_first_event_tells_the_dialect() -> None:
+    assert is_vllm(b'{"type":"session.update","model":"m"}') and is_vllm(b'{"type":"input_audio_buffer.commit"}')
+    for first in (b'{"type":"session.update","session":{}}', b'{"type":"input_audio_buffer.append"}', b"{", b"\xff"):
+        assert not is_vllm(first)
+
+
+def test_vllms_events() -> None:
+    session = VllmSession()
+    told: list[Event] = []
+    commands: list[Command] = []
+    for message in (
+        {"type": "session.update", "model": "m"},
+        {"type": "input_audio_buffer.commit"},
+        {"type": "input_audio_buffer.append", "audio": base64.b64encode(SOUND[:3]).decode()},
+        {"type": "input_audio_buffer.append", "audio": base64.b64encode(SOUND[3:]).decode()},
+        {"type": "nothing"},
+        {"type": "input_audio_buffer.commit", "final": True},
+    ):
+        events, more = session.receive(json.dumps(message).encode())
+        told, commands = told + events, commands + more
+    assert told == [{"type": "error", "error": "There is no event of the type 'nothing'", "code": "unknown_event"}]
+    assert [type(command) for command in commands] == [Sound, Sound, Commit]
+    assert sum(len(each.samples) for each in commands if isinstance(each, Sound)) == 24_000
+    heard = (Began(0), Words("go"), Said(0, 1, "go back", " back"), Began(1), Said(1, 2, "now", "now"), Committed())
+    events = [event for each in heard for event in session.hear(each)]
+    assert [event["delta"] for event in events[:-1]] == ["go", " back", " now"]
+    assert events[-1] == {
+        "type": "transcription.done",
+        "text": "go back now",
+        "usage": {"type": "duration", "seconds": 1.5},
+    }
+
+
 # the demo behind a WebSocket
 
 
@@ -527,6 +564,17 @@ def test_sound_is_computed_when_it_arrives(server: Running) -> None:
         until(socket, DELTA)  # words, before the commit
         send(socket, "input_audio_buffer.commit")
         assert until(socket, COMPLETED)[-1]["transcript"] == " ".join(utterances(SPEECH))
+
+
+def test_a_client_of_vllm(server: Running) -> None:
+    with dial(server, query="") as socket:
+        assert json.loads(socket.recv(timeout=20))["id"].startswith("sess_")
+        send(socket, "session.update", model="demo")
+        send(socket, "input_audio_buffer.commit")
+        append(socket, load_audio(media_file(OTHER)))
+        send(socket, "input_audio_buffer.commit", final=True)
+        *deltas, done = until(socket, "transcription.done")
+        assert done["text"] == "".join(event["delta"] for event in deltas) == " ".join(utterances(OTHER))
 
 
 def test_two_speakers_at_once_are_as_if_alone(server: Running) -> None:

@@ -92,7 +92,8 @@ class TranscriptionSession:
 
     def open(self) -> list[Event]:
         """The first events."""
-        return [self._event("session.created", session=self._session())]
+        # at the top, the id is for clients of vLLM
+        return [self._event("session.created", id=self._id, session=self._session())]
 
     def receive(self, message: bytes) -> tuple[list[Event], list[Command]]:
         """Take an event of the client; return what to answer, and what to tell the work. What is wrong changes

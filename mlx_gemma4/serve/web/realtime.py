@@ -14,6 +14,7 @@ from mlx_gemma4.serve.hearing import Hearing
 from mlx_gemma4.serve.outbox import Outbox
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.realtime import Event, TranscriptionSession
+from mlx_gemma4.serve.protocols.realtime_vllm import VllmSession, is_vllm
 from mlx_gemma4.serve.protocols.wire import write
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.failures import failure_of
@@ -75,10 +76,13 @@ class _Connection:
         inbox: Inbox,
         outbox: Outbox[Hearing],
     ) -> None:
-        self._limits, self._websocket, self._session = service.limits, websocket, session
+        self._limits, self._websocket = service.limits, websocket
+        self._session: TranscriptionSession | VllmSession = session
         self._inbox, self._outbox = inbox, outbox
         self.code = GOING_AWAY
         self._sender, self._events = anyio.create_memory_object_stream[Event](WAITING_EVENTS)
+        for event in session.open():
+            self._sender.send_nowait(event)
 
     async def run(self) -> None:
         async with self._sender, self._events, anyio.create_task_group() as group:
@@ -121,13 +125,17 @@ class _Connection:
 
     async def _receive(self) -> None:
         """Take the client's events; return if it goes, or says nothing for a long time."""
-        await self._put(self._session.open())
+        is_first = True
         while True:
             with anyio.move_on_after(self._limits.session_idle) as waiting:
                 message = await self._websocket.receive()
             if waiting.cancelled_caught or message["type"] == "websocket.disconnect":
                 return
-            events, commands = self._session.receive(_bytes(message))
+            data = _bytes(message)
+            if is_first and is_vllm(data):
+                self._session = VllmSession()
+            is_first = False
+            events, commands = self._session.receive(data)
             await self._put(events)
             for command in commands:
                 self._inbox.put(command)
