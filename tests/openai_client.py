@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import base64
+import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -89,6 +90,36 @@ def helper(client: OpenAI) -> None:
         kinds = [event.type for event in events]
         is_equal(events.get_final_completion().choices[0].message.content, NAMED)
     assert "content.delta" in kinds and kinds[-1] == "content.done"
+
+
+def structured(client: OpenAI) -> None:
+    """A schema that the answer must follow."""
+    schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "card", "strict": True, "schema": schema}}
+    answer = client.chat.completions.create(model="demo", messages=picture(), response_format=form)
+    assert json.loads(answer.choices[0].message.content or "")["colour"] in ("red", "blue")
+
+
+def responses(client: OpenAI) -> None:
+    url = f"data:image/png;base64,{data(PICTURE)}"
+    content = [
+        {"type": "input_image", "image_url": url, "detail": "auto"},
+        {"type": "input_text", "text": "Describe the image."},
+    ]
+    items: Any = [{"role": "user", "content": content}]
+    answer = client.responses.create(model="demo", input=items)
+    is_equal((answer.output_text, answer.status), (NAMED, "completed"))
+    assert answer.usage is not None and answer.usage.total_tokens > answer.usage.output_tokens
+    events = list(client.responses.create(model="demo", input=items, stream=True))
+    is_equal("".join(event.delta for event in events if event.type == "response.output_text.delta"), NAMED)
+    is_equal([event.sequence_number for event in events], list(range(len(events))))
+    assert events[-1].type == "response.completed" and events[-1].response.output_text == NAMED
+    with client.responses.stream(model="demo", input=items) as streamed:
+        for _ in streamed:
+            pass
+        is_equal(streamed.get_final_response().output_text, NAMED)
+    cut = client.responses.create(model="demo", input=items, max_output_tokens=1)
+    is_equal(cut.status, "incomplete")
 
 
 def errors(client: OpenAI) -> None:
@@ -193,6 +224,8 @@ CHECKS = (
     limits,
     sound,
     helper,
+    structured,
+    responses,
     errors,
     transcription,
     transcription_in_all_forms,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,6 @@ from mlx_gemma4.serve.hearing import Hearing
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.metrics import Metrics
 from mlx_gemma4.serve.outbox import Outbox
-from mlx_gemma4.serve.protocols.chat_answer import ChatAnswer
 from mlx_gemma4.serve.protocols.chat_messages import chat_messages
 from mlx_gemma4.serve.protocols.chat_request import ChatRequest
 from mlx_gemma4.serve.protocols.failure import Failure, wrong
@@ -38,6 +36,7 @@ from mlx_gemma4.serve.work.media import Media
 from mlx_gemma4.serve.work.speech import TARGET, Recognition, Transcribers, instruction_of, recognise
 
 T = TypeVar("T")
+Tools = Sequence[Mapping[str, Any]]
 
 
 class Service:
@@ -101,8 +100,11 @@ class Service:
                 code="model_not_found",
             )
 
-    def prepare(self, request: ChatRequest) -> tuple[Question, ChatAnswer]:
+    def prepare(self, request: ChatRequest) -> tuple[Question, Tools | None]:
         """Decode the media of a request, and render its prompt. Takes a while; runs in any thread.
+
+        Returns:
+            The question, and the functions that the model may call.
 
         Raises:
             Failure: The request cannot be answered.
@@ -125,26 +127,16 @@ class Service:
                 code="context_length_exceeded",
             )
         matcher = self._matcher(request.schema, prompt)
-        one_call = request.parallel_tool_calls is False
         question = Question(
             prompt,
             max_tokens=min(request.limit or self.limits.answer_tokens, room),
             sampling=self._sampling(request),
             stops=request.stops,
             alternatives=request.alternatives,
-            one_call=one_call,
+            one_call=request.one_call,
             matcher=matcher,
         )
-        return question, ChatAnswer(
-            id=f"chatcmpl-{secrets.token_hex(12)}",
-            model=self.names[0],
-            created=int(time.time()),
-            next_id=lambda: f"call_{secrets.token_hex(12)}",
-            tools=tools,
-            one_call=one_call,
-            includes_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
-            lists_chances=bool(request.logprobs),
-        )
+        return question, tools
 
     def ask(self, question: Question, outbox: Outbox[ChatEvent]) -> Job:
         """Let the engine answer.

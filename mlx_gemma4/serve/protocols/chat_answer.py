@@ -10,6 +10,8 @@ from typing import Any
 from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
 from mlx_gemma4.outputs.tools.syntax import read_block
 from mlx_gemma4.serve.events import Began, ChatEvent, Finished, Piece, TokenChance
+from mlx_gemma4.serve.protocols import wire
+from mlx_gemma4.serve.protocols.failure import Failure
 
 
 @dataclass
@@ -69,6 +71,19 @@ class ChatAnswer:
                 chunks.append({**self._head("chat.completion.chunk"), "choices": [], "usage": self.usage})
         return chunks
 
+    @property
+    def end(self) -> bytes:
+        """What a stream ends with."""
+        return wire.DONE
+
+    def told(self, event: ChatEvent) -> list[bytes]:
+        """The encoded chunks of an event (``chunks``)."""
+        return [wire.event(chunk) for chunk in self.chunks(event)]
+
+    def failed(self, failure: Failure) -> list[bytes]:
+        """The events of a stream that fails."""
+        return [wire.event(failure.record())]
+
     def whole(self) -> dict[str, Any]:
         """The answer as one object."""
         text = "".join(self._text)
@@ -89,7 +104,7 @@ class ChatAnswer:
         return [{"content": text}]
 
     def _take_calls(self, text: str) -> list[dict[str, Any]]:
-        if self.tools is None or not _is_readable(text):
+        if self.tools is None or not is_readable(text):
             return self._take_text(text)  # nobody could run it; the reader sees what the model wrote
         first = len(self._calls)
         calls = read_calls(text, self.tools, self.next_id)
@@ -116,7 +131,8 @@ class ChatAnswer:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
 
-def _is_readable(text: str) -> bool:
+def is_readable(text: str) -> bool:
+    """Whether the text of a call can be read."""
     try:
         read_block(text)
     except ValueError:

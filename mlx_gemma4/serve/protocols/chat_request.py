@@ -155,6 +155,11 @@ class ChatRequest(msgspec.Struct):
         return bool(self.tools) and self.tool_choice != "none"
 
     @property
+    def one_call(self) -> bool:
+        """Whether the answer ends behind the first call of a function."""
+        return self.parallel_tool_calls is False
+
+    @property
     def thinks(self) -> bool:
         """Whether the model thinks before it answers."""
         if self.enable_thinking is not None:
@@ -176,6 +181,12 @@ def read_chat(body: bytes) -> ChatRequest:
         Failure: A field is wrong, or asks for what is not supported; the message names it.
     """
     request = read(body, ChatRequest)
+    check_chat(request)
+    return request
+
+
+def check_chat(request: ChatRequest) -> None:
+    """Raise a Failure if a field is wrong, or asks for what is not supported; the message names it."""
     if not request.messages:
         raise wrong("messages", "messages is empty; send at least one message")
     if len(request.stops) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in request.stops):
@@ -189,7 +200,6 @@ def read_chat(body: bytes) -> ChatRequest:
     if request.reasoning_effort is not None and request.reasoning_effort not in EFFORTS:
         raise wrong("reasoning_effort", f"reasoning_effort must be one of {', '.join(EFFORTS)}")
     _check_supported(request)
-    return request
 
 
 def _check_supported(request: ChatRequest) -> None:

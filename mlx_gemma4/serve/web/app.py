@@ -38,6 +38,7 @@ def make_app(
             Route("/v1/models", routes.handled(routes.models), methods=["GET"]),
             Route("/v1/models/{name:path}", routes.handled(routes.model), methods=["GET"]),
             Route("/v1/chat/completions", routes.handled(routes.chat), methods=["POST"]),
+            Route("/v1/responses", routes.handled(routes.responses), methods=["POST"]),
             Route("/v1/audio/transcriptions", routes.handled(routes.transcription), methods=["POST"]),
             Route("/v1/audio/translations", routes.handled(routes.translation), methods=["POST"]),
             WebSocketRoute("/v1/realtime", routes.realtime),
@@ -100,6 +101,9 @@ class Routes:
 
     async def chat(self, request: Request) -> Response:
         return await chat.complete(self._service, self._threads, request)
+
+    async def responses(self, request: Request) -> Response:
+        return await chat.respond(self._service, self._threads, request)
 
     async def transcription(self, request: Request) -> Response:
         return await speech.transcribe(self._service, request, translates=False)

@@ -1,9 +1,10 @@
-"""``POST /v1/chat/completions``."""
+"""``POST /v1/chat/completions`` and ``/v1/responses``: other words for the same work."""
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,9 +12,12 @@ from starlette.responses import Response
 from mlx_gemma4.serve.events import Began, ChatEvent, Finished
 from mlx_gemma4.serve.outbox import Outbox
 from mlx_gemma4.serve.protocols.chat_answer import ChatAnswer
-from mlx_gemma4.serve.protocols.chat_request import read_chat
-from mlx_gemma4.serve.protocols.wire import DONE, event, write
-from mlx_gemma4.serve.service import Service
+from mlx_gemma4.serve.protocols.chat_request import ChatRequest, read_chat
+from mlx_gemma4.serve.protocols.responses_answer import ResponsesAnswer
+from mlx_gemma4.serve.protocols.responses_request import read_responses
+from mlx_gemma4.serve.protocols.wire import write
+from mlx_gemma4.serve.protocols.writer import Writer
+from mlx_gemma4.serve.service import Service, Tools
 from mlx_gemma4.serve.web.bodies import read_body
 from mlx_gemma4.serve.web.failures import failure_of
 from mlx_gemma4.serve.web.streams import GONE, EventStream, while_connected
@@ -21,24 +25,57 @@ from mlx_gemma4.serve.web.threads import Threads
 
 
 async def complete(service: Service, threads: Threads, request: Request) -> Response:
+    """Answer a request of Chat Completions."""
+    chat = read_chat(await read_body(request, service.limits.body, service.limits.idle))
+
+    def writer(tools: Tools | None) -> Writer:
+        return ChatAnswer(
+            id=f"chatcmpl-{secrets.token_hex(12)}",
+            model=service.names[0],
+            created=int(time.time()),
+            next_id=lambda: _id("call"),
+            tools=tools,
+            one_call=chat.one_call,
+            includes_usage=chat.stream_options is not None and bool(chat.stream_options.include_usage),
+            lists_chances=bool(chat.logprobs),
+        )
+
+    return await _answer(service, threads, request, chat, writer)
+
+
+async def respond(service: Service, threads: Threads, request: Request) -> Response:
+    """Answer a request of Responses."""
+    asked, chat = read_responses(await read_body(request, service.limits.body, service.limits.idle))
+
+    def writer(tools: Tools | None) -> Writer:
+        return ResponsesAnswer(
+            asked, service.names[0], int(time.time()), next_id=_id, tools=tools, one_call=chat.one_call
+        )
+
+    return await _answer(service, threads, request, chat, writer)
+
+
+async def _answer(
+    service: Service, threads: Threads, request: Request, chat: ChatRequest, make: Callable[[Tools | None], Writer]
+) -> Response:
     """Answer a chat, as a stream or as a whole."""
     started = time.monotonic()
-    asked = read_chat(await read_body(request, service.limits.body, service.limits.idle))
-    service.check_model(asked.model)
-    prepared = await while_connected(request.receive, lambda: threads.run(lambda: service.prepare(asked)))
+    service.check_model(chat.model)
+    prepared = await while_connected(request.receive, lambda: threads.run(lambda: service.prepare(chat)))
     if prepared is None:
         return Response(status_code=GONE)
-    question, answer = prepared
+    question, tools = prepared
+    writer = make(tools)
     outbox: Outbox[ChatEvent] = Outbox()
     job = service.ask(question, outbox)
     events = _counted(service, outbox, started)
-    if asked.stream:
-        return EventStream(_stream(events, answer), job.cancel, service.limits.idle)
+    if chat.stream:
+        return EventStream(_stream(events, writer), job.cancel, service.limits.idle)
     try:
-        is_whole = await while_connected(request.receive, lambda: _take_all(events, answer))
+        is_whole = await while_connected(request.receive, lambda: _take_all(events, writer))
     finally:
         job.cancel()
-    return Response(write(answer.whole()), media_type="application/json") if is_whole else Response(status_code=GONE)
+    return Response(write(writer.whole()), media_type="application/json") if is_whole else Response(status_code=GONE)
 
 
 async def _counted(service: Service, outbox: Outbox[ChatEvent], started: float) -> AsyncIterator[ChatEvent]:
@@ -57,17 +94,23 @@ async def _counted(service: Service, outbox: Outbox[ChatEvent], started: float) 
         yield told
 
 
-async def _take_all(events: AsyncIterator[ChatEvent], answer: ChatAnswer) -> bool:
+async def _take_all(events: AsyncIterator[ChatEvent], writer: Writer) -> bool:
     async for told in events:
-        answer.take(told)
+        writer.take(told)
     return True
 
 
-async def _stream(events: AsyncIterator[ChatEvent], answer: ChatAnswer) -> AsyncGenerator[bytes, None]:
+async def _stream(events: AsyncIterator[ChatEvent], writer: Writer) -> AsyncGenerator[bytes, None]:
     try:
         async for told in events:
-            for chunk in answer.chunks(told):
-                yield event(chunk)
+            for event in writer.told(told):
+                yield event
     except Exception as error:  # the status is sent already: the error goes into the stream
-        yield event(failure_of(error).record())
-    yield DONE
+        for event in writer.failed(failure_of(error)):
+            yield event
+    if writer.end:
+        yield writer.end
+
+
+def _id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(12)}"
