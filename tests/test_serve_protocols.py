@@ -425,9 +425,9 @@ def test_probabilities() -> None:
 def test_stop_sequences(pieces: list[str], texts: list[str], given: list[str], ended: bool) -> None:
     stops, found = Stops(texts), []
     for piece in pieces:
-        found.append("" if stops.has_ended else stops.push(piece)[0])
+        found.append("" if stops.found else stops.push(piece)[0])
     found.append(stops.flush()[0])
-    assert (found, stops.has_ended) == (given, ended)
+    assert (found, stops.found is not None) == (given, ended)
 
 
 def test_tokens_stay_with_their_text() -> None:
@@ -438,4 +438,4 @@ def test_tokens_stay_with_their_text() -> None:
     assert stops.push("b", [b]) == ("", ())
     assert stops.push("c", [c]) == ("b", (b,))
     assert stops.push("d", [TokenChance("d", 0.0, b"d")]) == ("", ())
-    assert (stops.has_ended, stops.flush()) == (True, ("", ()))
+    assert (stops.found, stops.flush()) == ("cd", ("", ()))

@@ -49,6 +49,8 @@ class Finished:
     """Of the answer, including the one that ends it."""
     thought_tokens: int
     """Of those, the ones in thoughts."""
+    stopped_by: str | None = None
+    """The stop sequence that ended it."""
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,12 @@ class Failure(Exception):
         self.status, self.message, self.param, self.code = status, message, param, code
 
     def record(self) -> dict[str, Any]:
-        """The body of the response."""
+        """The body of the response. ``type`` is for clients of Anthropic."""
         kind = KINDS[self.status]
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        return {
+            "type": "error",
+            "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code},
+        }
 
 
 def wrong(param: str, message: str, *, code: str = "invalid_value") -> Failure:

@@ -39,6 +39,8 @@ def make_app(
             Route("/v1/models/{name:path}", routes.handled(routes.model), methods=["GET"]),
             Route("/v1/chat/completions", routes.handled(routes.chat), methods=["POST"]),
             Route("/v1/responses", routes.handled(routes.responses), methods=["POST"]),
+            Route("/v1/messages", routes.handled(routes.messages), methods=["POST"]),
+            Route("/v1/messages/count_tokens", routes.handled(routes.count_tokens), methods=["POST"]),
             Route("/v1/audio/transcriptions", routes.handled(routes.transcription), methods=["POST"]),
             Route("/v1/audio/translations", routes.handled(routes.translation), methods=["POST"]),
             WebSocketRoute("/v1/realtime", routes.realtime),
@@ -104,6 +106,12 @@ class Routes:
 
     async def responses(self, request: Request) -> Response:
         return await chat.respond(self._service, self._threads, request)
+
+    async def messages(self, request: Request) -> Response:
+        return await chat.message(self._service, self._threads, request)
+
+    async def count_tokens(self, request: Request) -> Response:
+        return await chat.count_tokens(self._service, self._threads, request)
 
     async def transcription(self, request: Request) -> Response:
         return await speech.transcribe(self._service, request, translates=False)

@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions`` and ``/v1/responses``: other words for the same work."""
+"""``POST /v1/chat/completions``, ``/v1/responses`` and ``/v1/messages``: other words for the same work."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mlx_gemma4.serve.events import Began, ChatEvent, Finished
 from mlx_gemma4.serve.outbox import Outbox
 from mlx_gemma4.serve.protocols.chat_answer import ChatAnswer
 from mlx_gemma4.serve.protocols.chat_request import ChatRequest, read_chat
+from mlx_gemma4.serve.protocols.messages_answer import MessagesAnswer
+from mlx_gemma4.serve.protocols.messages_request import read_messages
 from mlx_gemma4.serve.protocols.responses_answer import ResponsesAnswer
 from mlx_gemma4.serve.protocols.responses_request import read_responses
 from mlx_gemma4.serve.protocols.wire import write
@@ -53,6 +55,24 @@ async def respond(service: Service, threads: Threads, request: Request) -> Respo
         )
 
     return await _answer(service, threads, request, chat, writer)
+
+
+async def message(service: Service, threads: Threads, request: Request) -> Response:
+    """Answer a request of Anthropic's protocol."""
+    chat = read_messages(await read_body(request, service.limits.body, service.limits.idle))
+
+    def writer(tools: Tools | None) -> Writer:
+        return MessagesAnswer(service.names[0], next_id=_id, tools=tools, one_call=chat.one_call)
+
+    return await _answer(service, threads, request, chat, writer)
+
+
+async def count_tokens(service: Service, threads: Threads, request: Request) -> Response:
+    """How many tokens a request of Anthropic's protocol has."""
+    chat = read_messages(await read_body(request, service.limits.body, service.limits.idle))
+    service.check_model(chat.model)
+    question, _ = await threads.run(lambda: service.prepare(chat))
+    return Response(write({"input_tokens": len(question.prompt)}), media_type="application/json")
 
 
 async def _answer(

@@ -125,16 +125,16 @@ class _Told:
         self._thought_tokens += self._channels.is_thinking
         for kind, text in self._channels.push(token):
             self._tell(kind, text)
-            if self._stops.has_ended or (kind == "tool_call" and self._one_call):
+            if self._stops.found is not None or (kind == "tool_call" and self._one_call):
                 self._reason = "stop"
                 return False
         return True
 
     def finish(self) -> None:
         """Tell what is left, and the end. A call that was cut short is none."""
-        if not self._stops.has_ended:
+        if self._stops.found is None:
             self._flush(self._channels.flush())
-        self._put(Finished(self._reason, self._tokens, self._thought_tokens))
+        self._put(Finished(self._reason, self._tokens, self._thought_tokens, self._stops.found))
 
     def _flush(self, rest: Iterator[tuple[Kind, str]]) -> None:
         for kind, text in rest:

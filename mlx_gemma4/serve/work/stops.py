@@ -14,7 +14,7 @@ class Stops:
         texts: The stop sequences. They are not part of the text.
 
     Attributes:
-        has_ended: One of them was found.
+        found: The one that was found, or None.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -22,7 +22,7 @@ class Stops:
         self._held = ""
         self._chances: list[tuple[int, TokenChance]] = []
         """Tokens that are held back, and where their texts end in what is held."""
-        self.has_ended = False
+        self.found: str | None = None
 
     def push(self, text: str, chances: Sequence[TokenChance] = ()) -> tuple[str, tuple[TokenChance, ...]]:
         """Take a piece; return the text that stands now, and its tokens."""
@@ -31,15 +31,15 @@ class Stops:
         for chance in chances:
             before = min(before + len(chance.token), len(self._held))
             self._chances.append((before, chance))
-        found = [place for place in map(self._held.find, self._texts) if place >= 0]
+        found = [(place, text) for text in self._texts if (place := self._held.find(text)) >= 0]
         if found:
-            self.has_ended = True
-            return self._give(min(found))
+            place, self.found = min(found)
+            return self._give(place)
         return self._give(len(self._held) - self._open())
 
     def flush(self) -> tuple[str, tuple[TokenChance, ...]]:
         """Nothing follows: return what was held back."""
-        return self._give(0 if self.has_ended else len(self._held))
+        return self._give(0 if self.found is not None else len(self._held))
 
     def _open(self) -> int:
         """How many characters at the end may begin a stop sequence."""
@@ -54,7 +54,7 @@ class Stops:
         )
 
     def _give(self, length: int) -> tuple[str, tuple[TokenChance, ...]]:
-        text, self._held = self._held[:length], "" if self.has_ended else self._held[length:]
+        text, self._held = self._held[:length], "" if self.found is not None else self._held[length:]
         given = tuple(chance for end, chance in self._chances if end <= length)
         self._chances = [(end - length, chance) for end, chance in self._chances if end > length]
         return text, given
