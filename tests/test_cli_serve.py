@@ -38,7 +38,7 @@ Refused = Callable[..., str]
         (["--port", "70000"], "--port must be from 0 to 65535, got 70000"),
         (["--max-sessions", "0"], "--max-sessions must be at least 1, got 0"),
         (["--max-waiting", "-1"], "--max-waiting must be at least 0, got -1"),
-        (["--context", "3"], "--context must be at least 16, got 3"),
+        (["--memory", "0", "--model", "demo", "--port", "0"], "Expected memory (--memory) of more than 0 and at most "),
         (["--drain", "-1"], "--drain must be at least 0, got -1"),
         (["--drain", "nan"], "--drain must be at least 0, got nan"),
         (["--host", "no.such.host.invalid", "--api-key", "k"], "--host no.such.host.invalid is no address of this "),

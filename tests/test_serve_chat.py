@@ -14,6 +14,8 @@ from golden import answered, named, said, seen
 from reference_cases import DESCRIBE, GOOGLE, TURNS, media_file
 from servers import Running, serving
 
+from mlx_gemma4 import Session
+from mlx_gemma4.decoder.budget import MemoryFull
 from mlx_gemma4.serve.engine import Turn
 from mlx_gemma4.serve.limits import Limits
 
@@ -104,6 +106,31 @@ def test_what_was_computed_is_not_computed_again(server: Running) -> None:
     alone = server.chat(user(image("picture-02.png"), text("What changed?"))).json()
     assert alone["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
     assert alone["choices"] == other["choices"]
+
+
+def test_memory_that_is_used_up(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversations that nobody waits for leave first; then the request is refused, and the next one is answered."""
+    extend, attempts = Session.extend, [0]
+
+    def full(session: Session, piece: Any, **options: Any) -> Any:
+        attempts[0] += 1
+        raise MemoryFull("This needs 9.00 GB more")
+
+    def full_once(session: Session, piece: Any, **options: Any) -> Any:
+        monkeypatch.setattr(Session, "extend", extend)
+        raise MemoryFull("This needs 9.00 GB more")
+
+    monkeypatch.setattr(Session, "extend", full)
+    reply = server.chat(PICTURE)
+    assert (reply.status, reply.error["code"], reply.error["message"], attempts) == (
+        503,
+        "memory_full",
+        "This needs 9.00 GB more",
+        [2],
+    )
+    monkeypatch.setattr(Session, "extend", full_once)
+    assert server.chat(PICTURE).json()["choices"][0]["message"]["content"] == named("picture-02.png")
+    assert len(server.service.store) == 1
 
 
 def test_the_answer_is_cut_where_the_client_wants(server: Running) -> None:

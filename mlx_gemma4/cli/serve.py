@@ -7,11 +7,13 @@ from importlib.util import find_spec
 
 from mlx_gemma4.checkpoint.hub import default_model
 from mlx_gemma4.cli.shared.notes import note
-from mlx_gemma4.cli.shared.options import add_model, load_model
+from mlx_gemma4.cli.shared.options import add_model, load_model, speech_use
 from mlx_gemma4.cli.shared.signals import Session
 from mlx_gemma4.programs.languages import language_name
 
 NEEDED = ("llguidance", "msgspec", "python_multipart", "starlette", "uvicorn", "websockets")
+MAX_SEGMENT = 15.0
+"""Seconds of the longest segment of speech: a Transcriber's default."""
 INSTALL = "serve needs the serve extra; install it with pip install 'mlx-gemma4[serve]', or '.[serve]' in a checkout"
 
 COMMON = (
@@ -24,6 +26,7 @@ COMMON = (
     "--name",
     "--max-sessions",
     "--context",
+    "--memory",
 )
 """The options that ``--help`` shows."""
 EXAMPLES = (
@@ -45,9 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-waiting", type=int, default=32, metavar="N", help="requests that may wait for a session (default: 32)"
-    )
-    parser.add_argument(
-        "--context", type=int, default=32_768, metavar="N", help="tokens of a prompt and its answer (default: 32768)"
     )
     parser.add_argument(
         "--language",
@@ -78,19 +78,17 @@ def run(arguments: argparse.Namespace) -> int:
     check(arguments)
     language = language_name(arguments.language)
 
-    from mlx_gemma4.serve.limits import Limits
     from mlx_gemma4.serve.service import Service
     from mlx_gemma4.serve.web.app import make_app
     from mlx_gemma4.serve.web.run import Server, open_socket
 
     with open_socket(arguments.host, arguments.port) as where:
         service = Service(
-            lambda: load_model(arguments),
+            lambda: load_model(arguments, speech_use(MAX_SEGMENT)),
             [model_name(arguments.model or default_model()), *arguments.name],
             most_sessions=arguments.max_sessions,
             most_waiting=arguments.max_waiting,
             language=language,
-            limits=Limits(context=arguments.context),
         )
         app = make_app(
             service,
@@ -127,7 +125,7 @@ def check(arguments: argparse.Namespace) -> None:
         )
     if not 0 <= arguments.port <= 65535:
         raise ValueError(f"--port must be from 0 to 65535, got {arguments.port}")
-    for option, least in (("max_sessions", 1), ("max_waiting", 0), ("context", 16), ("drain", 0)):
+    for option, least in (("max_sessions", 1), ("max_waiting", 0), ("drain", 0)):
         value = getattr(arguments, option)
         if not value >= least:
             raise ValueError(f"--{option.replace('_', '-')} must be at least {least}, got {value:g}")

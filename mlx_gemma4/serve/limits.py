@@ -11,8 +11,8 @@ MB = 1_000_000
 class Limits:
     """Bounds of requests. What is beyond them is refused with a clear message, or cut where the protocol can say so."""
 
-    context: int = 32_768
-    """Positions of a session: a prompt and its answer."""
+    context: int | None = None
+    """Positions of a session: a prompt and its answer; None: what the model has memory for."""
     answer_tokens: int = 8192
     """Tokens of an answer whose request has no limit of its own."""
     body: int = 64 * MB

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import mlx.core as mx
 
+from mlx_gemma4.decoder.memory import LONGEST
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
@@ -18,7 +19,7 @@ from mlx_gemma4.outputs.grammar.matcher import Matcher, thoughts_before
 from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.declarations import check_declarations
-from mlx_gemma4.prefixes.store import PrefixStore
+from mlx_gemma4.prefixes.store import LIMIT, PrefixStore
 from mlx_gemma4.serve.engine import Engine, Job, Work
 from mlx_gemma4.serve.events import ChatEvent, SpeechEvent
 from mlx_gemma4.serve.hearing import Hearing
@@ -71,7 +72,7 @@ class Service:
         self.engine = Engine(most_sessions=most_sessions, most_waiting=most_waiting)
         try:
             self.model, self.processor = self.engine.run(load)
-            self.store = self.engine.run(lambda: PrefixStore(self.model))
+            self.store = self.engine.run(lambda: PrefixStore(self.model, limit=_share(self.model)))
             self.transcribers = self.engine.run(lambda: Transcribers(self.model, self.processor))
         except BaseException:
             self.engine.close()
@@ -88,7 +89,8 @@ class Service:
     @property
     def context(self) -> int:
         """Positions of a prompt and its answer, at most."""
-        return min(self.limits.context, self.model.budget.context or self.limits.context)
+        limits = (self.limits.context, self.model.budget.context)
+        return min((limit for limit in limits if limit is not None), default=LONGEST)
 
     def check_model(self, name: str | None) -> None:
         """Raise a Failure if a client asks for another model."""
@@ -238,6 +240,13 @@ class Service:
         chosen = Sampling(**{**vars(own), **{name: value for name, value in wished.items() if value is not None}})
         _import_samplers(chosen)
         return chosen
+
+
+def _share(model: Model) -> int:
+    """Bytes of conversations that are kept for later: half of what the model leaves, at most the store's default."""
+    if model.budget.memory is None:
+        return LIMIT
+    return max(0, min(LIMIT, model.budget.spare(0, mx.get_active_memory()) // 2))
 
 
 def _import_samplers(sampling: Sampling) -> None:

@@ -7,6 +7,7 @@ import traceback
 
 from starlette.exceptions import HTTPException
 
+from mlx_gemma4.decoder.budget import MemoryFull
 from mlx_gemma4.serve.engine import Busy
 from mlx_gemma4.serve.protocols.failure import KINDS, Failure
 
@@ -23,6 +24,8 @@ def failure_of(error: BaseException) -> Failure:
         return error
     if isinstance(error, Busy):
         return Failure(503, str(error), code="server_overloaded")
+    if isinstance(error, MemoryFull):
+        return Failure(503, str(error), code="memory_full")
     if isinstance(error, HTTPException):
         return Failure(error.status_code if error.status_code in KINDS else 400, str(error.detail))
     frames = reversed(traceback.extract_tb(error.__traceback__)[-FRAMES:])

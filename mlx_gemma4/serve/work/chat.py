@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Literal
 
+from mlx_gemma4.decoder.budget import MemoryFull
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
@@ -53,7 +54,7 @@ def answer(
     try:
         audio = int((question.prompt.token_types == AUDIO).sum())
         outbox.put(Began(prompt_tokens=len(question.prompt), cached_tokens=kept, audio_tokens=audio))
-        yield from _answer(question, model, processor, session, kept, outbox)
+        yield from _answer(question, model, processor, store, session, kept, outbox)
     finally:
         store.close(session)
 
@@ -62,6 +63,7 @@ def _answer(
     question: Question,
     model: Model,
     processor: Processor,
+    store: PrefixStore,
     session: Session,
     kept: int,
     outbox: Outbox[ChatEvent],
@@ -71,7 +73,12 @@ def _answer(
     done, marks = 0, landmarks(question.prompt, processor.stop_ids, start=kept)
     for chunk in question.prompt[kept:].chunks(repeat(PREFILL_STEP)):
         yield Turn.PREFILL
-        logits = session.extend(chunk, snapshots=[row - done for row in marks if done < row <= done + len(chunk)])
+        snapshots = [row - done for row in marks if done < row <= done + len(chunk)]
+        try:
+            logits = session.extend(chunk, snapshots=snapshots)
+        except MemoryFull:
+            store.clear()  # conversations that nobody waits for
+            logits = session.extend(chunk, snapshots=snapshots)
         done += len(chunk)
     told = _Told(processor, question, history, outbox.put)
     if question.matcher is None:
