@@ -57,6 +57,9 @@ def test_fields_have_their_counterparts() -> None:
     assert (request.limit, request.stops, request.thinks, request.top_k, request.one_call) == (9, ("a",), True, 4, True)
     assert [tool["function"]["name"] for tool in request.tools or ()] == ["f"]
     assert not read(thinking={"type": "disabled"}).thinks
+    tools = [{"name": "f", "input_schema": {"type": "object"}}]
+    assert read(tools=tools, tool_choice={"type": "any"}).choice == "required"
+    assert read(tools=tools, tool_choice={"type": "tool", "name": "f"}).choice == "f"
 
 
 def test_blocks_are_messages_calls_and_results() -> None:
@@ -92,8 +95,8 @@ def test_blocks_are_messages_calls_and_results() -> None:
         ),
         (
             user("x"),
-            {"tool_choice": {"type": "any"}},
-            "tool_choice must be auto or none: the model decides whether it calls a tool",
+            {"tool_choice": {"type": "tool"}},
+            "tool_choice must be auto, any, none, or a tool with its name",
         ),
         (user("x"), {"temperature": 2}, "temperature: Expected float <= 1.0"),
     ],

@@ -108,12 +108,6 @@ def test_thoughts_on_request(fields: dict[str, Any], thinks: bool) -> None:
             "logprobs",
             "logprobs of an answer in JSON are not told; leave out one of them",
         ),
-        (
-            {"tool_choice": "required"},
-            "tool_choice",
-            "tool_choice must be auto or none: the model decides whether it calls a tool",
-        ),
-        ({"tool_choice": "any"}, "tool_choice", "tool_choice must be auto or none"),
         ({"stop": ["x"] * 17}, "stop", "stop takes at most 16 texts of at most 1000 characters"),
         (
             {"reasoning_effort": "huge"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from test_chat_tools import WRITES_TOOLS
 from mlx_gemma4 import Model, Processor, Session, load
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.inputs.text.template import ChatTemplate
+from mlx_gemma4.outputs.grammar.matcher import Matcher
 from mlx_gemma4.outputs.sample import Sampler
 from mlx_gemma4.serve.engine import Job
 from mlx_gemma4.serve.events import ChatEvent
@@ -51,8 +53,13 @@ class Script:
         self._processor = processor
         self.markup = ""
         self.prompts: list[str] = []
+        self.bound: list[bool] = []
+        """Whether calls were held to the declarations."""
 
-    def steps(self, session: Session, logits: mx.array, sampler: Sampler, *, max_tokens: int) -> Iterator[int]:
+    def steps(
+        self, session: Session, logits: mx.array, sampler: Sampler, matcher: Matcher | None = None, *, max_tokens: int
+    ) -> Iterator[int]:
+        self.bound.append(matcher is not None)
         tokens = self._processor.tokenizer.encode_markup(self.markup)
         yield from [*tokens, min(self._processor.stop_ids)][:max_tokens]
 
@@ -69,7 +76,8 @@ def script(server: Running, monkeypatch: pytest.MonkeyPatch) -> Script:
         return ask(question, outbox)
 
     monkeypatch.setattr(server.service, "ask", shown)
-    monkeypatch.setattr("mlx_gemma4.serve.work.chat.generate_step", made.steps)
+    for steps in ("generate_step", "constrained_step"):
+        monkeypatch.setattr(f"mlx_gemma4.serve.work.chat.{steps}", made.steps)
     return made
 
 
@@ -86,6 +94,7 @@ def test_a_call_and_its_result(server: Running, script: Script) -> None:
     assert done["content"] == "Done."
     server.chat(USER, message, result, done, {"role": "user", "content": "Thanks"}, tools=[LIGHTS])
     wanted, resumed, last = script.prompts
+    assert script.bound == [True, True, True]
     assert wanted.endswith("<|tool>lights<tool|><|turn>user\nLights on!<turn|>\n<|turn>model\n")
     written = '<|tool_call>call:lights{"room": "hall"}<tool_call|><|tool_response>lights=hall on<tool_response|>'
     assert resumed.endswith(f"<|turn>assistant\nWait.<turn|>\n<|turn>assistant\n{written}")
@@ -106,7 +115,48 @@ def test_calls_in_a_stream(server: Running, script: Script) -> None:
 def test_tools_that_may_not_be_called(server: Running, script: Script) -> None:
     script.markup = "No."
     server.chat(USER, tools=[LIGHTS], tool_choice="none")
-    assert "<|tool>" not in script.prompts[0]
+    assert "<|tool>" not in script.prompts[0] and script.bound == [False]
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "function": {"name": "lights"}}, {"type": "function", "name": "lights"}]
+)
+def test_a_call_that_must_come(server: Running, choice: Any) -> None:
+    """The model has random weights, and writes a call as it is declared all the same."""
+    schema = {"type": "object", "properties": {"room": {"enum": ["hall", "bath"]}}, "required": ["room"]}
+    tool = {"type": "function", "function": {"name": "lights", "parameters": schema}}
+    answer = server.chat(USER, tools=[tool], tool_choice=choice, parallel_tool_calls=False, max_tokens=60)
+    (selected,) = answer.json()["choices"]
+    (call,) = selected["message"]["tool_calls"]
+    assert call["function"]["name"] == "lights" and selected["finish_reason"] == "tool_calls"
+    assert json.loads(call["function"]["arguments"])["room"] in ("hall", "bath")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tool_choice": {"type": "function", "name": "doors"}}, "There is no function 'doors' to call, only lights"),
+        (
+            {"tool_choice": "always"},
+            "tool_choice must be auto, none, required, or an object with the name of a function",
+        ),
+        (
+            {"tool_choice": {"type": "custom"}},
+            "tool_choice must be auto, none, required, or an object with the name of a function",
+        ),
+        (
+            {"tool_choice": "required", "tools": None},
+            "tool_choice asks for a call, but there are no tools; send tools",
+        ),
+        (
+            {"tool_choice": "required", "logprobs": True},
+            "logprobs of a call that must come are not told; leave out one of them",
+        ),
+    ],
+)
+def test_choices_that_are_wrong(server: Running, options: dict[str, Any], message: str) -> None:
+    reply = server.chat(USER, **{"tools": [LIGHTS], **options})
+    assert (reply.status, reply.error["message"]) == (400, message)
 
 
 def test_a_call_that_is_cut_short_is_none(server: Running, script: Script) -> None:

@@ -14,12 +14,13 @@ from mlx_gemma4.decoder.memory import LONGEST
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
+from mlx_gemma4.outputs.grammar.calls import bound_calls, call_constraint
 from mlx_gemma4.outputs.grammar.constraint import Constraint
 from mlx_gemma4.outputs.grammar.matcher import Matcher, thoughts_before
 from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.declarations import check_declarations
-from mlx_gemma4.prefixes.store import LIMIT, PrefixStore
+from mlx_gemma4.prefixes.store import PrefixStore
 from mlx_gemma4.serve.engine import Engine, Job, Work
 from mlx_gemma4.serve.events import ChatEvent, SpeechEvent
 from mlx_gemma4.serve.hearing import Hearing
@@ -72,7 +73,7 @@ class Service:
         self.engine = Engine(most_sessions=most_sessions, most_waiting=most_waiting)
         try:
             self.model, self.processor = self.engine.run(load)
-            self.store = self.engine.run(lambda: PrefixStore(self.model, limit=_share(self.model)))
+            self.store = self.engine.run(lambda: PrefixStore(self.model))
             self.transcribers = self.engine.run(lambda: Transcribers(self.model, self.processor))
         except BaseException:
             self.engine.close()
@@ -128,7 +129,7 @@ class Service:
                 param="messages",
                 code="context_length_exceeded",
             )
-        matcher = self._matcher(request.schema, prompt)
+        matcher = self._matcher(request, tools, prompt)
         question = Question(
             prompt,
             max_tokens=min(request.limit or self.limits.answer_tokens, room),
@@ -215,17 +216,30 @@ class Service:
         except ValueError as error:
             raise wrong("tools", str(error)) from error
 
-    def _matcher(self, schema: Mapping[str, Any] | bool | None, prompt: Prompt) -> Matcher | None:
-        """What holds an answer to a JSON schema."""
-        if schema is None:
-            return None
+    def _matcher(self, request: ChatRequest, tools: Tools | None, prompt: Prompt) -> Matcher | None:
+        """What holds an answer to a JSON schema, or its calls to the declared functions."""
         try:
-            constraint = Constraint.json_schema(schema)
             with self._rendering:  # the vocabulary is made once
-                before = thoughts_before(self.processor.tokenizer, prompt.token_ids.tolist())
-                return Matcher(constraint, vocabulary(self.processor), before=before)
+                constraint = self._constraint(request, tools)
+                if constraint is None:
+                    return None
+                history = prompt.token_ids.tolist()
+                before = None if constraint.has_thoughts else thoughts_before(self.processor.tokenizer, history)
+                return Matcher(constraint, vocabulary(self.processor), before)
         except ValueError as error:
-            raise wrong("response_format", str(error)) from error
+            raise wrong("tools" if tools else "response_format", str(error)) from error
+
+    def _constraint(self, request: ChatRequest, tools: Tools | None) -> Constraint | None:
+        if request.schema is not None:
+            return Constraint.json_schema(request.schema)
+        if tools is None or request.choice is None:
+            return None
+        if request.choice == "auto":  # probabilities are told of free text alone
+            return None if request.logprobs else bound_calls(tools, self.processor)
+        constraint = call_constraint(tools, self.processor.tokenizer, request.choice)
+        if constraint is None:
+            raise ValueError("The checkpoint's vocabulary has no tokens to write calls with; use tool_choice auto")
+        return constraint
 
     def _sampling(self, request: ChatRequest) -> Sampling:
         own = Sampling.from_config(self.processor.generation)
@@ -240,13 +254,6 @@ class Service:
         chosen = Sampling(**{**vars(own), **{name: value for name, value in wished.items() if value is not None}})
         _import_samplers(chosen)
         return chosen
-
-
-def _share(model: Model) -> int:
-    """Bytes of conversations that are kept for later: half of what the model leaves, at most the store's default."""
-    if model.budget.memory is None:
-        return LIMIT
-    return max(0, min(LIMIT, model.budget.spare(0, mx.get_active_memory()) // 2))
 
 
 def _import_samplers(sampling: Sampling) -> None:

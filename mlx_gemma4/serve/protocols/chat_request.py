@@ -22,6 +22,7 @@ MOST_STOPS, LONGEST_STOP = 16, 1000
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """Of reasoning; the first two turn thoughts off."""
 OFF = ("none", "minimal")
+CHOICES = ("auto", "none", "required")
 ANY_OBJECT = {"type": "object"}
 """The schema of ``json_object``."""
 
@@ -150,6 +151,18 @@ class ChatRequest(msgspec.Struct):
         return ANY_OBJECT if form.json_schema is None else form.json_schema.schema
 
     @property
+    def choice(self) -> str | None:
+        """One of CHOICES, or the name of a function that must be called; None if it has another form."""
+        choice = self.tool_choice
+        if choice is None:
+            return "auto"
+        if isinstance(choice, str):
+            return choice if choice in CHOICES else None
+        function = choice.get("function", choice)
+        name = function.get("name") if isinstance(function, Mapping) else None
+        return name if isinstance(name, str) and choice.get("type") == "function" else None
+
+    @property
     def offers_tools(self) -> bool:
         """Whether the model may call functions."""
         return bool(self.tools) and self.tool_choice != "none"
@@ -213,7 +226,7 @@ def _check_supported(request: ChatRequest) -> None:
     if request.functions:
         raise unsupported("functions", "functions is the old name of tools; send tools")
     _check_format(request)
-    _check_choice(request.tool_choice)
+    _check_choice(request)
 
 
 def _check_format(request: ChatRequest) -> None:
@@ -230,9 +243,13 @@ def _check_format(request: ChatRequest) -> None:
         raise unsupported("logprobs", "logprobs of an answer in JSON are not told; leave out one of them")
 
 
-def _check_choice(choice: str | Mapping[str, Any] | None) -> None:
-    if choice in (None, "auto", "none"):
+def _check_choice(request: ChatRequest) -> None:
+    if request.choice is None:
+        names = ", ".join(CHOICES)
+        raise wrong("tool_choice", f"tool_choice must be {names}, or an object with the name of a function")
+    if request.choice in ("auto", "none"):
         return
-    if choice == "required" or isinstance(choice, Mapping):
-        raise unsupported("tool_choice", "tool_choice must be auto or none: the model decides whether it calls a tool")
-    raise wrong("tool_choice", "tool_choice must be auto or none")
+    if not request.tools:
+        raise wrong("tool_choice", "tool_choice asks for a call, but there are no tools; send tools")
+    if request.logprobs:
+        raise unsupported("logprobs", "logprobs of a call that must come are not told; leave out one of them")

@@ -60,6 +60,7 @@ class Tool(msgspec.Struct):
 
 class ToolChoice(msgspec.Struct):
     type: str
+    name: str | None = None
     disable_parallel_tool_use: bool | None = None
 
 
@@ -96,8 +97,6 @@ def read_messages(body: bytes) -> ChatRequest:
     """
     request = read(body, MessagesRequest)
     choice = request.tool_choice
-    if choice is not None and choice.type not in ("auto", "none"):
-        raise unsupported("tool_choice", "tool_choice must be auto or none: the model decides whether it calls a tool")
     chat = ChatRequest(
         messages=_messages(request),
         model=request.model,
@@ -108,12 +107,22 @@ def read_messages(body: bytes) -> ChatRequest:
         top_k=request.top_k,
         stop=request.stop_sequences,
         tools=_tools(request.tools),
-        tool_choice=None if choice is None else choice.type,
+        tool_choice=_choice(choice),
         parallel_tool_calls=False if choice is not None and choice.disable_parallel_tool_use else None,
         enable_thinking=request.thinking is not None and request.thinking.type != "disabled",
     )
     check_chat(chat)
     return chat
+
+
+def _choice(choice: ToolChoice | None) -> str | dict[str, Any] | None:
+    if choice is None or choice.type in ("auto", "none"):
+        return None if choice is None else choice.type
+    if choice.type == "any":
+        return "required"
+    if choice.type == "tool" and choice.name is not None:
+        return {"type": "function", "name": choice.name}
+    raise wrong("tool_choice", "tool_choice must be auto, any, none, or a tool with its name")
 
 
 def _messages(request: MessagesRequest) -> list[Message]:
