@@ -19,11 +19,12 @@ from mlx_gemma4.serve.protocols.responses_answer import ResponsesAnswer
 from mlx_gemma4.serve.protocols.responses_request import read_responses
 from mlx_gemma4.serve.protocols.wire import write
 from mlx_gemma4.serve.protocols.writer import Writer
-from mlx_gemma4.serve.service import Service, Tools
+from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.bodies import read_body
 from mlx_gemma4.serve.web.failures import failure_of
 from mlx_gemma4.serve.web.streams import GONE, EventStream, while_connected
 from mlx_gemma4.serve.web.threads import Threads
+from mlx_gemma4.serve.work.questions import Tools
 
 
 async def complete(service: Service, threads: Threads, request: Request) -> Response:
@@ -71,7 +72,7 @@ async def count_tokens(service: Service, threads: Threads, request: Request) -> 
     """How many tokens a request of Anthropic's protocol has."""
     chat = read_messages(await read_body(request, service.limits.body, service.limits.idle))
     service.check_model(chat.model)
-    question, _ = await threads.run(lambda: service.prepare(chat))
+    question, _ = await threads.run(lambda: service.questions.prepare(chat))
     return Response(write({"input_tokens": len(question.prompt)}), media_type="application/json")
 
 
@@ -81,7 +82,7 @@ async def _answer(
     """Answer a chat, as a stream or as a whole."""
     started = time.monotonic()
     service.check_model(chat.model)
-    prepared = await while_connected(request.receive, lambda: threads.run(lambda: service.prepare(chat)))
+    prepared = await while_connected(request.receive, lambda: threads.run(lambda: service.questions.prepare(chat)))
     if prepared is None:
         return Response(status_code=GONE)
     question, tools = prepared
