@@ -33,16 +33,16 @@ def make_app(
     routes = Routes(service)
     app: ASGIApp = Starlette(
         routes=[
-            Route("/health", routes.handled(routes.health), methods=["GET"]),
-            Route("/metrics", routes.handled(routes.metrics), methods=["GET"]),
-            Route("/v1/models", routes.handled(routes.models), methods=["GET"]),
-            Route("/v1/models/{name:path}", routes.handled(routes.model), methods=["GET"]),
-            Route("/v1/chat/completions", routes.handled(routes.chat), methods=["POST"]),
-            Route("/v1/responses", routes.handled(routes.responses), methods=["POST"]),
-            Route("/v1/messages", routes.handled(routes.messages), methods=["POST"]),
-            Route("/v1/messages/count_tokens", routes.handled(routes.count_tokens), methods=["POST"]),
-            Route("/v1/audio/transcriptions", routes.handled(routes.transcription), methods=["POST"]),
-            Route("/v1/audio/translations", routes.handled(routes.translation), methods=["POST"]),
+            routes.route("/health", routes.health, "GET"),
+            routes.route("/metrics", routes.metrics, "GET"),
+            routes.route("/v1/models", routes.models, "GET"),
+            routes.route("/v1/models/{name:path}", routes.model, "GET"),
+            routes.route("/v1/chat/completions", routes.chat),
+            routes.route("/v1/responses", routes.responses),
+            routes.route("/v1/messages", routes.messages),
+            routes.route("/v1/messages/count_tokens", routes.count_tokens),
+            routes.route("/v1/audio/transcriptions", routes.transcription),
+            routes.route("/v1/audio/translations", routes.translation),
             WebSocketRoute("/v1/realtime", routes.realtime),
         ],
         exception_handlers={HTTPException: routes.not_found},
@@ -60,8 +60,8 @@ class Routes:
         self._service = service
         self._threads = Threads()
 
-    def handled(self, handle: Handle) -> Handle:
-        """A handler whose exceptions become responses, and whose requests are counted."""
+    def route(self, path: str, handle: Handle, method: str = "POST") -> Route:
+        """A path whose handler's exceptions become responses, and whose requests are counted."""
 
         async def run(request: Request) -> Response:
             try:
@@ -70,12 +70,10 @@ class Routes:
                 response = Response(status_code=GONE)
             except Exception as error:
                 response = failed(failure_of(error))
-            self._service.metrics.add(
-                "requests_total", route=request.scope["route"].path, status=str(response.status_code)
-            )
+            self._service.metrics.add("requests_total", route=path, status=str(response.status_code))
             return response
 
-        return run
+        return Route(path, run, methods=[method])
 
     async def not_found(self, request: Request, error: Exception) -> Response:
         """A path or a method that does not exist."""
