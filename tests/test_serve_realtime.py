@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soxr
 from golden import utterances
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference_cases import media_file
 from servers import Running, serving
@@ -405,6 +405,7 @@ STEPS = st.sampled_from(["append", "commit", "clear", "turns", "no turns", "work
 
 
 @settings(max_examples=300, deadline=None)
+@example([("append", 1), ("no turns", 0), ("commit", 0), ("turns", 0), ("work", 1)])
 @given(st.lists(st.tuples(STEPS, st.integers(0, 3)), max_size=40))
 def test_whatever_happens_every_item_is_told_once(steps: list[tuple[str, int]]) -> None:
     """Committed, then words, then completed; and ids of items that are complete do not come again."""
@@ -575,6 +576,21 @@ def test_a_client_of_vllm(server: Running) -> None:
         send(socket, "input_audio_buffer.commit", final=True)
         *deltas, done = until(socket, "transcription.done")
         assert done["text"] == "".join(event["delta"] for event in deltas) == " ".join(utterances(OTHER))
+
+
+def test_what_hearing_needs_is_made_once(server: Running) -> None:
+    """Before the first client, and not again for each buffer."""
+    engine, transcribers = server.service.engine, server.service.transcribers
+    server.service.warm_up()
+    kept = engine.run(lambda: (transcribers._idle[-1][1], transcribers._voices[-1]))
+    with dial(server) as socket:
+        configure(socket, turn_detection=None)
+        for _ in range(2):
+            append(socket, load_audio(media_file(OTHER)))
+            send(socket, "input_audio_buffer.commit")
+            assert until(socket, COMPLETED)[-1]["transcript"] == " ".join(utterances(OTHER))
+    assert engine.run(lambda: (transcribers._idle[-1][1], transcribers._voices[-1])) == kept
+    assert kept[0].session.forwards > 2
 
 
 def test_two_speakers_at_once_are_as_if_alone(server: Running) -> None:

@@ -90,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
             most_waiting=arguments.max_waiting,
             language=language,
         )
+        service.warm_up()
         app = make_app(
             service,
             host=arguments.host,

@@ -70,6 +70,12 @@ class Service:
             raise
         self.questions = Questions(self.model, self.processor, self.limits)
 
+    def warm_up(self) -> None:
+        """Compute the usual instruction, and load what hearing needs, before the first client waits for it."""
+        if self.processor.config.audio_config is not None:
+            instruction = instruction_of(SpeechRequest(translates=False), self.language)
+            self.engine.run(lambda: self.transcribers.warm_up(instruction))
+
     def close(self) -> None:
         """Cancel what is computed, and end the engine."""
         self.engine.close()

@@ -173,7 +173,7 @@ class TranscriptionSession:
 
     def _begin(self, event: Began) -> list[Event]:
         self._has_words = False
-        if not self._settings.has_turns:
+        if not self._finds_turns:
             return []
         self._item = self._next_id("item")
         return [self._event("input_audio_buffer.speech_started", audio_start_ms=_ms(event.seconds), item_id=self._item)]
@@ -187,7 +187,7 @@ class TranscriptionSession:
     def _say(self, event: Said) -> list[Event]:
         self._said += 1
         rest = [self._delta(event.rest)] if event.rest else []
-        if not self._settings.has_turns:
+        if not self._finds_turns:
             self._texts += [event.text] if event.text else []
             return rest
         item = self._current()
@@ -208,6 +208,11 @@ class TranscriptionSession:
         events = [self._completed(item, " ".join(self._texts), seconds)]
         self._item, self._texts, self._has_words = None, [], False
         return events
+
+    @property
+    def _finds_turns(self) -> bool:
+        """Whether what is heard now is an item of its own: the settings may have changed since it was committed."""
+        return self._asked[0][0] is None if self._asked else self._settings.has_turns
 
     def _current(self) -> str:
         """The item that words belong to now."""

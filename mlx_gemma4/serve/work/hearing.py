@@ -9,6 +9,7 @@ from itertools import chain
 
 import numpy as np
 
+from mlx_gemma4.inputs.audio.endpoint import Endpointer
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.live.hear.events import Committed as Stood
 from mlx_gemma4.live.hear.events import Final, ListenerEvent, Partial
@@ -179,7 +180,14 @@ class _Ear:
 
     def _open(self) -> Listener:
         self._transcriber = self._transcribers.take(self._instruction)
-        listener = Listener(self._transcriber, self._settings.endpointing, guess_every=self._settings.guess_every)
+        self._voice = self._transcribers.take_voice()
+        endpointer = Endpointer(
+            self._voice,
+            self._settings.endpointing,
+            frame_seconds=self._transcriber.frame_seconds,
+            max_frames=self._transcriber.max_frames,
+        )
+        listener = Listener(self._transcriber, endpointer, guess_every=self._settings.guess_every)
         if self._settings.guess_every is None:  # what forwards cost on this machine is learned once
             self._rhythm = listener.rhythm = self._rhythm or listener.rhythm
         return listener
@@ -188,6 +196,7 @@ class _Ear:
         if self._listener is not None:
             self._transcriber.drop()
             self._transcribers.give_back(self._instruction, self._transcriber)
+            self._transcribers.give_back_voice(self._voice)
         self._listener, self._since, self._before = None, None, self._seconds
 
     @property

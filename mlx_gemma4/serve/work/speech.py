@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.programs.segments import make_endpointer
@@ -23,7 +24,7 @@ TARGET = "English"
 """The language of translations, in OpenAI's protocol."""
 UNKNOWN = "the language that is spoken"
 MOST_IDLE = 2
-"""Transcribers that are kept for the next recording with the same instruction."""
+"""Transcribers, and detectors of speech, that are kept for those who come next."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Transcribers:
     def __init__(self, model: Model, processor: Processor) -> None:
         self._model, self._processor = model, processor
         self._idle: list[tuple[str, Transcriber]] = []
+        self._voices: list[Voice] = []
 
     def take(self, instruction: str) -> Transcriber:
         """A transcriber that nobody else uses."""
@@ -55,6 +57,20 @@ class Transcribers:
     def give_back(self, instruction: str, transcriber: Transcriber) -> None:
         """Keep a transcriber that has no open segment; the ones that were not used for longest go."""
         self._idle = [*self._idle, (instruction, transcriber)][-MOST_IDLE:]
+
+    def take_voice(self) -> Voice:
+        """A detector of speech that nobody else uses. Making one takes as long as a forward."""
+        return self._voices.pop() if self._voices else Voice()
+
+    def give_back_voice(self, voice: Voice) -> None:
+        """Keep a detector for another sound."""
+        voice.reset()
+        self._voices = [*self._voices, voice][-MOST_IDLE:]
+
+    def warm_up(self, instruction: str) -> None:
+        """Make what the first client would wait for."""
+        self.give_back(instruction, self.take(instruction))
+        self.give_back_voice(self.take_voice())
 
 
 def instruction_of(request: SpeechRequest, default: str) -> str:
