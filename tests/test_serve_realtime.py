@@ -404,7 +404,7 @@ def test_events_that_are_wrong(message: bytes, code: str, text: str) -> None:
 STEPS = st.sampled_from(["append", "commit", "clear", "turns", "no turns", "work", "garbage"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @example([("append", 1), ("no turns", 0), ("commit", 0), ("turns", 0), ("work", 1)])
 @given(st.lists(st.tuples(STEPS, st.integers(0, 3)), max_size=40))
 def test_whatever_happens_every_item_is_told_once(steps: list[tuple[str, int]]) -> None:
