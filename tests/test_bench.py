@@ -230,7 +230,7 @@ def test_the_command(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "prefill of 300 positions, 3 tokens" in err.splitlines()
     written = json.loads(report.read_text())
     assert written["complete"] is True
-    assert written["model"] == {"random": "small", "recipe": "bf16", "bytes": 12233612}
+    assert written["model"] == {"random": "small", "recipe": "bf16", "kv_bits": None, "bytes": 12233612}
     assert written["settings"]["positions"] == [8, 300]
     assert written["settings"]["tokens"] == 3
     assert written["machine"]["mlx_gemma4"] and written["date"].endswith("+00:00")

@@ -295,7 +295,7 @@ def test_verify(
     """What was lost, measured on the finished weights, is in the record, in the card and in the summary."""
     hears = silent is None
     rates = {"wer": 0.25, "reference_wer": 0.125} if hears else {"wer": None, "reference_wer": None}
-    quality = measure.Quality(10, 0.123456, 0.4, 0.9, 5.0, 4.0, {}, [], [], **rates)
+    quality = measure.Quality(10, 0.123456, 0.4, 0.9, 0.5, 5.0, 4.0, {}, [], [], **rates)
 
     def measured(source: Path, folder: Path, *, hear: bool, progress: Callable[[str], None]) -> measure.Quality:
         assert (source, hear) == (DEMO, hears)

@@ -134,7 +134,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("float32", {"context": 1024, "num_attention_heads": 8}),
     ("float32", {"context": 1024, "sliding_window": 256, "room": 512}),
     ("bfloat16", {"context": 1024}),
-    ("bfloat16", {"context": 512, "intermediate_size": 1024}),
+    ("bfloat16", {"context": 1024, "intermediate_size": 1024}),
     ("demo", {"context": 512}),
 ]
 

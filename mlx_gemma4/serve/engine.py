@@ -67,7 +67,7 @@ class Job:
 
 
 class Engine:
-    """Runs jobs in a thread of its own.
+    """Runs jobs in a thread of its own, which sleeps when the engine is closed.
 
     Args:
         most_sessions: Jobs that are computed at the same time, at most.
@@ -86,9 +86,9 @@ class Engine:
         self._calls: deque[Callable[[], None]] = deque()
         self._passed = dict.fromkeys(Turn, 0)
         self._is_closing = False
+        self._ended = threading.Event()
         self.turns = dict.fromkeys(Turn, 0)
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name="engine", daemon=True).start()
 
     @property
     def active(self) -> int:
@@ -102,7 +102,7 @@ class Engine:
 
     @property
     def is_alive(self) -> bool:
-        return self._thread.is_alive() and not self._is_closing
+        return not self._ended.is_set() and not self._is_closing
 
     def submit(
         self, begin: Callable[[Job], Work], ended: Callable[[BaseException | None], None], *, waits: bool = True
@@ -158,15 +158,25 @@ class Engine:
             self._changed.notify()
 
     def close(self) -> None:
-        """Cancel all jobs and end the thread. Returns when the forward that is being computed has ended."""
+        """Cancel all jobs and compute no more. Returns when the forward that is being computed has ended."""
         with self._changed:
             self._is_closing = True
             for job in (*self._active, *self._waiting):
                 job.cancelled = True
             self._changed.notify()
-        self._thread.join()
+        self._ended.wait()
 
     def _run(self) -> None:
+        try:
+            self._compute()
+        finally:
+            self._ended.set()
+        # MLX destroys what it keeps for a thread when the thread ends, and that needs the interpreter. Before Python
+        # 3.13, join() does not wait for it: a program that ended then was aborted. So the thread sleeps instead.
+        threading.Event().wait()
+
+    def _compute(self) -> None:
+        """Compute forwards until the engine is closed."""
         while True:
             with self._changed:
                 while (task := self._next()) is None:
