@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -22,12 +20,11 @@ from mlx_gemma4.outputs.steps import generate_step
 
 
 @pytest.fixture
-def model() -> Iterator[Model]:
+def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     """One whose context is 40 positions."""
     model = loaded("released")[0]
-    model.budget = Budget(context=40, longest=50)
-    yield model
-    model.budget = Budget()
+    monkeypatch.setattr(model, "budget", Budget(context=40, longest=50))
+    return model
 
 
 def test_a_piece_that_does_not_fit_is_refused_before_it_is_computed(model: Model) -> None:
@@ -54,8 +51,9 @@ def test_no_larger_context_is_named_where_none_fits(model: Model) -> None:
         Session(model).extend([5] * 51)
 
 
-def test_without_a_context_nothing_is_refused() -> None:
-    session = Session(loaded("released")[0], room=2)
+def test_without_a_context_nothing_is_refused(model: Model) -> None:
+    model.budget = Budget()
+    session = Session(model, room=2)
     session.extend([5] * 600)
     assert session.context is None and session.position == 600
 
@@ -74,22 +72,19 @@ def test_tokens_end_where_the_context_is_full(model: Model, length: int, max_tok
     assert few == list(generate_step(session, session.extend(ids), Sampler(Sampling(), 371), max_tokens=len(few)))
 
 
-def test_an_answer_ends_with_length() -> None:
+def test_an_answer_ends_with_length(monkeypatch: pytest.MonkeyPatch) -> None:
     """With and without drafts: 3 tokens of the demo's answer, of which the last is not in the session."""
     model, processor = loaded("demo")
     prompt = demo_prompts(processor)["audio"]
     expected = heard("hibari-03.wav", "short").tokens
-    try:
-        model.budget = Budget(context=len(prompt) + 2)
-        for drafter in (None, Drafter()):
-            *_, last = responses = list(stream_generate(model, processor, prompt, drafter=drafter))
-            tokens = [token for response in responses for token in response.tokens]
-            assert (tokens, last.finish_reason) == (expected[:3], "length")
-        model.budget = Budget(context=len(prompt) - 1)
-        with pytest.raises(ContextFull):
-            list(stream_generate(model, processor, prompt))
-    finally:
-        model.budget = Budget()
+    monkeypatch.setattr(model, "budget", Budget(context=len(prompt) + 2))
+    for drafter in (None, Drafter()):
+        *_, last = responses = list(stream_generate(model, processor, prompt, drafter=drafter))
+        tokens = [token for response in responses for token in response.tokens]
+        assert (tokens, last.finish_reason) == (expected[:3], "length")
+    monkeypatch.setattr(model, "budget", Budget(context=len(prompt) - 1))
+    with pytest.raises(ContextFull):
+        list(stream_generate(model, processor, prompt))
 
 
 @pytest.mark.parametrize("free", [0, 1, 3])

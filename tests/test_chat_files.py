@@ -89,13 +89,12 @@ def test_commands_that_cannot_be_done(
 
 
 def test_turns_that_leave_are_reported(
-    demo: tuple[Model, Processor], spoken: Callable[..., tuple[Conversation, str, str]]
+    demo: tuple[Model, Processor],
+    spoken: Callable[..., tuple[Conversation, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    try:
-        demo[0].budget = Budget(context=64)
-        chat, out, err = spoken(*["Go back."] * 6, "x" * 90, max_tokens=8)
-    finally:
-        demo[0].budget = Budget()
+    monkeypatch.setattr(demo[0], "budget", Budget(context=64))
+    chat, out, err = spoken(*["Go back."] * 6, "x" * 90, max_tokens=8)
     assert chat.forgotten > 2 and chat.turns + chat.forgotten == 6 and len(out.splitlines()) == 6
     counts = re.findall(r"\(the oldest (\d+ turns|turn) left: the context of 64 tokens is full\)\n", err)
     assert sum(1 if count == "turn" else int(count.split()[0]) for count in counts) == chat.forgotten
@@ -103,15 +102,14 @@ def test_turns_that_leave_are_reported(
 
 
 def test_answers_that_are_stopped_say_why(
-    demo: tuple[Model, Processor], spoken: Callable[..., tuple[Conversation, str, str]]
+    demo: tuple[Model, Processor],
+    spoken: Callable[..., tuple[Conversation, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    try:
-        line = f"{PICTURE} Describe the image."
-        assert "(the answer was stopped at --max-tokens 2)\n" in spoken(line, max_tokens=2)[2]
-        demo[0].budget = Budget(context=81)
-        assert "(the answer was stopped: the context is full)\n" in spoken(line, max_tokens=90)[2]
-    finally:
-        demo[0].budget = Budget()
+    line = f"{PICTURE} Describe the image."
+    assert "(the answer was stopped at --max-tokens 2)\n" in spoken(line, max_tokens=2)[2]
+    monkeypatch.setattr(demo[0], "budget", Budget(context=81))
+    assert "(the answer was stopped: the context is full)\n" in spoken(line, max_tokens=90)[2]
 
 
 # --resume
