@@ -76,8 +76,7 @@ def script(server: Running, monkeypatch: pytest.MonkeyPatch) -> Script:
         return ask(question, outbox)
 
     monkeypatch.setattr(server.service, "ask", shown)
-    for steps in ("generate_step", "constrained_step"):
-        monkeypatch.setattr(f"mlx_gemma4.serve.work.chat.{steps}", made.steps)
+    monkeypatch.setattr("mlx_gemma4.serve.work.chat.answer_step", made.steps)
     return made
 
 

@@ -24,7 +24,7 @@ from mlx_gemma4.decoder.budget import allocation_errors
 from mlx_gemma4.outputs.drafter import Draft, Drafts
 from mlx_gemma4.outputs.grammar.matcher import NOTHING, Guess, Matcher
 from mlx_gemma4.outputs.sample import Sampler, check_finite, finite_sum
-from mlx_gemma4.outputs.steps import CLEAR_CACHE_EVERY, MAX_TOKENS
+from mlx_gemma4.outputs.steps import CLEAR_CACHE_EVERY, MAX_TOKENS, generate_step
 from mlx_gemma4.session import Session
 
 PATIENCE = 12
@@ -73,6 +73,21 @@ def constrained_step(
             single = single + 1 if len(known) == 1 else 0
     finally:
         steps.settle()
+
+
+def answer_step(
+    session: Session,
+    logits: mx.array,
+    sampler: Sampler,
+    matcher: Matcher | None,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    drafts: Drafts | None = None,
+) -> Generator[int, None, None]:
+    """``constrained_step``, or ``generate_step`` where nothing has to be followed."""
+    if matcher is None:
+        return generate_step(session, logits, sampler, max_tokens=max_tokens, drafts=drafts)
+    return constrained_step(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts)
 
 
 class _Steps:

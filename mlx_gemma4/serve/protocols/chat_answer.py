@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
-from mlx_gemma4.outputs.tools.syntax import read_block
+from mlx_gemma4.outputs.tools.calls import ToolCall
 from mlx_gemma4.serve.events import Began, ChatEvent, Finished, Piece, TokenChance
 from mlx_gemma4.serve.protocols import wire
 from mlx_gemma4.serve.protocols.failure import Failure
+from mlx_gemma4.serve.protocols.written_calls import WrittenCalls
 
 
 @dataclass
@@ -43,6 +43,9 @@ class ChatAnswer:
     _chances: list[TokenChance] = field(default_factory=list)
     _reason: str = "stop"
     _began: Began | None = None
+
+    def __post_init__(self) -> None:
+        self._written = WrittenCalls(self.tools, self.next_id, one_call=self.one_call)
 
     def take(self, event: ChatEvent) -> list[dict[str, Any]]:
         """Take an event; return what it adds to the message, as deltas."""
@@ -104,14 +107,11 @@ class ChatAnswer:
         return [{"content": text}]
 
     def _take_calls(self, text: str) -> list[dict[str, Any]]:
-        if self.tools is None or not is_readable(text):
-            return self._take_text(text)  # nobody could run it; the reader sees what the model wrote
-        first = len(self._calls)
-        calls = read_calls(text, self.tools, self.next_id)
-        self._calls += calls if not self.one_call else calls[: 1 - first]
-        return [
-            {"tool_calls": [{"index": first + index, **_call(call)}]} for index, call in enumerate(self._calls[first:])
-        ]
+        first, calls = len(self._calls), self._written.read(text)
+        if calls is None:
+            return self._take_text(text)
+        self._calls += calls
+        return [{"tool_calls": [{"index": first + index, **_call(call)}]} for index, call in enumerate(calls)]
 
     def _finish(self, event: Finished) -> None:
         self._reason = "tool_calls" if self._calls and event.reason == "stop" else event.reason
@@ -129,15 +129,6 @@ class ChatAnswer:
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
-
-
-def is_readable(text: str) -> bool:
-    """Whether the text of a call can be read."""
-    try:
-        read_block(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gemma4.outputs.channels import Kind
-from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
+from mlx_gemma4.outputs.tools.calls import ToolCall
 from mlx_gemma4.serve.events import Began, ChatEvent, Finished
 from mlx_gemma4.serve.protocols import wire
-from mlx_gemma4.serve.protocols.chat_answer import is_readable
 from mlx_gemma4.serve.protocols.failure import Failure
+from mlx_gemma4.serve.protocols.written_calls import WrittenCalls
 
 Event = dict[str, Any]
 
@@ -41,12 +41,12 @@ class MessagesAnswer:
     _content: list[Event] = field(default_factory=list)
     _open: Kind | None = None
     """The kind of the last block, if more may be added to it."""
-    _calls: int = 0
     _began: Began = field(default_factory=lambda: Began(0, 0, 0))
     _end: Finished | None = None
 
     def __post_init__(self) -> None:
         self._id = self.next_id("msg")
+        self._calls = WrittenCalls(self.tools, lambda: self.next_id("toolu"), one_call=self.one_call)
 
     @property
     def end(self) -> bytes:
@@ -79,8 +79,9 @@ class MessagesAnswer:
                 {"type": "message_delta", "delta": delta, "usage": self._usage()},
                 {"type": "message_stop"},
             ]
-        if event.kind == "tool_call" and self.tools is not None and is_readable(event.text):
-            return self._take_calls(event.text)
+        calls = self._calls.read(event.text) if event.kind == "tool_call" else None
+        if calls is not None:
+            return self._take_calls(calls)
         return self._take_text("thought" if event.kind == "thought" else "text", event.text)
 
     def _take_text(self, kind: Kind, text: str) -> list[Event]:
@@ -93,10 +94,7 @@ class MessagesAnswer:
         self._content[-1][name] += text
         return [*events, self._delta({"type": f"{name}_delta", name: text})]
 
-    def _take_calls(self, text: str) -> list[Event]:
-        calls = read_calls(text, self.tools, lambda: self.next_id("toolu"))
-        calls = calls[: 1 - self._calls] if self.one_call else calls
-        self._calls += len(calls)
+    def _take_calls(self, calls: Sequence[ToolCall]) -> list[Event]:
         events = self._close()
         for call in calls:
             events += self._call(call)
@@ -132,7 +130,7 @@ class MessagesAnswer:
             return "max_tokens"
         if self._end.stopped_by is not None:
             return "stop_sequence"
-        return "tool_use" if self._calls else "end_turn"
+        return "tool_use" if self._calls.count else "end_turn"
 
     def _message(self) -> Event:
         return {

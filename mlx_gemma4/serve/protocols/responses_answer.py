@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gemma4.outputs.channels import Kind
-from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
+from mlx_gemma4.outputs.tools.calls import ToolCall
 from mlx_gemma4.serve.events import Began, ChatEvent, Finished
 from mlx_gemma4.serve.protocols import wire
-from mlx_gemma4.serve.protocols.chat_answer import is_readable
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.responses_request import ResponsesRequest
+from mlx_gemma4.serve.protocols.written_calls import WrittenCalls
 
 Event = dict[str, Any]
 
@@ -47,12 +47,12 @@ class ResponsesAnswer:
     _open: Kind | None = None
     """The kind of the last item, if more may be added to it."""
     _count: int = 0
-    _calls: int = 0
     _began: Began = field(default_factory=lambda: Began(0, 0, 0))
     _end: Finished | None = None
 
     def __post_init__(self) -> None:
         self._id = self.next_id("resp")
+        self._calls = WrittenCalls(self.tools, lambda: self.next_id("call"), one_call=self.one_call)
 
     @property
     def end(self) -> bytes:
@@ -85,8 +85,9 @@ class ResponsesAnswer:
             self._end = event
             closing = self._close("completed" if event.reason == "stop" else "incomplete")
             return [*closing, self._event(f"response.{self._status}", response=self.whole())]
-        if event.kind == "tool_call" and self.tools is not None and is_readable(event.text):
-            return self._take_calls(event.text)
+        calls = self._calls.read(event.text) if event.kind == "tool_call" else None
+        if calls is not None:
+            return self._take_calls(calls)
         return self._take_text("thought" if event.kind == "thought" else "text", event.text)
 
     @property
@@ -133,10 +134,7 @@ class ResponsesAnswer:
             ]
         return [*events, self._item_event("done", item)]
 
-    def _take_calls(self, text: str) -> list[Event]:
-        calls = read_calls(text, self.tools, lambda: self.next_id("call"))
-        calls = calls[: 1 - self._calls] if self.one_call else calls
-        self._calls += len(calls)
+    def _take_calls(self, calls: Sequence[ToolCall]) -> list[Event]:
         events = self._close("completed")
         for call in calls:
             events += self._call(call)

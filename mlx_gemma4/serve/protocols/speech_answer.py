@@ -10,6 +10,7 @@ from mlx_gemma4.outputs.word_times import words
 from mlx_gemma4.programs.formats import write as write_cues
 from mlx_gemma4.serve.events import Heard, Listened, SpeechEvent
 from mlx_gemma4.serve.protocols import wire
+from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.speech_request import SpeechRequest
 
 TYPES = {"text": "text/plain; charset=utf-8", "srt": "application/x-subrip", "vtt": "text/vtt; charset=utf-8"}
@@ -43,9 +44,9 @@ class SpeechAnswer:
         if isinstance(event, Listened):
             self._end = event
             return ""
-        before = self.text
+        follows = any(segment.text for segment in self._heard)
         self._heard.append(event)
-        return self.text[len(before) :]
+        return f" {event.text}" if event.text and follows else event.text
 
     def events(self, event: SpeechEvent) -> list[dict[str, Any]]:
         """Take an event; return the events of the stream that tell it."""
@@ -53,6 +54,19 @@ class SpeechAnswer:
         if isinstance(event, Listened):
             return [{"type": "transcript.text.done", "text": self.text, "usage": self._usage()}]
         return [{"type": "transcript.text.delta", "delta": added}] if added else []
+
+    @property
+    def end(self) -> bytes:
+        """What a stream ends with."""
+        return wire.DONE
+
+    def told(self, event: SpeechEvent) -> list[bytes]:
+        """The encoded events of the stream that tell an event (``events``)."""
+        return [wire.event(record) for record in self.events(event)]
+
+    def failed(self, failure: Failure) -> list[bytes]:
+        """The events of a stream that fails."""
+        return [wire.event(failure.record())]
 
     def whole(self) -> bytes:
         """The document."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,11 +18,10 @@ from mlx_gemma4.serve.protocols.messages_request import read_messages
 from mlx_gemma4.serve.protocols.responses_answer import ResponsesAnswer
 from mlx_gemma4.serve.protocols.responses_request import read_responses
 from mlx_gemma4.serve.protocols.wire import write
-from mlx_gemma4.serve.protocols.writer import Writer
+from mlx_gemma4.serve.protocols.writer import ChatWriter
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.bodies import read_body
-from mlx_gemma4.serve.web.failures import failure_of
-from mlx_gemma4.serve.web.streams import GONE, EventStream, while_connected
+from mlx_gemma4.serve.web.streams import GONE, EventStream, take_all, while_connected, written
 from mlx_gemma4.serve.web.threads import Threads
 from mlx_gemma4.serve.work.questions import Tools
 
@@ -31,7 +30,7 @@ async def complete(service: Service, threads: Threads, request: Request) -> Resp
     """Answer a request of Chat Completions."""
     chat = read_chat(await read_body(request, service.limits.body, service.limits.idle))
 
-    def writer(tools: Tools | None) -> Writer:
+    def writer(tools: Tools | None) -> ChatWriter:
         return ChatAnswer(
             id=f"chatcmpl-{secrets.token_hex(12)}",
             model=service.names[0],
@@ -50,7 +49,7 @@ async def respond(service: Service, threads: Threads, request: Request) -> Respo
     """Answer a request of Responses."""
     asked, chat = read_responses(await read_body(request, service.limits.body, service.limits.idle))
 
-    def writer(tools: Tools | None) -> Writer:
+    def writer(tools: Tools | None) -> ChatWriter:
         return ResponsesAnswer(
             asked, service.names[0], int(time.time()), next_id=_id, tools=tools, one_call=chat.one_call
         )
@@ -62,7 +61,7 @@ async def message(service: Service, threads: Threads, request: Request) -> Respo
     """Answer a request of Anthropic's protocol."""
     chat = read_messages(await read_body(request, service.limits.body, service.limits.idle))
 
-    def writer(tools: Tools | None) -> Writer:
+    def writer(tools: Tools | None) -> ChatWriter:
         return MessagesAnswer(service.names[0], next_id=_id, tools=tools, one_call=chat.one_call)
 
     return await _answer(service, threads, request, chat, writer)
@@ -77,7 +76,7 @@ async def count_tokens(service: Service, threads: Threads, request: Request) -> 
 
 
 async def _answer(
-    service: Service, threads: Threads, request: Request, chat: ChatRequest, make: Callable[[Tools | None], Writer]
+    service: Service, threads: Threads, request: Request, chat: ChatRequest, make: Callable[[Tools | None], ChatWriter]
 ) -> Response:
     """Answer a chat, as a stream or as a whole."""
     started = time.monotonic()
@@ -91,9 +90,9 @@ async def _answer(
     job = service.ask(question, outbox)
     events = _counted(service, outbox, started)
     if chat.stream:
-        return EventStream(_stream(events, writer), job.cancel, service.limits.idle)
+        return EventStream(written(events, writer), job.cancel, service.limits.idle)
     try:
-        is_whole = await while_connected(request.receive, lambda: _take_all(events, writer))
+        is_whole = await while_connected(request.receive, lambda: take_all(events, writer))
     finally:
         job.cancel()
     return Response(write(writer.whole()), media_type="application/json") if is_whole else Response(status_code=GONE)
@@ -113,24 +112,6 @@ async def _counted(service: Service, outbox: Outbox[ChatEvent], started: float) 
             metrics.add("first_token_seconds_sum", time.monotonic() - started)
             metrics.add("first_token_seconds_count")
         yield told
-
-
-async def _take_all(events: AsyncIterator[ChatEvent], writer: Writer) -> bool:
-    async for told in events:
-        writer.take(told)
-    return True
-
-
-async def _stream(events: AsyncIterator[ChatEvent], writer: Writer) -> AsyncGenerator[bytes, None]:
-    try:
-        async for told in events:
-            for event in writer.told(told):
-                yield event
-    except Exception as error:  # the status is sent already: the error goes into the stream
-        for event in writer.failed(failure_of(error)):
-            yield event
-    if writer.end:
-        yield writer.end
 
 
 def _id(prefix: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -11,13 +11,10 @@ from starlette.responses import Response
 from mlx_gemma4.serve.events import Listened, SpeechEvent
 from mlx_gemma4.serve.outbox import Outbox
 from mlx_gemma4.serve.protocols.failure import wrong
-from mlx_gemma4.serve.protocols.speech_answer import SpeechAnswer
 from mlx_gemma4.serve.protocols.speech_request import read_speech
-from mlx_gemma4.serve.protocols.wire import DONE, event
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.bodies import bound
-from mlx_gemma4.serve.web.failures import failure_of
-from mlx_gemma4.serve.web.streams import GONE, EventStream, while_connected
+from mlx_gemma4.serve.web.streams import GONE, EventStream, take_all, while_connected, written
 
 MOST_FIELDS = 1000
 
@@ -50,9 +47,9 @@ async def transcribe(service: Service, request: Request, *, translates: bool) ->
 
     events = _counted(service, outbox)
     if asked.streams:
-        return EventStream(_stream(events, answer), ended, service.limits.idle)
+        return EventStream(written(events, answer), ended, service.limits.idle)
     try:
-        is_whole = await while_connected(request.receive, lambda: _take_all(events, answer))
+        is_whole = await while_connected(request.receive, lambda: take_all(events, answer))
     finally:
         ended()
     return Response(answer.whole(), media_type=answer.media_type) if is_whole else Response(status_code=GONE)
@@ -66,19 +63,3 @@ async def _counted(service: Service, outbox: Outbox[SpeechEvent]) -> AsyncIterat
         else:
             service.metrics.add("answer_tokens_total", told.tokens)
         yield told
-
-
-async def _take_all(events: AsyncIterator[SpeechEvent], answer: SpeechAnswer) -> bool:
-    async for told in events:
-        answer.take(told)
-    return True
-
-
-async def _stream(events: AsyncIterator[SpeechEvent], answer: SpeechAnswer) -> AsyncGenerator[bytes, None]:
-    try:
-        async for told in events:
-            for record in answer.events(told):
-                yield event(record)
-    except Exception as error:  # the status is sent already: the error goes into the stream
-        yield event(failure_of(error).record())
-    yield DONE

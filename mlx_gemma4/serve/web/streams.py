@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -12,6 +12,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mlx_gemma4.serve.protocols.wire import KEEP_ALIVE
+from mlx_gemma4.serve.protocols.writer import Writer
+from mlx_gemma4.serve.web.failures import failure_of
 
 KEEP_ALIVE_SECONDS = 15.0
 """After so long without an event, a comment is sent: proxies and clients give up on silent connections."""
@@ -41,6 +43,26 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) ->
     if problem:
         raise problem[0]
     return result[0] if result else None
+
+
+async def take_all(events: AsyncIterator[T], writer: Writer[T]) -> bool:
+    """Let a writer take all events."""
+    async for told in events:
+        writer.take(told)
+    return True
+
+
+async def written(events: AsyncIterator[T], writer: Writer[T]) -> AsyncGenerator[bytes, None]:
+    """The encoded events of a stream. An error is one of them: the status is sent already."""
+    try:
+        async for told in events:
+            for event in writer.told(told):
+                yield event
+    except Exception as error:
+        for event in writer.failed(failure_of(error)):
+            yield event
+    if writer.end:
+        yield writer.end
 
 
 class EventStream(Response):

@@ -12,10 +12,9 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
 from mlx_gemma4.outputs.channels import Channels, Kind
-from mlx_gemma4.outputs.constrained_steps import constrained_step
+from mlx_gemma4.outputs.constrained_steps import answer_step
 from mlx_gemma4.outputs.grammar.matcher import Matcher
 from mlx_gemma4.outputs.sample import Sampler, Sampling
-from mlx_gemma4.outputs.steps import generate_step
 from mlx_gemma4.prefixes.landmarks import landmarks
 from mlx_gemma4.prefixes.store import PrefixStore
 from mlx_gemma4.serve.engine import Turn, Work
@@ -81,10 +80,7 @@ def _answer(
             logits = session.extend(chunk, snapshots=snapshots)
         done += len(chunk)
     told = _Told(processor, question, history, outbox.put)
-    if question.matcher is None:
-        steps = generate_step(session, logits, sampler, max_tokens=question.max_tokens)
-    else:
-        steps = constrained_step(session, logits, sampler, question.matcher, max_tokens=question.max_tokens)
+    steps = answer_step(session, logits, sampler, question.matcher, max_tokens=question.max_tokens)
     try:
         for token in steps:
             chance = sampler.taken(token, processor.tokenizer) if isinstance(sampler, WatchedSampler) else None
