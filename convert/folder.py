@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mlx_gemma4.checkpoint.json_file import read_json
+from mlx_gemma4.checkpoint.replace import sync
 
 _CHECKPOINT, _PROGRESS, _LOCK, _REPLACED = "checkpoint", "progress.json", "lock", "replaced"
 """What lies in ``NAME.partial``."""
@@ -105,7 +106,7 @@ class PartialFolder:
     def complete(self) -> None:
         """Move the complete folder to the target."""
         for path in (*self.folder.iterdir(), self.folder):
-            _sync(path)
+            sync(path)
         if self._place.exists():
             # from here on, checkpoint/ may be the old folder, which must not be resumed
             (self._root / _PROGRESS).unlink(missing_ok=True)
@@ -115,7 +116,7 @@ class PartialFolder:
         else:
             self.folder.rename(self._place)
         with suppress(OSError):  # it is in its place, whatever happens
-            _sync(self._place.parent)
+            sync(self._place.parent)
         self.discard()
 
     def discard(self) -> None:
@@ -191,14 +192,6 @@ def _remove(root: Path) -> None:
     for name in (_CHECKPOINT, _REPLACED):
         shutil.rmtree(root / name, ignore_errors=True)
     shutil.rmtree(root, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 _SWAP = 2  # RENAME_SWAP on macOS, RENAME_EXCHANGE on Linux

@@ -11,13 +11,12 @@ import mlx.core as mx
 
 from mlx_gemma4.checkpoint.hub import checkpoint_folder
 from mlx_gemma4.checkpoint.recipes import AUTO, DECODER, EMBEDDING, Recipe, Rule, find_recipe, with_rules
-from mlx_gemma4.loading import DTYPES
+from mlx_gemma4.decoder.types import DTYPES, type_name
 
 from .detect import decoder_on_grid, with_grid
 from .plan import Plan, is_module, make_plan, module_of
 from .progress import shown
 from .read import SourceCheckpoint, open_checkpoint
-from .tensor_file import type_name
 from .tensors import PackedInt4, row_bytes
 
 Note = Callable[[str], None]

@@ -13,8 +13,9 @@ import mlx.core as mx
 
 from mlx_gemma4.checkpoint.recipes import Recipe
 from mlx_gemma4.checkpoint.setting import MODES, Setting
+from mlx_gemma4.decoder.types import type_name
 
-from .tensor_file import Output, type_name
+from .tensor_file import Output
 from .tensors import Tensor
 
 SHARD_BYTES = 2_000_000_000

@@ -19,9 +19,10 @@ from mlx_gemma4.checkpoint.weight_files import weight_files
 from mlx_gemma4.decoder.config import Config, with_text_config
 from mlx_gemma4.decoder.config_fields import DRAFTER
 from mlx_gemma4.decoder.per_layer import per_layer_sizes
+from mlx_gemma4.decoder.types import type_name
 from mlx_gemma4.decoder.weights import compute_type, config_of, drafter_name, model_name, parameter_shapes
 
-from .tensor_file import Entry, read_entries, type_name
+from .tensor_file import Entry, read_entries
 from .tensors import PackedInt4, Plain, Quantized, Tensor
 
 _FLOATING = (mx.bfloat16, mx.float16, mx.float32)

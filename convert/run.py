@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mlx_gemma4.checkpoint.recipes import AUTO, Recipe
 from mlx_gemma4.checkpoint.weight_files import weight_files
+from mlx_gemma4.decoder.machine_memory import machine_memory
 
 from .card import write_card
 from .folder import PartialFolder, check_target, partial_of
@@ -137,7 +138,7 @@ def _measured(record: Record, source: Path, partial: PartialFolder, note: Note) 
 def _can_hear(source: Path, note: Note) -> bool:
     """Whether to transcribe with both for their word error rates: takes the [eval] extra, and the source in memory."""
     size = sum(path.stat().st_size for path in weight_files(source))
-    if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2:
+    if size > machine_memory() // 2:
         note(f"Word error rates are left out: {size_text(size)} of {source} do not fit in memory")
         return False
     if find_spec("jiwer") is None or find_spec("whisper_normalizer") is None:

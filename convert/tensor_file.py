@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,27 +12,12 @@ from types import TracebackType
 import mlx.core as mx
 import numpy as np
 
-from mlx_gemma4.checkpoint.tensor_header import read_header
+from mlx_gemma4.checkpoint.tensor_header import read_header, written_header
+from mlx_gemma4.decoder.types import STORED_TYPES, TYPE_NAMES
 
-DTYPES: Mapping[str, mx.Dtype] = {
-    "BF16": mx.bfloat16,
-    "F16": mx.float16,
-    "F32": mx.float32,
-    "U32": mx.uint32,
-    "U8": mx.uint8,
-    "I32": mx.int32,
-    "I64": mx.int64,
-}
-"""Safetensors' names of types."""
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # numpy has no bfloat16: its bits travel as whole numbers
 _BITS = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
 _BITS |= {"U32": np.uint32, "U8": np.uint8, "I32": np.int32, "I64": np.int64}
-
-
-def type_name(dtype: mx.Dtype) -> str:
-    """``bfloat16``."""
-    return str(dtype).removeprefix("mlx.core.")
 
 
 @dataclass(frozen=True)
@@ -57,7 +41,7 @@ class Entry:
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows [stop − start, …] as numpy; bfloat16 as its bits (uint16)."""
         shape = (stop - start, *self.shape[1:])
-        rows = np.empty(shape, dtype=_BITS[_NAMES[self.dtype]])
+        rows = np.empty(shape, dtype=_BITS[TYPE_NAMES[self.dtype]])
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.start + start * self.row_bytes)
             view = rows.reshape(-1).view(np.uint8).data
@@ -84,9 +68,9 @@ def read_entries(path: Path) -> list[Entry]:
     """
     entries = []
     for name, tensor in read_header(path).items():
-        if tensor.dtype not in DTYPES:
-            raise ValueError(f"Expected a type of {', '.join(DTYPES)} for {name} in {path}, got {tensor.dtype}")
-        entries.append(Entry(path, name, DTYPES[tensor.dtype], tensor.shape, tensor.start))
+        if tensor.dtype not in STORED_TYPES:
+            raise ValueError(f"Expected a type of {', '.join(STORED_TYPES)} for {name} in {path}, got {tensor.dtype}")
+        entries.append(Entry(path, name, STORED_TYPES[tensor.dtype], tensor.shape, tensor.start))
     return entries
 
 
@@ -110,30 +94,23 @@ class TensorWriter:
     """
 
     def __init__(self, path: Path, outputs: Sequence[Output]) -> None:
-        header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
+        tensors = {output.name: (TYPE_NAMES[output.dtype], output.shape, output.nbytes) for output in outputs}
+        header = written_header(tensors, {"format": "mlx"})
         self._offsets: dict[str, int] = {}
-        end = 0
+        end = len(header)
         for output in outputs:
             self._offsets[output.name] = end
-            header[output.name] = {
-                "dtype": _NAMES[output.dtype],
-                "shape": list(output.shape),
-                "data_offsets": [end, end + output.nbytes],
-            }
             end += output.nbytes
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        self._begin = 8 + len(text)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        os.pwrite(self._file, len(text).to_bytes(8, "little") + text, 0)
-        os.truncate(self._file, self._begin + end)
+        os.pwrite(self._file, header, 0)
+        os.truncate(self._file, end)
 
     def write(self, output: Output, row: int, rows: mx.array) -> None:
         """Put evaluated rows in their place."""
         bits = np.array(rows.view(mx.uint16) if rows.dtype == mx.bfloat16 else rows, copy=False)
         view = np.ascontiguousarray(bits).reshape(-1).view(np.uint8).data
         row_bytes = output.nbytes // output.shape[0]
-        at = self._begin + self._offsets[output.name] + row * row_bytes
+        at = self._offsets[output.name] + row * row_bytes
         while view:
             count = os.pwrite(self._file, view, at)
             view, at = view[count:], at + count

@@ -17,12 +17,12 @@ from mlx_gemma4.decoder.machine_memory import machine_memory, memory_budget
 from mlx_gemma4.decoder.memory import KEPT_BUFFERS, MARGIN, PROGRAM, SNAPSHOTS, Needs, Use
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.stored import can_have_kv_bits, check_kv_bits
+from mlx_gemma4.decoder.types import DTYPES
 from mlx_gemma4.decoder.weight_sizes import recipe_sizes, weight_sizes
 from mlx_gemma4.decoder.weights import drafter_name, load_model
 from mlx_gemma4.inputs.processor import Processor
 
 ANY = Use(snapshots=SNAPSHOTS)
-DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
 
 
 def load(

@@ -19,7 +19,6 @@ from mlx_gemma4.decoder.points import Points
 from mlx_gemma4.decoder.saved_file import Saved
 from mlx_gemma4.decoder.stored import KV_BITS, QUANTIZED, array_widths
 from mlx_gemma4.inputs.content import WORDS, Content
-from mlx_gemma4.inputs.prompt import IMAGE, VIDEO
 
 SNAPSHOTS = 700_000_000
 """Bytes of snapshots in a file, at most: two of the 12B. The latest ones are kept."""
@@ -68,7 +67,7 @@ def unpack(saved: Saved, config: Config, cache: Cache, points: Points) -> Conten
     if position:
         states = ({name: saved.take(tensor) for name, tensor in layer.items()} for layer in layers)
         cache.restore(states, position)
-    points.restore(_images(content), places, {at: list(map(saved.take, tensors)) for at, tensors in windows.items()})
+    points.restore(content.images, places, {at: list(map(saved.take, tensors)) for at, tensors in windows.items()})
     return content
 
 
@@ -137,11 +136,3 @@ def _content(saved: Saved, position: int) -> Content:
         return Content()
     saved.array("content", mx.uint32, position, WORDS)
     return Content(np.array(saved.take("content")))
-
-
-def _images(content: Content) -> list[tuple[int, int]]:
-    """The first position of each image, and the one after its last."""
-    types = content.rows[:, 1]
-    vision = np.concatenate([[False], (types == IMAGE) | (types == VIDEO), [False]])
-    edges = np.flatnonzero(vision[1:] != vision[:-1]).tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True))

@@ -24,10 +24,10 @@ import numpy as np
 from mlx_gemma4.decoder.ahead import bounded_ahead
 from mlx_gemma4.decoder.attention import Seen
 from mlx_gemma4.decoder.budget import allocation_errors
-from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Cache, Held
+from mlx_gemma4.decoder.cache import Cache, Held
 from mlx_gemma4.decoder.head import RowLogits
 from mlx_gemma4.decoder.identity import identity
-from mlx_gemma4.decoder.memory import CHUNK, KEPT_BUFFERS, in_steps
+from mlx_gemma4.decoder.memory import CHUNK, DEFAULT_ROOM, KEPT_BUFFERS, in_steps
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.decoder.points import Mark, Points, Snapshot
 from mlx_gemma4.decoder.saved_file import Saved, read, write

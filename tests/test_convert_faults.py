@@ -334,7 +334,7 @@ def test_full_disk(target: Path, refused: Refused, monkeypatch: pytest.MonkeyPat
         (write, "write_index"),
         (write, "copy_files"),
         (run, "write_card"),
-        (folder, "_sync"),
+        (folder, "sync"),
         (folder, "exchange"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -154,7 +154,7 @@ def test_a_disk_that_takes_nothing_is_reported_once(
     if fault == "full":
         monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 1_900_000_000))
     if fault == "breaks":
-        monkeypatch.setattr(snapshots, "_bytes", breaks)
+        monkeypatch.setattr(snapshots, "raw_bytes", breaks)
     said: list[str] = []
     budget = Snapshots(memory=SIZE, disk=9 * SIZE, folder=str(folder), say=said.append)
     states = [budget.take(0, position, arrays(position)) for position in range(4)]

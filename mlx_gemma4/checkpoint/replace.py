@@ -32,13 +32,14 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
                 written.unlink(missing_ok=True)
             raise
         with suppress(OSError):  # it is in its place, whatever happens
-            _sync(place.parent)
+            sync(place.parent)
     except OSError as error:
         raise ValueError(f"Cannot write {path}: {error.strerror or error}") from error
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

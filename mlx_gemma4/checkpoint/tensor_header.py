@@ -1,8 +1,9 @@
-"""The header of a safetensors file: its tensors and where they lie. Checked here, so that readers can trust it."""
+"""The header of a safetensors file: its tensors and where they lie. Checked here when it is read, and made here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -68,6 +69,22 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
         ValueError: As for ``read_header``.
     """
     return _metadata(_read(path)[0])
+
+
+def written_header(tensors: Mapping[str, tuple[str, Sequence[int], int]], metadata: Mapping[str, str]) -> bytes:
+    """The beginning of a safetensors file: its header, padded to eight bytes, and the length of that before it.
+
+    Args:
+        tensors: The type, the shape and the bytes of each tensor by name, in the order in which they follow.
+    """
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, (dtype, shape, nbytes) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + nbytes]}
+        end += nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _read(path: Path) -> tuple[dict[str, Any], int]:

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     reference = checkpoint_folder(arguments.reference)
     model = checkpoint_folder(arguments.model or default_model(), revision=arguments.revision)
 
-    from mlx_gemma4.loading import DTYPES
+    from mlx_gemma4.decoder.types import DTYPES
     from mlx_gemma4.measure.quality import measure
 
     quality = measure(

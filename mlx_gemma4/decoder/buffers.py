@@ -1,4 +1,4 @@
-"""Buffers of keys and values, [B, K, capacity, width]: what moves to a new one when an old one is full."""
+"""Buffers of keys and values, [B, K, capacity, width]: what moves to a new one, or to a file."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def moved(buffer: mx.array | None, held: slice, new: mx.array, room: mx.array) -
     parts = [new, room] if buffer is None else [buffer[..., held, :], new, room]
     parts = [part for part in parts if part.shape[2]]
     return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2)
+
+
+def raw_bytes(array: mx.array) -> memoryview:
+    """The bytes of an array, of which a copy is made only if it is part of another."""
+    flat = mx.contiguous(array).reshape(-1).view(mx.uint8)
+    mx.eval(flat)
+    return memoryview(flat)  # type: ignore[arg-type]

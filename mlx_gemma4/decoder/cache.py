@@ -31,11 +31,8 @@ from mlx_gemma4.decoder.buffers import State, moved, spare
 from mlx_gemma4.decoder.config import LayerConfig
 from mlx_gemma4.decoder.full_cache import FullCache
 from mlx_gemma4.decoder.masks import Mask, full_mask, sliding_mask
-from mlx_gemma4.decoder.memory import SPARE, in_steps
+from mlx_gemma4.decoder.memory import DEFAULT_ROOM, SPARE, in_steps
 from mlx_gemma4.decoder.quantized import Stored
-
-DEFAULT_ROOM = 512
-"""Positions that can be rewound on sliding layers by default: 20 s of sound."""
 
 
 class LayerCache(Protocol):

@@ -15,6 +15,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_gemma4.decoder.model import Model
+from mlx_gemma4.decoder.types import type_name
 
 _WORDS = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32}
 """By bytes."""
@@ -40,7 +41,7 @@ def identity(model: Model) -> Identity:
         del settings[name]
     sums = checksums(parameters)
     weights = [(name, str(tensor.dtype), list(tensor.shape), sums[name]) for name, tensor in sorted(parameters.items())]
-    return Identity(str(model.dtype).removeprefix("mlx.core."), _hash(settings), _hash(weights))
+    return Identity(type_name(model.dtype), _hash(settings), _hash(weights))
 
 
 def checksums(arrays: dict[str, mx.array]) -> dict[str, int]:

@@ -13,8 +13,8 @@ value once (``stored``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mlx_gemma4.decoder.config import LayerConfig, TextConfig
 from mlx_gemma4.decoder.stored import layer_bytes
@@ -42,6 +42,8 @@ CHUNK = 512
 STEP, MOST_GROWTH = 256, 2048
 """Positions by which buffers grow: allocating for each token would copy everything for each token. Those of full layers
 grow by a quarter, but not by more than the second: of the 12B 34 MB."""
+DEFAULT_ROOM = 512
+"""Positions that can be rewound on sliding layers by default: 20 s of sound."""
 SPARE = 64
 """Positions that a sliding buffer of full size can be written before it moves. The 12B copies a window of 335 MB then,
 which is 0.1 % of what 64 tokens read."""
@@ -60,7 +62,7 @@ SHORTEST = 1024
 class Use:
     """What a program does with a model, as far as it decides how much memory that needs."""
 
-    room: int = 512
+    room: int = DEFAULT_ROOM
     """Positions that can be rewound on sliding layers."""
     rows: int = CHUNK
     """Rows of the largest forward. An image goes in one."""
@@ -153,9 +155,13 @@ def position_bytes(text: TextConfig, number: int = NUMBER, kv_bits: int | None =
     return sum(_state(text, layer, number, kv_bits) for layer in text.layers if not layer.is_sliding)
 
 
+@lru_cache
 def full_positions(context: int) -> int:
-    """Positions of the buffers of full layers when ``context`` are held."""
-    *_, capacity = _capacities(context) if context else [0]
+    """Positions of the buffers of full layers when ``context`` are held: a prompt is computed in chunks."""
+    capacity = 0
+    for start in range(0, context, CHUNK):
+        end = min(start + CHUNK, context)
+        capacity = capacity if end <= capacity else grown(capacity, end)
     return capacity
 
 
@@ -200,16 +206,6 @@ def _layer_bytes(needs: Needs, layer: LayerConfig, rows: int, context: int, room
     # without a GPU, what is quantized is made plain before it is multiplied
     plain = 0 if needs.kv_bits is None or needs.is_ahead or layer.is_sliding else _state(text, layer, number) * context
     return number * rows * numbers + scores + moved + plain
-
-
-def _capacities(context: int) -> Iterator[int]:
-    """The sizes of a full layer's buffers while a prompt of ``context`` positions is computed, in chunks."""
-    capacity = 0
-    for start in range(0, context, CHUNK):
-        end = min(start + CHUNK, context)
-        if end > capacity:
-            capacity = grown(capacity, end)
-            yield capacity
 
 
 def _state(text: TextConfig, layer: LayerConfig, number: int, kv_bits: int | None = None) -> int:

@@ -20,10 +20,11 @@ import numpy as np
 from mlx_gemma4.decoder.attention import Attention, Seen
 from mlx_gemma4.decoder.batch_cache import BatchCache
 from mlx_gemma4.decoder.budget import Budget
-from mlx_gemma4.decoder.cache import DEFAULT_ROOM, Cache, LayerCache, ModelCache
+from mlx_gemma4.decoder.cache import Cache, LayerCache, ModelCache
 from mlx_gemma4.decoder.config import Config, LayerConfig, TextConfig
 from mlx_gemma4.decoder.embedders import MultimodalEmbedder, VisionEmbedder
 from mlx_gemma4.decoder.masks import Mask
+from mlx_gemma4.decoder.memory import DEFAULT_ROOM
 from mlx_gemma4.decoder.snapshots import Snapshots
 from mlx_gemma4.decoder.stored import check_kv_bits
 

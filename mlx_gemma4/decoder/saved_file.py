@@ -26,25 +26,15 @@ import numpy as np
 
 from mlx_gemma4.checkpoint.json_file import parse_object, table
 from mlx_gemma4.checkpoint.replace import replaced
-from mlx_gemma4.checkpoint.tensor_header import read_header, read_metadata
+from mlx_gemma4.checkpoint.tensor_header import read_header, read_metadata, written_header
+from mlx_gemma4.decoder.buffers import raw_bytes
 from mlx_gemma4.decoder.identity import Identity, checksums
+from mlx_gemma4.decoder.types import DTYPES, TYPE_NAMES
 from mlx_gemma4.printable import printable
 
 OURS = "mlx_gemma4"
 FORMAT = 1
 """The version of the layout. Another one is refused."""
-
-_NAMES = {
-    mx.bfloat16: "BF16",
-    mx.float16: "F16",
-    mx.float32: "F32",
-    mx.uint32: "U32",
-    mx.int32: "I32",
-    mx.uint8: "U8",
-}
-"""Safetensors' names of types."""
-_TYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
-"""The types that models compute in."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class Saved:
     @property
     def dtype(self) -> mx.Dtype:
         """The type of keys and values."""
-        return _TYPES[self.header["model"]["dtype"]]
+        return DTYPES[self.header["model"]["dtype"]]
 
     def damaged(self, what: str) -> ValueError:
         """The error of a file whose parts do not fit together."""
@@ -78,9 +68,8 @@ class Saved:
         )
         if array.dtype != dtype or not fits:
             wanted = [size if size is not None else "any" for size in shape]
-            raise self.damaged(
-                f"expected {name} of {_NAMES[dtype]} {wanted}, got {_NAMES.get(array.dtype)} {list(array.shape)}"
-            )
+            got = f"{TYPE_NAMES.get(array.dtype)} {list(array.shape)}"
+            raise self.damaged(f"expected {name} of {TYPE_NAMES[dtype]} {wanted}, got {got}")
         return array
 
     def take(self, name: str) -> mx.array:
@@ -111,11 +100,12 @@ def write(
     tensors = {name: mx.array(array) if isinstance(array, np.ndarray) else array for name, array in arrays.items()}
     text = json.dumps({**header, "model": asdict(model), "checksums": checksums(tensors)}, sort_keys=True)
     metadata = {"kind": f"{OURS} {kind}", "format": str(FORMAT), "header": text, "digest": _digest(text)}
-    begin = _begin(tensors, metadata)
+    entries = {name: (TYPE_NAMES[array.dtype], array.shape, array.nbytes) for name, array in tensors.items()}
+    begin = written_header(entries, metadata)
     with replaced(path) as file:
         file.write(begin)
         for array in tensors.values():
-            file.write(_bytes(array))
+            file.write(raw_bytes(array))
 
 
 def read(path: Path, kind: str, model: Identity) -> Saved:
@@ -209,29 +199,6 @@ def _check_model(path: Path, written: Mapping[str, Any], model: Identity) -> Non
         raise ValueError(
             f"{path} was written with other weights of the same sizes; load that one, or name another file"
         )
-
-
-def _begin(tensors: Mapping[str, mx.array], metadata: Mapping[str, str]) -> bytes:
-    """The header of a safetensors file, padded to eight bytes."""
-    header: dict[str, object] = {"__metadata__": metadata}
-    end = 0
-    for name, array in tensors.items():
-        header[name] = {
-            "dtype": _NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [end, end + array.nbytes],
-        }
-        end += array.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _bytes(array: mx.array) -> memoryview:
-    """The bytes of an array, of which a copy is made only if it is part of another."""
-    flat = mx.contiguous(array).reshape(-1).view(mx.uint8)
-    mx.eval(flat)
-    return memoryview(flat)  # type: ignore[arg-type]
 
 
 def _digest(text: str) -> str:

@@ -20,10 +20,9 @@ from typing import IO
 import mlx.core as mx
 import numpy as np
 
+from mlx_gemma4.decoder.buffers import raw_bytes
 from mlx_gemma4.decoder.memory import SNAPSHOTS
 
-MEMORY = SNAPSHOTS
-"""Bytes of snapshots in memory by default: one of the 12B."""
 DISK = 8_000_000_000
 """Bytes of snapshots on disk by default: 23 of the 12B."""
 LEFT_FREE = 2_000_000_000
@@ -74,7 +73,7 @@ class State:
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (open as long as the snapshot lives)
         try:
             for array in arrays:
-                file.write(_bytes(array))
+                file.write(raw_bytes(array))
             file.flush()
         except BaseException:
             file.close()
@@ -132,7 +131,7 @@ class Snapshots:
     def __init__(
         self,
         *,
-        memory: int = MEMORY,
+        memory: int = SNAPSHOTS,
         disk: int = DISK,
         folder: str | None = None,
         say: Callable[[str], None] | None = None,
@@ -254,12 +253,6 @@ class Snapshots:
         if not self._said:
             self._said = True
             self._say(f"{problem}. What they hold is computed again where it is needed; set TMPDIR to another folder")
-
-
-def _bytes(array: mx.array) -> memoryview:
-    flat = mx.contiguous(array).reshape(-1).view(mx.uint8)
-    mx.eval(flat)
-    return memoryview(flat)  # type: ignore[arg-type]
 
 
 def _warn(text: str) -> None:

@@ -13,9 +13,10 @@ from mlx_gemma4.checkpoint.recipes import RECIPES, recipe_settings, stored_bytes
 from mlx_gemma4.checkpoint.tensor_header import StoredTensor, read_header
 from mlx_gemma4.checkpoint.weight_files import weight_files
 from mlx_gemma4.decoder.config import Config
+from mlx_gemma4.decoder.types import STORED_TYPES
 from mlx_gemma4.decoder.weights import Rename, compute_type, model_name, parameter_shapes
 
-FLOATING: Mapping[str, mx.Dtype] = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
+FLOATING = {name: STORED_TYPES[name] for name in ("BF16", "F16", "F32")}
 """Types that are converted to the type that the model computes in, by their names in safetensors."""
 
 

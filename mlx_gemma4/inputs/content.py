@@ -12,7 +12,6 @@ So a picture is recognised by what it shows and not by its name, and no pixels a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -80,6 +79,11 @@ class Content:
         """Whether the first position is one of an image, or of a video frame."""
         return len(self) > 0 and int(self.rows[0, 1]) in (IMAGE, VIDEO)
 
+    @property
+    def images(self) -> list[tuple[int, int]]:
+        """The first position of each image or video frame, and the one after its last."""
+        return _runs(np.isin(self.rows[:, 1], (IMAGE, VIDEO)))
+
     def append(self, other: Content) -> None:
         """Append what another one holds."""
         self._parts.append((other.rows, len(other)))
@@ -139,7 +143,7 @@ def _hash(*arrays: np.ndarray) -> np.ndarray:
     return np.frombuffer(digest.digest(), np.uint32)
 
 
-def _runs(mask: np.ndarray) -> Sequence[tuple[int, int]]:
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
     """Where each run of consecutive True begins, and where it ends."""
     edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

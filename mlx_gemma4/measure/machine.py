@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mlx_gemma4.decoder.machine_memory import machine_memory
+
 Ask = Callable[[Sequence[str]], str | None]
 """Runs a command and returns what it prints; None if it cannot be run or fails."""
 
@@ -83,7 +85,7 @@ def machine() -> Machine:
         model=ask(["sysctl", "-n", "hw.model"]) if is_mac else None,
         cores=usable_cores(),
         gpu_cores=gpu_cores() if is_mac else None,
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory=machine_memory(),
         device=f"gpu, {told.get('device_name', 'unknown')}" if on_gpu else "cpu",
         device_memory=None if limit is None else int(limit),
         power=power() if is_mac else None,

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlx_gemma4.decoder.cache import DEFAULT_ROOM
-from mlx_gemma4.decoder.memory import Needs, Use, plan_memory
+from mlx_gemma4.decoder.memory import DEFAULT_ROOM, Needs, Use, plan_memory
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.checks import check_prompt
 from mlx_gemma4.inputs.content import Content
