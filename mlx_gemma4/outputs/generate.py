@@ -16,8 +16,7 @@ from mlx_gemma4.outputs.channels import MARKERS, Channels, Kind, Thoughts
 from mlx_gemma4.outputs.constrained_steps import answer_step
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.grammar.constraint import Constraint
-from mlx_gemma4.outputs.grammar.matcher import Matcher, thoughts_before
-from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
+from mlx_gemma4.outputs.grammar.matcher import open_matcher
 from mlx_gemma4.outputs.pace import MOST_DRAFTED
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
@@ -128,7 +127,7 @@ def stream_generate(
     sampler = Sampler(sampling, model.config.text_config.vocab_size, suppress=processor.suppressed_ids, history=history)
     started = time.perf_counter()
     drafts = None if drafter is None else drafter.begin(session, history, processor.suppressed_ids)
-    matcher = None if constraint is None else _matcher(constraint, processor, history)
+    matcher = None if constraint is None else open_matcher(constraint, processor, history)
     logits = session.extend(prompt, snapshots=snapshots)
     steps = answer_step(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts)
     progress = _Progress(started, len(prompt))
@@ -181,11 +180,6 @@ def generate(
         constraint=constraint,
     )
     return "".join(map(marked, responses))
-
-
-def _matcher(constraint: Constraint, processor: Processor, history: Sequence[int]) -> Matcher:
-    before = None if constraint.has_thoughts else thoughts_before(processor.tokenizer, history)
-    return Matcher(constraint, vocabulary(processor), before)
 
 
 def marked(response: GenerationResponse) -> str:

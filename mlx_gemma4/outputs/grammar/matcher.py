@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.text.tokenizer import Tokenizer
 from mlx_gemma4.outputs.channels import MARKERS, open_thought
 from mlx_gemma4.outputs.grammar.constraint import IN_THOUGHT, SHOWN, THINKING, Constraint, library
-from mlx_gemma4.outputs.grammar.vocabulary import Vocabulary
+from mlx_gemma4.outputs.grammar.vocabulary import Vocabulary, vocabulary
 
 THINK = "<|think|>"
 """Templates write it into the prompt where thinking is on."""
@@ -157,6 +158,16 @@ class Matcher:
             if reason == "NoExtensionBias":
                 raise ValueError(f"No text is what the {self._kind} asks for; change it")
             raise ValueError(f"The {self._kind} cannot be followed further; make it simpler: {reason}")
+
+
+def open_matcher(constraint: Constraint, processor: Processor, prompt: Sequence[int]) -> Matcher:
+    """The matcher of an answer to a prompt, of which these are the ids. Thoughts before the answer are free.
+
+    Raises:
+        ValueError: The constraint cannot be followed with this vocabulary.
+    """
+    before = None if constraint.has_thoughts else thoughts_before(processor.tokenizer, prompt)
+    return Matcher(constraint, vocabulary(processor), before)
 
 
 def thoughts_before(tokenizer: Tokenizer, prompt: Sequence[int]) -> str | None:

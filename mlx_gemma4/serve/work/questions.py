@@ -13,8 +13,7 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.grammar.calls import bound_calls, call_constraint
 from mlx_gemma4.outputs.grammar.constraint import Constraint
-from mlx_gemma4.outputs.grammar.matcher import Matcher, thoughts_before
-from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
+from mlx_gemma4.outputs.grammar.matcher import Matcher, open_matcher
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.declarations import check_declarations
 from mlx_gemma4.serve.limits import Limits
@@ -98,9 +97,7 @@ class Questions:
                 constraint = self._constraint(request, tools)
                 if constraint is None:
                     return None
-                history = prompt.token_ids.tolist()
-                before = None if constraint.has_thoughts else thoughts_before(self._processor.tokenizer, history)
-                return Matcher(constraint, vocabulary(self._processor), before)
+                return open_matcher(constraint, self._processor, prompt.token_ids.tolist())
         except ValueError as error:
             raise wrong("tools" if tools else "response_format", str(error)) from error
 
