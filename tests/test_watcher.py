@@ -17,8 +17,8 @@ from mlx_gemma4.inputs.vision.video import Film
 from mlx_gemma4.live.see.camera import Shot
 from mlx_gemma4.live.see.views import Asking, Glance, Memory
 from mlx_gemma4.live.see.watcher import Sighting, Watching
-from mlx_gemma4.outputs.generate import generate_step
 from mlx_gemma4.outputs.sample import Sampler
+from mlx_gemma4.outputs.steps import generate_step
 
 NAMES = [told["image"] for told in PICTURES if GOLDEN["pictures"][told["image"]]["text"] is not None]
 """Those whose answers end."""
