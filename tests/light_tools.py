@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlx_gemma4.outputs.channels import Kind
-from mlx_gemma4.outputs.tools.toolbox import Tools, load_tools
+from mlx_gemma4.outputs.tools.sources import Tools
+from mlx_gemma4.outputs.tools.toolbox import load_tools
 
 LIGHTS = '''
 ran = []

@@ -9,7 +9,8 @@ import pytest
 from reference_cases import media_file
 
 from mlx_gemma4 import Model, Processor
-from mlx_gemma4.cli.shared.attachments import attachment, files, kind_of, leading_file
+from mlx_gemma4.cli.shared.attachments import attachment, files, leading_file
+from mlx_gemma4.inputs.messages import kind_of
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.inputs.text.template import ChatTemplate
 from mlx_gemma4.outputs.channels import Kind
 from mlx_gemma4.outputs.generate import GenerationResponse
-from mlx_gemma4.outputs.tools.toolbox import Tools, load_tools
+from mlx_gemma4.outputs.tools.sources import Tools
+from mlx_gemma4.outputs.tools.toolbox import load_tools
 
 WRITES_TOOLS = """{{ bos_token }}{% for tool in tools or [] %}<|tool>{{ tool.function.name }}<tool|>{% endfor %}
 {%- for message in messages %}<|turn>{{ message.role }}

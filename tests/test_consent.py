@@ -21,7 +21,8 @@ from mlx_gemma4.live.talk.arrivals import Inbox, Line
 from mlx_gemma4.live.talk.assistant import Assistant
 from mlx_gemma4.live.talk.events import Answered, AssistantEvent
 from mlx_gemma4.live.talk.loop import converse
-from mlx_gemma4.outputs.tools.toolbox import Tools, load_tools
+from mlx_gemma4.outputs.tools.sources import Tools
+from mlx_gemma4.outputs.tools.toolbox import load_tools
 
 
 @pytest.fixture

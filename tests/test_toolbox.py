@@ -7,9 +7,12 @@ import math
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mlx_gemma4.outputs.tools.calls import ToolCall
+from mlx_gemma4.outputs.tools.sources import Tools
 from mlx_gemma4.outputs.tools.toolbox import Toolbox, load_tools
 
 FILE = '''
@@ -32,6 +35,11 @@ def toolbox(folder: Path, text: str) -> Toolbox:
     path = folder / "tools.py"
     path.write_text(text)
     return Toolbox(path)
+
+
+def called(tools: Tools, name: str, **arguments: Any) -> str:
+    """The text of a result."""
+    return tools.call(ToolCall("call_1", name, arguments)).text
 
 
 def test_functions_are_described_by_their_signatures(tmp_path: Path) -> None:
@@ -59,10 +67,10 @@ def test_functions_are_described_by_their_signatures(tmp_path: Path) -> None:
 def test_calls(tmp_path: Path) -> None:
     """What goes wrong is told to the model."""
     tools = toolbox(tmp_path, FILE)
-    assert tools.call("lights", {"room": "hall"}) == "hall: True"
-    assert tools.call("fails", {"count": 3}) == "error: KeyError: 3"
-    assert tools.call("lights", {"colour": "red"}).startswith("error: TypeError: ")
-    assert tools.call("doors", {}) == "error: there is no function doors, only lights, fails"
+    assert called(tools, "lights", room="hall") == "hall: True"
+    assert called(tools, "fails", count=3) == "error: KeyError: 3"
+    assert called(tools, "lights", colour="red").startswith("error: TypeError: ")
+    assert called(tools, "doors") == "error: there is no function doors, only lights, fails"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +161,7 @@ def test_types_of_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "k": {"type": ["integer", "string"], "enum": [1, "x"]},
         "m": {"type": "boolean"},
     }
-    assert second["name"] == "cached" and tools.call("cached", {"x": 2}) == "4"
+    assert second["name"] == "cached" and called(tools, "cached", x=2) == "4"
 
 
 FAILURES = """
@@ -237,17 +245,20 @@ def complains():
         ("raw", "a\ufffdb"),
         ("nothing", "done"),
         ("halves", "🙂 \ufffd"),
-        ("long", "é" * 8000 + "\n[cut: the first 8000 of 300000 characters]"),
-        ("complains", "error: ValueError: " + "é" * 7981 + "\n[cut: the first 8000 of 300019 characters]"),
+        ("long", "é" * 6000 + "\n[… 292,000 of 300,000 characters are left out here …]\n" + "é" * 2000),
+        (
+            "complains",
+            f"error: ValueError: {'é' * 5981}\n[… 292,019 of 300,019 characters are left out here …]\n{'é' * 2000}",
+        ),
     ],
 )
 def test_failures_are_results(tmp_path: Path, name: str, result: str) -> None:
     """Whatever a function does, the model gets text, and the session goes on."""
-    assert toolbox(tmp_path, FAILURES).call(name, {}) == result
+    assert called(toolbox(tmp_path, FAILURES), name) == result
 
 
 def test_functions_that_wait(tmp_path: Path) -> None:
-    assert toolbox(tmp_path, FAILURES).call("waits", {"x": 1}) == "2"
+    assert called(toolbox(tmp_path, FAILURES), "waits", x=1) == "2"
 
 
 PRINTS = """
@@ -274,7 +285,7 @@ def test_what_functions_print_goes_to_stderr(tmp_path: Path, capfd: pytest.Captu
     """That of programs they start, too; stdout belongs to answers."""
     tools = toolbox(tmp_path, PRINTS)
     print("before", end=" ")
-    assert tools.call("says", {}) == "result"
+    assert called(tools, "says") == "result"
     print("after")
     out, err = capfd.readouterr()
     assert (out, sorted(err.split())) == ("before after\n", ["printed", "started"])
@@ -286,7 +297,7 @@ def test_a_function_that_hangs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path.write_text(PRINTS)
     stdout, tools = sys.stdout, Toolbox(path, time_limit=0.05)
     try:
-        assert tools.call("hangs", {}) == "error: no result within 0.05 s"
+        assert called(tools, "hangs") == "error: no result within 0.05 s"
         print("answer")
         function = tools._functions["hangs"]
         function.__globals__["ends"].set()
@@ -333,8 +344,8 @@ def test_declarations_in_a_json_file(tmp_path: Path, content: object) -> None:
     path = tmp_path / "tools.JSON"
     path.write_text("\ufeff" + json.dumps(content), encoding="utf-8")
     tools = load_tools(path)
-    assert tools.schemas == [DECLARED] and not tools.runs
-    assert tools.call("lights", {}) == "error: lights is not available: nothing here can run it"
+    assert tools.schemas == [DECLARED] and not tools.runs("lights")
+    assert called(tools, "lights") == "error: lights is not available: nothing here can run it"
 
 
 def test_a_function_without_arguments(tmp_path: Path) -> None:
@@ -347,7 +358,8 @@ def test_a_function_without_arguments(tmp_path: Path) -> None:
 def test_a_python_file_is_a_toolbox(tmp_path: Path) -> None:
     path = tmp_path / "tools.py"
     path.write_text(FILE)
-    assert load_tools(path).runs
+    tools = load_tools(path)
+    assert tools.runs("lights") and not tools.runs("doors")
 
 
 FORM = r'\[\{"name": …, "description": …, "parameters": \{…\}\}, …\]'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlx_gemma4.cli.chat_loop import Chat
 from mlx_gemma4.cli.kept_chat import KeptChat, check_resumed, open_conversation
@@ -12,7 +13,10 @@ from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, load_model, sampling
 from mlx_gemma4.cli.shared.signals import keeping
-from mlx_gemma4.cli.shared.tools import add_tools, note_unbound, note_unwritten, open_tools
+from mlx_gemma4.cli.shared.tools import add_tools, note_unbound, note_unwritten, opened_tools
+
+if TYPE_CHECKING:
+    from mlx_gemma4.outputs.tools.sources import Tools
 
 COMMON = (
     "--help",
@@ -52,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     check_drafts(arguments)
-    tools = open_tools(arguments)
+    with opened_tools(arguments) as tools:
+        _chat(arguments, tools)
+
+
+def _chat(arguments: argparse.Namespace, tools: Tools | None) -> None:
     if arguments.resume is not None:
         check_resumed(Path(arguments.resume))
     model, processor = load_model(arguments)

@@ -9,20 +9,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_gemma4.cli.shared.attachments import MEDIA, attachment, files, kind_of, leading_file
+from mlx_gemma4.cli.shared.attachments import attachment, files, leading_file
 from mlx_gemma4.cli.shared.drafts import drafted
 from mlx_gemma4.cli.shared.errors import message
 from mlx_gemma4.cli.shared.keyboard import key_pressed
 from mlx_gemma4.cli.shared.notes import note, plural, statistics
 from mlx_gemma4.cli.shared.tools import DECLINED, described
-from mlx_gemma4.inputs.messages import message_text, parts, user_content
+from mlx_gemma4.inputs.messages import MEDIA, kind_of, message_text, parts, user_content
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
     from mlx_gemma4.inputs.processor import Processor
     from mlx_gemma4.outputs.generate import GenerationResponse
     from mlx_gemma4.outputs.tools.calls import ToolCall
-    from mlx_gemma4.outputs.tools.toolbox import Tools
+    from mlx_gemma4.outputs.tools.result import ToolResult
+    from mlx_gemma4.outputs.tools.sources import Tools
     from mlx_gemma4.programs.chat import Conversation
 
 HELP = """\
@@ -211,37 +212,36 @@ class Chat:
             calls = self._conversation.calls
             if not calls:
                 return
-            results = {call.id: self._result(call) for call in calls}
+            results = {call.id: self._result(call).text for call in calls}
             if not self._print(self._conversation.reply(results, **self._options)):
                 return
         if self._conversation.calls:
             note(f"(stopped after {ROUNDS} rounds of calls)")
 
-    def _result(self, call: ToolCall) -> str:
+    def _result(self, call: ToolCall) -> ToolResult:
+        from mlx_gemma4.outputs.tools.result import ToolResult
+
         if call.problem is not None:
             note(f"({call.name} was called in a way that is not declared: {call.problem})")
-            return f"error: {call.problem}"
+            return ToolResult.error(call.problem)
         written = described(call.name, call.arguments)
-        if self._tools is None or not self._tools.runs:
+        if self._tools is None or not self._tools.runs(call.name):
             note(f"{written} was not run: it is only declared.")
-            return f"error: {call.name} is not available"
+            return ToolResult.error(f"{call.name} is not available")
         if not sys.stdin.isatty():
             note(f"{written} was not run: there is no terminal to ask on.")
-            return DECLINED
-        return self._asked(self._tools, call, written)
-
-    def _asked(self, tools: Tools, call: ToolCall, written: str) -> str:
+            return ToolResult.of(DECLINED, is_error=True)
         _forget_typed()
         note(f"Run {written}? [y/N]")
         try:
-            if input().strip().lower() not in ("y", "yes"):
-                return DECLINED
-            return tools.call(call.name, call.arguments)
+            if input().strip().lower() in ("y", "yes"):
+                return self._tools.call(call)
         except EOFError:
-            return DECLINED
+            pass
         except KeyboardInterrupt:
             note("(stopped)")
-            return STOPPED
+            return ToolResult.of(STOPPED, is_error=True)
+        return ToolResult.of(DECLINED, is_error=True)
 
 
 def held(conversation: Conversation) -> str:

@@ -11,14 +11,15 @@ from mlx_gemma4.cli.shared.constraints import add_constraints, cut, open_constra
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, drafted, open_drafter
 from mlx_gemma4.cli.shared.notes import note, note_broken, statistics
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, add_selection, load_model, sampling, selection
-from mlx_gemma4.cli.shared.tools import add_tools, note_unbound, note_unwritten, open_tools
+from mlx_gemma4.cli.shared.tools import add_tools, note_unbound, note_unwritten, opened_tools
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
     from mlx_gemma4.inputs.processor import Processor
     from mlx_gemma4.inputs.prompt import Prompt
     from mlx_gemma4.inputs.vision.video import Selection
-    from mlx_gemma4.outputs.tools.toolbox import Tools
+    from mlx_gemma4.outputs.grammar.constraint import Constraint
+    from mlx_gemma4.outputs.tools.sources import Tools
 
 STRETCH = 10.0
 """Seconds of pictures before their sound, with ``--with-audio``."""
@@ -91,7 +92,11 @@ def run(arguments: argparse.Namespace) -> None:
     check_drafts(arguments)
     constraint = open_constraint(arguments)
     text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
-    tools = open_tools(arguments)
+    with opened_tools(arguments) as tools:
+        _generate(arguments, text, tools, constraint)
+
+
+def _generate(arguments: argparse.Namespace, text: str, tools: Tools | None, constraint: Constraint | None) -> None:
     cache = PromptCache(arguments.prompt_cache)
     model, processor = load_model(arguments)
     drafter = open_drafter(arguments)

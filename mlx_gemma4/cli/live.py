@@ -30,7 +30,7 @@ from mlx_gemma4.cli.shared.options import (
 from mlx_gemma4.cli.shared.outputs import add_overwrite, text_output
 from mlx_gemma4.cli.shared.signals import Session, starting
 from mlx_gemma4.cli.shared.sound import INPUT_HELP, open_source
-from mlx_gemma4.cli.shared.tools import DECLINED, add_tools, described, note_unbound, note_unwritten, open_tools
+from mlx_gemma4.cli.shared.tools import DECLINED, add_tools, described, note_unbound, note_unwritten, opened_tools
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.talk.assistant import Assistant
     from mlx_gemma4.live.talk.events import AssistantEvent, Called
     from mlx_gemma4.live.talk.transcript import Transcript
-    from mlx_gemma4.outputs.tools.toolbox import Tools
+    from mlx_gemma4.outputs.tools.sources import Tools
 
 
 YES, NO = ("y", "yes"), ("", "n", "no")
@@ -131,9 +131,9 @@ def run(arguments: argparse.Namespace) -> int:
     from mlx_gemma4.live.see.scene import Scene
     from mlx_gemma4.live.talk.loop import converse
 
-    tools = open_tools(arguments)
     scene = Scene(threshold(arguments))
     with ExitStack() as stack:
+        tools = stack.enter_context(opened_tools(arguments))
         with starting():
             check_drafts(arguments)
             inputs = [path for path in (arguments.input, arguments.camera) if path is not None]
@@ -286,7 +286,7 @@ class Talk:
     def _ask(self) -> None:
         call = self._calls[0]
         written = described(call.name, call.arguments)
-        if self._tools is None or not self._tools.runs:
+        if self._tools is None or not self._tools.runs(call.name):
             note(f"{written} was not run: it is only declared.")
             self._reply(allowed=True)
         elif not self._is_asked:
@@ -305,7 +305,9 @@ class Talk:
     def _result(self, call: Called) -> str:
         if self._tools is None:
             return f"error: there is no function {call.name}"
-        return self._tools.call(call.name, call.arguments)
+        from mlx_gemma4.outputs.tools.calls import ToolCall
+
+        return self._tools.call(ToolCall(call.id, call.name, call.arguments)).text
 
 
 def reads_lines(arguments: argparse.Namespace) -> bool:

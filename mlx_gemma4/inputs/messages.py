@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 Message = Mapping[str, Any]
 """``{"role": …, "content": text or a list of {"type": "text" | "image" | "audio" | "video", …}}``."""
 
-MEDIA = ("image", "audio", "video")
+SUFFIXES = {
+    "image": "avif bmp gif heic jpeg jpg png tif tiff webp",
+    "audio": "aac aif aiff au caf flac m4a mp3 oga ogg opus wav wma",
+    "video": "avi m4v mkv mov mp4 mpeg mpg ts webm wmv",
+}
+"""Suffixes of files of each medium."""
+MEDIA = tuple(SUFFIXES)
+_KIND_OF = {f".{suffix}": kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes.split()}
 ROLES = ("system", "developer", "user", "assistant", "model", "tool")
 
 WITHOUT_CONTENT = ("tool_calls", "tool_responses", "reasoning", "reasoning_content", "thinking")
@@ -39,6 +48,11 @@ def user_content(
     pictures = [part for kind in ("image", "video") for part in media if part["type"] == kind]
     sound = [part for part in media if part["type"] == "audio"]
     return [*pictures, *films, {"type": "text", "text": text}, *sound]
+
+
+def kind_of(path: str | os.PathLike[str]) -> str | None:
+    """ "image", "audio" or "video", by a file's suffix."""
+    return _KIND_OF.get(Path(path).suffix.lower())
 
 
 def check_messages(messages: Any) -> None:

@@ -11,27 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from mlx_gemma4.inputs.messages import kind_of
+
 if TYPE_CHECKING:
     import numpy as np
 
     from mlx_gemma4.inputs.processor import Processor
 
-KINDS = {
-    "image": "avif bmp gif heic jpeg jpg png tif tiff webp",
-    "audio": "aac aif aiff au caf flac m4a mp3 oga ogg opus wav wma",
-    "video": "avi m4v mkv mov mp4 mpeg mpg ts webm wmv",
-}
-MEDIA = tuple(KINDS)
-_KIND_OF = {f".{suffix}": kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
 _BEGINNINGS = ("/", "~", "./", "../", "file://", "'", '"')
 """Characters of a line that may begin with the name of a file."""
 _SPACES = 64
 """Unescaped spaces in the name of a file, at most."""
-
-
-def kind_of(path: str) -> str | None:
-    """ "image", "audio" or "video", by a file's suffix."""
-    return _KIND_OF.get(Path(path).suffix.lower())
 
 
 def files(text: str) -> list[str]:

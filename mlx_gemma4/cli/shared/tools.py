@@ -1,9 +1,10 @@
-"""``--tools``: functions of a Python file, or declarations in a JSON file."""
+"""``--tools``: functions of Python files, or declarations in JSON files. Several are joined into one set."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli.shared.notes import note
@@ -11,7 +12,7 @@ from mlx_gemma4.printable import printable
 
 if TYPE_CHECKING:
     from mlx_gemma4.inputs.processor import Processor
-    from mlx_gemma4.outputs.tools.toolbox import Tools
+    from mlx_gemma4.outputs.tools.sources import Tools
 
 DECLINED = "The user did not allow it."
 
@@ -25,8 +26,10 @@ def add_tools(parser: argparse.ArgumentParser, *, runs: bool) -> None:
     )
     parser.add_argument(
         "--tools",
+        action="append",
+        default=[],
         metavar="FILE",
-        help=f"functions that the model may call: {files}",
+        help=f"functions that the model may call: {files}; can be repeated",
     )
     if runs:
         parser.add_argument(
@@ -38,13 +41,30 @@ def add_tools(parser: argparse.ArgumentParser, *, runs: bool) -> None:
         )
 
 
-def open_tools(arguments: argparse.Namespace) -> Tools | None:
-    """The tools that the options name."""
-    if arguments.tools is None:
-        return None
+@contextmanager
+def opened_tools(arguments: argparse.Namespace) -> Iterator[Tools | None]:
+    """The tools that the options name, closed at the end; None if they name none.
+
+    Raises:
+        ValueError: One cannot be opened, or two of them have a function of the same name.
+    """
+    if not arguments.tools:
+        yield None
+        return
+    from mlx_gemma4.outputs.tools.sources import join_tools
+
+    with ExitStack() as stack:
+        sources = []
+        for name in arguments.tools:
+            sources.append(_open(name, arguments))
+            stack.callback(sources[-1].close)
+        yield join_tools(sources)
+
+
+def _open(name: str, arguments: argparse.Namespace) -> Tools:
     from mlx_gemma4.outputs.tools.toolbox import TIME_LIMIT, load_tools
 
-    return load_tools(arguments.tools, time_limit=getattr(arguments, "tool_timeout", TIME_LIMIT))
+    return load_tools(name, time_limit=getattr(arguments, "tool_timeout", TIME_LIMIT))
 
 
 def note_unwritten(processor: Processor, schemas: Sequence[Mapping[str, Any]]) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
+from mlx_gemma4.outputs.tools.calls import ToolCall
 from mlx_gemma4.outputs.tools.declarations import read_tools
 from mlx_gemma4.outputs.tools.execution import run
+from mlx_gemma4.outputs.tools.result import ToolResult
 from mlx_gemma4.outputs.tools.signature import function_schema
+from mlx_gemma4.outputs.tools.sources import Tools, unknown
 
 TIME_LIMIT = 30.0
 """Seconds that a function may take."""
@@ -22,18 +25,6 @@ MAX_TIME_LIMIT = 86_400.0
 """Seconds: a day."""
 MODULE = "mlx_gemma4_tools"
 """The name under which the user's file is imported."""
-
-
-class Tools(Protocol):
-    """The functions that a model may call."""
-
-    schemas: list[dict[str, Any]]
-    """For the chat template: ``{"type": "function", "function": {"name": …}}``."""
-    runs: bool
-    """False if the functions are only declared."""
-
-    def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """Run a function; return its result, or "error: …", as text for the model to read."""
 
 
 def load_tools(path: str | os.PathLike[str], *, time_limit: float = TIME_LIMIT) -> Tools:
@@ -50,13 +41,17 @@ def load_tools(path: str | os.PathLike[str], *, time_limit: float = TIME_LIMIT) 
 class Declarations:
     """Functions that a JSON file declares. This package shows their calls; another program may run them."""
 
-    runs = False
-
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.source = os.fspath(path)
         self.schemas = read_tools(path)
 
-    def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        return f"error: {name} is not available: nothing here can run it"
+    def runs(self, name: str) -> bool:
+        return False
+
+    def call(self, call: ToolCall) -> ToolResult:
+        return ToolResult.error(f"{call.name} is not available: nothing here can run it")
+
+    def close(self) -> None: ...
 
 
 class Toolbox:
@@ -71,14 +66,13 @@ class Toolbox:
             (``function_schema``).
     """
 
-    runs = True
-
     def __init__(self, path: str | os.PathLike[str], *, time_limit: float = TIME_LIMIT) -> None:
         if not 0 < time_limit <= MAX_TIME_LIMIT:
             raise ValueError(
                 f"The time limit of tools must be more than 0 and at most {MAX_TIME_LIMIT:g} seconds, "
                 f"got {time_limit:g}"
             )
+        self.source = os.fspath(path)
         self._time_limit = time_limit
         module = _load(Path(path))
         self._functions: dict[str, Callable[..., Any]] = {
@@ -88,12 +82,16 @@ class Toolbox:
             raise ValueError(f"{path} defines no functions without a leading underscore")
         self.schemas = [function_schema(name, function) for name, function in self._functions.items()]
 
-    def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """Run a function; return its result, or "error: …", as text."""
-        function = self._functions.get(name)
+    def runs(self, name: str) -> bool:
+        return name in self._functions
+
+    def call(self, call: ToolCall) -> ToolResult:
+        function = self._functions.get(call.name)
         if function is None:
-            return f"error: there is no function {name}, only {', '.join(self._functions)}"
-        return run(function, arguments, self._time_limit)
+            return unknown(call.name, list(self._functions))
+        return run(function, call.arguments, self._time_limit)
+
+    def close(self) -> None: ...
 
 
 def _is_own(value: Any, module: ModuleType) -> bool:
