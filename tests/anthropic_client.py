@@ -9,27 +9,21 @@ It needs nothing of this package, and prints a line for each check.
 
 from __future__ import annotations
 
-import base64
 import sys
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anthropic
 from anthropic import Anthropic
+from client_parts import DESCRIBE, PICTURE, base64_of, is_equal, named, run
+from pydantic import BaseModel
 
-PICTURE = Path(__file__).parent.parent / "mlx_gemma4" / "demo" / "media" / "picture-02.png"
-NAMED = "red circle in the center"
+NAMED = named(PICTURE)
 
 
 def asked() -> dict[str, Any]:
-    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(PICTURE.read_bytes()).decode()}
-    content = [{"type": "image", "source": source}, {"type": "text", "text": "Describe the image."}]
+    source = {"type": "base64", "media_type": "image/png", "data": base64_of(PICTURE)}
+    content = [{"type": "image", "source": source}, {"type": "text", "text": DESCRIBE}]
     return {"model": "demo", "max_tokens": 50, "messages": [{"role": "user", "content": content}]}
-
-
-def is_equal(found: object, expected: object) -> None:
-    if found != expected:
-        raise AssertionError(f"expected {expected!r}, got {found!r}")
 
 
 def whole(client: Anthropic) -> None:
@@ -57,6 +51,18 @@ def limits(client: Anthropic) -> None:
     is_equal((message.stop_reason, message.stop_sequence), ("stop_sequence", "circle"))
 
 
+class Shape(BaseModel):
+    """An answer in JSON."""
+
+    colour: Literal["red", "blue"]
+    sides: Literal[0, 3, 4]
+
+
+def parsed(client: Anthropic) -> None:
+    message = client.messages.parse(**asked(), output_format=Shape)
+    assert isinstance(message.parsed_output, Shape)
+
+
 def errors(client: Anthropic) -> None:
     for kind, change in (
         (anthropic.NotFoundError, {"model": "claude"}),
@@ -72,9 +78,7 @@ def errors(client: Anthropic) -> None:
 
 def main() -> None:
     client = Anthropic(base_url=sys.argv[1], api_key="none", max_retries=0, _strict_response_validation=True)
-    for check in (whole, stream, limits, errors):
-        check(client)
-        print(f"ok  {check.__name__}")
+    run((whole, stream, limits, parsed, errors), client)
 
 
 if __name__ == "__main__":

@@ -9,37 +9,38 @@ It needs nothing of this package, and prints a line for each check.
 
 from __future__ import annotations
 
-import array
 import base64
 import json
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import openai
+from client_parts import (
+    DESCRIBE,
+    OTHER,
+    PICTURE,
+    SPEECH,
+    base64_of,
+    is_equal,
+    media,
+    named,
+    pcm_24k,
+    picture_url,
+    pieces,
+    run,
+    said,
+)
 from openai import OpenAI
 
-MEDIA = Path(__file__).parent.parent / "mlx_gemma4" / "demo" / "media"
-PICTURE, SPEECH, OTHER = "picture-02.png", "hibari-03.wav", "pico-04.wav"
-NAMED, SAID, OTHER_SAID = "red circle in the center", "five three six zero zero eight", "go back seven meters"
-"""What the demo says in float32; the tests have it from ``data/demo/golden.json``."""
+NAMED, SAID = named(PICTURE), said(SPEECH)
 TOOLS = [{"type": "function", "function": {"name": "lights", "parameters": {"type": "object", "properties": {}}}}]
 
 
-def data(name: str) -> str:
-    return base64.b64encode((MEDIA / name).read_bytes()).decode()
-
-
 def picture() -> Any:
-    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data(PICTURE)}"}}
-    return [{"role": "user", "content": [image, {"type": "text", "text": "Describe the image."}]}]
-
-
-def is_equal(found: object, expected: object) -> None:
-    if found != expected:
-        raise AssertionError(f"expected {expected!r}, got {found!r}")
+    image = {"type": "image_url", "image_url": {"url": picture_url()}}
+    return [{"role": "user", "content": [image, {"type": "text", "text": DESCRIBE}]}]
 
 
 def models(client: OpenAI) -> None:
@@ -78,7 +79,7 @@ def limits(client: OpenAI) -> None:
 
 
 def sound(client: OpenAI) -> None:
-    audio: Any = {"type": "input_audio", "input_audio": {"data": data(SPEECH), "format": "wav"}}
+    audio: Any = {"type": "input_audio", "input_audio": {"data": base64_of(SPEECH), "format": "wav"}}
     content = [{"type": "text", "text": "Transcribe the audio."}, audio]
     answer = client.chat.completions.create(model="demo", messages=[{"role": "user", "content": content}])  # type: ignore
     is_equal(answer.choices[0].message.content, SAID)
@@ -101,10 +102,9 @@ def structured(client: OpenAI) -> None:
 
 
 def responses(client: OpenAI) -> None:
-    url = f"data:image/png;base64,{data(PICTURE)}"
     content = [
-        {"type": "input_image", "image_url": url, "detail": "auto"},
-        {"type": "input_text", "text": "Describe the image."},
+        {"type": "input_image", "image_url": picture_url(), "detail": "auto"},
+        {"type": "input_text", "text": DESCRIBE},
     ]
     items: Any = [{"role": "user", "content": content}]
     answer = client.responses.create(model="demo", input=items)
@@ -139,13 +139,12 @@ def errors(client: OpenAI) -> None:
 
 
 def transcription(client: OpenAI) -> None:
-    for name, text in ((SPEECH, SAID), (OTHER, OTHER_SAID)):
-        with (MEDIA / name).open("rb") as file:
-            is_equal(client.audio.transcriptions.create(model="whisper-1", file=file).text, text)
+    for name in (SPEECH, OTHER):
+        is_equal(client.audio.transcriptions.create(model="whisper-1", file=(name, media(name))).text, said(name))
 
 
 def transcription_in_all_forms(client: OpenAI) -> None:
-    file = ("speech.wav", (MEDIA / SPEECH).read_bytes())
+    file = ("speech.wav", media(SPEECH))
     create = client.audio.transcriptions.create
     is_equal(create(model="m", file=file, response_format="text"), f"{SAID}\n")
     assert "00:00:00,440 --> " in create(model="m", file=file, response_format="srt")
@@ -165,13 +164,13 @@ def transcription_in_all_forms(client: OpenAI) -> None:
 
 
 def transcription_stream(client: OpenAI) -> None:
-    file = ("speech.wav", (MEDIA / SPEECH).read_bytes())
+    file = ("speech.wav", media(SPEECH))
     *deltas, done = client.audio.transcriptions.create(model="m", file=file, stream=True)
     is_equal(("".join(event.delta for event in deltas), done.text), (SAID, SAID))  # type: ignore
 
 
 def translation(client: OpenAI) -> None:
-    assert client.audio.translations.create(model="m", file=("speech.wav", (MEDIA / SPEECH).read_bytes())).text
+    assert client.audio.translations.create(model="m", file=("speech.wav", media(SPEECH))).text
 
 
 def realtime(client: OpenAI) -> None:
@@ -200,20 +199,6 @@ def realtime(client: OpenAI) -> None:
             is_equal(kinds[:2], ["session.created", "session.updated"])
             is_equal("input_audio_buffer.speech_started" in kinds, detection is not None)
             assert "input_audio_buffer.committed" in kinds and "conversation.item.added" in kinds
-
-
-def pcm_24k(name: str) -> bytes:
-    """A recording of 16 kHz at 24 kHz, interpolated."""
-    samples = array.array("h", (MEDIA / name).read_bytes()[44:])
-    last = len(samples) - 1
-    places = [(index * 2 // 3, index * 2 % 3) for index in range(len(samples) * 3 // 2)]
-    return array.array(
-        "h", [(samples[at] * (3 - part) + samples[min(at + 1, last)] * part) // 3 for at, part in places]
-    ).tobytes()
-
-
-def pieces(data: bytes, size: int) -> list[bytes]:
-    return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 CHECKS = (
@@ -245,9 +230,7 @@ def main() -> None:
         max_retries=0,
         _strict_response_validation=True,
     )
-    for check in CHECKS:
-        check(client)
-        print(f"ok  {check.__name__}")
+    run(CHECKS, client)
 
 
 if __name__ == "__main__":

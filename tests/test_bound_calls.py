@@ -16,7 +16,7 @@ from test_tools import written
 
 from mlx_gemma4 import Conversation, Model, Processor, Sampling, stream_generate
 from mlx_gemma4.outputs.grammar.calls import bound_calls, call_constraint
-from mlx_gemma4.outputs.grammar.constraint import IN_THOUGHT, Constraint
+from mlx_gemma4.outputs.grammar.constraint import IN_THOUGHT, THINKING, Constraint
 from mlx_gemma4.outputs.grammar.matcher import Matcher
 from mlx_gemma4.outputs.grammar.values import MOST_IN_ANY_ORDER
 from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
@@ -137,6 +137,23 @@ def test_choices() -> None:
         assert all(accepts(constraint, markup) for markup in allowed)
         assert not accepts(constraint, call("{}"))
     assert accepts(constraint_of(TOOLS), f"So.<channel|>{off}", before=IN_THOUGHT)
+
+
+def test_a_form_beside_calls() -> None:
+    """The answer is calls or has the form; a thought may come first."""
+    form = Constraint.json_schema({"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]})
+    on, json, thought = call('{room:<|"|>hall<|"|>}'), '{"on": true}', "<|channel>thought\nHm.<channel|>"
+    for choice, allowed in {
+        "auto": [on, on + on, json],
+        "none": [json],
+        "required": [on, on + on],
+        "lights": [on],
+    }.items():
+        constraint = call_constraint(TOOLS, loaded("released")[1].tokenizer, choice, form)
+        assert constraint is not None
+        for markup in ("", "Hi.", on, on + on, json, on + json, json + on, json + json, '{"on": 3}', call("{}")):
+            assert accepts(constraint, markup) == (markup in allowed), (choice, markup)
+            assert accepts(constraint, thought + markup, before=THINKING) == (markup in allowed), (choice, markup)
 
 
 def test_choices_that_cannot_be() -> None:

@@ -49,6 +49,7 @@ def test_fields_have_their_counterparts() -> None:
         ],
         tool_choice={"type": "auto", "disable_parallel_tool_use": True},
         metadata={"user_id": "me"},
+        output_config={"format": {"type": "json_schema", "schema": {"type": "object"}}, "effort": "low"},
     )
     assert [(each.role, each.content) for each in request.messages] == [
         ("system", "Be brief.\n!"),
@@ -56,6 +57,7 @@ def test_fields_have_their_counterparts() -> None:
     ]
     assert (request.limit, request.stops, request.thinks, request.top_k, request.one_call) == (9, ("a",), True, 4, True)
     assert [tool["function"]["name"] for tool in request.tools or ()] == ["f"]
+    assert request.schema == {"type": "object"} and read(output_config={}).schema is None
     assert not read(thinking={"type": "disabled"}).thinks
     tools = [{"name": "f", "input_schema": {"type": "object"}}]
     assert read(tools=tools, tool_choice={"type": "any"}).choice == "required"
@@ -97,6 +99,11 @@ def test_blocks_are_messages_calls_and_results() -> None:
             user("x"),
             {"tool_choice": {"type": "tool"}},
             "tool_choice must be auto, any, none, or a tool with its name",
+        ),
+        (
+            user("x"),
+            {"output_config": {"format": {"type": "json_schema"}}},
+            "output_config.format must have the type json_schema, and a schema",
         ),
         (user("x"), {"temperature": 2}, "temperature: Expected float <= 1.0"),
     ],

@@ -99,11 +99,6 @@ def test_thoughts_on_request(fields: dict[str, Any], thinks: bool) -> None:
             "response_format.json_schema has no schema",
         ),
         (
-            {"response_format": {"type": "json_object"}, "tools": [LIGHTS]},
-            "response_format",
-            "An answer in JSON calls no functions: leave out tools or response_format",
-        ),
-        (
             {"response_format": {"type": "json_object"}, "logprobs": True},
             "logprobs",
             "logprobs of an answer in JSON are not told; leave out one of them",

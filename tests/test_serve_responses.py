@@ -18,6 +18,7 @@ from mlx_gemma4.serve.protocols.chat_request import ChatRequest
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.responses_answer import ResponsesAnswer
 from mlx_gemma4.serve.protocols.responses_request import ResponsesRequest, read_responses
+from mlx_gemma4.serve.protocols.wire import write
 
 Event = dict[str, Any]
 
@@ -201,6 +202,15 @@ def test_an_answer_that_is_cut() -> None:
     stream, whole = told(Piece("text", "Hel"), Finished("length", 1, 0))
     assert (whole["status"], whole["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
     assert whole["output"][0]["status"] == "incomplete" and stream[-1]["type"] == "response.incomplete"
+
+
+def test_the_form_of_an_answer_is_told_back() -> None:
+    """With its name: the types of clients need it."""
+    form = {"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": True}
+    request, _ = read_responses(json.dumps({"input": "Hello", "text": {"format": form}}).encode())
+    answer = ResponsesAnswer(request, "demo", 7, next_id=ids())
+    answer.take(Began(1, 0, 0))
+    assert json.loads(write(answer.whole()))["text"] == {"format": form}
 
 
 def test_a_stream_that_fails() -> None:

@@ -131,6 +131,27 @@ def test_a_call_that_must_come(server: Running, choice: Any) -> None:
     assert json.loads(call["function"]["arguments"])["room"] in ("hall", "bath")
 
 
+@pytest.mark.parametrize(("choice", "calls"), [("required", True), ("auto", None), ("none", False)])
+def test_functions_and_a_form_of_the_answer(server: Running, choice: str, calls: bool | None) -> None:
+    """The model has random weights: it calls as declared, or answers in JSON, and nothing else."""
+    schema = {"type": "object", "properties": {"room": {"enum": ["hall", "bath"]}}, "required": ["room"]}
+    closed = {**schema, "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "lights", "parameters": closed}}
+    form = {"type": "json_schema", "json_schema": {"name": "room", "strict": True, "schema": closed}}
+    for seed in range(4):
+        options = {"tool_choice": choice, "parallel_tool_calls": False, "temperature": 2, "seed": seed}
+        answer = server.chat(USER, tools=[tool], response_format=form, max_tokens=99, **options).json()["choices"][0]
+        written = answer["message"]["content"] or answer["message"]["tool_calls"][0]["function"]["arguments"]
+        assert json.loads(written)["room"] in ("hall", "bath")
+        assert calls is None or calls == (answer["finish_reason"] == "tool_calls")
+
+
+def test_a_form_that_cannot_be_compiled(server: Running) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "text"}}}
+    error = server.chat(USER, tools=[LIGHTS], response_format=form).error
+    assert (error["param"], error["message"][:32]) == ("response_format", "Cannot compile the JSON schema: ")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

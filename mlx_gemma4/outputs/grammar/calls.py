@@ -3,11 +3,13 @@
     On it.<|tool_call>call:lights{room:<|"|>hall<|"|>,on:true}<tool_call|>
     └free┘└──────────────────────────── bound ───────────────────────────┘
 
-Text and thoughts are free; they may be anywhere, and the answer may end anywhere but in a call.
+Text and thoughts are free; they may be anywhere, and the answer may end anywhere but in a call. Where the answer has a
+form (JSON), it is either calls or that form.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,13 +25,16 @@ AUTO, NONE, REQUIRED = "auto", "none", "required"
 """Calls are up to the model; there are none; there is at least one, and no text."""
 
 
-def call_constraint(tools: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, choice: str = AUTO) -> Constraint | None:
+def call_constraint(
+    tools: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, choice: str = AUTO, form: Constraint | None = None
+) -> Constraint | None:
     """What an answer may be that may call functions; None if the vocabulary has no tokens to write calls with.
 
     Args:
         tools: JSON schemas as ``processor.prompt`` takes them.
         choice: ``"auto"``: text, thoughts and any calls; ``"none"``: no calls; ``"required"``: calls, and no text; or
             the name of a function: one call of it.
+        form: What the answer is where the model may call, and does not: a ``Constraint.json_schema``.
 
     Formats, patterns with look-around, and keys that are not declared and repeat are not held.
 
@@ -49,15 +54,18 @@ def call_constraint(tools: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, ch
     begin, end = MARKERS["tool_call"]
     rules = Rules()
     calls = " | ".join(f"{literal(name)} {rules.arguments(schema)}" for name, schema in functions.items())
+    bound = f"%json {json.dumps(form.grammar['json_schema'])}" if form is not None else None
     free = [marker for marker in MARKERS["thought"] if tokenizer.token_id(marker) is not None]
-    if choice in (AUTO, NONE):
+    if choice in (AUTO, NONE) and bound is not None:
+        start = f"start: call+ | form\nform: {bound}" if calls and choice == AUTO else f"start: {bound}"
+    elif choice in (AUTO, NONE):
         marks = [*free, "call"] if calls and choice == AUTO else free
         start = f"start: (TEXT ({' | '.join(marks)}))* TEXT" if marks else "start: TEXT"
     else:
         start = "start: call+" if choice == REQUIRED else "start: call"
     call = [f'call: {begin} "call:" ({calls}) {end}'] if "call" in start else []
     lark = "\n".join([start, *call, BASE, *rules.lines])
-    constraint = Constraint({"lark_grammar": lark}, "tools", has_thoughts=choice in (AUTO, NONE))
+    constraint = Constraint({"lark_grammar": lark}, "tools", has_thoughts=choice in (AUTO, NONE) and form is None)
     constraint.check()
     return constraint
 

@@ -237,8 +237,6 @@ def _check_format(request: ChatRequest) -> None:
         raise unsupported("response_format", "response_format must be text, json_object or json_schema")
     if form.type == "json_schema" and (form.json_schema is None or form.json_schema.schema is None):
         raise wrong("response_format.json_schema", "response_format.json_schema has no schema")
-    if request.offers_tools:
-        raise unsupported("response_format", "An answer in JSON calls no functions: leave out tools or response_format")
     if request.logprobs:
         raise unsupported("logprobs", "logprobs of an answer in JSON are not told; leave out one of them")
 

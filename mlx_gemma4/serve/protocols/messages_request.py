@@ -14,8 +14,10 @@ from mlx_gemma4.serve.protocols.chat_request import (
     Count,
     Function,
     ImageUrl,
+    JsonSchema,
     Message,
     Part,
+    ResponseFormat,
     Share,
     Text,
     check_chat,
@@ -68,6 +70,15 @@ class Thinking(msgspec.Struct):
     type: str
 
 
+class Format(msgspec.Struct):
+    type: str
+    schema: dict[str, Any] | bool | None = None
+
+
+class OutputConfig(msgspec.Struct):
+    format: Format | None = None
+
+
 class MessagesRequest(msgspec.Struct):
     """The body of a request."""
 
@@ -83,6 +94,7 @@ class MessagesRequest(msgspec.Struct):
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
 
 
 THOUGHTS = ("thinking", "redacted_thinking")
@@ -109,10 +121,20 @@ def read_messages(body: bytes) -> ChatRequest:
         tools=_tools(request.tools),
         tool_choice=_choice(choice),
         parallel_tool_calls=False if choice is not None and choice.disable_parallel_tool_use else None,
+        response_format=_format(request.output_config),
         enable_thinking=request.thinking is not None and request.thinking.type != "disabled",
     )
     check_chat(chat)
     return chat
+
+
+def _format(config: OutputConfig | None) -> ResponseFormat | None:
+    form = None if config is None else config.format
+    if form is None:
+        return None
+    if form.type != "json_schema" or form.schema is None:
+        raise wrong("output_config.format", "output_config.format must have the type json_schema, and a schema")
+    return ResponseFormat(form.type, JsonSchema(form.schema))
 
 
 def _choice(choice: ToolChoice | None) -> str | dict[str, Any] | None:

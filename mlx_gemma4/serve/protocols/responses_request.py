@@ -58,9 +58,14 @@ class Item(msgspec.Struct):
     output: str | list[Content] | None = None
 
 
-class Format(msgspec.Struct):
-    type: str = "text"
+class Format(msgspec.Struct, omit_defaults=True):
+    """The form of the answer. What the server does not use is told back."""
+
+    type: str
     schema: dict[str, Any] | bool | None = None
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
 
 
 class TextOptions(msgspec.Struct):

@@ -92,26 +92,25 @@ class Questions:
 
     def _matcher(self, request: ChatRequest, tools: Tools | None, prompt: Prompt) -> Matcher | None:
         """What holds an answer to a JSON schema, or its calls to the declared functions."""
+        form = _form(request)
         try:
             with self._rendering:  # the vocabulary is made once
-                constraint = self._constraint(request, tools)
+                constraint = form if tools is None else self._calls(request, tools, form)
                 if constraint is None:
                     return None
                 return open_matcher(constraint, self._processor, prompt.token_ids.tolist())
         except ValueError as error:
             raise wrong("tools" if tools else "response_format", str(error)) from error
 
-    def _constraint(self, request: ChatRequest, tools: Tools | None) -> Constraint | None:
-        if request.schema is not None:
-            return Constraint.json_schema(request.schema)
-        if tools is None or request.choice is None:
-            return None
-        if request.choice == "auto":  # probabilities are told of free text alone
+    def _calls(self, request: ChatRequest, tools: Tools, form: Constraint | None) -> Constraint | None:
+        """What holds calls to the declared functions, and an answer without any to its form."""
+        assert request.choice is not None
+        if request.choice == "auto" and form is None:  # probabilities are told of free text alone
             return None if request.logprobs else bound_calls(tools, self._processor)
-        constraint = call_constraint(tools, self._processor.tokenizer, request.choice)
-        if constraint is None:
+        constraint = call_constraint(tools, self._processor.tokenizer, request.choice, form)
+        if constraint is None and request.choice != "auto":
             raise ValueError("The checkpoint's vocabulary has no tokens to write calls with; use tool_choice auto")
-        return constraint
+        return constraint or form
 
     def _sampling(self, request: ChatRequest) -> Sampling:
         own = Sampling.from_config(self._processor.generation)
@@ -126,6 +125,16 @@ class Questions:
         chosen = Sampling(**{**vars(own), **{name: value for name, value in wished.items() if value is not None}})
         _import_samplers(chosen)
         return chosen
+
+
+def _form(request: ChatRequest) -> Constraint | None:
+    """The JSON that an answer must be."""
+    if request.schema is None:
+        return None
+    try:
+        return Constraint.json_schema(request.schema)
+    except ValueError as error:
+        raise wrong("response_format", str(error)) from error
 
 
 def _import_samplers(sampling: Sampling) -> None:
