@@ -85,6 +85,7 @@ class Process:
         found = re.fullmatch(r"Serving demo at http://127\.0\.0\.1:(\d+)/v1\n", line)
         assert found is not None, line
         self.port = int(found[1])
+        assert self.process.stderr.readline() == f"Open localhost:{self.port} in a browser to talk to it\n"
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)

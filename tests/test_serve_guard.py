@@ -29,6 +29,7 @@ def test_models(server: Running) -> None:
     listed = server.get("/v1/models").json()
     assert [(model["id"], model["object"]) for model in listed["data"]] == [("demo", "model"), ("other-name", "model")]
     assert server.get("/v1/models/demo").json() == listed["data"][0]
+    assert listed["data"][0]["input_modalities"] == ["text", "image", "video", "audio"]
     assert (server.get("/v1/models/a/b").status, server.get("/v1/models/a/b").error["code"]) == (404, "model_not_found")
 
 

@@ -634,8 +634,10 @@ def test_strangers_get_no_socket(server: Running, headers: dict[str, str]) -> No
     assert refused.value.response.status_code == 403
 
 
-def test_a_browser_sends_its_key_as_a_subprotocol(server: Running) -> None:
-    protocols: Any = ["realtime", "openai-insecure-api-key.secret"]
+@pytest.mark.parametrize("sent", ["secret", "%73ecret"])
+def test_a_browser_sends_its_key_as_a_subprotocol(server: Running, sent: str) -> None:
+    """Percent-encoded where a subprotocol must not have a sign of the key."""
+    protocols: Any = ["realtime", f"openai-insecure-api-key.{sent}"]
     with dial(server, subprotocols=protocols, headers={"Authorization": ""}) as socket:
         assert socket.subprotocol == "realtime"
         assert json.loads(socket.recv(timeout=20))["type"] == "session.created"

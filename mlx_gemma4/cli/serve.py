@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             names=arguments.allow_host,
             origins=arguments.allow_origin,
         )
-        server = Server(app, started=lambda: note(f"Serving {service.names[0]} at {address(*where.getsockname()[:2])}"))
+        server = Server(app, started=lambda: tell(service.names[0], *where.getsockname()[:2]))
         try:
             with Session(server.drain, patience=arguments.drain) as session, session.working():
                 server.listen(where)
@@ -138,6 +138,12 @@ def model_name(model: str) -> str:
 
     folder = Path(model)
     return folder.resolve().name if folder.is_dir() else model
+
+
+def tell(name: str, host: str, port: int) -> None:
+    """Say where clients and browsers find the server."""
+    note(f"Serving {name} at {address(host, port)}")
+    note(f"Open localhost:{port} in a browser to talk to it")
 
 
 def address(host: str, port: int) -> str:

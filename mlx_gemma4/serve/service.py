@@ -70,6 +70,13 @@ class Service:
             raise
         self.questions = Questions(self.model, self.processor, self.limits)
 
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """What the checkpoint takes."""
+        config = self.processor.config
+        pictures = ("image", "video") if config.vision_config is not None else ()
+        return ("text", *pictures, *(("audio",) if config.audio_config is not None else ()))
+
     def warm_up(self) -> None:
         """Compute the usual instruction, and load what hearing needs, before the first client waits for it."""
         if self.processor.config.audio_config is not None:

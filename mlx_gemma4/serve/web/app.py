@@ -17,7 +17,7 @@ from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.models import model_list, model_record
 from mlx_gemma4.serve.protocols.wire import write
 from mlx_gemma4.serve.service import Service
-from mlx_gemma4.serve.web import chat, realtime, speech
+from mlx_gemma4.serve.web import chat, page, realtime, speech
 from mlx_gemma4.serve.web.failures import failure_of
 from mlx_gemma4.serve.web.guard import Guard, failed
 from mlx_gemma4.serve.web.streams import GONE
@@ -33,6 +33,7 @@ def make_app(
     routes = Routes(service)
     app: ASGIApp = Starlette(
         routes=[
+            *(routes.route(path, routes.page, "GET") for path in routes.files),
             routes.route("/health", routes.health, "GET"),
             routes.route("/metrics", routes.metrics, "GET"),
             routes.route("/v1/models", routes.models, "GET"),
@@ -47,17 +48,22 @@ def make_app(
         ],
         exception_handlers={HTTPException: routes.not_found},
     )
-    app = Guard(app, host=host, key=key, names=names, origins=origins)
+    app = Guard(app, host=host, key=key, names=names, origins=origins, open_paths=routes.files)
     if origins:
         app = CORSMiddleware(app, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
     return app
 
 
 class Routes:
-    """What each path answers."""
+    """What each path answers.
+
+    Attributes:
+        files: The page's, by path.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self.files = page.read_files()
         self._threads = Threads()
 
     def route(self, path: str, handle: Handle, method: str = "POST") -> Route:
@@ -83,6 +89,9 @@ class Routes:
             return failed(Failure(405, f"{request.method} is not possible here", code="method_not_allowed"))
         return failed(Failure(404, "There is nothing at this address; the API begins at /v1", code="unknown_url"))
 
+    async def page(self, request: Request) -> Response:
+        return page.send(self.files, request)
+
     async def health(self, request: Request) -> Response:
         if not self._service.engine.is_alive:
             return Response(write({"status": "stopping"}), 503, media_type="application/json")
@@ -92,12 +101,12 @@ class Routes:
         return PlainTextResponse(self._service.figures(), media_type="text/plain; version=0.0.4")
 
     async def models(self, request: Request) -> Response:
-        return _json(model_list(self._service.names, self._service.created))
+        return _json(model_list(self._service.names, self._service.created, self._service.takes))
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
         self._service.check_model(name)
-        return _json(model_record(name, self._service.created))
+        return _json(model_record(name, self._service.created, self._service.takes))
 
     async def chat(self, request: Request) -> Response:
         return await chat.complete(self._service, self._threads, request)

@@ -11,7 +11,7 @@ import hmac
 import ipaddress
 import socket
 from collections.abc import Iterable
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -22,10 +22,11 @@ from mlx_gemma4.serve.protocols.wire import write
 
 LOCAL_NAMES = ("localhost", "host.docker.internal", "host.containers.internal")
 OPEN = ("/health",)
-"""Paths that need no key: they tell nothing."""
+"""Paths that need no key: they tell nothing. Those of the page are others."""
 WRONG_KEY = "The API key is missing or wrong; send it as Authorization: Bearer KEY"
 KEY_PROTOCOL = "openai-insecure-api-key."
-"""Browsers cannot set headers of WebSockets, so OpenAI's client sends the key as a subprotocol."""
+"""Browsers cannot set headers of WebSockets, so OpenAI's client sends the key as a subprotocol. What a subprotocol must
+not contain may be percent-encoded there."""
 POLICY_VIOLATION = 1008
 """Code with which a WebSocket is closed."""
 
@@ -46,10 +47,18 @@ class Guard:
         key: What clients must send; None: nothing.
         names: Further names that the Host may have.
         origins: Web pages that may send requests, such as ``http://localhost:3000``.
+        open_paths: Further paths that need no key.
     """
 
     def __init__(
-        self, app: ASGIApp, *, host: str, key: str | None, names: Iterable[str] = (), origins: Iterable[str] = ()
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        key: str | None,
+        names: Iterable[str] = (),
+        origins: Iterable[str] = (),
+        open_paths: Iterable[str] = (),
     ) -> None:
         self._app = app
         self._is_local = is_loopback(host)
@@ -58,6 +67,7 @@ class Guard:
         machine = () if self._is_local else (own, f"{own.partition('.')[0]}.local")
         self._names = {*LOCAL_NAMES, host.lower(), *machine, *(name.lower() for name in names)}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
+        self._open = {*OPEN, *open_paths}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         failure = self._check(scope) if scope["type"] in ("http", "websocket") else None
@@ -85,7 +95,7 @@ class Guard:
                 "allow it",
                 code="origin_not_allowed",
             )
-        if self._key is not None and scope["path"] not in OPEN and not self._has_key(headers):
+        if self._key is not None and scope["path"] not in self._open and not self._has_key(headers):
             return Failure(401, WRONG_KEY, code="invalid_api_key")
         return None
 
@@ -107,7 +117,8 @@ class Guard:
         found = [sent.strip()] if kind.lower() == "bearer" else []
         found += [headers.get("x-api-key", "")]
         protocols = [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",")]
-        found += [each.removeprefix(KEY_PROTOCOL) for each in protocols if each.startswith(KEY_PROTOCOL)]
+        by_protocol = [each.removeprefix(KEY_PROTOCOL) for each in protocols if each.startswith(KEY_PROTOCOL)]
+        found += [*by_protocol, *map(unquote, by_protocol)]
         assert self._key is not None
         return any(hmac.compare_digest(each.encode(), self._key.encode()) for each in found)
 

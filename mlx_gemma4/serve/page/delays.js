@@ -1,0 +1,23 @@
+// The delays that the page measures, and their medians.
+
+import { seconds } from "./turns.js";
+
+export class Delays {
+  constructor(element) {
+    this.places = { words: element("words-delay"), answer: element("answer-delay") };
+    this.found = { words: [], answer: [] };
+  }
+
+  add(kind, delay) {
+    const found = this.found[kind];
+    found.push(delay);
+    const several = found.length > 1 ? `, median ${seconds(median(found))} of ${found.length}` : "";
+    this.places[kind].textContent = seconds(delay) + several;
+  }
+}
+
+function median(values) {
+  const sorted = values.toSorted((a, b) => a - b);
+  const half = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}

@@ -1,0 +1,64 @@
+// What went wrong, and what to do about it, in plain words.
+
+const DEVICES = { microphone: "Microphone", camera: "Camera", screen: "Screen" };
+
+// What getUserMedia or getDisplayMedia has raised.
+export function deviceProblem(kind, error) {
+  const button = DEVICES[kind];
+  const denied = error.name === "NotAllowedError" || error.name === "SecurityError";
+  if (kind === "screen" && denied) return "No screen is shared. Press Screen again, and choose a window or a screen.";
+  if (denied && /system/i.test(error.message)) {
+    return (
+      `The system does not let this browser use the ${kind}. On a Mac, allow it in System Settings, ` +
+      `Privacy & Security, ${button}; then start the browser again.`
+    );
+  }
+  if (denied) {
+    return (
+      `The browser may not use the ${kind}. Allow it with the icon beside the address, ` +
+      `then press ${button} again. Typed questions work without it.`
+    );
+  }
+  if (error.name === "NotFoundError") return `No ${kind} was found. Connect one, then press ${button} again.`;
+  if (error.name === "OverconstrainedError") {
+    return `The ${kind} that was chosen is not connected. Choose another one in Settings, then press ${button} again.`;
+  }
+  if (error.name === "NotReadableError" || error.name === "AbortError") {
+    return `The ${kind} does not answer. Another program may be using it; close that program, then press ${button} again.`;
+  }
+  return `The ${kind} could not be used (${error.name}). Press ${button} again, or choose another one in Settings.`;
+}
+
+// Browsers hide microphone and camera from pages that did not come over https or from this machine.
+export function insecureProblem(kind) {
+  const port = location.port || "80";
+  return (
+    `Browsers allow the ${kind} only on https pages and on http://localhost. On the server’s own machine, open ` +
+    `http://localhost:${port}. On another computer, run: ssh -N -L ${port}:localhost:${port} ${location.hostname} ` +
+    `– then open http://localhost:${port} there. For a phone, put a proxy with https in front of the server.`
+  );
+}
+
+export function missingProblem(kind) {
+  return kind === "screen"
+    ? "This browser cannot share the screen; browsers on phones do not. Use the camera instead."
+    : `This browser has no access to a ${kind}. Use a current Safari, Chrome or Firefox.`;
+}
+
+export const ENDED = {
+  microphone: "The microphone has gone. Connect it, then press Microphone again.",
+  camera: "The camera has gone. Connect it, then press Camera again.",
+  screen: "The screen is no longer shared.",
+};
+
+export const MUTED = "The microphone sends only silence. It may be muted, or not be the one you speak into.";
+export const GONE = "The server does not answer. Start mlx_gemma4 serve again if it was stopped; this page looks for it.";
+const BUSY = "All sessions of the server are in use, by other pages or apps.";
+export const WRONG_KEY = "This is not the key of the server.";
+export const NO_SOUND = "This checkpoint takes no sound. Questions can be typed.";
+export const NO_PICTURES = "This checkpoint takes no pictures.";
+export const SLOW = "The server is behind: sound waits to be sent. The words come later than they could.";
+
+export function busyProblem(triesAgain) {
+  return triesAgain ? `${BUSY} This page tries again in a few seconds.` : `${BUSY} Try again later.`;
+}
