@@ -14,7 +14,7 @@ from mlx_gemma4.cli.shared.drafts import drafted
 from mlx_gemma4.cli.shared.errors import message
 from mlx_gemma4.cli.shared.keyboard import key_pressed
 from mlx_gemma4.cli.shared.notes import note, plural, statistics
-from mlx_gemma4.cli.shared.tools import DECLINED, described
+from mlx_gemma4.cli.shared.tools import DECLINED, described, note_shortened
 from mlx_gemma4.inputs.messages import MEDIA, kind_of, message_text, parts, user_content
 from mlx_gemma4.printable import show
 
@@ -212,7 +212,7 @@ class Chat:
             calls = self._conversation.calls
             if not calls:
                 return
-            results = {call.id: self._result(call).text for call in calls}
+            results = {call.id: self._result(call) for call in calls}
             if not self._print(self._conversation.reply(results, **self._options)):
                 return
         if self._conversation.calls:
@@ -235,7 +235,9 @@ class Chat:
         note(f"Run {written}? [y/N]")
         try:
             if input().strip().lower() in ("y", "yes"):
-                return self._tools.call(call)
+                result = self._tools.call(call)
+                note_shortened(call.name, result)
+                return result
         except EOFError:
             pass
         except KeyboardInterrupt:

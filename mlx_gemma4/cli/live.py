@@ -30,7 +30,15 @@ from mlx_gemma4.cli.shared.options import (
 from mlx_gemma4.cli.shared.outputs import add_overwrite, text_output
 from mlx_gemma4.cli.shared.signals import Session, starting
 from mlx_gemma4.cli.shared.sound import INPUT_HELP, open_source
-from mlx_gemma4.cli.shared.tools import DECLINED, add_tools, described, note_unbound, note_unwritten, opened_tools
+from mlx_gemma4.cli.shared.tools import (
+    DECLINED,
+    add_tools,
+    described,
+    note_shortened,
+    note_unbound,
+    note_unwritten,
+    opened_tools,
+)
 from mlx_gemma4.printable import show
 
 if TYPE_CHECKING:
@@ -40,6 +48,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.talk.assistant import Assistant
     from mlx_gemma4.live.talk.events import AssistantEvent, Called
     from mlx_gemma4.live.talk.transcript import Transcript
+    from mlx_gemma4.outputs.tools.result import ToolResult
     from mlx_gemma4.outputs.tools.sources import Tools
 
 
@@ -302,12 +311,15 @@ class Talk:
         if self._calls:
             self._ask()
 
-    def _result(self, call: Called) -> str:
-        if self._tools is None:
-            return f"error: there is no function {call.name}"
+    def _result(self, call: Called) -> ToolResult:
         from mlx_gemma4.outputs.tools.calls import ToolCall
+        from mlx_gemma4.outputs.tools.result import ToolResult
 
-        return self._tools.call(ToolCall(call.id, call.name, call.arguments)).text
+        if self._tools is None:
+            return ToolResult.error(f"there is no function {call.name}")
+        result = self._tools.call(ToolCall(call.id, call.name, call.arguments))
+        note_shortened(call.name, result)
+        return result
 
 
 def reads_lines(arguments: argparse.Namespace) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,11 @@ from mlx_gemma4.outputs.grammar.calls import bound_calls
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
 from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
+from mlx_gemma4.outputs.tools.messages import ResultForm, result_form, with_results
+from mlx_gemma4.outputs.tools.result import ToolResult
 from mlx_gemma4.prefixes.landmarks import APART
 from mlx_gemma4.programs.conversation_file import KIND, is_packed, pack, unpack
-from mlx_gemma4.programs.history import text_of, turn_starts, with_answer, with_results, without_oldest
+from mlx_gemma4.programs.history import begins_turn, text_of, turn_starts, with_answer, without_oldest
 from mlx_gemma4.session import Session
 
 Content = str | Sequence[Mapping[str, Any]]
@@ -110,6 +112,8 @@ class Conversation:
         """Where the snapshots before messages are."""
         self._answer_at: int | None = None
         """Where the snapshot before the last answer is."""
+        self._form: ResultForm | None = None
+        """Where the template takes results, once there were some."""
         self._identity: Identity | None = None
         """The model's, once it was needed: it takes as long as a token."""
         self.drafter = drafter
@@ -132,7 +136,7 @@ class Conversation:
     @property
     def last_message(self) -> Message | None:
         """The user's last message."""
-        return next((message for message in reversed(self.messages) if message["role"] == "user"), None)
+        return next((message for message in reversed(self.messages) if begins_turn(message)), None)
 
     def reset(self) -> None:
         """Forget everything but the system message."""
@@ -163,13 +167,15 @@ class Conversation:
 
     def reply(
         self,
-        results: Mapping[str, str],
+        results: Mapping[str, str | ToolResult],
         *,
         max_tokens: int = MAX_TOKENS,
         sampling: Sampling = GREEDY,
         show_thoughts: bool = False,
     ) -> Iterator[GenerationResponse]:
         """Add the results of all ``calls``, by their ids, and stream the rest of the answer, as ``ask`` does.
+
+        A medium that does not fit into a prompt is an error for the model to read.
 
         Raises:
             ValueError: The last answer had no calls, or a result is missing.
@@ -181,10 +187,9 @@ class Conversation:
         if missing:
             raise ValueError(f"Results are missing for the calls {', '.join(missing)} of the last answer")
 
-        def render(messages: Sequence[Message]) -> str:
-            return self._processor.template.render(messages, tools=self._tools)
-
-        messages = with_results(self.messages, self.calls, results, render)
+        self._form = self._form or result_form(self._processor)
+        read = [(call.id, call.name, self._read(results[call.id])) for call in self.calls]
+        messages = with_results(self.messages, read, self._form)
         return self._answer(messages, max_tokens, sampling, show_thoughts)
 
     def regenerate(
@@ -313,6 +318,17 @@ class Conversation:
 
     def _message(self, content: Content) -> Message:
         return {"role": "user", "content": self._processor.read_media(content)}
+
+    def _read(self, result: str | ToolResult) -> ToolResult:
+        """A result, with its media as the model takes them."""
+        if isinstance(result, str):
+            return ToolResult(({"type": "text", "text": result},))
+        try:
+            parts = self._processor.read_media(result.parts)
+        except ValueError as error:
+            return ToolResult.error(str(error))
+        assert not isinstance(parts, str)
+        return replace(result, parts=tuple(parts))
 
     def _start(self, turn: int) -> int:
         """The index of a turn's user message."""

@@ -7,19 +7,25 @@ turn      user, calls, results, assistant
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlx_gemma4.inputs.messages import Message
 from mlx_gemma4.outputs.generate import GenerationResponse
 from mlx_gemma4.outputs.tools.calls import ToolCall
+from mlx_gemma4.outputs.tools.messages import SHOWS_RESULTS
 
 Tools = Sequence[Mapping[str, Any]] | None
 
 
+def begins_turn(message: Message) -> bool:
+    """Whether it is a message of the user, and not media of results."""
+    return message["role"] == "user" and SHOWS_RESULTS not in message
+
+
 def turn_starts(messages: Sequence[Message]) -> list[int]:
     """The index of each user message: a turn begins there, and ends where the next one begins."""
-    return [index for index, message in enumerate(messages) if message["role"] == "user"]
+    return [index for index, message in enumerate(messages) if begins_turn(message)]
 
 
 def without_oldest(messages: Sequence[Message], count: int) -> list[Message]:
@@ -32,7 +38,7 @@ def without_oldest(messages: Sequence[Message], count: int) -> list[Message]:
 def with_answer(messages: Sequence[Message], text: str, calls: Sequence[ToolCall]) -> list[Message]:
     """The messages and an answer: its text and its calls as separate messages, since templates write calls first."""
     whole = list(messages)
-    if text and whole[-1].get("tool_responses"):
+    if text and whole[-1].get("tool_responses") and not whole[-1]["content"]:
         whole[-1] = {**whole[-1], "content": text}
     elif text or not calls:
         whole.append({"role": "assistant", "content": text})
@@ -40,27 +46,6 @@ def with_answer(messages: Sequence[Message], text: str, calls: Sequence[ToolCall
         written = [{"type": "function", "id": call.id, "function": _function(call)} for call in calls]
         whole.append({"role": "assistant", "content": "", "tool_calls": written})
     return whole
-
-
-def with_results(
-    messages: Sequence[Message], calls: Sequence[ToolCall], results: Mapping[str, str], render: Callable[..., str]
-) -> list[Message]:
-    """The messages, of which the last one calls, and the results by the calls' ids, as the template understands them.
-
-    Some templates write ``tool_responses`` of the message that calls, others messages of the role "tool".
-
-    Args:
-        render: Renders messages with the template.
-    """
-    *before, last = messages
-    responses = [{"name": call.name, "response": results[call.id]} for call in calls]
-    whole = {**last, "tool_responses": responses}
-    if render([*before, whole]) != render([*before, last]):
-        return [*before, whole]
-    return [
-        *messages,
-        *({"role": "tool", "tool_call_id": call.id, "name": call.name, "content": results[call.id]} for call in calls),
-    ]
 
 
 def text_of(pieces: Sequence[GenerationResponse]) -> str:

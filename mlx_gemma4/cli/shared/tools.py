@@ -12,6 +12,7 @@ from mlx_gemma4.printable import printable
 
 if TYPE_CHECKING:
     from mlx_gemma4.inputs.processor import Processor
+    from mlx_gemma4.outputs.tools.result import ToolResult
     from mlx_gemma4.outputs.tools.sources import Tools
 
 DECLINED = "The user did not allow it."
@@ -82,6 +83,12 @@ def note_unbound(processor: Processor, schemas: Sequence[Mapping[str, Any]]) -> 
         check_bound(schemas, processor)
     except (ImportError, ValueError) as error:
         note(f"Calls are not held to the declared functions. {error}")
+
+
+def note_shortened(name: str, result: ToolResult) -> None:
+    """Report if the model reads only a part of a result."""
+    if result.left_out:
+        note(f"({name} returned a long text; the model does not read {result.left_out:,} characters in its middle)")
 
 
 def described(name: str, arguments: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ from mlx_gemma4.outputs.grammar.calls import bound_calls
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
 from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
+from mlx_gemma4.outputs.tools.result import ToolResult
 
 CONTEXT = 8192
 """Positions of the sequence, at most, by default."""
@@ -249,10 +250,11 @@ class Assistant:
         answer.reason = "interrupted"
         return [answer.event()]
 
-    def reply(self, result: str, call_id: str | None = None) -> None:
+    def reply(self, result: str | ToolResult, call_id: str | None = None) -> None:
         """Bring the result of a call (``Called.id``), by default of the first that waits.
 
-        After the last one, ``step`` continues. A result that would fill the context is cut, with a note in it.
+        After the last one, ``step`` continues. A result that would fill the context is cut, with a note in it. A medium
+        that the model cannot take is an error for it to read.
 
         Raises:
             ValueError: No such call waits: it has its result, or the answer was interrupted.
@@ -262,8 +264,8 @@ class Assistant:
         call = next((call for call in pending if call_id in (None, call.id)), None)
         if answer is None or call is None:
             which = "no call" if call_id is None else f"no call {call_id}"
-            raise ValueError(f"There is {which} that waits for a result; got {result[:100]!r}")
-        answer.results[call.id] = self._turns.result(call.name, self._fit(result, len(answer.calls)))
+            raise ValueError(f"There is {which} that waits for a result; got {_text(result)[:100]!r}")
+        answer.results[call.id] = self._written(call.name, result, len(answer.calls))
         if not answer.pending:
             self._resume(answer)
 
@@ -280,9 +282,22 @@ class Assistant:
         max_tokens = min(self.settings.max_tokens, room)
         answer.resume(self._respond(results, before=[*answer.tokens], max_tokens=max_tokens))
 
-    def _fit(self, result: str, calls: int) -> str:
-        """The result, cut to its share of the context that is left; the answer needs some too."""
-        max_tokens = max(SPARE, self.dialogue.left // (2 * calls))
+    def _written(self, name: str, result: str | ToolResult, calls: int) -> Prompt:
+        """A result as the model reads it, in its share of the context that is left; the answer needs some too."""
+        room = max(SPARE, self.dialogue.left // (2 * calls))
+        text, media = _text(result), list[Prompt]()
+        if not isinstance(result, str):
+            try:
+                media = [self._turns.medium(part, self._image_tokens) for part in result.media]
+            except ValueError as error:
+                text = f"error: {error}"
+        taken = sum(map(len, media))
+        if taken > room - SPARE:
+            text, media, taken = f"{text}\n[the context is full: pictures and sounds are left out]", [], 0
+        return self._turns.result(name, self._fit(text, room - taken), media)
+
+    def _fit(self, result: str, max_tokens: int) -> str:
+        """A text, cut to so many tokens."""
         beginning = result[: LONG_TOKEN * max_tokens]
         tokens = self._processor.text(beginning).token_ids if beginning else ()
         if len(tokens) <= max_tokens and beginning == result:
@@ -348,7 +363,7 @@ class Assistant:
     def _end_answer(self, answer: OpenAnswer) -> list[AssistantEvent]:
         """End the answer; the next turn begins with the current picture."""
         self._answer = None
-        forgot = self.dialogue.finish(answer.tokens)
+        forgot = self.dialogue.finish(answer.sequence)
         self._show_picture()
         return [answer.event(), *([Forgot(forgot, self.dialogue.session.position)] if forgot else [])]
 
@@ -358,6 +373,10 @@ class Assistant:
         if self._picture is not None:
             self.dialogue.put(self._picture)
         self.dialogue.compute()
+
+
+def _text(result: str | ToolResult) -> str:
+    return result if isinstance(result, str) else result.text
 
 
 def _refused(call: ToolCall) -> Refused:

@@ -13,8 +13,6 @@ not moved, stays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.prompt import Prompt, join
 from mlx_gemma4.live.talk.turns import Turns
@@ -106,8 +104,8 @@ class Dialogue:
         self._rewind(self._start + held, self.sequence)
         self._waiting = [content[held:]] if held < len(content) else []
 
-    def finish(self, answer: Sequence[int]) -> int:
-        """End the turn with the answer's tokens and begin the next. Returns how many turns left.
+    def finish(self, answer: Prompt) -> int:
+        """End the turn with the answer and begin the next. Returns how many turns left.
 
             in the cache    content  closing  answer            as it was computed to answer
             finished turn   content  resumed  answer  bridge    as the template writes it inside a longer chat

@@ -22,7 +22,7 @@ class OpenAnswer:
 
     Attributes:
         reason: Why it ended (``Answered``).
-        tokens: Without the one that ended it; results of functions are among them.
+        tokens: Without the one that ended it; placeholders of results of functions are among them.
         calls: The calls since the answer last continued; ``results``: their results, by the calls' ids.
         rounds: How often the answer continued after results.
         waits: Whether results are missing.
@@ -36,7 +36,10 @@ class OpenAnswer:
         read: Callable[[str], list[ToolCall]],
     ) -> None:
         self.reason = "interrupted"  # until it ends by itself
-        self.tokens: list[int] = []
+        self._parts: list[Prompt] = []
+        """The answer up to the last results."""
+        self._said: list[int] = []
+        """The tokens behind them."""
         self.calls: list[ToolCall] = []
         self.results: dict[str, Prompt] = {}
         self.rounds = 0
@@ -45,6 +48,16 @@ class OpenAnswer:
         self._decided, self._forwards_before = clock(), session.forwards
         self._text, self._delay, self._forwards = "", 0.0, 0
         self._started = self._is_cut = False
+
+    @property
+    def sequence(self) -> Prompt:
+        """The answer with the results of functions, as the session holds it."""
+        return join([*self._parts, Prompt.from_tokens(self._said)])
+
+    @property
+    def tokens(self) -> list[int]:
+        tokens: list[int] = self.sequence.token_ids.tolist()
+        return tokens
 
     @property
     def pending(self) -> list[ToolCall]:
@@ -62,7 +75,7 @@ class OpenAnswer:
             self._forwards = self._session.forwards - self._forwards_before
             self._started = True
         ended = response.finish_reason == "stop"
-        self.tokens += response.tokens[:-1] if ended else response.tokens
+        self._said += response.tokens[:-1] if ended else response.tokens
         self.reason = response.finish_reason or self.reason
         if response.kind == "tool_call":
             self._is_cut = response.finish_reason == "length"  # a call that was cut short cannot be run
@@ -77,7 +90,8 @@ class OpenAnswer:
 
     def resume(self, responses: Responses) -> None:
         """Continue after the results; ``responses`` begins with them."""
-        self.tokens += self.joined_results().token_ids.tolist()
+        self._parts += [Prompt.from_tokens(self._said), self.joined_results()]
+        self._said = []
         self._responses, self.calls, self.results, self.waits = responses, [], {}, False
         self.reason = "interrupted"
         self.rounds += 1

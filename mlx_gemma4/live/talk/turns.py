@@ -57,8 +57,9 @@ class Turns:
             processor.markup, (opening, closing, resumed, bridge)
         )
         self._image = self._markup("image")
+        self._sound = self._markup("audio")
         silence = np.zeros(processor.frame_samples, np.float32)
-        sound = processor.expand(self._markup("audio"), audios=[silence])
+        sound = processor.expand(self._sound, audios=[silence])
         frame = int((sound.token_types == AUDIO).argmax())
         self.sound_begin, self.sound_end = sound[:frame], sound[frame + 1 :]
         self._frame_id = int(sound.token_ids[frame])
@@ -75,16 +76,29 @@ class Turns:
         """What a user typed."""
         return self._processor.text(text.strip())
 
-    def result(self, name: str, result: str) -> Prompt:
-        """The result of a function, as it stands in the model's turn after the call."""
-        quote = self._processor.quote
-        return self._processor.markup(
-            f'<|tool_response>response:{quote(name)}{{value:<|"|>{quote(result)}<|"|>}}<tool_response|>'
-        )
+    def result(self, name: str, text: str, media: Sequence[Prompt] = ()) -> Prompt:
+        """The result of a function, as it stands in the model's turn after the call: media stand behind their response.
 
-    def finished(self, content: Prompt, answer: Sequence[int]) -> Prompt:
-        """A finished turn and the beginning of the next: ``content``, resumed, the answer's tokens, bridge."""
-        return join([content, self.resumed, Prompt.from_tokens(answer), self.bridge])
+        Args:
+            media: From ``medium``.
+        """
+        quote = self._processor.quote
+        response = f'<|tool_response>response:{quote(name)}{{value:<|"|>{quote(text)}<|"|>}}<tool_response|>'
+        return join([self._processor.markup(response), *media])
+
+    def medium(self, part: Mapping[str, Any], image_tokens: int) -> Prompt:
+        """A picture or sound of a result with its markers.
+
+        Raises:
+            ValueError: The sound is too long for a prompt.
+        """
+        if part["type"] == "image":
+            return self.picture(self._processor.patches(part["image"], image_tokens=image_tokens))
+        return self._processor.expand(self._sound, audios=[part["audio"]])
+
+    def finished(self, content: Prompt, answer: Prompt) -> Prompt:
+        """A finished turn and the beginning of the next: ``content``, resumed, the answer, bridge."""
+        return join([content, self.resumed, answer, self.bridge])
 
     def _markup(self, kind: str) -> str:
         """How the template writes a picture or sound into a user turn."""

@@ -76,11 +76,15 @@ class ToolResult:
     @property
     def text(self) -> str:
         """The text, with the places of media."""
-        shown, counts = [], dict.fromkeys(("image", "audio"), 0)
+        return self.numbered({})
+
+    def numbered(self, counts: dict[str, int]) -> str:
+        """The text, with the places of media numbered on from ``counts``, which go on counting."""
+        shown = []
         for part in self.parts:
             kind = part["type"]
             if kind != "text":
-                counts[kind] += 1
+                counts[kind] = counts.get(kind, 0) + 1
             shown.append(part["text"] if kind == "text" else f"[{kind} {counts[kind]}]")
         return "\n".join(shown)
 

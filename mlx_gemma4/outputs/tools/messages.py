@@ -1,0 +1,107 @@
+"""Results of calls as messages of a chat, where the checkpoint's template takes them.
+
+Google's templates have written them in two ways, in the turn of the model::
+
+    apart    <|tool_call>…<tool_call|><|tool_response>…<tool_response|><|image|>Done.<turn|>
+             messages of the role "tool", whose content is text and media; media stand behind their response
+    joined   <|tool_call>…<tool_call|><|tool_response>…<tool_response|>⏎⏎<|image|>⏎⏎<turn|>⏎<|turn>model⏎Done.<turn|>
+             ``tool_responses`` of the message that calls; media are its content, behind all responses
+
+Where a template takes media in neither place, they follow in a message of the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_gemma4.inputs.messages import Message
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.outputs.tools.result import ToolResult
+
+SHOWS_RESULTS = "shows_results"
+"""The key that marks a message of the user as media of results: it begins no turn."""
+
+_ASKED = {"role": "user", "content": "x"}
+_CALL = {"type": "function", "id": "a", "function": {"name": "f", "arguments": {}}}
+_CALLS = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
+_RESPONSES = {**_CALLS, "tool_responses": [{"name": "f", "response": "y"}]}
+
+
+@dataclass(frozen=True)
+class ResultForm:
+    """Where a template takes results.
+
+    Attributes:
+        joined: In the message that calls, rather than in messages of their own.
+        shows_media: Media may stand there, too.
+    """
+
+    joined: bool
+    shows_media: bool
+
+
+def result_form(processor: Processor) -> ResultForm:
+    """Find out where the checkpoint's template takes results, by rendering short chats."""
+
+    def rendered(*messages: Message) -> str | None:
+        try:
+            return processor.template.render([_ASKED, *messages])
+        except ValueError:  # the template refuses such a chat
+            return None
+
+    def shows(*messages: Message) -> bool:
+        return token is not None and (rendered(*messages) or "").count(token) == 1
+
+    kind, token = _placeholder(processor)
+    medium = {"type": kind, kind: None}
+    apart = shows(_CALLS, _tool([{"type": "text", "text": "y"}, medium]))
+    if rendered(_RESPONSES) == rendered(_CALLS):
+        return ResultForm(joined=False, shows_media=apart)
+    answered = rendered({**_RESPONSES, "content": "z"})
+    if apart and rendered(_CALLS, _tool("y"), {"role": "assistant", "content": "z"}) == answered:
+        return ResultForm(joined=False, shows_media=True)
+    return ResultForm(joined=True, shows_media=shows({**_RESPONSES, "content": [medium]}))
+
+
+def with_results(
+    messages: Sequence[Message], results: Sequence[tuple[str, str, ToolResult]], form: ResultForm
+) -> list[Message]:
+    """The messages, of which the last one calls, and the results of its calls.
+
+    Args:
+        results: (id of the call, name of the function, result), in the order of the calls.
+    """
+    if not form.joined and form.shows_media:
+        return [*messages, *(_tool(_content(result), call, name) for call, name, result in results)]
+    counts: dict[str, int] = {}
+    texts = [(call, name, result.numbered(counts)) for call, name, result in results]
+    media = [part for *_, result in results for part in result.media]
+    if form.joined:
+        *before, last = messages
+        responses = [{"name": name, "response": text} for _, name, text in texts]
+        shown = {"content": media} if media and form.shows_media else {}
+        written = [*before, {**last, "tool_responses": responses, **shown}]
+    else:
+        written = [*messages, *(_tool(text, call, name) for call, name, text in texts)]
+    if media and not form.shows_media:
+        written.append({"role": "user", "content": media, SHOWS_RESULTS: True})
+    return written
+
+
+def _tool(content: Any, call: str = "a", name: str = "f") -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": call, "name": name, "content": content}
+
+
+def _content(result: ToolResult) -> str | list[Mapping[str, Any]]:
+    return [{"type": "text", "text": result.text}, *result.media] if result.media else result.text
+
+
+def _placeholder(processor: Processor) -> tuple[str, str | None]:
+    """A medium that the checkpoint takes, and the token that stands for it in a rendered prompt."""
+    ids = processor.config.token_ids
+    for kind, token_id in (("image", ids.image), ("audio", ids.audio)):
+        if token_id is not None and (token := processor.tokenizer.token(token_id)) is not None:
+            return kind, token
+    return "image", None
