@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -19,9 +20,11 @@ from typing import Any
 import openai
 from client_parts import (
     DESCRIBE,
+    FOLDERS,
     OTHER,
     PICTURE,
     SPEECH,
+    TESTS,
     base64_of,
     is_equal,
     media,
@@ -34,6 +37,7 @@ from client_parts import (
 )
 from openai import OpenAI
 
+EXAMPLES = TESTS.parent / "examples" / "clients"
 NAMED, SAID = named(PICTURE), said(SPEECH)
 TOOLS = [{"type": "function", "function": {"name": "lights", "parameters": {"type": "object", "properties": {}}}}]
 
@@ -201,6 +205,18 @@ def realtime(client: OpenAI) -> None:
             assert "input_audio_buffer.committed" in kinds and "conversation.item.added" in kinds
 
 
+def examples(client: OpenAI) -> None:
+    """The programs in ``examples/clients``, as they are."""
+    url = str(client.base_url).rstrip("/")
+    told = {
+        ("chat_with_a_picture.py", str(FOLDERS[0] / PICTURE), DESCRIBE, url): [NAMED],
+        ("live_transcription.py", str(FOLDERS[0] / SPEECH), url): [SAID, SAID],
+    }
+    for (name, *arguments), expected in told.items():
+        done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, check=True)
+        is_equal((done.stdout.splitlines()[:-1], done.stderr), (expected, ""))
+
+
 CHECKS = (
     models,
     chat,
@@ -217,6 +233,7 @@ CHECKS = (
     transcription_stream,
     translation,
     realtime,
+    examples,
 )
 
 
