@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from mlx_gemma4 import Model, Processor, load
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.app import make_app
-from mlx_gemma4.serve.web.run import Server, open_socket
+from mlx_gemma4.serve.web.run import Beside, Server, open_socket
 
 JSON = {"Content-Type": "application/json"}
 
@@ -47,6 +48,10 @@ class Running:
 
     service: Service
     port: int
+    other_port: int
+    """Of the server beside it."""
+    stop: Callable[[], None]
+    """Lets it finish what it has begun, and end."""
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -74,6 +79,7 @@ def serving(
     waiting: int = 8,
     limits: Limits | None = None,
     model: Callable[[], tuple[Model, Processor]] = lambda: load("demo", dtype="float32"),
+    beside: Callable[[Service, socket.socket], Beside] | None = None,
     **guard: Any,
 ) -> Iterator[Running]:
     """A server on a free port, by default of the demo in float32."""
@@ -85,13 +91,14 @@ def serving(
         limits=limits,
     )
     ready = threading.Event()
-    with open_socket("127.0.0.1", 0) as where:
-        server = Server(make_app(service, **{"host": "127.0.0.1", **guard}), started=ready.set)
+    with open_socket("127.0.0.1", 0) as where, open_socket("127.0.0.1", 0) as other:
+        app = make_app(service, **{"host": "127.0.0.1", **guard})
+        server = Server(app, started=ready.set, beside=[beside(service, other)] if beside else [])
         thread = threading.Thread(target=server.listen, args=[where])
         thread.start()
         assert ready.wait(30)
         try:
-            yield Running(service, where.getsockname()[1])
+            yield Running(service, where.getsockname()[1], other.getsockname()[1], server.drain)
         finally:
             server.drain()
             thread.join(30)

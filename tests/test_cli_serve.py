@@ -19,7 +19,7 @@ from reference_cases import media_file
 from test_serve_speech import form
 
 from mlx_gemma4 import demo_folder
-from mlx_gemma4.cli import serve
+from mlx_gemma4.cli import parser, serve
 
 ROOT = Path(__file__).parent.parent
 SPEECH = "hibari-03.wav"
@@ -42,6 +42,9 @@ Refused = Callable[..., str]
         (["--drain", "-1"], "--drain must be at least 0, got -1"),
         (["--drain", "nan"], "--drain must be at least 0, got nan"),
         (["--host", "no.such.host.invalid", "--api-key", "k"], "--host no.such.host.invalid is no address of this "),
+        (["--wyoming", "x"], "--wyoming must be PORT or HOST:PORT, with a port up to 65535, got 'x'"),
+        (["--wyoming", "::1:"], "--wyoming must be PORT or HOST:PORT, with a port up to 65535, got '::1:'"),
+        (["--wyoming", "no.such.host.invalid:1", "--port", "0"], "--wyoming no.such.host.invalid is no address of "),
         (["--language", "Klingon"], "Unknown language 'Klingon'. "),
         (["--port", "0", "--model", "./nowhere"], "Expected a checkpoint folder, "),
     ],
@@ -58,12 +61,39 @@ def test_without_the_extra_it_says_how_to_install_it(refused: Refused, monkeypat
     assert refused("serve", "--model", "demo") == expected
 
 
+def test_without_the_extra_of_wyoming(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "wyoming" else object())
+    expected = (
+        "--wyoming needs the wyoming extra; install it with pip install 'mlx-gemma4[serve,wyoming]', "
+        "or '.[serve,wyoming]' in a checkout"
+    )
+    assert refused("serve", "--model", "demo", "--wyoming") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", ("127.0.0.1", 0)),
+        ("0.0.0.0:10300", ("0.0.0.0", 10300)),
+        ("[::1]:5", ("::1", 5)),
+        (":5", ("127.0.0.1", 5)),
+    ],
+)
+def test_the_address_of_wyoming(text: str, expected: tuple[str, int]) -> None:
+    """It listens on this machine, also where --host does not."""
+    assert serve.wyoming_address(text) == expected
+    arguments = parser().parse_args(["serve", "--host", "0.0.0.0", "--wyoming"])
+    assert serve.wyoming_address(arguments.wyoming) == ("127.0.0.1", 10300)
+
+
 def test_a_port_in_use(refused: Refused) -> None:
     """It is noticed before the model is loaded."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         expected = f"Cannot listen on 127.0.0.1:{port}: Address already in use; choose another --port"
         assert refused("serve", "--model", "nowhere", "--port", str(port)) == expected
+        expected = f"Cannot listen on 127.0.0.1:{port}: Address already in use; choose another --wyoming"
+        assert refused("serve", "--model", "nowhere", "--port", "0", "--wyoming", str(port)) == expected
 
 
 def test_the_path_of_a_folder_is_not_told() -> None:
@@ -148,3 +178,17 @@ def test_after_a_limit_the_rest_is_cut(started: Callable[..., Process]) -> None:
     with pytest.raises(http.client.IncompleteRead):
         stream.read()
     assert server.end() == (130, "", "")
+
+
+def test_wyoming_beside_http(started: Callable[..., Process]) -> None:
+    server = started("--wyoming", "0")
+    assert server.process.stderr is not None
+    found = re.fullmatch(r"Serving Wyoming at 127\.0\.0\.1:(\d+)\n", server.process.stderr.readline())
+    assert found is not None
+    with socket.create_connection(("127.0.0.1", int(found[1])), timeout=20) as client:
+        client.sendall(b'{"type": "ping"}\n')
+        lines = client.makefile("rb")
+        assert json.loads(lines.readline())["type"] == "pong"
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert lines.read() == b'{"text": null}'
+    assert server.end() == (143, "", "")

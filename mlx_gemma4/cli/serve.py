@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from importlib.util import find_spec
 
 from mlx_gemma4.checkpoint.hub import default_model
@@ -14,7 +15,12 @@ from mlx_gemma4.programs.languages import language_name
 NEEDED = ("llguidance", "msgspec", "python_multipart", "starlette", "uvicorn", "websockets")
 MAX_SEGMENT = 15.0
 """Seconds of the longest segment of speech: a Transcriber's default."""
+LOOPBACK, WYOMING_PORT, MOST_PORT = "127.0.0.1", "10300", 65535
 INSTALL = "serve needs the serve extra; install it with pip install 'mlx-gemma4[serve]', or '.[serve]' in a checkout"
+INSTALL_WYOMING = (
+    "--wyoming needs the wyoming extra; install it with pip install 'mlx-gemma4[serve,wyoming]', "
+    "or '.[serve,wyoming]' in a checkout"
+)
 
 COMMON = (
     "--help",
@@ -25,6 +31,7 @@ COMMON = (
     "--api-key",
     "--name",
     "--max-sessions",
+    "--wyoming",
     "--context",
     "--memory",
 )
@@ -32,12 +39,13 @@ COMMON = (
 EXAMPLES = (
     "mlx_gemma4 serve --model demo",
     "mlx_gemma4 serve --host 0.0.0.0 --api-key SECRET",
+    "mlx_gemma4 serve --wyoming",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=8080, help="port; 0 takes a free one (default: 8080)")
     parser.add_argument("--api-key", metavar="KEY", help="what clients must send; needed if others can connect")
     parser.add_argument(
@@ -65,6 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="web pages that may connect, such as http://localhost:3000; can be repeated",
     )
     parser.add_argument(
+        "--wyoming",
+        nargs="?",
+        const=WYOMING_PORT,
+        metavar="PORT",
+        help=f"serve Home Assistant on PORT of this machine, too (default: {WYOMING_PORT}), or on HOST:PORT for "
+        "everybody who can reach it: there is no key",
+    )
+    parser.add_argument(
         "--drain",
         type=float,
         default=10.0,
@@ -74,15 +90,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    check_extra()
+    check_extra(arguments)
     check(arguments)
     language = language_name(arguments.language)
 
     from mlx_gemma4.serve.service import Service
     from mlx_gemma4.serve.web.app import make_app
-    from mlx_gemma4.serve.web.run import Server, open_socket
+    from mlx_gemma4.serve.web.run import Beside, Server, open_socket
 
-    with open_socket(arguments.host, arguments.port) as where:
+    with ExitStack() as sockets:
+        where = sockets.enter_context(open_socket(arguments.host, arguments.port))
+        wyoming = None
+        if arguments.wyoming is not None:
+            place = wyoming_address(arguments.wyoming)
+            wyoming = sockets.enter_context(open_socket(*place, options=("--wyoming", "--wyoming")))
         service = Service(
             lambda: load_model(arguments, speech_use(MAX_SEGMENT)),
             [model_name(arguments.model or default_model()), *arguments.name],
@@ -98,7 +119,18 @@ def run(arguments: argparse.Namespace) -> int:
             names=arguments.allow_host,
             origins=arguments.allow_origin,
         )
-        server = Server(app, started=lambda: tell(service.names[0], *where.getsockname()[:2]))
+        beside: list[Beside] = []
+        if wyoming is not None:
+            from mlx_gemma4.serve.web.wyoming import WyomingServer
+
+            beside.append(WyomingServer(service, wyoming))
+
+        def started() -> None:
+            tell(service.names[0], *where.getsockname()[:2])
+            if wyoming is not None:
+                note(f"Serving Wyoming at {joined(*wyoming.getsockname()[:2])}")
+
+        server = Server(app, started=started, beside=beside)
         try:
             with Session(server.drain, patience=arguments.drain) as session, session.working():
                 server.listen(where)
@@ -107,10 +139,12 @@ def run(arguments: argparse.Namespace) -> int:
     return session.code
 
 
-def check_extra() -> None:
+def check_extra(arguments: argparse.Namespace) -> None:
     """Raise an ImportError if a library of the extra is missing."""
     if any(find_spec(name) is None for name in NEEDED):
         raise ImportError(INSTALL)
+    if arguments.wyoming is not None and find_spec("wyoming") is None:
+        raise ImportError(INSTALL_WYOMING)
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -124,8 +158,10 @@ def check(arguments: argparse.Namespace) -> None:
             f"--host {arguments.host} lets other computers connect: set an --api-key that clients must send, "
             "or leave --host out"
         )
-    if not 0 <= arguments.port <= 65535:
-        raise ValueError(f"--port must be from 0 to 65535, got {arguments.port}")
+    if not 0 <= arguments.port <= MOST_PORT:
+        raise ValueError(f"--port must be from 0 to {MOST_PORT}, got {arguments.port}")
+    if arguments.wyoming is not None:
+        wyoming_address(arguments.wyoming)
     for option, least in (("max_sessions", 1), ("max_waiting", 0), ("drain", 0)):
         value = getattr(arguments, option)
         if not value >= least:
@@ -146,6 +182,23 @@ def tell(name: str, host: str, port: int) -> None:
     note(f"Open localhost:{port} in a browser to talk to it")
 
 
+def wyoming_address(text: str) -> tuple[str, int]:
+    """The host and the port of PORT or HOST:PORT. Without a host it is this machine alone, whatever --host says.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and int(port) <= MOST_PORT):
+        raise ValueError(f"--wyoming must be PORT or HOST:PORT, with a port up to {MOST_PORT}, got {text!r}")
+    return host.removeprefix("[").removesuffix("]") or LOOPBACK, int(port)
+
+
 def address(host: str, port: int) -> str:
     """The base URL for clients."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"http://{joined(host, port)}/v1"
+
+
+def joined(host: str, port: int) -> str:
+    """An address as HOST:PORT."""
+    return f"{f'[{host}]' if ':' in host else host}:{port}"

@@ -5,6 +5,7 @@ Codes are those of ISO 639, as Whisper and its tools use them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from difflib import get_close_matches
 
 _TABLE = """
@@ -25,13 +26,23 @@ xh Xhosa; yi Yiddish; yo Yoruba; yue Cantonese; zh Chinese, Mandarin; zu Zulu
 """Code, name, other names."""
 
 
-def _names() -> dict[str, str]:
-    names = {}
+def _entries() -> Iterator[tuple[str, str, list[str]]]:
     for line in _TABLE.replace("\n", " ").split(";"):
         code, _, spoken = line.strip().partition(" ")
         name, *others = spoken.split(", ")
+        yield code, name, others
+
+
+def _names() -> dict[str, str]:
+    names = {}
+    for code, name, others in _entries():
         names.update(dict.fromkeys((code, name.casefold(), *(other.casefold() for other in others)), name))
     return names
+
+
+def language_codes() -> dict[str, str]:
+    """The codes of all languages → their names in English."""
+    return {code: name for code, name, _ in _entries()}
 
 
 LANGUAGES = _names()

@@ -88,7 +88,7 @@ async def _answer(
     writer = make(tools)
     outbox: Outbox[ChatEvent] = Outbox()
     job = service.ask(question, outbox)
-    events = _counted(service, outbox, started)
+    events = counted(service, outbox, started)
     if chat.stream:
         return EventStream(written(events, writer), job.cancel, service.limits.idle)
     try:
@@ -98,7 +98,7 @@ async def _answer(
     return Response(write(writer.whole()), media_type="application/json") if is_whole else Response(status_code=GONE)
 
 
-async def _counted(service: Service, outbox: Outbox[ChatEvent], started: float) -> AsyncIterator[ChatEvent]:
+async def counted(service: Service, outbox: Outbox[ChatEvent], started: float) -> AsyncIterator[ChatEvent]:
     """The events of an answer."""
     metrics, is_first = service.metrics, True
     while (told := await outbox.get()) is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -14,10 +16,25 @@ CONNECTIONS = 512
 """Open connections, at most; more get 503."""
 
 
-class Server(uvicorn.Server):
-    """A server whose owner handles the signals."""
+class Beside(Protocol):
+    """A server of another protocol in the same event loop."""
 
-    def __init__(self, app: ASGIApp, *, started: Callable[[], None]) -> None:
+    async def start(self) -> None:
+        """Take connections."""
+
+    async def stop(self) -> None:
+        """Take no more connections; return when those that wait for an answer have it."""
+
+
+class Server(uvicorn.Server):
+    """A server whose owner handles the signals.
+
+    Args:
+        started: Called when clients can connect.
+        beside: Servers that begin and end with this one.
+    """
+
+    def __init__(self, app: ASGIApp, *, started: Callable[[], None], beside: Sequence[Beside] = ()) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -32,7 +49,7 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=30,
             )
         )
-        self._started = started
+        self._started, self._beside = started, beside
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,7 +57,12 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for each in self._beside:
+            await each.start()
         self._started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.gather(super().shutdown(sockets), *(each.stop() for each in self._beside))
 
     def drain(self) -> None:
         """Take no more connections, and return from ``run`` when those that are open have their answers."""
@@ -51,8 +73,11 @@ class Server(uvicorn.Server):
         asyncio.run(self.serve([where]))
 
 
-def open_socket(host: str, port: int) -> socket.socket:
+def open_socket(host: str, port: int, *, options: tuple[str, str] = ("--host", "--port")) -> socket.socket:
     """A socket that is bound, so that a port in use is noticed before a model is loaded.
+
+    Args:
+        options: The options that set host and port, for messages.
 
     Raises:
         ValueError: The address cannot be used; the message says why.
@@ -63,14 +88,13 @@ def open_socket(host: str, port: int) -> socket.socket:
         family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
         where = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise ValueError(f"--host {host} is no address of this machine: {error.strerror}") from error
+        raise ValueError(f"{options[0]} {host} is no address of this machine: {error.strerror}") from error
     try:
         where.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         where.bind(address)
     except OSError as error:
         where.close()
-        remedy = (
-            "choose another --port" if error.errno == 98 or error.errno == 48 else "choose another --host or --port"
-        )
+        is_port = error.errno == errno.EADDRINUSE
+        remedy = f"choose another {options[1] if is_port else ' or '.join(dict.fromkeys(options))}"
         raise ValueError(f"Cannot listen on {host}:{port}: {error.strerror}; {remedy}") from error
     return where
