@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.live.talk.events import Said as Said
     from mlx_gemma4.live.talk.loop import converse as converse
     from mlx_gemma4.loading import load as load
+    from mlx_gemma4.mcp.server import McpServer as McpServer
     from mlx_gemma4.outputs.drafter import Drafter as Drafter
     from mlx_gemma4.outputs.drafter import load_drafter as load_drafter
     from mlx_gemma4.outputs.generate import generate as generate
@@ -73,6 +74,7 @@ _NAMES = {
     "live.talk.events": "Answered Heard Said",
     "live.talk.loop": "converse",
     "loading": "load",
+    "mcp.server": "McpServer",
     "outputs.drafter": "Drafter load_drafter",
     "outputs.generate": "generate stream_generate",
     "outputs.grammar.constraint": "Constraint",

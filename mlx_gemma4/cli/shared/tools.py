@@ -1,4 +1,4 @@
-"""``--tools``: functions of Python files, or declarations in JSON files. Several are joined into one set."""
+"""``--tools``: functions of Python files and MCP servers, or declarations in JSON files, joined into one set."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli.shared.notes import note
+from mlx_gemma4.cli.shared.signals import on_exit
 from mlx_gemma4.printable import printable
 
 if TYPE_CHECKING:
@@ -15,22 +16,28 @@ if TYPE_CHECKING:
     from mlx_gemma4.outputs.tools.result import ToolResult
     from mlx_gemma4.outputs.tools.sources import Tools
 
+SCHEME = "mcp:"
+"""Begins the name of an MCP server."""
 DECLINED = "The user did not allow it."
 
 
 def add_tools(parser: argparse.ArgumentParser, *, runs: bool) -> None:
     """``runs``: whether the command calls functions, rather than show the calls."""
     files = (
-        "a Python file (each call is run only if you allow it) or JSON schemas (calls are printed)"
+        "a Python file or an MCP server (each call is run only if you allow it), or JSON schemas (calls are printed)"
         if runs
-        else "a Python file or JSON schemas; calls are printed, not run"
+        else "a Python file, an MCP server or JSON schemas; calls are printed, not run"
     )
     parser.add_argument(
         "--tools",
         action="append",
         default=[],
-        metavar="FILE",
-        help=f"functions that the model may call: {files}; can be repeated",
+        metavar="FILE|mcp:SERVER",
+        help=f"functions that the model may call: {files}; SERVER is a command, a URL or a name in --mcp-config; "
+        "can be repeated",
+    )
+    parser.add_argument(
+        "--mcp-config", metavar="FILE", help="config file of MCP servers, as other clients have one (mcpServers)"
     )
     if runs:
         parser.add_argument(
@@ -52,20 +59,33 @@ def opened_tools(arguments: argparse.Namespace) -> Iterator[Tools | None]:
     if not arguments.tools:
         yield None
         return
+    from mlx_gemma4.mcp.server import prefix_shared
     from mlx_gemma4.outputs.tools.sources import join_tools
 
     with ExitStack() as stack:
-        sources = []
-        for name in arguments.tools:
-            sources.append(_open(name, arguments))
-            stack.callback(sources[-1].close)
+        sources = [_opened(name, arguments, stack) for name in arguments.tools]
+        prefix_shared(sources)
         yield join_tools(sources)
 
 
-def _open(name: str, arguments: argparse.Namespace) -> Tools:
+def _opened(name: str, arguments: argparse.Namespace, stack: ExitStack) -> Tools:
+    """The tools of one source, which the stack closes."""
     from mlx_gemma4.outputs.tools.toolbox import TIME_LIMIT, load_tools
 
-    return load_tools(name, time_limit=getattr(arguments, "tool_timeout", TIME_LIMIT))
+    time_limit = getattr(arguments, "tool_timeout", TIME_LIMIT)
+    if not name.startswith(SCHEME):
+        tools = load_tools(name, time_limit=time_limit)
+        stack.callback(tools.close)
+        return tools
+    from mlx_gemma4.mcp.server import McpServer
+
+    server = stack.enter_context(
+        McpServer(name.removeprefix(SCHEME), config=arguments.mcp_config, time_limit=time_limit)
+    )
+    stack.enter_context(on_exit(server.kill))
+    for line in server.left_out:
+        note(f"({line})")
+    return server
 
 
 def note_unwritten(processor: Processor, schemas: Sequence[Mapping[str, Any]]) -> None:
