@@ -34,7 +34,7 @@ def with_python() -> list[Path]:
 def test_the_pages() -> None:
     """The README is short; a page that is missing here would not be tested."""
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
-    pages = ["checkpoints.md", "conversion.md", "live.md", "memory.md", "python.md", "serve.md", "speed.md"]
+    pages = ["checkpoints.md", "conversion.md", "live.md", "mcp.md", "memory.md", "python.md", "serve.md", "speed.md"]
     names = ["README.md", "CONTRIBUTING.md", *pages]
     assert [page.name for page in PAGES] == names
     assert [page.name for page in with_python()] == ["README.md", "conversion.md", "python.md"]
