@@ -57,7 +57,7 @@ def test_what_the_page_may_do(server: Running) -> None:
         "frame-ancestors": "'none'",
     }
     assert headers["permissions-policy"] == "camera=(self), display-capture=(self), microphone=(self)"
-    assert (headers["referrer-policy"], headers["cross-origin-opener-policy"]) == ("no-referrer", "same-origin")
+    assert (headers["referrer-policy"], headers["cross-origin-resource-policy"]) == ("no-referrer", "same-origin")
 
 
 @pytest.mark.parametrize(("path", "status"), [("/page/", 401), ("/page/../page.js", 401), ("/page/none.js", 401)])

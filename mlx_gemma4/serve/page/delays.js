@@ -5,14 +5,17 @@ import { seconds } from "./turns.js";
 export class Delays {
   constructor(element) {
     this.places = { words: element("words-delay"), answer: element("answer-delay") };
+    this.medians = { words: element("words-median"), answer: element("answer-median") };
+    this.all = element("figures");
     this.found = { words: [], answer: [] };
   }
 
   add(kind, delay) {
     const found = this.found[kind];
     found.push(delay);
-    const several = found.length > 1 ? `, median ${seconds(median(found))} of ${found.length}` : "";
-    this.places[kind].textContent = seconds(delay) + several;
+    this.all.hidden = false;
+    this.places[kind].textContent = seconds(delay);
+    if (found.length > 1) this.medians[kind].textContent = `median of ${found.length}: ${seconds(median(found))}`;
   }
 }
 

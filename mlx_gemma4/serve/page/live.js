@@ -5,6 +5,7 @@ import { Connection, findServer } from "./connection.js";
 import { Conversation } from "./conversation.js";
 
 const HYPOTHESES = "item.input_audio_transcription.hypotheses";
+const COMPLETED = "conversation.item.input_audio_transcription.completed";
 const SETTINGS = "settings"; // the id of our session.update, which errors name
 const RATE = 16000; // of the sound until there is some
 const SILENCE_SECONDS = 1; // behind a microphone that is switched off, so that its turn ends
@@ -52,7 +53,7 @@ export class Live {
       return false;
     }
     this.model = found.model;
-    this.onState("ready");
+    if (!this.connection.isReady) this.onState("ready");
     return true;
   }
 
@@ -155,6 +156,9 @@ export class Live {
       this.onState("open");
     } else if (event.type === "input_audio_buffer.speech_started") {
       this.showPicture(event.item_id);
+    } else if (event.type === COMPLETED && !this.settings.get("answers")) {
+      // it is written down, and need not fill the model's context
+      this.connection.send({ type: "conversation.item.delete", item_id: event.item_id });
     } else if (event.type === "response.done" && this.asksNext) {
       this.asksNext = false;
       this.connection.send({ type: "response.create" });

@@ -96,7 +96,8 @@ async function begin(kind, start) {
       await settings.listDevices();
       return true;
     } catch (error) {
-      notice.show(problems.deviceProblem(kind, error));
+      // without the server, the code that reads the microphone is missing; find() says that it is gone
+      if (error.name !== "AbortError" || (await live.find())) notice.show(problems.deviceProblem(kind, error));
     }
   }
   return false;
@@ -154,7 +155,7 @@ function showButtons() {
   element("camera").setAttribute("aria-pressed", picture.kind === "camera");
   element("screen").setAttribute("aria-pressed", picture.kind === "screen");
   document.body.classList.toggle("hears", microphone.isOn);
-  document.body.classList.toggle("sees", picture.kind !== null);
+  element("meter").hidden = !microphone.isOn;
   element("stage").hidden = picture.kind === null;
   element("stage").dataset.kind = picture.kind ?? "";
   element("flip").hidden = picture.kind !== "camera" || settings.get("cameras") !== "" || !matchMedia("(pointer: coarse)").matches;

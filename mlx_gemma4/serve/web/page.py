@@ -37,7 +37,6 @@ POLICY = "; ".join(
 HEADERS = {
     "Cache-Control": "no-cache",  # a browser asks each time: files of two versions are never mixed
     "Content-Security-Policy": POLICY,
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), display-capture=(self), microphone=(self)",
     "Referrer-Policy": "no-referrer",

@@ -1,0 +1,452 @@
+"""The page at ``/`` in Chromium, whose microphone is a recording of the demo and whose camera is a picture of it.
+
+    apt-get install chromium
+    pip install playwright                       # beside the package; Chromium is Debian's, or --chromium PATH
+    python tests/page_client.py [--screenshots FOLDER]
+
+It starts its servers itself, and prints a line for each check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from golden import answered, named, utterances
+from PIL import Image
+from playwright.sync_api import Page, Playwright, expect, sync_playwright
+from reference_cases import media_file
+
+ROOT = Path(__file__).parent.parent
+SPEECH, OTHER, QUESTION, PICTURE = "hibari-03.wav", "pico-04.wav", "question.wav", "picture-02.png"
+ASKED_ABOUT = "question.png"
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+DEVICES, ALLOWED, DENIED = (
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--deny-permission-prompts",
+)
+DESK, PHONE = {"width": 1180, "height": 760}, {"width": 390, "height": 844}
+SOON = 30_000
+"""Milliseconds in which something must happen on a busy machine."""
+
+
+class Server:
+    """``mlx_gemma4 serve`` with the demo."""
+
+    def __init__(self, *options: str, port: int = 0) -> None:
+        command = [sys.executable, "-m", "mlx_gemma4", "serve", "--model", "demo", "--dtype", "float32"]
+        self._process = subprocess.Popen(
+            [*command, "--port", str(port), *options], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        assert self._process.stderr is not None
+        line = self._process.stderr.readline()
+        found = re.search(r":(\d+)/v1$", line.strip())
+        assert found is not None, line
+        self.port = int(found[1])
+        self.url = f"http://localhost:{self.port}/"
+
+    def sessions(self) -> int:
+        """Requests that are computed now."""
+        with urllib.request.urlopen(f"{self.url}metrics") as response:
+            lines = response.read().decode().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("mlx_gemma4_sessions ")))
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.communicate(timeout=60)
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[Server]:
+    server = Server(*options)
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+class Browsers:
+    """Starts Chromium with devices of its own."""
+
+    def __init__(self, playwright: Playwright, chromium: str, folder: Path, screenshots: Path | None) -> None:
+        self._playwright, self._chromium, self._folder = playwright, chromium, folder
+        self._screenshots = screenshots
+        self.requests: list[str] = []
+        """Addresses that pages have asked for."""
+
+    @contextmanager
+    def page(
+        self,
+        url: str,
+        *,
+        speech: str | None = None,
+        picture: str = PICTURE,
+        flags: tuple[str, ...] = (DEVICES, ALLOWED),
+        viewport: dict[str, int] = DESK,
+        **context: Any,
+    ) -> Iterator[Page]:
+        """A page, which must not report an error."""
+        sound = self._sound(speech)
+        files = (
+            f"--use-file-for-fake-audio-capture={sound}%noloop",
+            f"--use-file-for-fake-video-capture={self._video(picture)}",
+        )
+        browser = self._playwright.chromium.launch(
+            executable_path=self._chromium, args=[*QUIET, *flags, *(files if DEVICES in flags else ())]
+        )
+        problems: list[str] = []
+        try:
+            page = browser.new_context(viewport=viewport, **context).new_page()  # type: ignore[arg-type]
+            page.set_default_timeout(SOON)
+            expect.set_options(timeout=SOON)
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on("console", lambda told: problems.append(told.text) if is_problem(told.text) else None)
+            page.on("request", lambda request: self.requests.append(request.url))
+            page.goto(url)
+            yield page
+        finally:
+            browser.close()
+        assert problems == [], problems
+
+    def shoot(self, page: Page, name: str) -> None:
+        if self._screenshots is not None:
+            page.screenshot(path=self._screenshots / f"{name}.png")
+
+    def _sound(self, name: str | None) -> Path:
+        """A recording with silence behind it; None: a room in which nobody speaks."""
+        path = self._folder / f"{name}.wav"
+        if not path.exists():
+            data = b"" if name is None else media_file(name).read_bytes()
+            noise = np.random.default_rng(0).normal(0, 8, 16_000).astype("<i2").tobytes()
+            samples = noise + data[44:] + 8 * noise
+            path.write_bytes(wav_head(len(samples)) + samples)
+        return path
+
+    def _video(self, name: str) -> Path:
+        """A picture as a video."""
+        path = self._folder / f"{name}.y4m"
+        if not path.exists():
+            picture = Image.open(media_file(name)).convert("YCbCr")
+            width, height = picture.size
+            y, blue, red = picture.split()
+            half = (width // 2, height // 2)
+            planes = [np.asarray(plane, float) for plane in (y, blue.resize(half), red.resize(half))]
+            scaled = [16 + plane * scale / 255 for plane, scale in zip(planes, (219, 224, 224), strict=True)]
+            frame = b"FRAME\n" + b"".join(plane.round().astype(np.uint8).tobytes() for plane in scaled)
+            path.write_bytes(f"YUV4MPEG2 W{width} H{height} F10:1 Ip A1:1 C420mpeg2\n".encode() + 10 * frame)
+        return path
+
+
+def is_problem(told: str) -> bool:
+    """Whether the console tells of a mistake, and not of a server that is gone or refuses."""
+    return not any(part in told for part in ("Failed to load resource", "WebSocket connection to"))
+
+
+def wav_head(size: int) -> bytes:
+    """Of 16 bits, 16 kHz, mono."""
+    form = b"fmt " + np.array([16, 0x10001, 16_000, 32_000, 0x100002], "<u4").tobytes()
+    return b"RIFF" + np.uint32(36 + size).tobytes() + b"WAVE" + form + b"data" + np.uint32(size).tobytes()
+
+
+def said(page: Page) -> list[str]:
+    """The texts of all turns."""
+    return page.locator(".turn .words").all_inner_texts()
+
+
+def press(page: Page, *names: str) -> None:
+    for name in names:
+        page.get_by_role("button", name=name, exact=True).click()
+
+
+def notice(page: Page) -> str:
+    page.locator("#notice").wait_for()
+    return page.inner_text("#notice-text")
+
+
+def expect_turns(page: Page, *texts: str) -> None:
+    """These are the turns, and they are complete."""
+    expect(page.locator(".turn[data-state=done] .words")).to_have_text(list(texts), timeout=SOON)
+
+
+def words(browsers: Browsers, server: Server) -> None:
+    """A recording is heard as ``transcribe`` hears it, word by word."""
+    with browsers.page(server.url, speech=SPEECH) as page:
+        expect(page.locator("#state")).to_have_text("Ready")
+        page.locator("summary").click()
+        page.get_by_label("Answer what I say").uncheck()
+        running: list[str] = []
+        page.expose_function("told", lambda text: running.append(text))
+        page.evaluate(
+            "new MutationObserver(() => told(document.querySelector('#turns').innerText))"
+            ".observe(document.querySelector('#turns'), {subtree: true, childList: true, characterData: true})"
+        )
+        press(page, "Microphone")
+        expect_turns(page, *utterances(SPEECH))
+        found = {text.split("\n")[-1] for text in running}
+        whole = utterances(SPEECH)[0]
+        assert sum(whole.startswith(text) and text != whole for text in found) >= 2, found
+        assert re.fullmatch(r"\d\.\d\d s", page.inner_text("#words-delay"))
+        assert whole in page.inner_text("#live")
+        press(page, "Microphone")
+        expect(page.locator("#state")).to_have_text("Connected")
+
+
+def spoken_question(browsers: Browsers, server: Server) -> None:
+    """Asked aloud about what the camera sees."""
+    with browsers.page(server.url, speech=QUESTION, picture=ASKED_ABOUT) as page:
+        press(page, "Camera")
+        page.wait_for_function("document.querySelector('#video').videoWidth > 0")
+        press(page, "Microphone")
+        expect(page.locator(".turn.model[data-state=done] .words")).to_have_text(str(answered("question").text))
+        expect(page.locator(".turn.user .sent")).to_be_visible()
+        assert re.fullmatch(r"\d\.\d\d s", page.inner_text("#answer-delay"))
+        browsers.shoot(page, "spoken-question")
+
+
+def typed_question(browsers: Browsers, server: Server) -> None:
+    """Typed, with the camera's picture, and by the keyboard alone."""
+    with browsers.page(server.url, viewport=PHONE, has_touch=True, color_scheme="dark") as page:
+        press(page, "Camera")
+        page.wait_for_function("document.querySelector('#video').videoWidth > 0")
+        page.get_by_label("Your question").focus()
+        page.keyboard.type("Describe the image.")
+        page.keyboard.press("Enter")
+        expect_turns(page, "Describe the image.", named(PICTURE))
+        assert named(PICTURE) in page.inner_text("#live")
+        browsers.shoot(page, "typed-question")
+
+
+def text_is_text(browsers: Browsers, server: Server) -> None:
+    """What was written is shown and never run."""
+    with browsers.page(server.url) as page:
+        page.fill("#question", "<img src=x onerror=document.title='bad'><b>bold</b>")
+        press(page, "Send")
+        page.locator(".turn.user").wait_for()
+        assert said(page)[0] == "<img src=x onerror=document.title='bad'><b>bold</b>"
+        assert page.title() != "bad"
+
+
+def reload(browsers: Browsers, server: Server) -> None:
+    """It begins anew, and the session of the page before is free."""
+    with browsers.page(server.url, speech=SPEECH) as page:
+        for _ in range(6):  # more than there are sessions
+            press(page, "Microphone")
+            expect(page.locator("#state")).to_have_text("Listening")
+            page.reload()
+            expect(page.locator("#state")).to_have_text("Ready")
+        press(page, "Microphone")
+        page.locator(".turn.user[data-state=done]").wait_for()
+        page.goto("about:blank")
+        for _ in range(50):
+            if server.sessions() == 0:
+                return
+            page.wait_for_timeout(100)
+        raise AssertionError("a session is still open")
+
+
+def denied(browsers: Browsers, server: Server) -> None:
+    with browsers.page(server.url, flags=(DEVICES, DENIED)) as page:
+        press(page, "Microphone")
+        assert notice(page).startswith("The browser may not use the microphone. Allow it with the icon beside the addr")
+        assert page.locator("#microphone").get_attribute("aria-pressed") == "false"
+        browsers.shoot(page, "denied")
+        press(page, "Camera")
+        expect(page.locator("#notice-text")).to_contain_text("The browser may not use the camera.")
+        press(page, "Close this message")
+        expect(page.locator("#notice")).to_be_hidden()
+
+
+def no_device(browsers: Browsers, server: Server) -> None:
+    with browsers.page(server.url, flags=(ALLOWED,)) as page:
+        press(page, "Microphone")
+        assert notice(page) == "No microphone was found. Connect one, then press Microphone again."
+
+
+def other_checkpoints(browsers: Browsers, server: Server) -> None:
+    """One that takes text alone."""
+    record = {"id": "text-only", "object": "model", "created": 1, "owned_by": "m", "input_modalities": ["text"]}
+    with browsers.page(server.url) as page:
+        page.route("**/v1/models", lambda route: route.fulfill(body=json.dumps({"object": "list", "data": [record]})))
+        page.reload()
+        expect(page.locator("#model")).to_have_text("text-only")
+        press(page, "Microphone")
+        assert notice(page) == "This checkpoint takes no sound. Questions can be typed."
+        press(page, "Camera")
+        expect(page.locator("#notice-text")).to_have_text("This checkpoint takes no pictures.")
+
+
+def phone(browsers: Browsers, server: Server) -> None:
+    """Nothing is wider than the page, and a thumb hits what it aims at."""
+    for width in (320, 390, 760):
+        with browsers.page(server.url, viewport={"width": width, "height": 700}, has_touch=True) as page:
+            press(page, "Camera")
+            page.locator("summary").click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            for name in ("#microphone", "#camera", "#screen", "#send", "#question"):
+                box = page.locator(name).bounding_box()
+                assert box is not None and box["height"] >= 44 and box["x"] + box["width"] <= width, (name, box)
+            composer = page.locator("#composer").bounding_box()
+            assert composer is not None and composer["y"] + composer["height"] <= 700
+            browsers.shoot(page, f"phone-{width}")
+
+
+def keyboard(browsers: Browsers, server: Server) -> None:
+    """Every control is reached by Tab, and Space presses it."""
+    with browsers.page(server.url) as page:
+        expect(page.locator("#state")).to_have_text("Ready")
+        reached = []
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+        assert reached[:4] == ["microphone", "camera", "screen", "SUMMARY"], reached
+        assert {"log", "question", "send"} <= set(reached)
+        page.locator("#camera").focus()
+        page.keyboard.press("Space")
+        expect(page.locator("#camera")).to_have_attribute("aria-pressed", "true")
+
+
+def server_gone(browsers: Browsers, server: Server) -> None:
+    """A question that could not be sent stays; the page finds the server again, and goes on to listen."""
+    own = Server()
+    try:
+        with browsers.page(own.url, speech=OTHER) as page:
+            expect(page.locator("#state")).to_have_text("Ready")
+            own.end()
+            page.fill("#question", "Describe the image.")
+            press(page, "Send")
+            assert notice(page).startswith("The server does not answer. Start mlx_gemma4 serve again if it was stopped")
+            expect(page.locator("#question")).to_have_value("Describe the image.")
+            expect(page.locator("#state")).to_have_text("No server")
+            browsers.shoot(page, "server-gone")
+            press(page, "Microphone")
+            expect(page.locator("#microphone")).to_have_attribute("aria-pressed", "false")
+            own = Server(port=own.port)
+            expect(page.locator("#notice")).to_be_hidden()
+            press(page, "Microphone")
+            expect(page.locator("#state")).to_have_text("Listening")
+            own.end()
+            expect(page.locator("#state")).to_have_text("No server")
+            own = Server(port=own.port)
+            expect(page.locator("#state")).to_have_text("Listening")
+            expect(page.locator("#notice")).to_be_hidden()
+    finally:
+        own.end()
+
+
+def key(browsers: Browsers, server: Server) -> None:
+    """A wrong one, and the right one, which no header could carry as it is. It is kept for the tab alone."""
+    secret = "a b/c=(d)%41"
+    with serving("--api-key", secret) as own, browsers.page(own.url, speech=SPEECH) as page:
+        expect(page.locator("#state")).to_have_text("A key is needed")
+        page.fill("#key", "wrong")
+        press(page, "Connect")
+        expect(page.locator("#key-problem")).to_have_text("This is not the key of the server.")
+        browsers.shoot(page, "wrong-key")
+        page.fill("#key", secret)
+        press(page, "Connect")
+        expect(page.locator("#key-form")).to_be_hidden()
+        press(page, "Microphone")
+        page.locator(".turn.user[data-state=done]").wait_for()
+        page.reload()
+        expect(page.locator("#state")).to_have_text("Ready")
+        assert secret not in page.evaluate("JSON.stringify(localStorage)")
+
+
+def busy(browsers: Browsers, server: Server) -> None:
+    """Another page has the only session; when it leaves, this one listens."""
+    with serving("--max-sessions", "1") as own, browsers.page(own.url, speech=SPEECH) as first:
+        press(first, "Microphone")
+        expect(first.locator("#state")).to_have_text("Listening")
+        second = first.context.new_page()
+        second.goto(own.url)
+        press(second, "Microphone")
+        expected = (
+            "All sessions of the server are in use, by other pages or apps. This page tries again in a few seconds."
+        )
+        assert notice(second) == expected
+        first.close()
+        expect(second.locator("#state")).to_have_text("Listening")
+        expect(second.locator("#notice")).to_be_hidden()
+
+
+def insecure(browsers: Browsers, server: Server) -> None:
+    """From another machine without https: why there is no microphone, and what to do."""
+    address = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split()
+    if not address:
+        print("    (no address but the loopback's)")
+        return
+    with serving("--host", "0.0.0.0", "--api-key", "secret") as own:
+        url = f"http://{address[0]}:{own.port}/"
+        with browsers.page(url) as page:
+            page.fill("#key", "secret")
+            press(page, "Connect")
+            expect(page.locator("#state")).to_have_text("Ready")
+            press(page, "Microphone")
+            expect(page.locator("#notice-text")).to_contain_text(
+                f"ssh -N -L {own.port}:localhost:{own.port} {address[0]}"
+            )
+            browsers.shoot(page, "insecure")
+
+
+CHECKS = (
+    words,
+    spoken_question,
+    typed_question,
+    text_is_text,
+    reload,
+    denied,
+    no_device,
+    other_checkpoints,
+    phone,
+    keyboard,
+    server_gone,
+    key,
+    busy,
+    insecure,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("chromium-browser"))
+    parser.add_argument("--screenshots", type=Path, help="a folder for pictures of the page")
+    parser.add_argument("--only", nargs="+", choices=[check.__name__ for check in CHECKS])
+    arguments = parser.parse_args()
+    if arguments.chromium is None:
+        sys.exit("Chromium is not installed: apt-get install chromium, or name it with --chromium PATH")
+    if arguments.screenshots is not None:
+        arguments.screenshots.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright, serving() as server:
+        browsers = Browsers(playwright, arguments.chromium, Path(folder), arguments.screenshots)
+        for check in CHECKS:
+            if arguments.only is None or check.__name__ in arguments.only:
+                check(browsers, server)
+                print(f"ok  {check.__name__}", flush=True)
+    elsewhere = {url for url in browsers.requests if not re.match(r"(http://(localhost|[\d.]+):\d+/|data:|blob:)", url)}
+    assert elsewhere == set(), elsewhere
+
+
+if __name__ == "__main__":
+    main()
