@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from mlx_gemma4.cli.shared.drafts import drafted
 from mlx_gemma4.cli.shared.errors import message
 from mlx_gemma4.cli.shared.keyboard import key_pressed
 from mlx_gemma4.cli.shared.notes import note, plural, statistics
+from mlx_gemma4.cli.shared.servers import offers, prompt_messages, resource_parts
 from mlx_gemma4.cli.shared.tools import DECLINED, described, note_shortened
 from mlx_gemma4.inputs.messages import MEDIA, kind_of, message_text, parts, user_content
 from mlx_gemma4.printable import show
@@ -31,8 +32,9 @@ HELP = """\
 /audio FILE   add sound to the next message          /edit TEXT   replace your last message
 /video FILE   add a video to the next message        /undo        remove the last message and its answer
 /stats        what is held, what a turn computed     /reset       forget the conversation
-/save FILE    save the conversation, for --resume    /help        this text
-                                                     /exit        quit (or Ctrl-D)
+/save FILE    save the conversation, for --resume    /mcp         what MCP servers offer
+/prompt NAME  send a prompt of an MCP server         /help        this text
+/resource URI add a resource of an MCP server        /exit        quit (or Ctrl-D)
 A line that begins with the name of a picture, a recording or a video adds that file; what follows it is the message.
 Ctrl-C stops an answer; its text so far stays in the conversation."""
 ROUNDS = 8
@@ -65,7 +67,9 @@ class Chat:
         self._tools = tools
         self._stats = stats
         self._after_turn = after_turn
-        self._media: list[dict[str, Any]] = []
+        self._media: list[Mapping[str, Any]] = []
+        self._texts: list[str] = []
+        """Texts of resources, for the next message."""
         self._forgotten = conversation.forgotten
 
     def loop(self) -> None:
@@ -131,8 +135,11 @@ class Chat:
         return {
             "/edit": self._edit,
             "/help": lambda _: note(HELP),
+            "/mcp": lambda _: note(offers(self._tools)),
+            "/prompt": self._send_prompt,
             "/regen": lambda _: self._answer(self._conversation.regenerate(**self._options)),
             "/reset": lambda _: self._reset(),
+            "/resource": self._add_resource,
             "/save": self._save,
             "/stats": lambda _: note(held(self._conversation)),
             "/undo": lambda _: self._undo(),
@@ -140,7 +147,7 @@ class Chat:
 
     def _reset(self) -> None:
         self._conversation.reset()
-        self._media, self._forgotten = [], 0
+        self._media, self._texts, self._forgotten = [], [], 0
 
     def _undo(self) -> None:
         removed = " ".join(message_text(self._conversation.undo()).split())
@@ -169,13 +176,36 @@ class Chat:
         self._media.append(attachment(self._processor, kind, path))
         note(f"({kind} {path} goes with the next message)")
 
+    def _add_resource(self, uri: str) -> None:
+        """Attach a resource of a server to the next message."""
+        found = resource_parts(self._tools, uri)
+        self._processor.prompt([{"role": "user", "content": found}])
+        self._media += [part for part in found if part["type"] != "text"]
+        self._texts += [part["text"] for part in found if part["type"] == "text"]
+        note(f"(the resource {uri} goes with the next message)")
+
+    def _send_prompt(self, text: str) -> None:
+        """Send the messages of a server's prompt; the last one is answered."""
+        *earlier, last = prompt_messages(self._tools, text)
+        kept = self._conversation.messages
+        self._conversation.messages = [*kept, *earlier]
+        try:
+            is_whole = self._print(self._conversation.ask(last["content"], **self._options))
+        except ValueError:
+            self._conversation.messages = kept
+            raise
+        if is_whole:
+            self._call()
+
     def _say(self, text: str) -> None:
         """Send a message. Its files are not attached to the next one, even if it fails."""
         media, self._media = self._media, []
+        texts, self._texts = self._texts, []
+        content = user_content("\n\n".join([*texts, text]), media)
         try:
-            is_whole = self._print(self._conversation.ask(user_content(text, media), **self._options))
+            is_whole = self._print(self._conversation.ask(content, **self._options))
         except ValueError as error:
-            dropped = "; its files are no longer attached" if media else ""
+            dropped = "; its files are no longer attached" if media or texts else ""
             raise ValueError(f"{error} (the message is not in the conversation{dropped})") from error
         if is_whole:
             self._call()

@@ -90,9 +90,12 @@ def _medium(kind: str, data: str) -> Part:
 
 def _read(kind: str, data: bytes) -> Part:
     if kind == "audio":
-        from mlx_gemma4.inputs.audio.recording import load_audio
+        from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, load_audio
 
-        return {"type": "audio", "audio": load_audio(io.BytesIO(data), limit=LONGEST_SOUND)}
+        samples = load_audio(io.BytesIO(data), limit=LONGEST_SOUND)
+        if len(samples) > LONGEST_SOUND * SAMPLE_RATE:
+            raise ValueError(f"it lasts more than {LONGEST_SOUND:g} s")
+        return {"type": "audio", "audio": samples}
     from mlx_gemma4.inputs.vision.image import load_image
 
     with tempfile.TemporaryDirectory(prefix="mlx_gemma4-") as folder:  # files are checked before they are decoded

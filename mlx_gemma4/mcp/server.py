@@ -56,6 +56,7 @@ class McpServer:
     Attributes:
         name: What messages call the server.
         source: The server, for messages.
+        address: Its command line or its URL.
         schemas: Declarations of its functions.
         left_out: A line about each function that cannot be used.
 
@@ -73,7 +74,7 @@ class McpServer:
         start_limit: float = 60.0,
     ) -> None:
         place = read_address(address, config)
-        self.name, self.source = place.name, f"the MCP server {place.name}"
+        self.name, self.source, self.address = place.name, f"the MCP server {place.name}", str(place)
         self._time_limit = time_limit
         self._connection = _connect(place, start_limit)
         from mlx_gemma4.mcp.requests import list_tools, read_tools

@@ -43,7 +43,11 @@ def join_tools(sources: Sequence[Tools]) -> Tools:
 
 
 class JoinedTools:
-    """The functions of several sources."""
+    """The functions of several sources.
+
+    Attributes:
+        sources: The sources, in order.
+    """
 
     def __init__(self, sources: Sequence[Tools]) -> None:
         self._owners: dict[str, Tools] = {}
@@ -55,7 +59,7 @@ class JoinedTools:
                         "rename one, or leave one of them out"
                     )
                 self._owners[name] = tools
-        self._sources = list(sources)
+        self.sources = list(sources)
         self.source = ", ".join(tools.source for tools in sources)
         self.schemas = [schema for tools in sources for schema in tools.schemas]
 
@@ -70,7 +74,7 @@ class JoinedTools:
     def close(self) -> None:
         """Close all sources, also if one of them fails."""
         with ExitStack() as stack:
-            for tools in self._sources:
+            for tools in self.sources:
                 stack.callback(tools.close)
 
 
