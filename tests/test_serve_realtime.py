@@ -374,7 +374,7 @@ def test_guesses_are_told_to_who_asks() -> None:
         (
             b'{"type":"response.create","event_id":"e"}',
             "unsupported_event",
-            "response.create is not possible here: this server transcribes, and does not answer in Realtime sessions",
+            "response.create is not possible in a transcription session; connect without intent=transcription",
         ),
         (
             b'{"type":"input_audio_buffer.append","audio":"*","event_id":"e"}',

@@ -48,9 +48,15 @@ class Job:
     """A request that the engine computes. Its methods may be called from any thread."""
 
     def __init__(
-        self, engine: Engine, begin: Callable[[Job], Work], ended: Callable[[BaseException | None], None]
+        self,
+        engine: Engine,
+        begin: Callable[[Job], Work],
+        ended: Callable[[BaseException | None], None],
+        *,
+        takes_place: bool,
     ) -> None:
         self._engine = engine
+        self.takes_place = takes_place
         self.begin, self.ended = begin, ended
         self.work: Work | None = None
         self.turn = Turn.LIVE  # its beginning costs no forward
@@ -92,8 +98,8 @@ class Engine:
 
     @property
     def active(self) -> int:
-        """Jobs that have begun."""
-        return len(self._active)
+        """Jobs that have begun, and take a place."""
+        return sum(job.takes_place for job in self._active)
 
     @property
     def waiting(self) -> int:
@@ -105,7 +111,12 @@ class Engine:
         return not self._ended.is_set() and not self._is_closing
 
     def submit(
-        self, begin: Callable[[Job], Work], ended: Callable[[BaseException | None], None], *, waits: bool = True
+        self,
+        begin: Callable[[Job], Work],
+        ended: Callable[[BaseException | None], None],
+        *,
+        waits: bool = True,
+        takes_place: bool = True,
     ) -> Job:
         """Queue a job.
 
@@ -113,15 +124,20 @@ class Engine:
             begin: Makes the generator of a job. Called in the engine's thread when the job begins.
             ended: Called in the engine's thread, once, when the job has ended: with its exception, if it raised one.
             waits: Whether it may wait until a session is free.
+            takes_place: False for a part of a session that has a place already: it begins at once.
 
         Raises:
             Busy: There is no room for another job.
         """
-        job = Job(self, begin, ended)
+        job = Job(self, begin, ended, takes_place=takes_place)
         with self._changed:
             if self._is_closing:
                 raise Busy("The server is shutting down")
-            taken = len(self._active) + len(self._waiting)
+            if not takes_place:
+                self._active.append(job)
+                self._changed.notify()
+                return job
+            taken = self.active + len(self._waiting)
             if taken >= self._most_sessions + (self._most_waiting if waits else 0):
                 queue = f" and {self._most_waiting} requests wait already" if waits else ""
                 raise Busy(
@@ -197,7 +213,7 @@ class Engine:
                 self._waiting.remove(job)
                 self._active.append(job)
                 return job
-        while self._waiting and len(self._active) < self._most_sessions:
+        while self._waiting and self.active < self._most_sessions:
             self._active.append(self._waiting.popleft())
         ready: dict[Turn, Job] = {}
         for job in self._active:

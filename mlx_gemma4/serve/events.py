@@ -28,6 +28,8 @@ class Began:
     """Tokens of the prompt that were in a cache already."""
     audio_tokens: int
     """Tokens of the prompt that are sound."""
+    image_tokens: int = 0
+    """Tokens of the prompt that are pictures, or of videos."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_gemma4.inputs.audio.endpoint import DEFAULT, Endpointing
+from mlx_gemma4.inputs.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,44 @@ class Configure:
     settings: HearingSettings
 
 
-Command = Sound | Commit | Clear | Configure
+@dataclass(frozen=True)
+class TurnSettings:
+    """How the turns of a conversation are heard."""
+
+    hearing: HearingSettings = HearingSettings()
+    finds_turns: bool = True
+    """Whether turns begin and end where somebody speaks; otherwise a Commit ends them, and silence belongs to them."""
+    transcribes: bool = False
+    """Whether the words are told."""
+
+
+@dataclass(frozen=True)
+class Converse:
+    """Hear what follows as turns of a conversation."""
+
+    settings: TurnSettings
+
+
+@dataclass(frozen=True)
+class Transcribe:
+    """From now on, the sound is transcribed, and is part of no conversation."""
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What the next prompt of the conversation begins with, to be computed while nobody waits."""
+
+    prompt: Prompt
+    heard: int | None
+    """The prompt ends where this frame of the open turn follows; None: where no sound follows."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """An answer is about to be computed: give its session back."""
+
+
+Command = Sound | Commit | Clear | Configure | Converse | Transcribe | History | Release
 
 
 @dataclass(frozen=True)
@@ -92,4 +130,30 @@ class Cleared:
     """A Clear was done."""
 
 
-Hearing = Began | Words | Supposed | Said | Committed | Cleared
+@dataclass(frozen=True, eq=False)
+class Spoke:
+    """A stretch of an open turn has ended: an utterance."""
+
+    start: float
+    end: float
+    samples: np.ndarray
+    """float32 [n] at 16 kHz: whole frames."""
+    goes_on: bool
+    """Whether the turn may go on: the utterance was cut at its longest. ``TurnEnded`` follows if it does not."""
+
+
+@dataclass(frozen=True)
+class TurnEnded:
+    """A turn that might have gone on is over."""
+
+
+@dataclass(frozen=True)
+class Transcribed:
+    """Words of an utterance of a conversation."""
+
+    utterance: int | None
+    """The number of its ``Began``, from 0; None: it is in the buffer that the next ``Committed`` ends."""
+    told: Words | Supposed | Said
+
+
+Hearing = Began | Words | Supposed | Said | Committed | Cleared | Spoke | TurnEnded | Transcribed

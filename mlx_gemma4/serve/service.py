@@ -21,6 +21,7 @@ from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.speech_answer import SpeechAnswer
 from mlx_gemma4.serve.protocols.speech_request import SpeechRequest
 from mlx_gemma4.serve.work.chat import Question, answer
+from mlx_gemma4.serve.work.conversation import Parts, converse
 from mlx_gemma4.serve.work.hearing import Inbox, hear
 from mlx_gemma4.serve.work.questions import Questions
 from mlx_gemma4.serve.work.speech import TARGET, Recognition, Transcribers, instruction_of, recognise
@@ -97,13 +98,20 @@ class Service:
                 code="model_not_found",
             )
 
-    def ask(self, question: Question, outbox: Outbox[ChatEvent]) -> Job:
+    def ask(self, question: Question, outbox: Outbox[ChatEvent], *, takes_place: bool = True) -> Job:
         """Let the engine answer.
+
+        Args:
+            takes_place: False for an answer in a session that has a place already.
 
         Raises:
             Busy: There is no room for another request.
         """
-        return self.submit(lambda job: answer(question, self.model, self.processor, self.store, outbox), outbox)
+
+        def begin(job: Job) -> Work:
+            return answer(question, self.model, self.processor, self.store, outbox)
+
+        return self.submit(begin, outbox, takes_place=takes_place)
 
     def recognise(
         self, request: SpeechRequest, file: BinaryIO, outbox: Outbox[SpeechEvent]
@@ -137,16 +145,30 @@ class Service:
         inbox.on_arrival = job.wake
         return job
 
-    def submit(self, begin: Callable[[Job], Work], outbox: Outbox[T], *, waits: bool = True) -> Job:
+    def converse(self, inbox: Inbox, outbox: Outbox[Hearing]) -> Job:
+        """Let the engine hear the turns of a conversation, whose answers are asked for.
+
+        Raises:
+            Busy: All sessions are in use.
+        """
+        parts = Parts(self.processor, self.store, self.transcribers, self.language)
+        job = self.submit(lambda job: converse(inbox, parts, outbox), outbox, waits=False)
+        inbox.on_arrival = job.wake
+        return job
+
+    def submit(
+        self, begin: Callable[[Job], Work], outbox: Outbox[T], *, waits: bool = True, takes_place: bool = True
+    ) -> Job:
         """Queue a job whose events go to an outbox.
 
         Args:
             waits: Whether it may wait for a session.
+            takes_place: False for a part of a session that has a place already.
 
         Raises:
             Busy: There is no room for another request.
         """
-        job = self.engine.submit(begin, outbox.end, waits=waits)
+        job = self.engine.submit(begin, outbox.end, waits=waits, takes_place=takes_place)
         outbox.on_room = job.wake
         return job
 

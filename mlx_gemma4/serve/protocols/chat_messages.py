@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mlx_gemma4.serve.protocols.chat_request import (
@@ -33,6 +34,13 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 Decode = Callable[[str, bytes, str | None, str], Any]
 """(kind, bytes, detail, place) → what the processor takes: of an image, sound or a video."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A part whose medium was decoded before: it enters as it is."""
+
+    part: dict[str, Any]
 
 
 def chat_messages(messages: Sequence[Message], decode: Decode, *, joins_results: bool) -> list[dict[str, Any]]:
@@ -115,7 +123,9 @@ class _Turns:
     def _parts(self, parts: Sequence[Part], where: str) -> list[dict[str, Any]]:
         return [self._part(part, f"{where}.content[{index}]") for index, part in enumerate(parts)]
 
-    def _part(self, part: Part, where: str) -> dict[str, Any]:
+    def _part(self, part: Part | Decoded, where: str) -> dict[str, Any]:
+        if isinstance(part, Decoded):
+            return part.part
         if isinstance(part, Text):
             return {"type": "text", "text": part.text}
         if isinstance(part, Refusal):

@@ -226,7 +226,7 @@ def _check_supported(request: ChatRequest) -> None:
     if request.functions:
         raise unsupported("functions", "functions is the old name of tools; send tools")
     _check_format(request)
-    _check_choice(request)
+    check_choice(request)
 
 
 def _check_format(request: ChatRequest) -> None:
@@ -241,7 +241,8 @@ def _check_format(request: ChatRequest) -> None:
         raise unsupported("logprobs", "logprobs of an answer in JSON are not told; leave out one of them")
 
 
-def _check_choice(request: ChatRequest) -> None:
+def check_choice(request: ChatRequest) -> None:
+    """Raise a Failure if ``tool_choice`` is wrong."""
     if request.choice is None:
         names = ", ".join(CHOICES)
         raise wrong("tool_choice", f"tool_choice must be {names}, or an object with the name of a function")

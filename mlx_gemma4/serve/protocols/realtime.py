@@ -19,11 +19,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from mlx_gemma4.inputs.audio.pcm import decode
-from mlx_gemma4.inputs.audio.recording import Resampler
 from mlx_gemma4.serve.hearing import (
     Began,
     Clear,
@@ -37,10 +34,8 @@ from mlx_gemma4.serve.hearing import (
     Supposed,
     Words,
 )
-from mlx_gemma4.serve.protocols.data_url import decode_base64
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.realtime_request import (
-    ENCODINGS,
     HYPOTHESES,
     Append,
     ClientEvent,
@@ -48,14 +43,11 @@ from mlx_gemma4.serve.protocols.realtime_request import (
     Head,
     Settings,
     Update,
+    event_id_of,
 )
+from mlx_gemma4.serve.protocols.realtime_sound import SoundStream
 from mlx_gemma4.serve.protocols.wire import read
 
-SHORTEST = 0.1
-"""Seconds of sound that can be committed, at least."""
-LONGEST_APPEND = 15 * 1024 * 1024
-"""Bytes of base64 in one append."""
-EMPTY_COMMIT = "input_audio_buffer_commit_empty"
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 Event = dict[str, Any]
@@ -66,18 +58,14 @@ class TranscriptionSession:
 
     Args:
         next_id: Makes an id that begins with a prefix.
-        kind: The type of the session until the client says otherwise.
+        session_id: The id of the session, if it has one already.
     """
 
-    def __init__(self, next_id: Callable[[str], str], *, kind: str = "transcription") -> None:
+    def __init__(self, next_id: Callable[[str], str], *, session_id: str | None = None) -> None:
         self._next_id = next_id
-        self._id = next_id("sess")
-        self._settings = Settings(kind=kind)
-        self._resampler = Resampler()
-        self._odd = b""
-        """Half a sample at the end of an append."""
-        self._seconds = 0.0
-        """Of sound since the last commit."""
+        self._id = session_id or next_id("sess")
+        self._settings = Settings()
+        self._sound = SoundStream()
         self._item: str | None = None
         """The item of the utterance, or of the buffer, that is open."""
         self._previous: str | None = None
@@ -102,7 +90,7 @@ class TranscriptionSession:
             event = _read(message)
             return self._take(event)
         except Failure as failure:
-            return [self.error(failure, _event_id(message))], []
+            return [self.error(failure, event_id_of(message))], []
 
     def hear(self, event: Hearing) -> list[Event]:
         """Take an event of the work; return the events that tell it."""
@@ -130,39 +118,22 @@ class TranscriptionSession:
             return self._update(event)
         if isinstance(event, CommitBuffer):
             return self._commit()
-        self._seconds, self._odd, self._resampler = 0.0, b"", Resampler()
+        self._sound.clear()
         return [], [Clear()]
 
     def _update(self, event: Update) -> tuple[list[Event], list[Command]]:
         before, self._settings = self._settings, self._settings.updated(event.session)
         if (before.encoding, before.rate) != (self._settings.encoding, self._settings.rate):
-            self._odd = b""
+            self._sound.change_format()
         commands: list[Command] = [Configure(self._settings.hearing())]
         return [self._event("session.updated", session=self._session())], commands
 
     def _append(self, event: Append) -> list[Command]:
-        if len(event.audio) > LONGEST_APPEND:
-            raise Failure(400, "An append may have at most 15 MiB of base64", param="audio", code="invalid_value")
-        data = self._odd + (decode_base64(event.audio, "audio") if event.audio else b"")
-        encoding, rate = ENCODINGS[self._settings.encoding], self._settings.rate
-        whole = len(data) // 2 * 2 if encoding == "s16le" else len(data)
-        data, self._odd = data[:whole], data[whole:]
-        if not data:
-            return []
-        samples = decode(data, encoding)
-        self._seconds += len(samples) / rate
-        return _sounds(self._resampler.push(samples, rate))
+        return sounds(self._sound.append(event.audio, self._settings.encoding, self._settings.rate))
 
     def _commit(self) -> tuple[list[Event], list[Command]]:
-        if self._seconds < SHORTEST:
-            raise Failure(
-                400,
-                f"The buffer has {1000 * self._seconds:.0f} ms of audio, and a commit needs "
-                f"{1000 * SHORTEST:.0f} ms at least",
-                code=EMPTY_COMMIT,
-            )
-        seconds, self._seconds, self._odd = self._seconds, 0.0, b""
-        commands: list[Command] = [*_sounds(self._resampler.finish()), Commit()]
+        rest, seconds = self._sound.commit()
+        commands: list[Command] = [*sounds(rest), Commit()]
         if self._settings.has_turns:
             self._asked.append((None, seconds))
             return [], commands
@@ -249,7 +220,7 @@ class TranscriptionSession:
         return self._event(f"{TRANSCRIPTION}.completed", item_id=item, content_index=0, transcript=text, usage=usage)
 
     def _session(self) -> dict[str, Any]:
-        return {"id": self._id, "object": f"realtime.{self._settings.kind}_session", **self._settings.record()}
+        return {"id": self._id, "object": "realtime.transcription_session", **self._settings.record()}
 
     def _event(self, kind: str, **fields: Any) -> Event:
         return {"type": kind, "event_id": self._next_id("event"), **fields}
@@ -263,20 +234,13 @@ def _read(message: bytes) -> ClientEvent:
             raise
     kind = read(message, Head).type
     if kind.startswith(("response.", "conversation.", "output_audio_buffer.")):
-        told = f"{kind[:60]} is not possible here: this server transcribes, and does not answer in Realtime sessions"
+        told = f"{kind[:60]} is not possible in a transcription session; connect without intent=transcription"
         raise Failure(400, told, param="type", code="unsupported_event")
     raise Failure(400, f"There is no event of the type {kind[:60]!r}", param="type", code="unknown_event")
 
 
-def _event_id(message: bytes) -> str | None:
-    """The id that the client gave to an event, which may be anything."""
-    try:
-        return msgspec.json.decode(message, type=Head).event_id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def _sounds(samples: np.ndarray) -> list[Command]:
+def sounds(samples: np.ndarray) -> list[Command]:
+    """Samples as a command, if there are any."""
     return [Sound(samples)] if len(samples) else []
 
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from mlx_gemma4.inputs.audio.endpoint import DEFAULT, Endpointing
-from mlx_gemma4.serve.hearing import HearingSettings
+from mlx_gemma4.serve.hearing import HearingSettings, TurnSettings
 from mlx_gemma4.serve.protocols.failure import unsupported, wrong
+from mlx_gemma4.serve.protocols.realtime_answers import AnswerFields
 from mlx_gemma4.serve.protocols.speech_request import (
     checked_keywords,
     checked_prompt,
@@ -29,6 +30,8 @@ DELAYS = {"minimal": 0.25, "low": 0.5, "medium": 1.0, "high": 2.0, "xhigh": 30.0
 HYPOTHESES = "item.input_audio_transcription.hypotheses"
 """Asks, in ``include``, for guesses as events of their own."""
 INCLUDES = (HYPOTHESES, "item.input_audio_transcription.logprobs")
+
+REMEDY = "connect with ?intent=transcription to transcribe, and without to converse"
 
 Maybe = msgspec.UnsetType
 T = TypeVar("T")
@@ -59,7 +62,9 @@ class Audio(msgspec.Struct):
     input: Input | None = None
 
 
-class Session(msgspec.Struct):
+class Session(AnswerFields):
+    """An update, of which a transcription session takes the sound alone."""
+
     type: str | None = None
     audio: Audio | None = None
     include: list[str] | Maybe | None = msgspec.UNSET
@@ -93,6 +98,14 @@ class Head(msgspec.Struct):
     event_id: str | None = None
 
 
+def event_id_of(message: bytes) -> str | None:
+    """The id that the client gave to an event, which may be anything."""
+    try:
+        return msgspec.json.decode(message, type=Head).event_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def _server_vad() -> dict[str, Any]:
     return {
         "type": "server_vad",
@@ -107,9 +120,10 @@ class Settings:
     """The settings of a session, as the protocol has them. Each update changes those that it names."""
 
     kind: str = "transcription"
+    """Or "realtime": a conversation, in which nothing is transcribed unless the client asks for it."""
     encoding: str = "audio/pcm"
     rate: int = PCM_RATE
-    transcription: TranscriptionSettings = field(default_factory=TranscriptionSettings)
+    transcription: TranscriptionSettings | None = None
     turn_detection: Mapping[str, Any] | None = field(default_factory=_server_vad)
     noise_reduction: Mapping[str, Any] | None = None
     include: tuple[str, ...] = ()
@@ -124,7 +138,8 @@ class Settings:
         if session.type is not None:
             if session.type not in ("transcription", "realtime"):
                 raise wrong("session.type", "session.type must be transcription or realtime")
-            changed = replace(changed, kind=session.type)
+            if session.type != self.kind:
+                raise wrong("session.type", f"The type of this session is {self.kind}, and stays so: {REMEDY}")
         if session.include is not msgspec.UNSET:
             include = tuple(session.include or ())
             if unknown := [name for name in include if name not in INCLUDES]:
@@ -149,7 +164,7 @@ class Settings:
                 raise wrong("session.audio.input.format.rate", f"{found.format.type} has a rate of {own} Hz")
             changed = replace(changed, encoding=found.format.type, rate=rate)
         if not isinstance(found.transcription, Maybe):
-            changed = replace(changed, transcription=found.transcription or TranscriptionSettings())
+            changed = replace(changed, transcription=found.transcription)
         if not isinstance(found.turn_detection, Maybe):
             changed = replace(changed, turn_detection=found.turn_detection)
         if not isinstance(found.noise_reduction, Maybe):
@@ -167,7 +182,7 @@ class Settings:
         Raises:
             Failure: A setting is wrong.
         """
-        told = self.transcription
+        told = self.transcription or TranscriptionSettings()
         codes = [*(told.languages or ()), *([told.language] if told.language else ())]
         if told.delay is not None and told.delay not in DELAYS:
             raise wrong("session.audio.input.transcription.delay", f"delay must be one of {', '.join(DELAYS)}")
@@ -194,21 +209,51 @@ class Settings:
             raise wrong(f"{where}.eagerness", f"eagerness must be one of {', '.join(EAGERNESS)}")
         return Endpointing(silence=EAGERNESS[eagerness])
 
+    @property
+    def answers_turns(self) -> bool:
+        """Whether the end of a turn begins an answer."""
+        return self.turn_detection is not None and self.turn_detection.get("create_response") is not False
+
+    @property
+    def is_interruptible(self) -> bool:
+        """Whether an answer ends when somebody speaks."""
+        return self.turn_detection is not None and self.turn_detection.get("interrupt_response") is not False
+
+    def turns(self) -> TurnSettings:
+        """How the turns of a conversation are heard.
+
+        Raises:
+            Failure: A setting is wrong.
+        """
+        return TurnSettings(self.hearing(), finds_turns=self.has_turns, transcribes=self.transcription is not None)
+
+    def _detection(self) -> Mapping[str, Any] | None:
+        if self.turn_detection is None or self.kind == "transcription":
+            return self.turn_detection
+        told = {"create_response": self.answers_turns, "interrupt_response": self.is_interruptible}
+        return {**self.turn_detection, **told}
+
     def record(self) -> dict[str, Any]:
         """The session, as events tell it."""
         form: dict[str, Any] = {"type": self.encoding}
         if self.encoding == "audio/pcm":
             form["rate"] = self.rate
-        told = {name: value for name, value in msgspec.structs.asdict(self.transcription).items() if value is not None}
+        transcription = None if self.transcription is None else msgspec.structs.asdict(self.transcription)
+        if transcription is None and self.kind == "transcription":
+            transcription = {}
         return {
             "type": self.kind,
             "audio": {
                 "input": {
                     "format": form,
-                    "transcription": told,
-                    "turn_detection": self.turn_detection,
+                    "transcription": None if transcription is None else _given(transcription),
+                    "turn_detection": self._detection(),
                     "noise_reduction": self.noise_reduction,
                 }
             },
             "include": list(self.include) or None,
         }
+
+
+def _given(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if value is not None}

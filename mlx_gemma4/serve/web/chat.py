@@ -99,7 +99,11 @@ async def _answer(
 
 
 async def counted(service: Service, outbox: Outbox[ChatEvent], started: float) -> AsyncIterator[ChatEvent]:
-    """The events of an answer."""
+    """The events of an answer, which are counted in the metrics.
+
+    Args:
+        started: When the request came, by ``time.monotonic``.
+    """
     metrics, is_first = service.metrics, True
     while (told := await outbox.get()) is not None:
         if isinstance(told, Began):

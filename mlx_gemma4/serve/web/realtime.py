@@ -1,8 +1,9 @@
-"""``/v1/realtime``: a WebSocket around a transcription session."""
+"""``/v1/realtime``: a WebSocket around a session."""
 
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -10,15 +11,18 @@ import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from mlx_gemma4.serve.engine import Busy
-from mlx_gemma4.serve.hearing import Hearing
+from mlx_gemma4.serve.hearing import Hearing, Release
 from mlx_gemma4.serve.outbox import Outbox
 from mlx_gemma4.serve.protocols.failure import Failure
-from mlx_gemma4.serve.protocols.realtime import Event, TranscriptionSession
-from mlx_gemma4.serve.protocols.realtime_vllm import VllmSession, is_vllm
+from mlx_gemma4.serve.protocols.realtime_conversation import Abilities, Cancel, Prefetch, Respond
+from mlx_gemma4.serve.protocols.realtime_session import Done, Event, RealtimeSession
 from mlx_gemma4.serve.protocols.wire import write
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.failures import failure_of
+from mlx_gemma4.serve.web.realtime_answers import Answering
+from mlx_gemma4.serve.web.threads import Threads
 from mlx_gemma4.serve.work.hearing import Inbox
+from mlx_gemma4.serve.work.media import Media
 
 PROTOCOL = "realtime"
 """The subprotocol that OpenAI's clients for browsers ask for."""
@@ -29,17 +33,18 @@ AHEAD = 20.0
 LOOK = 0.02
 """Seconds between two looks at whether they were heard."""
 WAITING_EVENTS = 64
+"""Events that may wait to be sent. Who has more to tell waits."""
 
 
 async def converse(service: Service, websocket: WebSocket) -> None:
     """Serve a connection until one side ends it."""
     offered = websocket.scope.get("subprotocols") or []
     await websocket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
-    kind = "transcription" if websocket.query_params.get("intent") == "transcription" else "realtime"
-    session = TranscriptionSession(lambda prefix: f"{prefix}_{secrets.token_hex(12)}", kind=kind)
+    transcribes = websocket.query_params.get("intent") == "transcription"
+    session = RealtimeSession(_next_id, abilities(service), _decoder(service), transcribes=transcribes)
     inbox, outbox = Inbox(), Outbox[Hearing]()
     try:
-        job = service.hear(inbox, outbox)
+        job = service.hear(inbox, outbox) if transcribes else service.converse(inbox, outbox)
     except (Busy, Failure) as error:
         await websocket.send_text(write(session.error(failure_of(error))).decode())
         await websocket.close(TRY_LATER)
@@ -52,6 +57,28 @@ async def converse(service: Service, websocket: WebSocket) -> None:
         await _close(websocket, connection.code)
 
 
+def abilities(service: Service) -> Abilities:
+    """What the model of a server takes."""
+    processor = service.processor
+    if processor.config.audio_config is None:
+        return Abilities(service.names[0], longest=None, frame=1)
+    frame = processor.frame_samples
+    return Abilities(service.names[0], longest=processor.limits.audio_tokens * frame, frame=frame)
+
+
+def _decoder(service: Service) -> Callable[[str, bytes, str | None, str], Any]:
+    """Decodes the media of an event, whose number is limited."""
+
+    def decode(kind: str, data: bytes, detail: str | None, where: str) -> Any:
+        return Media(service.processor, service.limits.media).decode(kind, data, detail, where)
+
+    return decode
+
+
+def _next_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
 async def _close(websocket: WebSocket, code: int) -> None:
     with anyio.CancelScope(shield=True), anyio.move_on_after(1.0):
         if websocket.client_state == websocket.application_state == WebSocketState.CONNECTED:
@@ -62,7 +89,7 @@ async def _close(websocket: WebSocket, code: int) -> None:
 
 
 class _Connection:
-    """Three tasks: one takes the client's events, one those of the work, and one sends what both have to say.
+    """Tasks: one takes the client's events, one those of the work, one sends, and others answer (``Answering``).
 
     Attributes:
         code: Why it ended.
@@ -72,20 +99,22 @@ class _Connection:
         self,
         service: Service,
         websocket: WebSocket,
-        session: TranscriptionSession,
+        session: RealtimeSession,
         inbox: Inbox,
         outbox: Outbox[Hearing],
     ) -> None:
-        self._limits, self._websocket = service.limits, websocket
-        self._session: TranscriptionSession | VllmSession = session
+        self._limits, self._websocket, self._session = service.limits, websocket, session
         self._inbox, self._outbox = inbox, outbox
+        self._threads = Threads()
+        self._answering = Answering(service, session, self._threads, self._do, inbox.put)
         self.code = GOING_AWAY
-        self._sender, self._events = anyio.create_memory_object_stream[Event](WAITING_EVENTS)
-        for event in session.open():
-            self._sender.send_nowait(event)
+        self._events: deque[Event] = deque()
+        """In the order in which the session has told them."""
+        self._changed = anyio.Event()
+        """Set when an event was put there, or taken."""
 
     async def run(self) -> None:
-        async with self._sender, self._events, anyio.create_task_group() as group:
+        async with anyio.create_task_group() as group:
 
             async def until_end(task: Callable[[], Awaitable[None]]) -> None:
                 try:
@@ -95,16 +124,43 @@ class _Connection:
                     self.code = SERVER_ERROR
                 group.cancel_scope.cancel()
 
-            for task in (self._send, self._tell, self._receive):
+            self._answering.group = group
+            for task in (self._send, self._tell, self._receive, self._answering.prefetch):
                 group.start_soon(until_end, task)
 
-    async def _put(self, events: Sequence[Event]) -> None:
-        for event in events:
-            await self._sender.send(event)
+    async def _do(self, done: Done) -> None:
+        """Do what the session says: nothing comes in between. Then wait while the client does not read."""
+        events, commands = done
+        self._put(events)
+        for command in commands:
+            if isinstance(command, Respond):
+                self._answering.begin(command)
+            elif isinstance(command, Cancel):
+                self._answering.cancel(command.response_id)
+            elif isinstance(command, Prefetch):
+                self._answering.want(command)
+            else:
+                if isinstance(command, Release):
+                    self._answering.want(None)
+                self._inbox.put(command)
+        while len(self._events) > WAITING_EVENTS:
+            await self._changed.wait()
+
+    def _put(self, events: Sequence[Event]) -> None:
+        self._events += events
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
     async def _send(self) -> None:
         """Send events; return if the client does not read them."""
-        async for event in self._events:
+        while True:
+            while not self._events:
+                await self._changed.wait()
+            event = self._events.popleft()
+            self._notify()
             with anyio.move_on_after(self._limits.idle) as sending:
                 try:
                     await self._websocket.send_text(write(event).decode())
@@ -117,28 +173,24 @@ class _Connection:
         """Tell what the work has heard."""
         try:
             while (heard := await self._outbox.get()) is not None:
-                await self._put(self._session.hear(heard))
+                await self._do(self._session.hear(heard))
         except Exception as error:
             self.code = SERVER_ERROR
-            await self._put([self._session.error(failure_of(error))])
+            self._put([self._session.error(failure_of(error))])
             await anyio.sleep(0.1)  # let it be sent
 
     async def _receive(self) -> None:
         """Take the client's events; return if it goes, or says nothing for a long time."""
-        is_first = True
+        await self._do(self._session.open())
         while True:
             with anyio.move_on_after(self._limits.session_idle) as waiting:
                 message = await self._websocket.receive()
             if waiting.cancelled_caught or message["type"] == "websocket.disconnect":
                 return
             data = _bytes(message)
-            if is_first and is_vllm(data):
-                self._session = VllmSession()
-            is_first = False
-            events, commands = self._session.receive(data)
-            await self._put(events)
-            for command in commands:
-                self._inbox.put(command)
+            read = self._session.read
+            told = await self._threads.run(lambda: read(data)) if self._session.takes_long(data) else read(data)  # noqa: B023
+            await self._do(self._session.take(told))
             while self._inbox.seconds > AHEAD:
                 await anyio.sleep(LOOK)
 

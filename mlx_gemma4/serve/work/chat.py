@@ -51,8 +51,8 @@ def answer(
     """
     session, kept = store.open(question.prompt)
     try:
-        audio = int((question.prompt.token_types == AUDIO).sum())
-        outbox.put(Began(prompt_tokens=len(question.prompt), cached_tokens=kept, audio_tokens=audio))
+        audio, image = int((question.prompt.token_types == AUDIO).sum()), int(question.prompt.is_vision.sum())
+        outbox.put(Began(len(question.prompt), cached_tokens=kept, audio_tokens=audio, image_tokens=image))
         yield from _answer(question, model, processor, store, session, kept, outbox)
     finally:
         store.close(session)

@@ -26,6 +26,8 @@ from mlx_gemma4.serve.hearing import (
     Configure,
     Hearing,
     HearingSettings,
+    History,
+    Release,
     Said,
     Sound,
     Supposed,
@@ -47,6 +49,8 @@ class Inbox:
 
     def __init__(self) -> None:
         self._commands: deque[Command] = deque()
+        self._ahead: deque[Command] = deque()
+        """Commands that are no part of the sound, and do not wait behind it."""
         self._lock = threading.Lock()
         self._samples = 0
         self._is_closed = False
@@ -60,11 +64,11 @@ class Inbox:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left, and nothing follows."""
-        return self._is_closed and not self._commands
+        return self._is_closed and not self._commands and not self._ahead
 
     def put(self, command: Command) -> None:
         with self._lock:
-            self._commands.append(command)
+            (self._ahead if isinstance(command, (History, Release)) else self._commands).append(command)
             self._samples += len(command.samples) if isinstance(command, Sound) else 0
         self.on_arrival()
 
@@ -76,6 +80,8 @@ class Inbox:
     def take(self) -> Command | None:
         """The next command; of sound, a slice. None if nothing has arrived."""
         with self._lock:
+            if self._ahead:
+                return self._ahead.popleft()
             if not self._commands:
                 return None
             command = self._commands.popleft()
@@ -131,7 +137,9 @@ class _Ear:
         if isinstance(command, Clear):
             self._forget()
             return iter([Cleared()])
-        return self._configure(command)
+        if isinstance(command, Configure):
+            return self._configure(command)
+        return iter(())  # what was asked of a conversation, before it became a transcription
 
     def close(self) -> None:
         """Give the transcriber back."""

@@ -1,0 +1,73 @@
+"""``input_audio_buffer.append``: base64 to sound at 16 kHz, as one stream, however it is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlx_gemma4.inputs.audio.pcm import decode
+from mlx_gemma4.inputs.audio.recording import Resampler
+from mlx_gemma4.serve.protocols.data_url import decode_base64
+from mlx_gemma4.serve.protocols.failure import Failure
+from mlx_gemma4.serve.protocols.realtime_request import ENCODINGS
+
+SHORTEST = 0.1
+"""Seconds of sound that can be committed, at least."""
+LONGEST_APPEND = 15 * 1024 * 1024
+"""Bytes of base64 in one append."""
+EMPTY_COMMIT = "input_audio_buffer_commit_empty"
+
+
+class SoundStream:
+    """The sound of a connection.
+
+    Attributes:
+        seconds: Of sound since the last commit.
+    """
+
+    def __init__(self) -> None:
+        self._resampler = Resampler()
+        self._odd = b""
+        """Half a sample at the end of an append."""
+        self.seconds = 0.0
+
+    def append(self, audio: str, encoding: str, rate: int) -> np.ndarray:
+        """Take base64; return the samples [n] float32 at 16 kHz that are complete, perhaps none.
+
+        Raises:
+            Failure: It is too long, or not base64. Nothing was taken.
+        """
+        if len(audio) > LONGEST_APPEND:
+            raise Failure(400, "An append may have at most 15 MiB of base64", param="audio", code="invalid_value")
+        data = self._odd + (decode_base64(audio, "audio") if audio else b"")
+        form = ENCODINGS[encoding]
+        whole = len(data) // 2 * 2 if form == "s16le" else len(data)
+        data, self._odd = data[:whole], data[whole:]
+        if not data:
+            return np.zeros(0, np.float32)
+        samples = decode(data, form)
+        self.seconds += len(samples) / rate
+        return self._resampler.push(samples, rate)
+
+    def commit(self) -> tuple[np.ndarray, float]:
+        """End the buffer; return its last samples, and its seconds.
+
+        Raises:
+            Failure: It is too short. It goes on.
+        """
+        if self.seconds < SHORTEST:
+            raise Failure(
+                400,
+                f"The buffer has {1000 * self.seconds:.0f} ms of audio, and a commit needs "
+                f"{1000 * SHORTEST:.0f} ms at least",
+                code=EMPTY_COMMIT,
+            )
+        seconds, self.seconds, self._odd = self.seconds, 0.0, b""
+        return self._resampler.finish(), seconds
+
+    def clear(self) -> None:
+        """Forget what is not complete."""
+        self.seconds, self._odd, self._resampler = 0.0, b"", Resampler()
+
+    def change_format(self) -> None:
+        """What follows is of another format: half a sample cannot go on."""
+        self._odd = b""

@@ -1,0 +1,315 @@
+"""The ears of a conversation: finds turns, or takes what the client commits, and computes it ahead (``Ahead``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, EndpointerEvent, Speech
+from mlx_gemma4.inputs.audio.frames import Framer
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
+from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.live.hear.events import Committed as Stood
+from mlx_gemma4.live.hear.events import Final, ListenerEvent, Partial
+from mlx_gemma4.live.hear.listener import Listener
+from mlx_gemma4.live.hear.rhythm import Moment, Rhythm
+from mlx_gemma4.prefixes.store import PrefixStore
+from mlx_gemma4.programs.transcribe import Transcriber
+from mlx_gemma4.serve.engine import Turn, Work
+from mlx_gemma4.serve.hearing import (
+    Began,
+    Clear,
+    Cleared,
+    Command,
+    Commit,
+    Committed,
+    Converse,
+    Hearing,
+    History,
+    Said,
+    Sound,
+    Spoke,
+    Supposed,
+    Transcribe,
+    Transcribed,
+    TurnEnded,
+    TurnSettings,
+    Words,
+)
+from mlx_gemma4.serve.outbox import Outbox
+from mlx_gemma4.serve.work.hearing import Inbox, hear
+from mlx_gemma4.serve.work.speech import Transcribers, instruction_for
+from mlx_gemma4.serve.work.turns import Ahead
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a server shares among its conversations."""
+
+    processor: Processor
+    store: PrefixStore
+    transcribers: Transcribers
+    language: str
+    """What is spoken if a client does not say; an English name."""
+
+
+def converse(inbox: Inbox, parts: Parts, outbox: Outbox[Hearing]) -> Work:
+    """Hear the turns of a conversation until the inbox is closed, or the client wants a transcription only."""
+    ears, is_prefills_turn = _Ears(parts), False
+    try:
+        while not inbox.is_over:
+            is_prefills_turn = ears.ahead.waits and not is_prefills_turn  # sound and history in turn
+            command = inbox.take() if not outbox.is_full and not is_prefills_turn else None
+            if isinstance(command, Transcribe):
+                ears.close()
+                yield from hear(inbox, parts.transcribers, parts.language, outbox)
+            elif command is not None:
+                yield Turn.LIVE
+                for event in ears.take(command):
+                    outbox.put(event)
+            elif ears.ahead.waits:
+                yield Turn.PREFILL
+                ears.ahead.compute()
+                ears.compute()
+            else:
+                yield Turn.WAIT
+    finally:
+        ears.close()
+
+
+class _Recorded(Endpointer):
+    """An endpointer that keeps what it has found, for a second reader."""
+
+    happened: list[EndpointerEvent]
+
+    def push(self, frames: np.ndarray) -> list[EndpointerEvent]:
+        return self._keep(super().push(frames))
+
+    def finish(self) -> list[EndpointerEvent]:
+        return self._keep(super().finish())
+
+    def take(self) -> list[EndpointerEvent]:
+        """What it has found since the last call."""
+        happened, self.happened = self.happened, []
+        return happened
+
+    def _keep(self, events: list[EndpointerEvent]) -> list[EndpointerEvent]:
+        self.happened = [*getattr(self, "happened", ()), *events]
+        return events
+
+
+class _Ears:
+    """Takes commands, and tells what was heard."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = TurnSettings()
+        self._hears = parts.processor.config.audio_config is not None
+        frame_samples = parts.processor.frame_samples if self._hears else 1
+        self._frame_seconds = frame_samples / SAMPLE_RATE
+        self._longest = parts.processor.limits.audio_tokens
+        self.ahead = Ahead(parts.store, tuple(parts.processor.stop_ids), self._frame_seconds)
+        self._framer = Framer(frame_samples)
+        self._endpointer: _Recorded | None = None
+        self._listener: Listener | None = None
+        self._transcriber: Transcriber | None = None
+        self._rhythm: Rhythm | None = None
+        """Of transcription: what forwards cost is learned once."""
+        self._frames: list[np.ndarray] = []
+        """Of the open turn, or of the buffer; each [F, frame_samples]."""
+        self._length = 0
+        """Of the open utterance, in frames."""
+        self._start = 0.0
+        self._before = 0.0
+        """Seconds of sound before the endpointer's."""
+        self._seconds = 0.0
+        """Seconds of all sound."""
+        self._patience: int | None = None
+        """Frames until a turn that was cut at its longest is over; None: no turn was."""
+        self._count = 0
+        """Utterances that have begun."""
+        self._first = 0
+        """The number of the listener's first utterance."""
+
+    def take(self, command: Command) -> Iterator[Hearing]:
+        if isinstance(command, Sound):
+            return self._hear(command.samples)
+        if isinstance(command, Commit):
+            return self._commit()
+        if isinstance(command, Clear):
+            self._forget()
+            return iter([Cleared()])
+        if isinstance(command, Converse):
+            return self._configure(command.settings)
+        if isinstance(command, History):
+            self.ahead.open(command.prompt, command.heard)
+        else:
+            self.ahead.close()
+        return iter(())
+
+    def compute(self) -> None:
+        """Compute frames that wait, if it is time, up to the end of their stretch."""
+        stretch = self.ahead.stretch
+        if stretch is None:
+            return
+        heard, begin = stretch
+        waiting = self._frames_from(heard)[: begin + self._longest - heard]
+        endpointer = self._endpointer if self._settings.finds_turns else None
+        moment = Moment(
+            waiting=len(waiting),
+            new=len(waiting),
+            until_complete=None if endpointer is None else endpointer.until_complete,
+            pause=0 if endpointer is None else endpointer.pause,
+        )
+        self.ahead.hear(waiting, moment)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._forget()
+
+    def _frames_from(self, number: int) -> np.ndarray:
+        """Frames of the open turn from a number on."""
+        left = sum(map(len, self._frames)) - number
+        blocks = [np.zeros((0, self._framer.frame_samples), np.float32)]
+        for block in reversed(self._frames):
+            if left <= 0:
+                break
+            blocks.append(block[-left:] if left < len(block) else block)
+            left -= len(block)
+        return np.concatenate(blocks[::-1])
+
+    def _hear(self, samples: np.ndarray) -> Iterator[Hearing]:
+        self._seconds += len(samples) / SAMPLE_RATE
+        if self._endpointer is None and (self._settings.finds_turns or self._settings.transcribes):
+            self._open()
+        yield from self._listen(samples, last=False)
+        self.compute()
+
+    def _commit(self) -> Iterator[Hearing]:
+        yield from self._listen(np.zeros(0, np.float32), last=True)
+        self._forget()
+        yield Committed()
+
+    def _listen(self, samples: np.ndarray, *, last: bool) -> Iterator[Hearing]:
+        """Take sound; ``last`` ends it."""
+        told: list[ListenerEvent] = []
+        frames = self._framer.push(samples)
+        if last:
+            frames = np.concatenate([frames, self._framer.flush()])
+        if self._listener is not None:
+            self._listener.feed(samples)
+            told = self._listener.finish() if last else self._listener.step()
+        elif self._endpointer is not None:
+            self._endpointer.push(frames)
+            if last:
+                self._endpointer.finish()
+        if self._settings.finds_turns:
+            yield from self._follow(len(frames), last=last)
+        elif len(frames):
+            self._frames.append(frames)
+        for event in told:
+            yield from self._told(event)
+
+    def _follow(self, frames: int, *, last: bool) -> Iterator[Hearing]:
+        """Tell what the endpointer has found."""
+        if self._patience is not None:
+            self._patience -= frames
+        for action in self._endpointer.take() if self._endpointer is not None else ():
+            if isinstance(action, Begin):
+                self._patience, self._length = None, 0
+                self._start = action.start * self._frame_seconds
+                self._count += 1
+                yield Began(self._before + self._start)
+            elif isinstance(action, Speech):
+                self._frames.append(action.frames)
+                self._length += len(action.frames)
+            else:
+                yield from self._end(action)
+        if self._patience is not None and (self._patience <= 0 or last):
+            self._patience = None
+            self._give_back()
+            yield TurnEnded()
+
+    def _end(self, end: End) -> Iterator[Hearing]:
+        """An utterance has ended; frames behind it are judged again."""
+        frames = np.concatenate(self._frames)
+        frames = frames[: len(frames) - (self._length - end.length)]
+        spoken = frames[len(frames) - end.length :].reshape(-1)
+        stop = self._before + self._start + end.length * self._frame_seconds
+        goes_on = end.reason == "length"
+        if goes_on:
+            assert self._endpointer is not None
+            self._frames = [frames]
+            self._patience = round(self._endpointer.settings.silence / self._frame_seconds)
+        else:
+            self._give_back()
+        yield Spoke(self._before + self._start, stop, spoken, goes_on)
+
+    def _give_back(self) -> None:
+        """The turn is over: its answer finds the session in the store."""
+        self._frames = []
+        self.ahead.close()
+
+    def _told(self, event: ListenerEvent) -> Iterator[Hearing]:
+        if isinstance(event, Stood):
+            yield Transcribed(self._number(event.utterance), Words(event.text))
+        elif isinstance(event, Partial):
+            yield Transcribed(self._number(event.utterance), Supposed(event.committed, event.draft))
+        elif isinstance(event, Final):
+            said = Said(self._before + event.start, self._before + event.end, event.text, event.rest)
+            yield Transcribed(self._number(event.utterance), said)
+
+    def _number(self, utterance: int) -> int | None:
+        return self._first + utterance if self._settings.finds_turns else None
+
+    def _configure(self, settings: TurnSettings) -> Iterator[Hearing]:
+        if settings == self._settings:
+            return
+        if self._settings.finds_turns:
+            yield from self._listen(np.zeros(0, np.float32), last=True)
+            self._forget()
+        else:
+            self._stop_listening()  # the buffer goes on
+        self._settings = settings
+
+    def _open(self) -> None:
+        """Make what finds turns, and what writes them down."""
+        settings = self._settings.hearing
+        self._voice = self._parts.transcribers.take_voice()
+        self._first = self._count
+        if not self._settings.transcribes:
+            self._endpointer = _Recorded(self._voice, settings.endpointing, frame_seconds=self._frame_seconds)
+            return
+        self._transcriber = self._parts.transcribers.take(self._instruction)
+        self._endpointer = _Recorded(
+            self._voice,
+            settings.endpointing,
+            frame_seconds=self._frame_seconds,
+            max_frames=self._transcriber.max_frames,
+        )
+        self._listener = Listener(self._transcriber, self._endpointer, guess_every=settings.guess_every)
+        if settings.guess_every is None:
+            self._rhythm = self._listener.rhythm = self._rhythm or self._listener.rhythm
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None and self._transcriber is not None:
+            self._transcriber.drop()
+            self._parts.transcribers.give_back(self._instruction, self._transcriber)
+        if self._endpointer is not None:
+            self._parts.transcribers.give_back_voice(self._voice)
+        self._listener = self._transcriber = self._endpointer = None
+
+    def _forget(self) -> None:
+        """Forget the open turn, or the buffer. What follows is another sound."""
+        self._stop_listening()
+        self._give_back()
+        self._framer.flush()
+        self._patience, self._length, self._before = None, 0, self._seconds
+
+    @property
+    def _instruction(self) -> str:
+        settings = self._settings.hearing
+        languages: Sequence[str] = settings.languages or (self._parts.language,)
+        return instruction_for(languages, settings.prompt, settings.keywords)
