@@ -22,6 +22,8 @@ MARKERS = (
     *("<|tool_response>", "<tool_response|>", '<|"|>'),
 )
 """Tokens of the released vocabulary that the demo's does not have."""
+ROOM = 131_072
+"""Positions: the instructions of coding agents are long, and the demo's tokens are short."""
 UNTRAINED = 3
 """``<unk>``."""
 EMBEDDING = "model.language_model.embed_tokens.weight"
@@ -60,7 +62,7 @@ def make_tools_checkpoint(folder: Path) -> Path:
         table["model"]["vocab"] |= {each["content"]: each["id"] for each in added}
 
     def add_rows(table: dict[str, Any]) -> None:
-        table["text_config"]["vocab_size"] = size + len(MARKERS)
+        table["text_config"] |= {"vocab_size": size + len(MARKERS), "max_position_embeddings": ROOM}
 
     edit(folder / "tokenizer.json", add_tokens)
     edit(folder / "config.json", add_rows)

@@ -86,10 +86,22 @@ def test_blocks_are_messages_calls_and_results() -> None:
     assert (messages[2].tool_call_id, messages[2].content, messages[3].content) == ("a", "on", [Text("Well?")])
 
 
+def test_instructions_on_the_way() -> None:
+    """Claude Code sends some behind the first message."""
+    told = {"role": "system", "content": [{"type": "text", "text": "It is late."}]}
+    messages = read(user("Hello"), told, user("Well?"), system="Be brief.").messages
+    assert [(each.role, each.content) for each in messages] == [
+        ("system", "Be brief."),
+        ("user", [Text("Hello")]),
+        ("system", "It is late."),
+        ("user", [Text("Well?")]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("turn", "fields", "message"),
     [
-        ({"role": "system", "content": "x"}, {}, "messages[0].role must be user or assistant"),
+        ({"role": "robot", "content": "x"}, {}, "messages[0].role must be user, assistant or system"),
         (
             user({"type": "document"}),
             {},

@@ -215,7 +215,7 @@ def test_results_are_messages_where_the_template_wants_that() -> None:
 def test_texts_of_a_system_message_are_one() -> None:
     content = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind."}]
     assert translate({"role": "developer", "content": content}) == [
-        {"role": "developer", "content": "Be brief.\nBe kind."}
+        {"role": "system", "content": "Be brief.\nBe kind."}
     ]
 
 

@@ -76,8 +76,9 @@ class _Turns:
             raise wrong(f"{where}.content", f"{where} has no content")
         elif message.role == "user" and not isinstance(message.content, str):
             self.messages.append({"role": "user", "content": self._parts(message.content, where)})
-        else:
-            self.messages.append({"role": message.role, "content": _text(message.content, where)})
+        else:  # developer is a younger name of system, which templates know
+            role = "user" if message.role == "user" else "system"
+            self.messages.append({"role": role, "content": _text(message.content, where)})
 
     def _add_answer(self, message: Message, where: str) -> None:
         text = "" if message.content is None else _text(message.content, where)

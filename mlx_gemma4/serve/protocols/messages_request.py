@@ -151,8 +151,11 @@ def _messages(request: MessagesRequest) -> list[Message]:
     messages = [Message("system", _text(request.system, "system"))] if request.system else []
     for index, turn in enumerate(request.messages):
         where = f"messages[{index}]"
-        if turn.role not in ("user", "assistant"):
-            raise wrong(f"{where}.role", f"{where}.role must be user or assistant")
+        if turn.role not in ("user", "assistant", "system"):
+            raise wrong(f"{where}.role", f"{where}.role must be user, assistant or system")
+        if turn.role == "system":  # what Claude Code adds on the way
+            messages.append(Message("system", _text(turn.content, f"{where}.content")))
+            continue
         blocks = [Block("text", turn.content)] if isinstance(turn.content, str) else turn.content
         messages += _asked(blocks, where) if turn.role == "user" else _answered(blocks, where)
     return messages
