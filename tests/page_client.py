@@ -238,6 +238,35 @@ def typed_question(browsers: Browsers, server: Server) -> None:
         browsers.shoot(page, "typed-question")
 
 
+def screen(browsers: Browsers, server: Server) -> None:
+    """A shared screen takes the place of the camera, and leaves like it."""
+    with browsers.page(server.url) as page:
+        press(page, "Camera")
+        expect(page.locator("#camera")).to_have_attribute("aria-pressed", "true")
+        press(page, "Screen")
+        expect(page.locator("#screen")).to_have_attribute("aria-pressed", "true")
+        expect(page.locator("#camera")).to_have_attribute("aria-pressed", "false")
+        page.wait_for_function("document.querySelector('#video').videoWidth > 0")
+        browsers.shoot(page, "screen")
+        press(page, "Screen")
+        expect(page.locator("#stage")).to_be_hidden()
+
+
+def save_and_begin_anew(browsers: Browsers, server: Server) -> None:
+    with browsers.page(server.url, speech=SPEECH) as page:
+        press(page, "Microphone")
+        expect(page.locator(".turn.user[data-state=done] .words")).to_have_text(utterances(SPEECH)[0])
+        with page.expect_download() as download:
+            press(page, "Save as text")
+        assert download.value.suggested_filename == "conversation.txt"
+        text = Path(download.value.path()).read_text(encoding="utf-8")
+        assert text.startswith(f"You: {utterances(SPEECH)[0]}\n"), text
+        press(page, "New conversation")
+        expect(page.locator(".turn")).to_have_count(0)
+        expect(page.locator("#empty")).to_be_visible()
+        expect(page.locator("#state")).to_have_text("Listening")
+
+
 def text_is_text(browsers: Browsers, server: Server) -> None:
     """What was written is shown and never run."""
     with browsers.page(server.url) as page:
@@ -304,6 +333,7 @@ def phone(browsers: Browsers, server: Server) -> None:
             press(page, "Camera")
             page.locator("summary").click()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate("document.querySelector('#senses').scrollWidth") <= width - 24
             for name in ("#microphone", "#camera", "#screen", "#send", "#question"):
                 box = page.locator(name).bounding_box()
                 assert box is not None and box["height"] >= 44 and box["x"] + box["width"] <= width, (name, box)
@@ -336,7 +366,7 @@ def server_gone(browsers: Browsers, server: Server) -> None:
             own.end()
             page.fill("#question", "Describe the image.")
             press(page, "Send")
-            assert notice(page).startswith("The server does not answer. Start mlx_gemma4 serve again if it was stopped")
+            assert notice(page).startswith("The server does not answer. If it was stopped, start mlx_gemma4 serve")
             expect(page.locator("#question")).to_have_value("Describe the image.")
             expect(page.locator("#state")).to_have_text("No server")
             browsers.shoot(page, "server-gone")
@@ -414,6 +444,8 @@ CHECKS = (
     words,
     spoken_question,
     typed_question,
+    screen,
+    save_and_begin_anew,
     text_is_text,
     reload,
     denied,

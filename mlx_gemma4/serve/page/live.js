@@ -176,7 +176,7 @@ export class Live {
   // Tell a new session what was said in the one before.
   restore() {
     for (const { role, text, state } of this.conversation.turns) {
-      if (state !== "done" || text === "") continue;
+      if (state === "failed" || text === "") continue;
       if (role === "user") this.create("user", [{ type: "input_text", text }]);
       else this.create("assistant", [{ type: "output_text", text }]);
     }

@@ -45,6 +45,11 @@ export class Microphone {
     this.onLevel(-Infinity);
   }
 
+  // Phones stop the sound while another app is in front.
+  resume() {
+    this.context?.resume();
+  }
+
   async connect(stream) {
     const [context, source] = connected(stream);
     const step = Math.ceil(context.sampleRate / HIGHEST_RATE);

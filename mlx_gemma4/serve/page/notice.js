@@ -6,14 +6,15 @@ export class Notice {
     this.text = element("notice-text");
     this.button = element("notice-button");
     this.live = element("live");
-    this.act = null;
+    this.act = this.shown = null;
     this.button.addEventListener("click", () => this.act?.());
     element("notice-close").addEventListener("click", () => this.hide());
   }
 
-  // A message, perhaps with a button: {label, act}.
+  // A message, in which `commands` stand between backticks; perhaps with a button: {label, act}.
   show(text, button = null) {
-    this.text.textContent = text;
+    this.shown = text;
+    this.text.replaceChildren(...text.split("`").map((part, index) => (index % 2 === 1 ? code(part) : part)));
     this.button.hidden = button === null;
     this.button.textContent = button?.label ?? "";
     this.act = button?.act ?? null;
@@ -22,16 +23,20 @@ export class Notice {
 
   hide() {
     this.box.hidden = true;
-    this.text.textContent = "";
+    this.shown = null;
     this.act = null;
   }
 
   // Hides the message if it is one of these.
   hideIf(...texts) {
-    if (texts.includes(this.text.textContent)) this.hide();
+    if (texts.includes(this.shown)) this.hide();
   }
 
   say(text) {
     this.live.textContent = text;
   }
+}
+
+function code(text) {
+  return Object.assign(document.createElement("code"), { textContent: text });
 }

@@ -68,9 +68,13 @@ async function toggleMicrophone() {
   } else if (await begin("microphone", () => microphone.start(settings.get("microphones")))) {
     live.isHeard = true;
     live.open();
-    wakeLock = await navigator.wakeLock?.request("screen").catch(() => null); // not while the page is hidden
+    await keepAwake();
   }
   showButtons();
+}
+
+async function keepAwake() {
+  wakeLock = (await navigator.wakeLock?.request("screen").catch(() => null)) ?? null; // refused on an empty battery
 }
 
 async function toggle(kind) {
@@ -225,6 +229,11 @@ keyForm.addEventListener("submit", (event) => {
 });
 document.addEventListener("keydown", ({ key }) => {
   if (key === "Escape" && live.isAnswering) live.stop();
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState !== "visible" || !microphone.isOn) return;
+  microphone.resume();
+  keepAwake(); // it ended when the page was hidden
 });
 navigator.mediaDevices?.addEventListener("devicechange", () => settings.listDevices());
 element("server").textContent = location.host;

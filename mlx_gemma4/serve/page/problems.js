@@ -32,10 +32,12 @@ export function deviceProblem(kind, error) {
 // Browsers hide microphone and camera from pages that did not come over https or from this machine.
 export function insecureProblem(kind) {
   const port = location.port || "80";
+  const local = `http://localhost:${port}`;
   return (
-    `Browsers allow the ${kind} only on https pages and on http://localhost. On the server’s own machine, open ` +
-    `http://localhost:${port}. On another computer, run: ssh -N -L ${port}:localhost:${port} ${location.hostname} ` +
-    `– then open http://localhost:${port} there. For a phone, put a proxy with https in front of the server.`
+    `Browsers give the ${kind} only to https pages and to pages of their own machine.\n` +
+    `On the server’s machine, open \`${local}\`.\n` +
+    `On another computer, run \`ssh -N -L ${port}:localhost:${port} ${location.hostname}\` and open \`${local}\`.\n` +
+    `For a phone, put a proxy with https in front of the server.`
   );
 }
 
@@ -52,7 +54,7 @@ export const ENDED = {
 };
 
 export const MUTED = "The microphone sends only silence. It may be muted, or not be the one you speak into.";
-export const GONE = "The server does not answer. Start mlx_gemma4 serve again if it was stopped; this page looks for it.";
+export const GONE = "The server does not answer. If it was stopped, start `mlx_gemma4 serve` again: this page looks for it.";
 const BUSY = "All sessions of the server are in use, by other pages or apps.";
 export const WRONG_KEY = "This is not the key of the server.";
 export const NO_SOUND = "This checkpoint takes no sound. Questions can be typed.";
