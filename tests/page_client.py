@@ -180,6 +180,11 @@ def press(page: Page, *names: str) -> None:
         page.get_by_role("button", name=name, exact=True).click()
 
 
+def wait_for_picture(page: Page) -> None:
+    while not page.evaluate("document.querySelector('#video').videoWidth"):
+        page.wait_for_timeout(50)
+
+
 def notice(page: Page) -> str:
     page.locator("#notice").wait_for()
     return page.inner_text("#notice-text")
@@ -217,7 +222,7 @@ def spoken_question(browsers: Browsers, server: Server) -> None:
     """Asked aloud about what the camera sees."""
     with browsers.page(server.url, speech=QUESTION, picture=ASKED_ABOUT) as page:
         press(page, "Camera")
-        page.wait_for_function("document.querySelector('#video').videoWidth > 0")
+        wait_for_picture(page)
         press(page, "Microphone")
         expect(page.locator(".turn.model[data-state=done] .words")).to_have_text(str(answered("question").text))
         expect(page.locator(".turn.user .sent")).to_be_visible()
@@ -229,7 +234,7 @@ def typed_question(browsers: Browsers, server: Server) -> None:
     """Typed, with the camera's picture, and by the keyboard alone."""
     with browsers.page(server.url, viewport=PHONE, has_touch=True, color_scheme="dark") as page:
         press(page, "Camera")
-        page.wait_for_function("document.querySelector('#video').videoWidth > 0")
+        wait_for_picture(page)
         page.get_by_label("Your question").focus()
         page.keyboard.type("Describe the image.")
         page.keyboard.press("Enter")
@@ -246,7 +251,7 @@ def screen(browsers: Browsers, server: Server) -> None:
         press(page, "Screen")
         expect(page.locator("#screen")).to_have_attribute("aria-pressed", "true")
         expect(page.locator("#camera")).to_have_attribute("aria-pressed", "false")
-        page.wait_for_function("document.querySelector('#video').videoWidth > 0")
+        wait_for_picture(page)
         browsers.shoot(page, "screen")
         press(page, "Screen")
         expect(page.locator("#stage")).to_be_hidden()
