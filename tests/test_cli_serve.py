@@ -86,6 +86,11 @@ def test_the_address_of_wyoming(text: str, expected: tuple[str, int]) -> None:
     assert serve.wyoming_address(arguments.wyoming) == ("127.0.0.1", 10300)
 
 
+def test_what_may_be_fetched() -> None:
+    chosen = [parser().parse_args(["serve", *options]).allow_fetch for options in ([], ["--allow-fetch"])]
+    assert [serve.SCHEMES.get(each, ()) for each in (*chosen, "http")] == [(), ("https",), ("https", "http")]
+
+
 def test_a_port_in_use(refused: Refused) -> None:
     """It is noticed before the model is loaded."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

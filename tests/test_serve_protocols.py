@@ -269,7 +269,8 @@ def test_data_is_read_however_it_is_written() -> None:
 def test_no_address_is_opened(url: str, problem: str) -> None:
     with pytest.raises(Failure) as refused:
         read_data_url(url, "url")
-    expected = f"{problem}. This server fetches nothing and opens no files: send the data itself, as data:…;base64,…"
+    what, remedy = ("fetches nothing", ", or start it with --allow-fetch") if "https" in url else ("opens no files", "")
+    expected = f"{problem}. This server {what}: send the data itself, as data:…;base64,…{remedy}"
     assert (refused.value.message, refused.value.code) == (expected, "unsupported_url")
 
 

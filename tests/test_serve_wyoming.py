@@ -436,10 +436,11 @@ def test_a_client_that_goes_ends_its_work(server: Running) -> None:
 def test_more_speakers_than_sessions(server: Running) -> None:
     async def run() -> None:
         clients = [AsyncTcpClient("127.0.0.1", server.other_port) for _ in range(3)]
-        for client in clients:
+        for number, client in enumerate(clients):
             await client.connect()
             await client.write_event(start())
-            await asyncio.sleep(0.1)
+            while server.service.engine.active < min(number + 1, 2):
+                await asyncio.sleep(0.01)
         error = await asyncio.wait_for(clients[-1].read_event(), 20)
         assert error is not None
         assert error.data["code"] == "server_overloaded"

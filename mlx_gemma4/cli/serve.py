@@ -16,6 +16,8 @@ NEEDED = ("llguidance", "msgspec", "python_multipart", "starlette", "uvicorn", "
 MAX_SEGMENT = 15.0
 """Seconds of the longest segment of speech: a Transcriber's default."""
 LOOPBACK, WYOMING_PORT, MOST_PORT = "127.0.0.1", "10300", 65535
+SCHEMES = {"https": ("https",), "http": ("https", "http")}
+"""What may be fetched, by --allow-fetch."""
 INSTALL = "serve needs the serve extra; install it with pip install 'mlx-gemma4[serve]', or '.[serve]' in a checkout"
 INSTALL_WYOMING = (
     "--wyoming needs the wyoming extra; install it with pip install 'mlx-gemma4[serve,wyoming]', "
@@ -73,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="web pages that may connect, such as http://localhost:3000; can be repeated",
     )
     parser.add_argument(
+        "--allow-fetch",
+        nargs="?",
+        const="https",
+        choices=tuple(SCHEMES),
+        help="fetch what requests name by https: address, or also by http:, from public hosts (default: nothing)",
+    )
+    parser.add_argument(
         "--wyoming",
         nargs="?",
         const=WYOMING_PORT,
@@ -118,6 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
             key=arguments.api_key,
             names=arguments.allow_host,
             origins=arguments.allow_origin,
+            fetches=SCHEMES.get(arguments.allow_fetch, ()),
         )
         beside: list[Beside] = []
         if wyoming is not None:

@@ -25,5 +25,7 @@ class Limits:
     """Seconds of an uploaded recording."""
     idle: float = 60.0
     """Seconds in which a client must send or take the next bytes."""
+    fetch: float = 20.0
+    """Seconds in which a picture, sound or video must arrive that the server fetches."""
     session_idle: float = 600.0
     """Seconds after which a Realtime session ends if its client says nothing."""

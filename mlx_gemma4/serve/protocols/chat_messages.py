@@ -11,7 +11,7 @@ Calls and their results belong together, as the model wrote and read them. Templ
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,25 +43,40 @@ class Decoded:
     part: dict[str, Any]
 
 
-def chat_messages(messages: Sequence[Message], decode: Decode, *, joins_results: bool) -> list[dict[str, Any]]:
+def media_urls(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Where messages name media by URL, and the URLs."""
+    return [
+        (f"{where}.{field}.url", address.url if isinstance(address, Address) else address)
+        for index, message in enumerate(messages)
+        if message.content is not None and not isinstance(message.content, str)
+        for number, part in enumerate(message.content)
+        if isinstance(part, (ImageUrl, VideoUrl, AudioUrl))
+        for where, (_, field, address) in [(f"messages[{index}].content[{number}]", _addressed(part))]
+    ]
+
+
+def chat_messages(
+    messages: Sequence[Message], decode: Decode, *, joins_results: bool, fetched: Mapping[str, bytes] = {}
+) -> list[dict[str, Any]]:
     """Messages as ``Processor.prompt`` takes them.
 
     Args:
+        fetched: What is at the URLs that are no ``data:`` URLs.
         joins_results: The template writes results that stand in the message of their calls (``tool_responses``).
 
     Raises:
         Failure: A message cannot be understood; the error names it.
     """
-    turns = _Turns(decode, joins_results)
+    turns = _Turns(decode, joins_results, fetched)
     for index, message in enumerate(messages):
         turns.add(message, f"messages[{index}]")
     return turns.messages
 
 
 class _Turns:
-    def __init__(self, decode: Decode, joins_results: bool) -> None:
+    def __init__(self, decode: Decode, joins_results: bool, fetched: Mapping[str, bytes]) -> None:
         self.messages: list[dict[str, Any]] = []
-        self._decode, self._joins_results = decode, joins_results
+        self._decode, self._joins_results, self._fetched = decode, joins_results, fetched
         self._names: dict[str, str] = {}
         """The functions of calls, by the ids of the calls."""
 
@@ -136,7 +151,8 @@ class _Turns:
             return {"type": "audio", "audio": self._decode("audio", data, None, where)}
         kind, field, address = _addressed(part)
         address = Address(address) if isinstance(address, str) else address
-        data = read_data_url(address.url, f"{where}.{field}.url")
+        fetched = self._fetched.get(address.url)
+        data = read_data_url(address.url, f"{where}.{field}.url") if fetched is None else fetched
         return {"type": kind, kind: self._decode(kind, data, address.detail, where)}
 
 

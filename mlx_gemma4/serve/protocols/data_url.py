@@ -1,4 +1,4 @@
-"""Media inside of requests: base64, alone or in a ``data:`` URL. Nothing is fetched, and no file is opened."""
+"""Media inside of requests: base64, alone or in a ``data:`` URL. Nothing is fetched here, and no file is opened."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ def decode_base64(text: str, where: str) -> bytes:
 def _refused(url: str, where: str) -> Failure:
     scheme = _SCHEME.match(url)
     kind = "a path" if scheme is None else f"an address of the kind {scheme[0][:20]}"
+    is_web = scheme is not None and scheme[0].lower() in ("https:", "http:")
+    what, remedy = ("fetches nothing", ", or start it with --allow-fetch") if is_web else ("opens no files", "")
     return wrong(
         where,
-        f"{where} is {kind}. This server fetches nothing and opens no files: send the data itself, as data:…;base64,…",
+        f"{where} is {kind}. This server {what}: send the data itself, as data:…;base64,…{remedy}",
         code="unsupported_url",
     )

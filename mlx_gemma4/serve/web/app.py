@@ -20,17 +20,27 @@ from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web import chat, page, realtime, speech
 from mlx_gemma4.serve.web.failures import failure_of
 from mlx_gemma4.serve.web.guard import Guard, failed
+from mlx_gemma4.serve.web.preparing import Preparing
 from mlx_gemma4.serve.web.streams import GONE
-from mlx_gemma4.serve.web.threads import Threads
 
 Handle = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(
-    service: Service, *, host: str, key: str | None = None, names: Sequence[str] = (), origins: Sequence[str] = ()
+    service: Service,
+    *,
+    host: str,
+    key: str | None = None,
+    names: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    fetches: Sequence[str] = (),
 ) -> ASGIApp:
-    """The server as an ASGI application. Arguments as for ``Guard``."""
-    routes = Routes(service)
+    """The server as an ASGI application.
+
+    Args:
+        fetches: Kinds of addresses that may be fetched (``Fetcher``). The others are those of ``Guard``.
+    """
+    routes = Routes(service, fetches)
     app: ASGIApp = Starlette(
         routes=[
             *(routes.route(path, routes.page, "GET") for path in routes.files),
@@ -61,10 +71,10 @@ class Routes:
         files: The page's, by path.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, fetches: Sequence[str] = ()) -> None:
         self._service = service
         self.files = page.read_files()
-        self._threads = Threads()
+        self._preparing = Preparing(service, fetches)
 
     def route(self, path: str, handle: Handle, method: str = "POST") -> Route:
         """A path whose handler's exceptions become responses, and whose requests are counted."""
@@ -109,16 +119,16 @@ class Routes:
         return _json(model_record(name, self._service.created, self._service.takes))
 
     async def chat(self, request: Request) -> Response:
-        return await chat.complete(self._service, self._threads, request)
+        return await chat.complete(self._service, self._preparing, request)
 
     async def responses(self, request: Request) -> Response:
-        return await chat.respond(self._service, self._threads, request)
+        return await chat.respond(self._service, self._preparing, request)
 
     async def messages(self, request: Request) -> Response:
-        return await chat.message(self._service, self._threads, request)
+        return await chat.message(self._service, self._preparing, request)
 
     async def count_tokens(self, request: Request) -> Response:
-        return await chat.count_tokens(self._service, self._threads, request)
+        return await chat.count_tokens(self._service, self._preparing, request)
 
     async def transcription(self, request: Request) -> Response:
         return await speech.transcribe(self._service, request, translates=False)

@@ -21,12 +21,12 @@ from mlx_gemma4.serve.protocols.wire import write
 from mlx_gemma4.serve.protocols.writer import ChatWriter
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.bodies import read_body
+from mlx_gemma4.serve.web.preparing import Preparing
 from mlx_gemma4.serve.web.streams import GONE, EventStream, take_all, while_connected, written
-from mlx_gemma4.serve.web.threads import Threads
 from mlx_gemma4.serve.work.questions import Tools
 
 
-async def complete(service: Service, threads: Threads, request: Request) -> Response:
+async def complete(service: Service, preparing: Preparing, request: Request) -> Response:
     """Answer a request of Chat Completions."""
     chat = read_chat(await read_body(request, service.limits.body, service.limits.idle))
 
@@ -42,10 +42,10 @@ async def complete(service: Service, threads: Threads, request: Request) -> Resp
             lists_chances=bool(chat.logprobs),
         )
 
-    return await _answer(service, threads, request, chat, writer)
+    return await _answer(service, preparing, request, chat, writer)
 
 
-async def respond(service: Service, threads: Threads, request: Request) -> Response:
+async def respond(service: Service, preparing: Preparing, request: Request) -> Response:
     """Answer a request of Responses."""
     asked, chat = read_responses(await read_body(request, service.limits.body, service.limits.idle))
 
@@ -54,34 +54,38 @@ async def respond(service: Service, threads: Threads, request: Request) -> Respo
             asked, service.names[0], int(time.time()), next_id=_id, tools=tools, one_call=chat.one_call
         )
 
-    return await _answer(service, threads, request, chat, writer)
+    return await _answer(service, preparing, request, chat, writer)
 
 
-async def message(service: Service, threads: Threads, request: Request) -> Response:
+async def message(service: Service, preparing: Preparing, request: Request) -> Response:
     """Answer a request of Anthropic's protocol."""
     chat = read_messages(await read_body(request, service.limits.body, service.limits.idle))
 
     def writer(tools: Tools | None) -> ChatWriter:
         return MessagesAnswer(service.names[0], next_id=_id, tools=tools, one_call=chat.one_call)
 
-    return await _answer(service, threads, request, chat, writer)
+    return await _answer(service, preparing, request, chat, writer)
 
 
-async def count_tokens(service: Service, threads: Threads, request: Request) -> Response:
+async def count_tokens(service: Service, preparing: Preparing, request: Request) -> Response:
     """How many tokens a request of Anthropic's protocol has."""
     chat = read_messages(await read_body(request, service.limits.body, service.limits.idle))
     service.check_model(chat.model)
-    question, _ = await threads.run(lambda: service.questions.prepare(chat))
+    question, _ = await preparing.prepare(chat)
     return Response(write({"input_tokens": len(question.prompt)}), media_type="application/json")
 
 
 async def _answer(
-    service: Service, threads: Threads, request: Request, chat: ChatRequest, make: Callable[[Tools | None], ChatWriter]
+    service: Service,
+    preparing: Preparing,
+    request: Request,
+    chat: ChatRequest,
+    make: Callable[[Tools | None], ChatWriter],
 ) -> Response:
     """Answer a chat, as a stream or as a whole."""
     started = time.monotonic()
     service.check_model(chat.model)
-    prepared = await while_connected(request.receive, lambda: threads.run(lambda: service.questions.prepare(chat)))
+    prepared = await while_connected(request.receive, lambda: preparing.prepare(chat))
     if prepared is None:
         return Response(status_code=GONE)
     question, tools = prepared

@@ -23,7 +23,7 @@ from mlx_gemma4.serve.protocols.wyoming_wire import LONGEST_LINE, encode
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.chat import counted
 from mlx_gemma4.serve.web.failures import failure_of
-from mlx_gemma4.serve.web.threads import Threads
+from mlx_gemma4.serve.web.preparing import Preparing
 from mlx_gemma4.serve.web.wyoming_input import Input
 from mlx_gemma4.serve.work.chat import Question
 from mlx_gemma4.serve.work.hearing import Inbox
@@ -48,7 +48,7 @@ class WyomingServer:
 
     def __init__(self, service: Service, where: socket.socket) -> None:
         self._service, self._where = service, where
-        self._threads, self._conversations = Threads(), Conversations()
+        self._preparing, self._conversations = Preparing(service), Conversations()
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
 
@@ -74,7 +74,7 @@ class WyomingServer:
                 writer.write(encode(error_event(failure)))
                 await writer.drain()
                 return
-            connection = _Connection(self._service, self._threads, self._conversations, reader, writer)
+            connection = _Connection(self._service, self._preparing, self._conversations, reader, writer)
             self._connections.add(connection)
             try:
                 await connection.run()
@@ -92,12 +92,12 @@ class _Connection:
     def __init__(
         self,
         service: Service,
-        threads: Threads,
+        preparing: Preparing,
         conversations: Conversations,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        self._service, self._threads, self._conversations = service, threads, conversations
+        self._service, self._preparing, self._conversations = service, preparing, conversations
         self._input, self._writer = Input(reader, service.limits), writer
         hears = service.processor.config.audio_config is not None
         info = server_info(service.names, __version__, hears=hears)
@@ -215,7 +215,7 @@ class _Connection:
 
     async def _answer(self, ask: Ask, answer: HandledAnswer) -> None:
         started = time.monotonic()
-        question = await self._threads.run(lambda: self._prepare(ask))
+        question = await self._prepare(ask)
         outbox: Outbox[ChatEvent] = Outbox()
         job = self._service.ask(question, outbox)
         try:
@@ -228,11 +228,11 @@ class _Connection:
         finally:
             job.cancel()
 
-    def _prepare(self, ask: Ask) -> Question:
+    async def _prepare(self, ask: Ask) -> Question:
         """The question, without the oldest turns of a conversation that has become too long."""
         while True:
             try:
-                return self._service.questions.prepare(self._conversations.request(ask))[0]
+                return (await self._preparing.prepare(self._conversations.request(ask)))[0]
             except Failure as failure:
                 if failure.code != "context_length_exceeded" or not self._conversations.shorten(ask):
                     raise

@@ -18,6 +18,11 @@ DETAILS = {None: None, "auto": None, "low": 70, "high": 560, "original": 1120}
 """Soft tokens of a picture, by the client's wish; None: the checkpoint's own budget."""
 
 
+def too_many(where: str, most: int) -> Failure:
+    """A request has more media than it may have."""
+    return wrong(where, f"A request may hold at most {most} pictures, sounds and videos")
+
+
 class Media:
     """Decodes the media of one request.
 
@@ -37,7 +42,7 @@ class Media:
         """
         self._count += 1
         if self._count > self._most:
-            raise wrong(where, f"A request may hold at most {self._most} pictures, sounds and videos")
+            raise too_many(where, self._most)
         if detail not in DETAILS:
             raise wrong(where, f"The detail of {where} must be one of auto, low, high, original")
         try:

@@ -53,8 +53,11 @@ class Questions:
         self._writes_tools = _writes_tools(processor)
         _import_samplers(Sampling.from_config(processor.generation))
 
-    def prepare(self, request: ChatRequest) -> tuple[Question, Tools | None]:
+    def prepare(self, request: ChatRequest, fetched: Mapping[str, bytes] = {}) -> tuple[Question, Tools | None]:
         """Decode the media of a request, and render its prompt. Takes a while; runs in any thread.
+
+        Args:
+            fetched: What is at the URLs of media.
 
         Returns:
             The question, and the functions that the model may call.
@@ -63,7 +66,7 @@ class Questions:
             Failure: The request cannot be answered.
         """
         tools = self._tools(request)
-        return self._question(request, self._messages(request), tools), tools
+        return self._question(request, self._messages(request, fetched), tools), tools
 
     def fit(self, request: ChatRequest, truncation: Truncation) -> Fitted:
         """Prepare a request whose oldest turns may leave.
@@ -104,9 +107,9 @@ class Questions:
             prompt = prompt[: int(np.flatnonzero(prompt.token_types == AUDIO)[-1])]
         return prompt if 0 < len(prompt) < self.context else None
 
-    def _messages(self, request: ChatRequest) -> list[dict[str, Any]]:
+    def _messages(self, request: ChatRequest, fetched: Mapping[str, bytes] = {}) -> list[dict[str, Any]]:
         media = Media(self._processor, self._limits.media)
-        return chat_messages(request.messages, media.decode, joins_results=self._joins_results)
+        return chat_messages(request.messages, media.decode, joins_results=self._joins_results, fetched=fetched)
 
     def _render(
         self, request: ChatRequest, messages: Sequence[Mapping[str, Any]], tools: Tools | None, *, generates: bool
