@@ -18,6 +18,8 @@ import pytest
 from golden import seen
 from reference_cases import DESCRIBE, media_file
 from servers import serving
+from test_serve_conversation import dial
+from test_serve_realtime import send, until
 
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.protocols.failure import Failure
@@ -274,6 +276,27 @@ def test_pictures_by_address_in_every_protocol(port: int) -> None:
         error = server.chat(ask(f"http://pictures.example:{port}/missing")).error
         assert error["param"] == "messages[0].content[0].image_url.url" and error["code"] == "not_fetched"
         assert error["message"] == f"{error['param']}: pictures.example answered with status 404; {REMEDY}"
+
+
+def test_pictures_by_address_in_realtime_conversations(port: int) -> None:
+    with serving(fetches=("http",)) as server, dial(server) as socket:
+
+        def say(path: str) -> None:
+            content = [
+                {"type": "input_image", "image_url": f"http://pictures.example:{port}{path}"},
+                {"type": "input_text", "text": DESCRIBE},
+            ]
+            item = {"type": "message", "role": "user", "content": content}
+            send(socket, "conversation.item.create", item=item, event_id="mine")
+
+        say("/missing")
+        error = until(socket, "error")[-1]["error"]
+        where = "item.content[0].image_url"
+        assert (error["event_id"], error["param"], error["code"]) == ("mine", where, "not_fetched")
+        assert error["message"] == f"{where}: pictures.example answered with status 404; {REMEDY}"
+        say("/picture.png")
+        send(socket, "response.create")
+        assert until(socket, "response.output_text.done")[-1]["text"] == seen("picture-01.png").sure
 
 
 def test_nothing_is_fetched_unless_it_is_allowed(port: int, resolver: list[str]) -> None:

@@ -19,7 +19,7 @@ from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.realtime import TranscriptionSession
 from mlx_gemma4.serve.protocols.realtime_conversation import Abilities, Command, ConversationSession
 from mlx_gemma4.serve.protocols.realtime_events import Read, Unread
-from mlx_gemma4.serve.protocols.realtime_request import Update
+from mlx_gemma4.serve.protocols.realtime_request import Update, event_id_of
 from mlx_gemma4.serve.protocols.realtime_vllm import VllmSession, is_vllm
 
 Event = dict[str, Any]
@@ -111,9 +111,15 @@ class RealtimeSession:
         if isinstance(self._session, ConversationSession):
             self._session.leave(response_id, turns)
 
-    def error(self, failure: Failure) -> Event:
-        """An error."""
-        return self._session.error(failure)
+    def error(self, failure: Failure, message: bytes | None = None) -> Event:
+        """An error.
+
+        Args:
+            message: The event of the client that has failed.
+        """
+        if message is None or isinstance(self._session, VllmSession):
+            return self._session.error(failure)
+        return self._session.error(failure, event_id_of(message))
 
     def _switch(self, session: ConversationSession, data: bytes, read: Read) -> Done:
         """The client wants a transcription; a conversation that has begun refuses that."""

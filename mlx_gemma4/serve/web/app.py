@@ -138,7 +138,7 @@ class Routes:
 
     async def realtime(self, websocket: WebSocket) -> None:
         self._service.metrics.add("requests_total", route="/v1/realtime", status="101")
-        await realtime.converse(self._service, websocket)
+        await realtime.converse(self._service, self._preparing.fetcher, websocket)
 
 
 def _json(record: dict[str, object]) -> Response:

@@ -68,6 +68,11 @@ class Fetcher:
         self._schemes, self._limits = tuple(schemes), limits
         self._tls = ssl.create_default_context() if schemes else None
 
+    @property
+    def is_allowed(self) -> bool:
+        """Whether anything may be fetched."""
+        return bool(self._schemes)
+
     async def fetch(self, places: Sequence[tuple[str, str]]) -> dict[str, bytes]:
         """Fetch what a request names.
 
@@ -81,7 +86,7 @@ class Fetcher:
             Failure: Something cannot be fetched; the message names the field and the host.
         """
         fetched: dict[str, bytes] = {}
-        if not self._schemes:
+        if not self.is_allowed:
             return fetched
         room, most = self._limits.body, self._limits.media
         if len(places) > most:

@@ -18,11 +18,14 @@ class Preparing:
 
     Args:
         schemes: Kinds of addresses that may be fetched (``Fetcher``).
+
+    Attributes:
+        fetcher: Fetches what is named by address.
     """
 
     def __init__(self, service: Service, schemes: Sequence[str] = ()) -> None:
         self._questions, self._threads = service.questions, Threads()
-        self._fetcher = Fetcher(schemes, service.limits)
+        self.fetcher = Fetcher(schemes, service.limits)
 
     async def prepare(self, request: ChatRequest) -> tuple[Question, Tools | None]:
         """The question of a request, and the functions that the model may call.
@@ -30,5 +33,5 @@ class Preparing:
         Raises:
             Failure: The request cannot be answered.
         """
-        fetched = await self._fetcher.fetch(media_urls(request.messages))
+        fetched = await self.fetcher.fetch(media_urls(request.messages))
         return await self._threads.run(lambda: self._questions.prepare(request, fetched))

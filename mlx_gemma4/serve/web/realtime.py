@@ -19,7 +19,9 @@ from mlx_gemma4.serve.protocols.realtime_session import Done, Event, RealtimeSes
 from mlx_gemma4.serve.protocols.wire import write
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.failures import failure_of
+from mlx_gemma4.serve.web.fetching import Fetcher
 from mlx_gemma4.serve.web.realtime_answers import Answering
+from mlx_gemma4.serve.web.realtime_pictures import with_pictures
 from mlx_gemma4.serve.web.threads import Threads
 from mlx_gemma4.serve.work.hearing import Inbox
 from mlx_gemma4.serve.work.media import Media
@@ -36,7 +38,7 @@ WAITING_EVENTS = 64
 """Events that may wait to be sent. Who has more to tell waits."""
 
 
-async def converse(service: Service, websocket: WebSocket) -> None:
+async def converse(service: Service, fetcher: Fetcher, websocket: WebSocket) -> None:
     """Serve a connection until one side ends it."""
     offered = websocket.scope.get("subprotocols") or []
     await websocket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
@@ -49,7 +51,7 @@ async def converse(service: Service, websocket: WebSocket) -> None:
         await websocket.send_text(write(session.error(failure_of(error))).decode())
         await websocket.close(TRY_LATER)
         return
-    connection = _Connection(service, websocket, session, inbox, outbox)
+    connection = _Connection(service, fetcher, websocket, session, inbox, outbox)
     try:
         await connection.run()
     finally:
@@ -98,13 +100,14 @@ class _Connection:
     def __init__(
         self,
         service: Service,
+        fetcher: Fetcher,
         websocket: WebSocket,
         session: RealtimeSession,
         inbox: Inbox,
         outbox: Outbox[Hearing],
     ) -> None:
         self._limits, self._websocket, self._session = service.limits, websocket, session
-        self._inbox, self._outbox = inbox, outbox
+        self._fetcher, self._inbox, self._outbox = fetcher, inbox, outbox
         self._threads = Threads()
         self._answering = Answering(service, session, self._threads, self._do, inbox.put)
         self.code = GOING_AWAY
@@ -188,6 +191,11 @@ class _Connection:
             if waiting.cancelled_caught or message["type"] == "websocket.disconnect":
                 return
             data = _bytes(message)
+            try:
+                data = await with_pictures(self._fetcher, data)
+            except Failure as failure:
+                self._put([self._session.error(failure, data)])
+                continue
             read = self._session.read
             told = await self._threads.run(lambda: read(data)) if self._session.takes_long(data) else read(data)  # noqa: B023
             await self._do(self._session.take(told))
