@@ -30,6 +30,7 @@ from mlx_gemma4.inputs.prompt import AUDIO, IMAGE, TEXT, VIDEO, Prompt
 from mlx_gemma4.inputs.text.special_tokens import SpecialTokens, named_tokens
 from mlx_gemma4.inputs.text.template import ChatTemplate
 from mlx_gemma4.inputs.text.tokenizer import Tokenizer, decode, load_tokenizer
+from mlx_gemma4.inputs.text.tool_types import with_types
 from mlx_gemma4.inputs.vision import clip, image, video
 from mlx_gemma4.inputs.vision.video import Film
 from mlx_gemma4.inputs.vision.video_file import VideoFile
@@ -190,19 +191,30 @@ class Processor:
     ) -> str:
         """Render a chat with the checkpoint's template, as markup in which all text is quoted.
 
+        A template that refuses tools gets them with a type at each argument (``inputs.text.tool_types``).
+
         Raises:
             ValueError: Messages or tools have another form, or the template refuses them.
         """
         check_messages(messages)
         check_tools(tools)
         markup = self.tokenizer.markup
-        return self.template.render(
-            markup.quote(list(messages)),
-            add_generation_prompt=add_generation_prompt,
-            enable_thinking=enable_thinking,
-            tools=markup.quote(tools),
-            markup=markup,
-        )
+
+        def rendered(tools: Sequence[Mapping[str, Any]] | None) -> str:
+            return self.template.render(
+                markup.quote(list(messages)),
+                add_generation_prompt=add_generation_prompt,
+                enable_thinking=enable_thinking,
+                tools=markup.quote(tools),
+                markup=markup,
+            )
+
+        try:
+            return rendered(tools)
+        except ValueError:
+            if not tools or (typed := with_types(tools)) == list(tools):
+                raise
+            return rendered(typed)
 
     def expand(
         self,

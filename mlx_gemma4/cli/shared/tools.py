@@ -91,7 +91,7 @@ def _opened(name: str, arguments: argparse.Namespace, stack: ExitStack) -> Tools
 def note_unwritten(processor: Processor, schemas: Sequence[Mapping[str, Any]]) -> None:
     """Report if the checkpoint's chat template does not write tools into the prompt."""
     chat = [{"role": "user", "content": "x"}]
-    if processor.template.render(chat, tools=schemas) == processor.template.render(chat):
+    if processor.render(chat, tools=schemas) == processor.render(chat):
         note("The checkpoint's chat template does not write tools: the model will not know of them.")
 
 
