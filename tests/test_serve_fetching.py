@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import socket
 import ssl
 import threading
@@ -289,8 +290,9 @@ def test_pictures_by_address_in_realtime_conversations(port: int) -> None:
             item = {"type": "message", "role": "user", "content": content}
             send(socket, "conversation.item.create", item=item, event_id="mine")
 
+        until(socket, "session.created")
         say("/missing")
-        error = until(socket, "error")[-1]["error"]
+        error = json.loads(socket.recv(timeout=20))["error"]
         where = "item.content[0].image_url"
         assert (error["event_id"], error["param"], error["code"]) == ("mine", where, "not_fetched")
         assert error["message"] == f"{where}: pictures.example answered with status 404; {REMEDY}"
