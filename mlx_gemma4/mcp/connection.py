@@ -14,6 +14,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from signal import SIGKILL
 from typing import Any, TypeVar
@@ -35,6 +36,8 @@ CLOSE_LIMIT = 6.0
 """Seconds after which a server is killed that does not end."""
 GRACE = 2.0
 """Seconds for the thread to report that a time limit was reached."""
+SETTLING = 0.3
+"""Seconds in which the thread ends, where the connection has."""
 SHOWN = 300
 """Characters of an error that a server reports."""
 
@@ -43,6 +46,10 @@ T = TypeVar("T")
 
 class ServerError(ValueError):
     """A request to a server failed. The message names the server, and says why."""
+
+
+class _Closed(Exception):
+    """The connection ended during a request. Why is known soon."""
 
 
 class Connection:
@@ -99,10 +106,11 @@ class Connection:
         future = asyncio.run_coroutine_threadsafe(self._bounded(ask, what, seconds), self._loop)
         try:
             return future.result(seconds + GRACE)
-        except (TimeoutError, CancelledError) as error:
-            if not self._thread.is_alive() or isinstance(error, CancelledError):
-                raise self._ended() from error
-            raise self._late(what, seconds) from error
+        except (_Closed, CancelledError) as error:
+            self._thread.join(SETTLING)
+            raise self._ended() from error
+        except TookTooLong as error:
+            raise self._late(what, seconds) if self._thread.is_alive() else self._ended() from error
         finally:
             future.cancel()  # also when the caller is interrupted: the server is told
 
@@ -161,7 +169,7 @@ class Connection:
             raise self._late(what, seconds) from error
         except MCPError as error:
             if error.code == CONNECTION_CLOSED:
-                raise self._ended() from error
+                raise _Closed from error
             raise ServerError(f"The MCP server {self.address.name} refused {what}: {_line(error.message)}") from error
         except ValidationError as error:
             first = error.errors()[0]
