@@ -138,13 +138,14 @@ class Spoke:
     end: float
     samples: np.ndarray
     """float32 [n] at 16 kHz: whole frames."""
-    goes_on: bool
-    """Whether the turn may go on: the utterance was cut at its longest. ``TurnEnded`` follows if it does not."""
 
 
 @dataclass(frozen=True)
 class TurnEnded:
-    """A turn that might have gone on is over."""
+    """The open turn is over. An utterance that was cut at its longest does not end one, if more follows at once."""
+
+    by_client: bool
+    """Whether the client has ended it, and not a silence."""
 
 
 @dataclass(frozen=True)

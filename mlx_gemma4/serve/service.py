@@ -23,6 +23,7 @@ from mlx_gemma4.serve.protocols.speech_request import SpeechRequest
 from mlx_gemma4.serve.work.chat import Question, answer
 from mlx_gemma4.serve.work.conversation import Parts, converse
 from mlx_gemma4.serve.work.hearing import Inbox, hear
+from mlx_gemma4.serve.work.histories import Histories
 from mlx_gemma4.serve.work.questions import Questions
 from mlx_gemma4.serve.work.speech import TARGET, Recognition, Transcribers, instruction_of, recognise
 
@@ -41,6 +42,7 @@ class Service:
 
     Attributes:
         questions: Makes questions of requests.
+        histories: Makes prompts of conversations.
 
     Raises:
         ValueError: What ``load`` has raised.
@@ -70,6 +72,7 @@ class Service:
             self.engine.close()
             raise
         self.questions = Questions(self.model, self.processor, self.limits)
+        self.histories = Histories(self.questions, self.processor, self.limits.answer_tokens)
 
     @property
     def takes(self) -> tuple[str, ...]:
@@ -151,7 +154,7 @@ class Service:
         Raises:
             Busy: All sessions are in use.
         """
-        parts = Parts(self.processor, self.store, self.transcribers, self.language)
+        parts = Parts(self.processor, self.store, self.transcribers, self.language, self.questions.context)
         job = self.submit(lambda job: converse(inbox, parts, outbox), outbox, waits=False)
         inbox.on_arrival = job.wake
         return job

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.serve.events import ChatEvent
 from mlx_gemma4.serve.hearing import (
     Began,
@@ -38,7 +39,7 @@ from mlx_gemma4.serve.hearing import Command as HearingCommand
 from mlx_gemma4.serve.protocols.chat_messages import Decode
 from mlx_gemma4.serve.protocols.chat_request import ChatRequest
 from mlx_gemma4.serve.protocols.failure import Failure, unsupported, wrong
-from mlx_gemma4.serve.protocols.realtime_answers import Answers, Truncation
+from mlx_gemma4.serve.protocols.realtime_answers import AnswerFields, Answers, Maybe, Truncation
 from mlx_gemma4.serve.protocols.realtime_events import (
     CancelResponse,
     CreateItem,
@@ -76,6 +77,8 @@ from mlx_gemma4.serve.protocols.realtime_turns import Turns
 
 MOST_ITEMS = 4096
 """Items of a conversation. Those that have left the context make room for new ones."""
+MOST_BYTES = 256_000_000
+"""Of the media of a conversation, decoded: an hour of sound, or 33 pictures of 280 tokens."""
 MOST_RESPONSES = 4
 """Answers at the same time: one in the conversation, the others out of band."""
 MOST_PAIRS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
@@ -94,6 +97,10 @@ class Abilities:
     """Samples of sound in one stretch; None: no sound."""
     frame: int
     """Samples of a frame."""
+    context: int
+    """Positions of a conversation: a frame is one."""
+    calls: bool
+    """Whether its template writes functions."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,7 @@ class Prefetch:
     """Compute what the next prompt begins with, while nobody waits. The newest one counts."""
 
     request: ChatRequest
+    truncation: Truncation
     heard: int | None
     """As in ``History``."""
 
@@ -191,9 +199,9 @@ class ConversationSession:
             return self._begin(told)
         if isinstance(told, Spoke):
             self._turns.spoke(told)
-            return ([], self._prefetch()) if told.goes_on else self._end_turn()
+            return [], []
         if isinstance(told, TurnEnded):
-            return self._end_turn()
+            return self._end_turn(answers=self._settings.answers_turns and not told.by_client)
         if isinstance(told, Transcribed):
             return self._turns.transcribed(told), []
         if isinstance(told, Cleared):
@@ -215,10 +223,10 @@ class ConversationSession:
         response = self._responses.get(response_id)
         return ([], []) if response is None else self._ended_response(response, response.fail(failure))
 
-    def leave(self, response_id: str, turns: int) -> None:
-        """The oldest turns have left the context, to make room for an answer."""
-        response = self._responses.get(response_id)
-        if response is not None and response.items is not None:
+    def leave(self, turns: int, response_id: str | None = None) -> None:
+        """The oldest turns have left the context, to make room for an answer, or for the next one."""
+        response = None if response_id is None else self._responses.get(response_id)
+        if response_id is None or (response is not None and response.items is not None):
             self._items.leave(turns)
 
     def error(self, failure: Failure, event_id: str | None = None) -> Event:
@@ -255,6 +263,10 @@ class ConversationSession:
     def _append(self, event: Append) -> list[Command]:
         if self._abilities.longest is None:
             raise unsupported("audio", "This checkpoint takes no sound; send text")
+        most = min(self._abilities.context * self._abilities.frame, MOST_BYTES // 4)
+        if self._turns.buffer is not None and self._turns.buffer.samples > most:
+            seconds = most / SAMPLE_RATE
+            raise wrong("audio", f"The buffer has the {seconds:.0f} s of audio that a conversation takes; commit it")
         samples = self._sound.append(event.audio, self._settings.encoding, self._settings.rate)
         if not len(samples):
             return []
@@ -271,7 +283,7 @@ class ConversationSession:
 
     def _update(self, event: Update) -> tuple[list[Event], list[Command]]:
         settings = self._settings.updated(event.session)
-        answers = self._answers.updated(event.session, "session")
+        answers = self._answered(event.session, "session")
         if settings.has_turns and self._turns.buffer is not None:
             raise wrong(
                 "session.audio.input.turn_detection",
@@ -287,10 +299,20 @@ class ConversationSession:
             *self._prefetch(),
         ]
 
+    def _answered(self, fields: AnswerFields, where: str) -> Answers:
+        """How answers are made, with the changes of a client."""
+        if fields.tools and not isinstance(fields.tools, Maybe) and not self._abilities.calls:
+            raise unsupported(f"{where}.tools", "This checkpoint's chat template does not write tools; leave them out")
+        return self._answers.updated(fields, where)
+
     def _create(self, item: Item, previous: str | None) -> tuple[list[Event], list[Command]]:
         if len(self._items) >= MOST_ITEMS:
             self._forget()
         before = self._items.insert(item, previous)
+        if item.nbytes and self._items.last_nbytes > MOST_BYTES:
+            self._items.remove(item)
+            raise wrong("item", f"The media of a turn may take {MOST_BYTES // 10**6} MB; delete some items")
+        self._items.shrink(MOST_BYTES)
         told = [
             self._event(f"conversation.item.{name}", item=item.record(), previous_item_id=before)
             for name in ("added", "done")
@@ -336,7 +358,7 @@ class ConversationSession:
         if fields.conversation not in (None, "auto", "none", self._conversation):
             raise wrong("response.conversation", "response.conversation must be auto or none")
         _check_metadata(fields.metadata or {})
-        answers = self._answers.updated(fields, "response")
+        answers = self._answered(fields, "response")
         is_apart = fields.conversation == "none"
         if not is_apart and self._active is not None:
             raise wrong(
@@ -398,12 +420,13 @@ class ConversationSession:
             self._owes_answer = False
             stopped, commands = self._stop(self._active, "turn_detected")
             return [*events, *stopped], commands
-        return events, self._prefetch() if is_first else []
+        return events, self._prefetch()
 
-    def _end_turn(self) -> tuple[list[Event], list[Command]]:
+    def _end_turn(self, *, answers: bool) -> tuple[list[Event], list[Command]]:
         self._ended += 1
         events = self._turns.end()
-        if not self._settings.answers_turns:
+        self._items.shrink(MOST_BYTES)
+        if not answers:
             return events, self._prefetch()
         if self._active is not None:
             self._owes_answer = True
@@ -426,7 +449,7 @@ class ConversationSession:
         sounds, heard = list[np.ndarray](), None
         if self._turns.open is not None:
             sounds = self._turns.open.sounds
-            heard = sum(map(len, sounds)) // self._abilities.frame
+            heard = self._turns.open.samples // self._abilities.frame
         elif self._turns.buffer is not None and self._abilities.longest is not None:
             longest, samples = self._abilities.longest, np.concatenate(self._turns.buffer.sounds)
             sounds = list(stretches(samples[: len(samples) // longest * longest], longest))
@@ -435,7 +458,7 @@ class ConversationSession:
         if sounds:
             items = [*items, Item("", role="user", content=[Content("input_audio", media=tuple(sounds))])]
         request = self._answers.request(chat(self._answers.instructions, items))
-        return [Prefetch(request, heard)] if request.messages or heard is not None else []
+        return [Prefetch(request, self._answers.room, heard)] if request.messages or heard is not None else []
 
     # records
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from mlx_gemma4.inputs.vision.image import Patches
 from mlx_gemma4.serve.protocols.chat_messages import Decode, Decoded
 from mlx_gemma4.serve.protocols.chat_request import Call, Function, Message, Text
 from mlx_gemma4.serve.protocols.chat_request import Part as ChatPart
@@ -111,9 +113,10 @@ class Item:
     has_left: bool = False
 
     @property
-    def media(self) -> int:
-        """Pictures and sounds in it."""
-        return sum(len(each.media) for each in self.content)
+    def nbytes(self) -> int:
+        """What its media take."""
+        media = [each for part in self.content for each in part.media]
+        return sum(each.pixels.nbytes if isinstance(each, Patches) else each.nbytes for each in media)
 
     def record(self) -> dict[str, Any]:
         """The item as events tell it."""
@@ -230,10 +233,26 @@ class Items:
         """What the model is shown."""
         return [item for item in self.all if not item.has_left and not item.is_open]
 
+    @property
+    def nbytes(self) -> int:
+        """What the media of all items take."""
+        return sum(item.nbytes for item in self.all)
+
+    @property
+    def last_nbytes(self) -> int:
+        """What the media of the last turn take, which never leaves."""
+        turns = self._turns()
+        return sum(item.nbytes for item in self.shown()[turns[-1] if turns else 0 :])
+
+    def shrink(self, limit: int) -> None:
+        """If the media take more than a limit, let the oldest turns leave until half of it is used."""
+        if self.nbytes > limit:
+            while self.nbytes > limit // 2 and len(self._turns()) > 1:
+                self.leave(1)
+
     def leave(self, turns: int) -> None:
         """The oldest turns leave the context. What stands before the first one stays."""
-        shown = self.shown()
-        starts = [place for place, item in enumerate(shown) if is_turn(shown, place)]
+        shown, starts = self.shown(), self._turns()
         if not turns or not starts:
             return
         end = starts[turns] if turns < len(starts) else len(shown)
@@ -242,10 +261,10 @@ class Items:
             for part in item.content:
                 part.media = ()
 
-
-def is_turn(items: Sequence[Item], place: int) -> bool:
-    """Whether a turn of the user begins with an item: messages of the user in a row are one turn."""
-    return items[place].role == "user" and not (place and items[place - 1].role == "user")
+    def _turns(self) -> list[int]:
+        """Where turns begin in what is shown: messages of the user in a row are one."""
+        roles = ["", *(item.role for item in self.shown())]
+        return [place for place, (last, role) in enumerate(pairwise(roles)) if role == "user" != last]
 
 
 def chat(instructions: str, items: Sequence[Item]) -> list[Message]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -199,6 +200,11 @@ class Settings:
         detection = self.turn_detection
         if detection is None:
             return DEFAULT
+        for name in ("create_response", "interrupt_response"):
+            if not isinstance(detection.get(name), (bool, NoneType)):
+                raise wrong(f"{where}.{name}", f"{where}.{name} must be true or false")
+        if detection.get("idle_timeout_ms") is not None:
+            raise unsupported(f"{where}.idle_timeout_ms", "idle_timeout_ms is not supported; leave it out")
         kind = detection.get("type", "server_vad")
         if kind == "server_vad":
             return voice_endpointing(detection, where)

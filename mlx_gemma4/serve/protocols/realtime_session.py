@@ -106,10 +106,10 @@ class RealtimeSession:
         session = self._session
         return session.fail(response_id, failure) if isinstance(session, ConversationSession) else ([], [])
 
-    def leave(self, response_id: str, turns: int) -> None:
-        """The oldest turns have left the context."""
+    def leave(self, turns: int, response_id: str | None = None) -> None:
+        """The oldest turns have left the context, to make room for an answer, or for the next one."""
         if isinstance(self._session, ConversationSession):
-            self._session.leave(response_id, turns)
+            self._session.leave(turns, response_id)
 
     def error(self, failure: Failure, message: bytes | None = None) -> Event:
         """An error.

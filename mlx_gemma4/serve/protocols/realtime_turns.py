@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.serve.hearing import Began, Said, Spoke, Supposed, Transcribed, Words
 from mlx_gemma4.serve.protocols.realtime_items import Item, Items, spoken, stretches
 
@@ -30,6 +31,8 @@ class Turn:
     item_id: str
     sounds: list[np.ndarray] = field(default_factory=list)
     """Its stretches; of a buffer, what was appended."""
+    samples: int = 0
+    """In them."""
     start: float = 0.0
     end: float = 0.0
     texts: list[str] = field(default_factory=list)
@@ -39,9 +42,9 @@ class Turn:
     """Whether words of the open utterance were told."""
     item: Item | None = None
 
-    @property
-    def samples(self) -> int:
-        return sum(map(len, self.sounds))
+    def add(self, samples: np.ndarray) -> None:
+        self.sounds.append(samples)
+        self.samples += len(samples)
 
 
 class Turns:
@@ -73,14 +76,14 @@ class Turns:
         begins = self.buffer is None
         self.buffer = self.buffer or Turn(self._next_id("item"))
         before = self.buffer.samples // self._longest
-        self.buffer.sounds.append(samples)
+        self.buffer.add(samples)
         return begins or self.buffer.samples // self._longest > before
 
     def commit(self, rest: np.ndarray) -> list[Event]:
         """The buffer is an item."""
         turn = self.buffer or Turn(self._next_id("item"))
         samples = np.concatenate([*turn.sounds, rest])
-        turn.end, self.buffer = len(samples) / 16_000, None
+        turn.end, self.buffer = len(samples) / SAMPLE_RATE, None
         turn.sounds = list(stretches(samples, self._longest))
         self._committed.append(turn)
         return self._add(turn)
@@ -110,7 +113,7 @@ class Turns:
     def spoke(self, told: Spoke) -> None:
         """An utterance has ended."""
         assert self.open is not None
-        self.open.sounds.append(told.samples)
+        self.open.add(told.samples)
         self.open.end = told.end
 
     def end(self) -> list[Event]:
@@ -122,6 +125,7 @@ class Turns:
 
     def cleared(self) -> None:
         """The work has forgotten the open turn."""
+        self._utterances = {number: turn for number, turn in self._utterances.items() if turn is not self.open}
         self.open = None
 
     def transcribed(self, event: Transcribed) -> list[Event]:

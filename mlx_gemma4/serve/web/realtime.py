@@ -61,11 +61,16 @@ async def converse(service: Service, fetcher: Fetcher, websocket: WebSocket) -> 
 
 def abilities(service: Service) -> Abilities:
     """What the model of a server takes."""
-    processor = service.processor
-    if processor.config.audio_config is None:
-        return Abilities(service.names[0], longest=None, frame=1)
-    frame = processor.frame_samples
-    return Abilities(service.names[0], longest=processor.limits.audio_tokens * frame, frame=frame)
+    processor, questions = service.processor, service.questions
+    hears = processor.config.audio_config is not None
+    frame = processor.frame_samples if hears else 1
+    return Abilities(
+        service.names[0],
+        longest=processor.limits.audio_tokens * frame if hears else None,
+        frame=frame,
+        context=questions.context,
+        calls=questions.writes_tools,
+    )
 
 
 def _decoder(service: Service) -> Callable[[str, bytes, str | None, str], Any]:

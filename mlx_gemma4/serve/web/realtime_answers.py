@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -19,6 +20,7 @@ from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.chat import counted
 from mlx_gemma4.serve.web.failures import failure_of
 from mlx_gemma4.serve.web.threads import Threads
+from mlx_gemma4.serve.work.histories import FittedHistory
 
 
 class Answering:
@@ -74,14 +76,17 @@ class Answering:
             command, version = self._wanted, self._version
             if command is None:
                 continue
-            request, heard = command.request, command.heard
-            questions = self._service.questions
             try:
-                prompt = await self._threads.run(lambda: questions.history(request, listens=heard is not None))  # noqa: B023
+                history = await self._threads.run(partial(self._history, command))
             except Failure:  # the answer tells it
                 continue
-            if prompt is not None and version == self._version:
-                self._put(History(prompt, heard))
+            if version == self._version:
+                self._session.leave(history.left)
+                self._put(History(history.prompt, command.heard))
+
+    def _history(self, command: Prefetch) -> FittedHistory:
+        histories = self._service.histories
+        return histories.history(command.request, command.truncation, listens=command.heard is not None)
 
     async def _answer(self, command: Respond) -> None:
         job: Job | None = None
@@ -89,9 +94,9 @@ class Answering:
             try:
                 started = time.monotonic()
                 prepared = await self._threads.run(
-                    lambda: self._service.questions.fit(command.request, command.truncation)
+                    lambda: self._service.histories.fit(command.request, command.truncation)
                 )
-                self._session.leave(command.response_id, prepared.left)
+                self._session.leave(prepared.left, command.response_id)
                 outbox = Outbox[ChatEvent]()
                 job = self._service.ask(prepared.question, outbox, takes_place=False)
                 async for told in counted(self._service, outbox, started):

@@ -53,6 +53,8 @@ class Parts:
     transcribers: Transcribers
     language: str
     """What is spoken if a client does not say; an English name."""
+    context: int
+    """Positions of a session, at most."""
 
 
 def converse(inbox: Inbox, parts: Parts, outbox: Outbox[Hearing]) -> Work:
@@ -228,27 +230,30 @@ class _Ears:
             else:
                 yield from self._end(action)
         if self._patience is not None and (self._patience <= 0 or last):
-            self._patience = None
-            self._give_back()
-            yield TurnEnded()
+            yield self._end_turn(by_client=last)
+
+    def _end_turn(self, *, by_client: bool) -> Hearing:
+        """The turn is over: its answer finds the session in the store."""
+        self._patience = None
+        self._give_back()
+        return TurnEnded(by_client)
 
     def _end(self, end: End) -> Iterator[Hearing]:
-        """An utterance has ended; frames behind it are judged again."""
+        """An utterance has ended; frames behind it are judged again. One that was cut may go on for some time."""
         frames = np.concatenate(self._frames)
         frames = frames[: len(frames) - (self._length - end.length)]
         spoken = frames[len(frames) - end.length :].reshape(-1)
         stop = self._before + self._start + end.length * self._frame_seconds
-        goes_on = end.reason == "length"
-        if goes_on:
-            assert self._endpointer is not None
-            self._frames = [frames]
-            self._patience = round(self._endpointer.settings.silence / self._frame_seconds)
+        self._frames = [frames]
+        yield Spoke(self._before + self._start, stop, spoken)
+        if end.reason == "silence" or len(frames) + self._longest > self._parts.context:
+            yield self._end_turn(by_client=False)
         else:
-            self._give_back()
-        yield Spoke(self._before + self._start, stop, spoken, goes_on)
+            assert self._endpointer is not None
+            self._patience = round(self._endpointer.settings.silence / self._frame_seconds)
 
     def _give_back(self) -> None:
-        """The turn is over: its answer finds the session in the store."""
+        """Forget the frames, and give the session back."""
         self._frames = []
         self.ahead.close()
 

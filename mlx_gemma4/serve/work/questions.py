@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
-
-import numpy as np
 
 from mlx_gemma4.decoder.memory import LONGEST
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
-from mlx_gemma4.inputs.prompt import AUDIO, Prompt
+from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.grammar.calls import bound_calls, call_constraint
 from mlx_gemma4.outputs.grammar.constraint import Constraint
 from mlx_gemma4.outputs.grammar.matcher import Matcher, open_matcher
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.declarations import check_declarations
-from mlx_gemma4.programs.chat import LEAST_ANSWER
-from mlx_gemma4.programs.history import turn_starts, without_oldest
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.protocols.chat_messages import chat_messages
 from mlx_gemma4.serve.protocols.chat_request import ChatRequest
 from mlx_gemma4.serve.protocols.failure import Failure, wrong
-from mlx_gemma4.serve.protocols.realtime_answers import Truncation
 from mlx_gemma4.serve.work.chat import Question
 from mlx_gemma4.serve.work.media import Media
 
 Tools = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A question, and how many turns have left to make room for its answer."""
-
-    question: Question
-    left: int
 
 
 class Questions:
@@ -50,7 +36,8 @@ class Questions:
         """Positions of a prompt and its answer, at most."""
         self._rendering = threading.Lock()
         self._joins_results = _joins_results(processor)
-        self._writes_tools = _writes_tools(processor)
+        self.writes_tools = _writes_tools(processor)
+        """Whether the template writes functions."""
         _import_samplers(Sampling.from_config(processor.generation))
 
     def prepare(self, request: ChatRequest, fetched: Mapping[str, bytes] = {}) -> tuple[Question, Tools | None]:
@@ -65,56 +52,29 @@ class Questions:
         Raises:
             Failure: The request cannot be answered.
         """
-        tools = self._tools(request)
-        return self._question(request, self._messages(request, fetched), tools), tools
+        tools = self.tools(request)
+        prompt = self.render(request, self.messages(request, fetched), tools, generates=True)
+        return self.question(request, prompt, tools), tools
 
-    def fit(self, request: ChatRequest, truncation: Truncation) -> Fitted:
-        """Prepare a request whose oldest turns may leave.
-
-        Raises:
-            Failure: The request cannot be answered.
-        """
-        tools, messages = self._tools(request), self._messages(request)
-        most = self.context if truncation.limit is None else min(truncation.limit, self.context)
-        reserve = min(request.limit or self._limits.answer_tokens, most // LEAST_ANSWER)
-
-        def length(count: int) -> int:
-            return len(self._render(request, without_oldest(messages, count), tools, generates=True))
-
-        left = 0
-        if truncation.retention is not None and length(0) + reserve > most:
-            left = _fewest(length, int(truncation.retention * most), len(turn_starts(messages)) - 1)
-        return Fitted(self._question(request, without_oldest(messages, left), tools), left)
-
-    def history(self, request: ChatRequest, *, listens: bool) -> Prompt | None:
-        """What the next prompt begins with, as far as it is known; None if nothing is.
+    def messages(self, request: ChatRequest, fetched: Mapping[str, bytes] = {}) -> list[dict[str, Any]]:
+        """The messages of a request as the processor takes them, with their media decoded.
 
         Args:
-            listens: Sound of the user follows: the prompt ends where its first frame will be.
+            fetched: What is at the URLs of media.
 
         Raises:
-            Failure: The template refuses the messages, as some do a system message alone.
+            Failure: A message cannot be understood.
         """
-        tools, messages = self._tools(request), self._messages(request)
-        if listens:
-            sound = {"type": "audio", "audio": np.zeros(self._processor.frame_samples, np.float32)}
-            if messages and messages[-1]["role"] == "user":
-                messages[-1] = {**messages[-1], "content": [*messages[-1]["content"], sound]}
-            else:
-                messages.append({"role": "user", "content": [sound]})
-        prompt = self._render(request, messages, tools, generates=False)
-        if listens:
-            prompt = prompt[: int(np.flatnonzero(prompt.token_types == AUDIO)[-1])]
-        return prompt if 0 < len(prompt) < self.context else None
-
-    def _messages(self, request: ChatRequest, fetched: Mapping[str, bytes] = {}) -> list[dict[str, Any]]:
         media = Media(self._processor, self._limits.media)
         return chat_messages(request.messages, media.decode, joins_results=self._joins_results, fetched=fetched)
 
-    def _render(
+    def render(
         self, request: ChatRequest, messages: Sequence[Mapping[str, Any]], tools: Tools | None, *, generates: bool
     ) -> Prompt:
         """The prompt of messages.
+
+        Args:
+            generates: Whether an answer follows.
 
         Raises:
             Failure: The template refuses them.
@@ -127,8 +87,12 @@ class Questions:
         except ValueError as error:
             raise wrong("messages", str(error)) from error
 
-    def _question(self, request: ChatRequest, messages: Sequence[Mapping[str, Any]], tools: Tools | None) -> Question:
-        prompt = self._render(request, messages, tools, generates=True)
+    def question(self, request: ChatRequest, prompt: Prompt, tools: Tools | None) -> Question:
+        """How a prompt is answered.
+
+        Raises:
+            Failure: It leaves no room for an answer, or the answer cannot be held to what the request asks for.
+        """
         room = self.context - len(prompt)
         if room < 1:
             raise Failure(
@@ -149,13 +113,18 @@ class Questions:
             matcher=matcher,
         )
 
-    def _tools(self, request: ChatRequest) -> list[dict[str, Any]] | None:
+    def tools(self, request: ChatRequest) -> list[dict[str, Any]] | None:
+        """The functions that the model may call, checked.
+
+        Raises:
+            Failure: One is wrong, or the template does not write them.
+        """
         if not request.tools or not request.offers_tools:
             return None
         for index, tool in enumerate(request.tools):
             if tool.get("type", "function") != "function":
                 raise wrong(f"tools[{index}].type", f"tools[{index}].type must be function")
-        if not self._writes_tools:
+        if not self.writes_tools:
             raise wrong("tools", "This checkpoint's chat template does not write tools; leave them out")
         try:
             return check_declarations(request.tools, "tools")
@@ -213,18 +182,6 @@ def _import_samplers(sampling: Sampling) -> None:
     """Import what a sampling needs. It takes seconds once, in which the engine would stand still."""
     if sampling.temperature > 0 or sampling.repetition_penalty is not None:
         import_module("mlx_lm.sample_utils")
-
-
-def _fewest(length: Callable[[int], int], limit: int, most: int) -> int:
-    """The fewest turns that leave so that the rest is within a limit, at most all but the last one."""
-    fewest = min(1, most)
-    while fewest < most:  # the rest becomes shorter with each turn that leaves
-        count = (fewest + most) // 2
-        if length(count) <= limit:
-            most = count
-        else:
-            fewest = count + 1
-    return max(fewest, 0)
 
 
 _CALLING: Mapping[str, Any] = {
