@@ -98,11 +98,6 @@ def test_thoughts_on_request(fields: dict[str, Any], thinks: bool) -> None:
             "response_format.json_schema",
             "response_format.json_schema has no schema",
         ),
-        (
-            {"response_format": {"type": "json_object"}, "logprobs": True},
-            "logprobs",
-            "logprobs of an answer in JSON are not told; leave out one of them",
-        ),
         ({"stop": ["x"] * 17}, "stop", "stop takes at most 16 texts of at most 1000 characters"),
         (
             {"reasoning_effort": "huge"},

@@ -15,7 +15,7 @@ read, as ``generate_step`` does.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import mlx.core as mx
 import numpy as np
@@ -32,6 +32,9 @@ PATIENCE = 12
 AT_ONCE = 64
 """Forced tokens that are read in the same forward as what follows them, at most."""
 
+Watch = Callable[[mx.array, mx.array], None]
+"""Takes note of tokens [n] that had to follow, and of the logits [n, V] that they would have been chosen from."""
+
 
 def constrained_step(
     session: Session,
@@ -41,6 +44,7 @@ def constrained_step(
     *,
     max_tokens: int = MAX_TOKENS,
     drafts: Drafts | None = None,
+    watch: Watch | None = None,
     patience: int = PATIENCE,
 ) -> Generator[int, None, None]:
     """Yield the tokens that follow, up to one that ends the answer.
@@ -50,6 +54,8 @@ def constrained_step(
     Args:
         logits: [V], which the first token is chosen from if it is not forced.
         drafts: Guesses of all others.
+        watch: Called for forced tokens before they are yielded. They are computed one run earlier than otherwise, and
+            not behind drafts.
         patience: How many tokens are chosen in a row behind a forced one before the next forward is queued early.
 
     Raises:
@@ -57,9 +63,10 @@ def constrained_step(
     """
     if session.context is not None:
         max_tokens = min(max_tokens, session.context - session.position + 1)  # the last token does not enter it
-    steps = _Steps(session, logits, sampler, matcher, drafts)
+    assert drafts is None or watch is None
+    steps = _Steps(session, logits, sampler, matcher, drafts, watch)
     try:
-        known = steps.begin()
+        known = steps.begin(max_tokens)
         single = 0 if known else patience
         while True:
             for token in known:
@@ -83,31 +90,43 @@ def answer_step(
     *,
     max_tokens: int = MAX_TOKENS,
     drafts: Drafts | None = None,
+    watch: Watch | None = None,
 ) -> Generator[int, None, None]:
     """``constrained_step``, or ``generate_step`` where nothing has to be followed."""
     if matcher is None:
         return generate_step(session, logits, sampler, max_tokens=max_tokens, drafts=drafts)
-    return constrained_step(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts)
+    return constrained_step(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts, watch=watch)
 
 
 class _Steps:
     """The tokens of an answer, its session, and what is computed ahead."""
 
     def __init__(
-        self, session: Session, logits: mx.array, sampler: Sampler, matcher: Matcher, drafts: Drafts | None
+        self,
+        session: Session,
+        logits: mx.array,
+        sampler: Sampler,
+        matcher: Matcher,
+        drafts: Drafts | None,
+        watch: Watch | None,
     ) -> None:
         self.tokens: list[int] = []
         """Those that were yielded. The session may lack the last ones."""
-        self._session, self._sampler, self._matcher, self._drafts = session, sampler, matcher, drafts
+        self._session, self._sampler, self._matcher = session, sampler, matcher
+        self._drafts, self._watch = drafts, watch
         self._start = session.position
         self._logits = logits
         """[V]: what follows the session's end, where the session lacks nothing."""
         self._waited = False
         """The next forward was not queued early, because a draft might have followed."""
 
-    def begin(self) -> list[int]:
-        """The forced tokens that the answer begins with."""
-        return self._with_forced([])
+    def begin(self, left: int) -> list[int]:
+        """The forced tokens that the answer begins with.
+
+        Args:
+            left: Tokens that the answer may have.
+        """
+        return self._with_forced([], left)
 
     def next(self, left: int, *, may_queue: bool) -> list[int]:
         """Choose the next token, or several behind a draft, and add what is forced behind them.
@@ -135,7 +154,7 @@ class _Steps:
         known = guess.tokens[:right]
         if right < len(guess.tokens) or guess.is_open:
             known.append(choices[right])
-        known = self._with_forced(known)
+        known = self._with_forced(known, left)
         if self._drafts is not None:
             self._drafts.take_constrained(
                 known,
@@ -155,13 +174,26 @@ class _Steps:
             self._session.rewind(end)
         self._feed(self.tokens[self._session.position - self._start : end - self._start])
 
-    def _with_forced(self, known: list[int]) -> list[int]:
+    def _with_forced(self, known: list[int], left: int) -> list[int]:
         """Take tokens, and those that must follow them; return both."""
+        chosen = len(known)
         self._matcher.take([token for token in known if token not in self._matcher.vocabulary.stop_ids])
         if not known or known[-1] not in self._matcher.vocabulary.stop_ids:
             known = [*known, *self._matcher.advance()]
         self._sampler.take(mx.array(known, dtype=mx.int32))
+        if self._watch is not None:
+            self._show(known[:chosen], known[chosen:left], self._watch)
         return known
+
+    def _show(self, chosen: list[int], forced: list[int], watch: Watch) -> None:
+        """Compute what comes before forced tokens, and let them be watched."""
+        lacking = [*self.tokens, *chosen, *forced][self._session.position - self._start :]
+        if forced and len(lacking) == len(forced):  # the logits before the first one are there
+            watch(self._logits[None], mx.array(forced[:1]))
+            forced = forced[1:]
+        for begin in range(0, len(forced), AT_ONCE):
+            block = mx.array(lacking[begin : begin + min(AT_ONCE, len(forced) - begin)])
+            watch(self._session.step(block, logits_from=0), mx.array(forced[begin : begin + AT_ONCE]))
 
     def _guess(self, lacking: list[int], most: int) -> tuple[Draft | None, Guess]:
         """A draft of what follows the tokens that the session lacks, and what the grammar makes of it."""

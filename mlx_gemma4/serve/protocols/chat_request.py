@@ -237,8 +237,6 @@ def _check_format(request: ChatRequest) -> None:
         raise unsupported("response_format", "response_format must be text, json_object or json_schema")
     if form.type == "json_schema" and (form.json_schema is None or form.json_schema.schema is None):
         raise wrong("response_format.json_schema", "response_format.json_schema has no schema")
-    if request.logprobs:
-        raise unsupported("logprobs", "logprobs of an answer in JSON are not told; leave out one of them")
 
 
 def check_choice(request: ChatRequest) -> None:
@@ -250,5 +248,3 @@ def check_choice(request: ChatRequest) -> None:
         return
     if not request.tools:
         raise wrong("tool_choice", "tool_choice asks for a call, but there are no tools; send tools")
-    if request.logprobs:
-        raise unsupported("logprobs", "logprobs of a call that must come are not told; leave out one of them")

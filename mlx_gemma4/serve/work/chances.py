@@ -33,13 +33,24 @@ class WatchedSampler(Sampler):
         self._kept: deque[tuple[mx.array, mx.array, mx.array]] = deque()
         """Of each token, lazily: its log-probability, and the ids of the most likely ones with theirs."""
 
-    def __call__(self, logits: mx.array) -> mx.array:
-        token = super().__call__(logits)
-        scores = logits.astype(mx.float32)
-        scores = scores - mx.logsumexp(scores)
-        best = mx.argpartition(-scores, kth=max(self._alternatives - 1, 0))[: self._alternatives]
-        self._kept.append((scores[token], best, scores[best]))
-        return token
+    def choose(
+        self, logits: mx.array, draft: mx.array | None = None, first: int = 0, *, allowed: mx.array | None = None
+    ) -> mx.array:
+        assert draft is None, "which tokens of a draft are right is not known yet"
+        tokens = super().choose(logits, draft, first, allowed=allowed)
+        self.see(logits, tokens)
+        return tokens
+
+    def see(self, logits: mx.array, tokens: mx.array) -> None:
+        """Keep how likely the next tokens [n] are, whether they were chosen or had to follow.
+
+        Args:
+            logits: [n, V], before each of them.
+        """
+        for row, token in zip(logits.astype(mx.float32), tokens, strict=True):
+            scores = row - mx.logsumexp(row)
+            best = mx.argpartition(-scores, kth=max(self._alternatives - 1, 0))[: self._alternatives]
+            self._kept.append((scores[token], best, scores[best]))
 
     def taken(self, token_id: int, tokenizer: Tokenizer) -> TokenChance:
         """How likely the next token was; ask once for each token, in order."""

@@ -69,6 +69,7 @@ def _answer(
 ) -> Work:
     history = question.prompt.token_ids.tolist()
     sampler = _sampler(question, model, processor, history)
+    watched = sampler if isinstance(sampler, WatchedSampler) else None
     done, marks = 0, landmarks(question.prompt, processor.stop_ids, start=kept)
     for chunk in question.prompt[kept:].chunks(repeat(PREFILL_STEP)):
         yield Turn.PREFILL
@@ -80,10 +81,11 @@ def _answer(
             logits = session.extend(chunk, snapshots=snapshots)
         done += len(chunk)
     told = _Told(processor, question, history, outbox.put)
-    steps = answer_step(session, logits, sampler, question.matcher, max_tokens=question.max_tokens)
+    watch = None if watched is None else watched.see
+    steps = answer_step(session, logits, sampler, question.matcher, max_tokens=question.max_tokens, watch=watch)
     try:
         for token in steps:
-            chance = sampler.taken(token, processor.tokenizer) if isinstance(sampler, WatchedSampler) else None
+            chance = None if watched is None else watched.taken(token, processor.tokenizer)
             if not told.take(token, chance):
                 break
             while outbox.is_full:

@@ -146,8 +146,8 @@ class Questions:
     def _calls(self, request: ChatRequest, tools: Tools, form: Constraint | None) -> Constraint | None:
         """What holds calls to the declared functions, and an answer without any to its form."""
         assert request.choice is not None
-        if request.choice == "auto" and form is None:  # probabilities are told of free text alone
-            return None if request.logprobs else bound_calls(tools, self._processor)
+        if request.choice == "auto" and form is None:
+            return bound_calls(tools, self._processor)
         constraint = call_constraint(tools, self._processor.tokenizer, request.choice, form)
         if constraint is None and request.choice != "auto":
             raise ValueError("The checkpoint's vocabulary has no tokens to write calls with; use tool_choice auto")
