@@ -1,11 +1,13 @@
 """Generate answers under forty JSON schemas and check them all; then compare answers with and without drafts.
 
-python tests/check_grammar.py [--count 2000] [--max-tokens 200] [--calls | --drafts | --vocabulary FOLDER]
+python tests/check_grammar.py [--count 2000] [--max-tokens 200] [--calls | --thoughts | --drafts | --vocabulary FOLDER]
 
 Half of the answers come from random weights and half from the demo, half of them greedy and half at temperature 2. The
 package jsonschema is the judge. An answer that ``max_tokens`` cuts must say so.
 
-``--calls`` checks tool calls of random weights instead, held to sets of three functions with these schemas.
+``--calls`` checks tool calls instead, held to sets of three functions with these schemas. The demo gets the markers of
+calls, which its vocabulary does not have (tests/make_tools_checkpoint.py).
+``--thoughts`` checks answers behind thoughts: thinking is on, or the prompt ends inside a thought.
 ``--drafts`` prints a table of forwards per token: under a schema, and under a schema with drafts of two kinds.
 ``--vocabulary FOLDER`` measures what a mask costs with a real vocabulary, from a folder with a ``tokenizer.json``.
 """
@@ -17,6 +19,7 @@ import itertools
 import json
 import os
 import resource
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -30,6 +33,7 @@ import numpy as np
 from drafters import eager, random_model
 from json_schemas import SCHEMAS
 from jsonschema import Draft202012Validator, FormatChecker
+from make_tools_checkpoint import make_tools_checkpoint
 
 from mlx_gemma4 import Constraint, Drafter, Model, Processor, Sampling, Session, load, stream_generate
 from mlx_gemma4.inputs.text.tokenizer import load_tokenizer
@@ -86,21 +90,31 @@ def check(count: int, max_tokens: int) -> None:
     print("never whole:", ", ".join(name for name in SCHEMAS if not whole[name]) or "none")
 
 
+def with_markers() -> dict[str, tuple[Model, Processor]]:
+    """Checkpoints whose vocabularies have the markers of thoughts and calls."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = make_tools_checkpoint(Path(folder) / "demo")
+        return {"random": load(RELEASED, dtype="float32"), "demo": load(str(made), dtype="float32")}
+
+
 def check_calls(count: int, max_tokens: int) -> None:
-    """Calls of random weights, held to thirty sets of three functions."""
-    model, processor = load(RELEASED, dtype="float32")
+    """Calls held to thirty sets of three functions."""
+    checkpoints = with_markers()
     usable = {
         name: schema for name, schema in SCHEMAS.items() if "properties" in schema and "patternProperties" not in schema
     }
     names = list(usable)
     found, started = Counter[str](), time.time()
     for number in range(count):
+        checkpoint = ("random", "demo")[number % 4 // 2]
+        model, processor = checkpoints[checkpoint]
         tools = [
             declared(names[(number + step) % len(names)], usable) for step in (0, 1, number % 30 // len(names) + 2)
         ]
         choice = ("required", str(tools[number // 30 % 3]["function"]["name"]), "auto")[number % 3]
         sampling = Sampling(temperature=2.0 * (number % 2), seed=number)
         constraint = call_constraint(tools, processor.tokenizer, choice)
+        assert constraint is not None
         options = {"sampling": sampling, "max_tokens": max_tokens, "constraint": constraint}
         for piece in stream_generate(model, processor, f"{WORDS[number % len(WORDS)]}?", **options):
             if piece.kind == "tool_call" and piece.finish_reason is None:
@@ -108,9 +122,45 @@ def check_calls(count: int, max_tokens: int) -> None:
                     schema = next(tool["function"] for tool in tools if tool["function"]["name"] == call.name)
                     assert call.problem is None, (call, piece.text)
                     Draft202012Validator(schema["parameters"]).validate(call.arguments)
-                    found["calls, all valid"] += 1
-        found[f"{'auto' if choice == 'auto' else 'bound'}: {piece.finish_reason}"] += 1
-    print(dict(found), f"in {time.time() - started:.0f} s")
+                    found[f"{checkpoint}: calls, all valid"] += 1
+        found[f"{checkpoint}, {'auto' if choice == 'auto' else 'bound'}: {piece.finish_reason}"] += 1
+    for line, amount in sorted(found.items()):
+        print(f"{line:36} {amount}")
+    print(f"{count} answers in {time.time() - started:.0f} s")
+
+
+def check_thoughts(count: int, max_tokens: int) -> None:
+    """Thoughts are free, and the answer behind one has the form."""
+    checkpoints, found = with_markers(), Counter[str]()
+    names = [name for name in SCHEMAS if name not in ("two hundred keys", "long texts")]
+    opened = "<|channel>thought\n"
+    for number in range(count):
+        checkpoint, begins = ("random", "demo")[number % 4 // 2], number % 2 == 0
+        model, processor = checkpoints[checkpoint]
+        schema = SCHEMAS[names[number % len(names)]]
+        chat = [{"role": "user", "content": f"{WORDS[number % len(WORDS)]}?"}]
+        prompt = processor.prompt(chat, enable_thinking=True)
+        # the demo's own template does not write it
+        prompt += processor.markup("<|think|>" + ("" if begins else opened))
+        pieces = list(
+            stream_generate(
+                model,
+                processor,
+                prompt,
+                constraint=Constraint.json_schema(schema),
+                sampling=Sampling(temperature=2.0, seed=number),
+                thoughts="show",
+                max_tokens=max_tokens,
+            )
+        )
+        said = "".join(piece.text for piece in pieces if piece.kind == "text")
+        thought = "".join(piece.text for piece in pieces if piece.kind == "thought")
+        place = "begins with" if begins else "is inside"
+        found[f"{checkpoint}, {place} a thought: {'' if thought else 'none, '}{pieces[-1].finish_reason}"] += 1
+        if pieces[-1].finish_reason == "stop":
+            Draft202012Validator(schema, format_checker=FORMATS).validate(json.loads(said))
+    for line, amount in sorted(found.items()):
+        print(f"{line:48} {amount}")
 
 
 def declared(name: str, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -194,11 +244,14 @@ if __name__ == "__main__":
     parser.add_argument("--drafts", action="store_true")
     parser.add_argument("--vocabulary", type=Path)
     parser.add_argument("--calls", action="store_true")
+    parser.add_argument("--thoughts", action="store_true")
     given = parser.parse_args()
     if given.vocabulary is not None:
         measure(given.vocabulary)
     elif given.calls:
         check_calls(given.count, given.max_tokens)
+    elif given.thoughts:
+        check_thoughts(given.count, given.max_tokens)
     elif given.drafts:
         compare(given.max_tokens)
     else:

@@ -257,5 +257,7 @@ def test_a_server_among_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlx_gemma4.mcp.connection", None)
-    with pytest.raises(ImportError, match=r"^MCP servers need the package mcp, version 2: pip install 'mcp>=2' \(or"):
+    with pytest.raises(
+        ImportError, match=r"^MCP servers need the package mcp, version 2\.3 or newer: pip install 'mcp>=2\.3' \(or"
+    ):
         McpServer(command())

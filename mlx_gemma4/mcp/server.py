@@ -202,7 +202,7 @@ def _connect(address: Address, start_limit: float) -> Connection:
         from mlx_gemma4.mcp.connection import Connection
     except ImportError as error:
         raise ImportError(
-            "MCP servers need the package mcp, version 2: pip install 'mcp>=2' "
+            "MCP servers need the package mcp, version 2.3 or newer: pip install 'mcp>=2.3' "
             "(or the extra: pip install '.[mcp]' in a checkout)"
         ) from error
     return Connection(address, start_limit=start_limit)
