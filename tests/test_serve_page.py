@@ -6,10 +6,15 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from servers import Running, serving
 
+from mlx_gemma4.serve import protocols
+from mlx_gemma4.serve.protocols.realtime import TRANSCRIPTION
+from mlx_gemma4.serve.protocols.realtime_events import ConversationEvent
+from mlx_gemma4.serve.protocols.realtime_request import HYPOTHESES
 from mlx_gemma4.serve.web.page import FOLDER
 
 ROOT = Path(__file__).parent.parent
@@ -121,3 +126,17 @@ def test_the_wheel_has_it() -> None:
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert settings.count('"mlx_gemma4.serve.page"') == 2
     assert '"mlx_gemma4.serve.page" = ["*"]' in settings
+
+
+def test_it_names_only_events_that_the_server_knows() -> None:
+    """Those that it sends, those that it reads, and the guesses that it asks for."""
+    code = "".join(path.read_text(encoding="utf-8") for path in Path(protocols.__path__[0]).glob("realtime*.py"))
+    told = {name.replace("{TRANSCRIPTION}", TRANSCRIPTION) for name in re.findall(r'event\(\s*f?"([\w.{}]+)"', code)}
+    taken = {kind.__struct_config__.tag for kind in get_args(ConversationEvent)}
+    named = set()
+    for text in SCRIPTS.values():
+        whole = text.replace("${TRANSCRIPTION}", TRANSCRIPTION)
+        named |= set(re.findall(r'["`]((?:session|input_audio_buffer|conversation|response|item)\.[\w.]+)["`]', whole))
+    assert named - told - taken == {HYPOTHESES, TRANSCRIPTION, "conversation.txt"}
+    sent = set(re.findall(r'send\(\{ type: "([\w.]+)"', "".join(SCRIPTS.values())))
+    assert sent - taken == set() and len(sent) >= 6

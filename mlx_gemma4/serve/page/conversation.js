@@ -83,9 +83,6 @@ const TAKE = {
     if (turn.text === "") talk.removeIfEmpty(turn);
     else if (delay !== null) talk.onDelay("words", delay);
   },
-  [`${TRANSCRIPTION}.failed`]: (talk, { item_id, error }) => {
-    talk.change(talk.spoken(item_id), { draft: "", state: "failed", problem: error?.message ?? "It was not understood." });
-  },
   "response.created": (talk, { response }) => {
     talk.answer = talk.add({ id: response.id, role: "model", state: "open", asked: talk.asked });
     talk.asked = null;
@@ -108,7 +105,8 @@ const TAKE = {
       talk.change(turn, { state: "failed", problem: details?.error?.message ?? "The server could not answer." });
     } else {
       const state = status === "completed" ? "done" : status === "cancelled" ? "stopped" : "cut";
-      talk.change(turn, { text: turn.text.trim(), state });
+      const text = turn.text.trim();
+      talk.change(turn, { text, state, problem: text === "" && state !== "stopped" ? "The answer is empty." : null });
       talk.removeIfEmpty(turn);
     }
   },

@@ -6,15 +6,14 @@ export class Delays {
   constructor(element) {
     this.places = { words: element("words-delay"), answer: element("answer-delay") };
     this.medians = { words: element("words-median"), answer: element("answer-median") };
-    this.all = element("figures");
     this.found = { words: [], answer: [] };
   }
 
   add(kind, delay) {
     const found = this.found[kind];
     found.push(delay);
-    this.all.hidden = false;
     this.places[kind].textContent = seconds(delay);
+    this.places[kind].parentElement.hidden = false;
     if (found.length > 1) this.medians[kind].textContent = `median of ${found.length}: ${seconds(median(found))}`;
   }
 }

@@ -3,6 +3,7 @@
 const WISHED_RATE = 16000;
 const HIGHEST_RATE = 48000;
 const MUTED_SECONDS = 3;
+const STARTS_IN = 3000; // milliseconds
 
 export class Microphone {
   // onBlock(samples: Int16Array, rate), onLevel(dBFS), onEnd(): the device has gone, onMuted(): only zeros so far
@@ -54,7 +55,7 @@ export class Microphone {
     const [context, source] = connected(stream);
     const step = Math.ceil(context.sampleRate / HIGHEST_RATE);
     await context.audioWorklet.addModule(new URL("capture.js", import.meta.url));
-    await context.resume();
+    await started(context);
     const options = { numberOfInputs: 1, numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" };
     const node = new AudioWorkletNode(context, "capture", { ...options, processorOptions: { step } });
     const rate = context.sampleRate / step;
@@ -84,6 +85,15 @@ function connected(stream) {
     const own = new AudioContext();
     return [own, own.createMediaStreamSource(stream)];
   }
+}
+
+// Without any output of sound, some browsers never start.
+async function started(context) {
+  const late = new Promise((resolve) => setTimeout(resolve, STARTS_IN));
+  await Promise.race([context.resume(), late]);
+  if (context.state === "running") return;
+  context.close();
+  throw new DOMException("The sound does not start", "InvalidStateError");
 }
 
 function decibels(samples) {

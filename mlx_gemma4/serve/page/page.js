@@ -28,6 +28,7 @@ const notice = new Notice(element);
 const delays = new Delays(element);
 const list = new TurnList(element("turns"), log);
 const settings = new Settings(element, settingsChanged);
+const starting = new Set(); // kinds of devices that the browser asks about
 let facing = "environment";
 let wakeLock = null; // keeps the screen of a phone on while it listens
 
@@ -91,20 +92,27 @@ function startCamera() {
 // Whether a device could be started; otherwise the page says why not.
 async function begin(kind, start) {
   const devices = navigator.mediaDevices;
-  if (!window.isSecureContext) notice.show(problems.insecureProblem(kind));
-  else if (!(kind === "screen" ? devices?.getDisplayMedia : devices?.getUserMedia)) notice.show(problems.missingProblem(kind));
-  else {
-    try {
-      await start();
-      notice.hide();
-      await settings.listDevices();
-      return true;
-    } catch (error) {
-      // without the server, the code that reads the microphone is missing; find() says that it is gone
-      if (error.name !== "AbortError" || (await live.find())) notice.show(problems.deviceProblem(kind, error));
-    }
+  const ask = kind === "screen" ? devices?.getDisplayMedia : devices?.getUserMedia;
+  if (starting.has(kind)) return false; // the browser is asking already
+  if (!window.isSecureContext || !ask) {
+    notice.show(window.isSecureContext ? problems.missingProblem(kind) : problems.insecureProblem(kind));
+    return false;
   }
-  return false;
+  starting.add(kind);
+  try {
+    await start();
+    notice.hide();
+    await settings.listDevices();
+    return true;
+  } catch (error) {
+    // without the server, the code that reads the microphone is missing; find() says that it is gone
+    const isGone = error.name === "AbortError" && !(await live.find());
+    const isChosen = kind !== "screen" && settings.get(`${kind}s`) !== "";
+    if (!isGone) notice.show(problems.deviceProblem(kind, error, isChosen));
+    return false;
+  } finally {
+    starting.delete(kind);
+  }
 }
 
 function gone(kind) {

@@ -2,31 +2,31 @@
 
 const DEVICES = { microphone: "Microphone", camera: "Camera", screen: "Screen" };
 
-// What getUserMedia or getDisplayMedia has raised.
-export function deviceProblem(kind, error) {
+// What getUserMedia or getDisplayMedia has raised; isChosen: for a device that the settings name.
+export function deviceProblem(kind, error, isChosen) {
   const button = DEVICES[kind];
-  const denied = error.name === "NotAllowedError" || error.name === "SecurityError";
-  if (kind === "screen" && denied) return "No screen is shared. Press Screen again, and choose a window or a screen.";
-  if (denied && /system/i.test(error.message)) {
-    return (
-      `The system does not let this browser use the ${kind}. On a Mac, allow it in System Settings, ` +
-      `Privacy & Security, ${button}; then start the browser again.`
-    );
+  const again = `press ${button} again`;
+  const onMac = "On a Mac, allow it in System Settings, Privacy & Security";
+  switch (error.name) {
+    case "NotAllowedError":
+    case "SecurityError":
+      if (kind === "screen") return `No screen is shared. To share one, ${again}, and choose a window or a screen.`;
+      return /system/i.test(error.message)
+        ? `The system does not let this browser use the ${kind}. ${onMac}, ${button}; then start the browser again.`
+        : `The browser may not use the ${kind}. Allow it with the icon beside the address, then ${again}.`;
+    case "OverconstrainedError":
+      if (isChosen) return `The ${kind} of the settings is not connected. Choose another one there, then ${again}.`;
+      return `No ${kind} was found. Connect one, then ${again}.`;
+    case "NotFoundError":
+      return `No ${kind} was found. Connect one, then ${again}.`;
+    case "NotReadableError":
+    case "AbortError":
+      return `The ${kind} does not answer. If another program uses it, close that program; then ${again}.`;
+    case "InvalidStateError":
+      return `This browser does not start its sound. Connect a loudspeaker or headphones, then ${again}.`;
+    default:
+      return `The ${kind} could not be used (${error.name}). Choose another one in the settings, or ${again}.`;
   }
-  if (denied) {
-    return (
-      `The browser may not use the ${kind}. Allow it with the icon beside the address, ` +
-      `then press ${button} again. Typed questions work without it.`
-    );
-  }
-  if (error.name === "NotFoundError") return `No ${kind} was found. Connect one, then press ${button} again.`;
-  if (error.name === "OverconstrainedError") {
-    return `The ${kind} that was chosen is not connected. Choose another one in Settings, then press ${button} again.`;
-  }
-  if (error.name === "NotReadableError" || error.name === "AbortError") {
-    return `The ${kind} does not answer. Another program may be using it; close that program, then press ${button} again.`;
-  }
-  return `The ${kind} could not be used (${error.name}). Press ${button} again, or choose another one in Settings.`;
 }
 
 // Browsers hide microphone and camera from pages that did not come over https or from this machine.
