@@ -107,6 +107,20 @@ def test_the_path_of_a_folder_is_not_told() -> None:
     assert serve.address("::1", 80) == "http://[::1]:80/v1"
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("127.0.0.1", "localhost:8080"),
+        ("::", "localhost:8080"),
+        ("10.0.0.2", "10.0.0.2:8080"),
+        ("fd00::1", "[fd00::1]:8080"),
+    ],
+)
+def test_what_to_type_into_a_browser(host: str, shown: str) -> None:
+    """Only pages of localhost may use the microphone."""
+    assert serve.page_address(host, 8080) == shown
+
+
 class Process:
     """A server in a process of its own."""
 

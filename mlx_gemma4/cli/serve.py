@@ -189,7 +189,7 @@ def model_name(model: str) -> str:
 def tell(name: str, host: str, port: int) -> None:
     """Say where clients and browsers find the server."""
     note(f"Serving {name} at {address(host, port)}")
-    note(f"Open localhost:{port} in a browser to talk to it")
+    note(f"Open {page_address(host, port)} in a browser to talk to it")
 
 
 def wyoming_address(text: str) -> tuple[str, int]:
@@ -207,6 +207,11 @@ def wyoming_address(text: str) -> tuple[str, int]:
 def address(host: str, port: int) -> str:
     """The base URL for clients."""
     return f"http://{joined(host, port)}/v1"
+
+
+def page_address(host: str, port: int) -> str:
+    """What to type into a browser. Pages of localhost may use the microphone, those of other addresses may not."""
+    return joined("localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::") else host, port)
 
 
 def joined(host: str, port: int) -> str:
