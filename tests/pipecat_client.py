@@ -1,4 +1,4 @@
-"""Pipecat's stock speech-to-text services for OpenAI against a server: segments, and Realtime transcription.
+"""Pipecat's stock services for OpenAI against a server: speech to text, by segments and live, and conversations.
 
     python3 -m venv client && client/bin/pip install 'pipecat-ai[openai]'
     mlx_gemma4 serve --model demo --dtype float32 --port 8091
@@ -22,6 +22,8 @@ from pipecat.frames.frames import (
     Frame,
     InputAudioRawFrame,
     InterimTranscriptionFrame,
+    LLMContextFrame,
+    LLMFullResponseEndFrame,
     ProposedUserStartedSpeakingFrame,
     ProposedUserStoppedSpeakingFrame,
     TranscriptionFrame,
@@ -30,7 +32,10 @@ from pipecat.frames.frames import (
 )
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.services.openai.realtime import events
+from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
 from pipecat.services.openai.stt import OpenAIRealtimeSTTService, OpenAISTTService
 from pipecat.workers.runner import WorkerRunner
 
@@ -40,19 +45,17 @@ BLOCK = 640
 
 
 class Seen(FrameProcessor):
-    """The end of a pipeline: keeps what comes out."""
+    """An end of a pipeline: keeps what comes out."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
         super().__init__()
         self.frames: list[Frame] = []
-        self._most = most
-        self.done = asyncio.Event()
+        self._direction = direction
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
-        self.frames.append(frame)
-        if len(self.texts) == self._most:
-            self.done.set()
+        if direction == self._direction:
+            self.frames.append(frame)
         await self.push_frame(frame, direction)
 
     @property
@@ -67,10 +70,14 @@ def sound(data: bytes) -> list[Frame]:
     return [InputAudioRawFrame(audio=piece, sample_rate=16_000, num_channels=1) for piece in pieces(data, BLOCK)]
 
 
-async def run(service: Any, turns: Sequence[Sequence[Frame]]) -> Seen:
-    """Send turns of frames through a service; a turn is sent when the one before has its text."""
-    seen = Seen(len(turns))
-    worker = PipelineWorker(Pipeline([service, seen]), params=PipelineParams(audio_in_sample_rate=16_000))
+async def run(service: Any, turns: Sequence[Sequence[Frame]], wanted: type[Frame] = TranscriptionFrame) -> list[Seen]:
+    """Send turns of frames through a service; a turn is sent when the one before has led to a frame that is wanted.
+
+    Returns what came out at the end, and at the beginning.
+    """
+    end, beginning = Seen(), Seen(FrameDirection.UPSTREAM)
+    pipeline = Pipeline([beginning, service, end])
+    worker = PipelineWorker(pipeline, params=PipelineParams(audio_in_sample_rate=16_000))
     runner = WorkerRunner(handle_sigint=False)
 
     async def send() -> None:
@@ -80,15 +87,15 @@ async def run(service: Any, turns: Sequence[Sequence[Frame]]) -> Seen:
                 await worker.queue_frame(frame)
                 await asyncio.sleep(0.005)
             for _ in range(600):
-                if len(seen.texts) >= number:
+                if end.count(wanted) >= number:
                     break
                 await asyncio.sleep(0.1)
         await worker.queue_frame(EndFrame())
 
     await runner.add_workers(worker)
     await asyncio.gather(runner.run(), send())
-    assert not seen.count(ErrorFrame)
-    return seen
+    assert not end.count(ErrorFrame) and not beginning.count(ErrorFrame)
+    return [end, beginning]
 
 
 async def segments(url: str) -> None:
@@ -97,7 +104,8 @@ async def segments(url: str) -> None:
     turns = [
         [VADUserStartedSpeakingFrame(), *sound(pcm(name)), VADUserStoppedSpeakingFrame()] for name in (SPEECH, OTHER)
     ]
-    is_equal((await run(service, turns)).texts, [said(SPEECH), said(OTHER)])
+    (end, _) = await run(service, turns)
+    is_equal(end.texts, [said(SPEECH), said(OTHER)])
 
 
 async def commits(url: str) -> None:
@@ -106,9 +114,9 @@ async def commits(url: str) -> None:
     turns = [
         [VADUserStartedSpeakingFrame(), *sound(pcm(name)), VADUserStoppedSpeakingFrame()] for name in (SPEECH, OTHER)
     ]
-    seen = await run(service, turns)
-    is_equal(seen.texts, [said(SPEECH), said(OTHER)])
-    assert seen.count(InterimTranscriptionFrame)
+    (end, _) = await run(service, turns)
+    is_equal(end.texts, [said(SPEECH), said(OTHER)])
+    assert end.count(InterimTranscriptionFrame)
 
 
 async def turns(url: str) -> None:
@@ -120,15 +128,37 @@ async def turns(url: str) -> None:
         turn_detection={"type": "server_vad", "silence_duration_ms": 500},
         settings=settings,
     )
-    seen = await run(service, [sound(pcm(name) + SILENCE) for name in (SPEECH, OTHER)])
-    is_equal(seen.texts, [said(SPEECH), said(OTHER)])
-    is_equal((seen.count(ProposedUserStartedSpeakingFrame), seen.count(ProposedUserStoppedSpeakingFrame)), (2, 2))
+    (end, _) = await run(service, [sound(pcm(name) + SILENCE) for name in (SPEECH, OTHER)])
+    is_equal(end.texts, [said(SPEECH), said(OTHER)])
+    is_equal((end.count(ProposedUserStartedSpeakingFrame), end.count(ProposedUserStoppedSpeakingFrame)), (2, 2))
+
+
+async def converses(url: str) -> None:
+    """A conversation: a greeting, then two spoken turns, each with its words and an answer in text."""
+    audio = events.AudioConfiguration(
+        input=events.AudioInput(
+            transcription=events.InputAudioTranscription(model="demo"),
+            turn_detection=events.TurnDetection(silence_duration_ms=500),
+        )
+    )
+    service = OpenAIRealtimeLLMService(
+        api_key="none",
+        base_url=url.replace("http", "ws", 1) + "/realtime",
+        settings=OpenAIRealtimeLLMService.Settings(
+            model="demo", session_properties=events.SessionProperties(output_modalities=["text"], audio=audio)
+        ),
+    )
+    context = LLMContext([{"role": "user", "content": "Hello"}])
+    spoken = [sound(pcm(name) + SILENCE) for name in (SPEECH, OTHER)]
+    (end, beginning) = await run(service, [[LLMContextFrame(context)], *spoken], LLMFullResponseEndFrame)
+    is_equal(beginning.texts, [said(SPEECH), said(OTHER)])
+    is_equal(end.count(LLMFullResponseEndFrame), 3)
 
 
 async def main() -> None:
     logger.remove()
     logger.add(sys.stderr, level="ERROR")
-    for check in (segments, commits, turns):
+    for check in (segments, commits, turns, converses):
         await check(sys.argv[1])
         print(f"ok  {check.__name__}", flush=True)
 
