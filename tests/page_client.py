@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from golden import answered, named, utterances
 from PIL import Image
-from playwright.sync_api import Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Page, Playwright, WebSocketRoute, expect, sync_playwright
 from reference_cases import media_file
 
 ROOT = Path(__file__).parent.parent
@@ -135,11 +135,12 @@ class Browsers:
             page.screenshot(path=self._screenshots / f"{name}.png")
 
     def _sound(self, name: str | None) -> Path:
-        """A recording with silence behind it; None: a room in which nobody speaks."""
+        """A recording with silence around it; None: a room in which nobody speaks; "": nothing but zeros."""
         path = self._folder / f"{name}.wav"
         if not path.exists():
-            data = b"" if name is None else media_file(name).read_bytes()
-            noise = np.random.default_rng(0).normal(0, 8, 16_000).astype("<i2").tobytes()
+            data = b"" if not name else media_file(name).read_bytes()
+            spread = 0 if name == "" else 8
+            noise = np.random.default_rng(0).normal(0, spread, 16_000).astype("<i2").tobytes()
             samples = noise + data[44:] + 8 * noise
             path.write_bytes(wav_head(len(samples)) + samples)
         return path
@@ -280,6 +281,156 @@ def text_is_text(browsers: Browsers, server: Server) -> None:
         page.locator(".turn.user").wait_for()
         assert said(page)[0] == "<img src=x onerror=document.title='bad'><b>bold</b>"
         assert page.title() != "bad"
+
+
+class Script:
+    """A server that the test plays: it answers the page's events as it is told."""
+
+    def __init__(self, page: Page) -> None:
+        self.sent: list[dict[str, Any]] = []
+        """Events of the page."""
+        page.route_web_socket("**/v1/realtime*", self._open)
+
+    def _open(self, socket: WebSocketRoute) -> None:
+        self._socket = socket
+        socket.on_message(lambda message: self.sent.append(json.loads(message)))
+        self.tell("session.created", session={})
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        self._socket.send(json.dumps({"type": kind, "event_id": "event", **fields}))
+
+    def begin(self, response_id: str, text: str) -> None:
+        self.tell("response.created", response={"id": response_id})
+        self.tell("response.output_text.delta", response_id=response_id, delta=text)
+
+    def finish(self, response_id: str, status: str, **details: Any) -> None:
+        self.tell("response.done", response={"id": response_id, "status": status, "status_details": details or None})
+
+    def count(self, kind: str) -> int:
+        return [event["type"] for event in self.sent].count(kind)
+
+    def close(self) -> None:
+        self._socket.close(code=1011)
+
+
+def answers_that_end_otherwise(browsers: Browsers, server: Server) -> None:
+    """Interrupted, cut short, failed, empty; with text that looks like HTML, and events that the page does not know."""
+    with browsers.page(server.url) as page:
+        script = Script(page)
+        page.fill("#question", "one")
+        press(page, "Send")
+        wait_for(page, lambda: script.count("response.create") == 1)
+        script.begin("r1", "<b onclick=alert(1)>never</b>")
+        expect(page.locator(".turn.model .text")).to_have_text("<b onclick=alert(1)>never</b>")
+        page.keyboard.press("Escape")
+        wait_for(page, lambda: script.count("response.cancel") == 1)
+        script.finish("r1", "cancelled", reason="client_cancelled")
+        expect(page.locator(".turn.model .foot")).to_contain_text("interrupted")
+        page.fill("#question", "two")
+        press(page, "Send")
+        wait_for(page, lambda: script.count("response.create") == 2)
+        script.begin("r2", "a long answer")
+        page.fill("#question", "three")
+        press(page, "Send")  # while it is answered: interrupts, and asks when that has ended
+        wait_for(page, lambda: script.count("response.cancel") == 2)
+        assert script.count("response.create") == 2
+        script.finish("r2", "incomplete", reason="max_output_tokens")
+        expect(page.locator(".turn.model .foot").nth(1)).to_contain_text("cut short")
+        wait_for(page, lambda: script.count("response.create") == 3)
+        script.tell("response.created", response={"id": "r3"})
+        script.finish(
+            "r3", "failed", type="failed", error={"message": "There is no memory left", "code": "memory_full"}
+        )
+        expect(page.locator(".turn.model .problem").nth(2)).to_have_text("There is no memory left")
+        script.tell("response.created", response={"id": "r4"})
+        script.finish("r4", "completed")
+        expect(page.locator(".turn.model .problem").nth(3)).to_have_text("The answer is empty.")
+        for kind in ("rate_limits.updated", "something.new"):
+            script.tell(kind)
+        script.tell("error", error={"message": "<i>Something</i> is wrong", "code": "c", "event_id": None})
+        expect(page.locator("#notice-text")).to_have_text("<i>Something</i> is wrong")
+        script.begin("r5", "half an ans")
+        expect(page.locator("#stop")).to_be_visible()
+        script.close()
+        expect(page.locator(".turn.model .foot").last).to_contain_text("cut short")
+        expect(page.locator("#stop")).to_be_hidden()
+        expect(page.locator("#state")).to_have_text("Ready")
+        page.fill("#question", "four")
+        press(page, "Send")  # a new session, which is told what was said
+        wait_for(page, lambda: script.count("response.create") == 4)
+        items = [event["item"] for event in script.sent if event["type"] == "conversation.item.create"]
+        texts = [(item["role"], item["content"][0]["text"]) for item in items[3:]]
+        answers = ["<b onclick=alert(1)>never</b>", "a long answer", "half an ans"]
+        assert [text for role, text in texts if role == "assistant"] == answers, texts
+        assert [text for role, text in texts if role == "user"] == ["one", "two", "three", "four"], texts
+
+
+def wait_for(page: Page, is_true: Callable[[], bool]) -> None:
+    for _ in range(SOON // 50):
+        if is_true():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it did not happen")
+
+
+def turned_off(browsers: Browsers, server: Server) -> None:
+    """The microphone is switched off in a word's midst: what was said until then is a turn, and complete."""
+    with browsers.page(server.url, speech=SPEECH) as page:
+        press(page, "Microphone")
+        expect(page.locator(".turn.user .words")).to_contain_text("five three")
+        press(page, "Microphone")
+        expect(page.locator(".turn.user[data-state=done] .words")).to_contain_text("five three")
+        assert page.locator(".turn.user").count() == 1
+
+
+def muted(browsers: Browsers, server: Server) -> None:
+    with browsers.page(server.url, speech="") as page:
+        press(page, "Microphone")
+        assert notice(page) == "The microphone sends only silence. It may be muted, or not be the one you speak into."
+
+
+def unknown_language(browsers: Browsers, server: Server) -> None:
+    """It is refused and taken back, and the microphone is heard all the same."""
+    with browsers.page(server.url, speech=OTHER) as page:
+        page.locator("summary").click()
+        page.fill("#language", "Klingon")
+        page.locator("#instructions").focus()
+        press(page, "Microphone")
+        assert "Klingon" in notice(page)
+        expect(page.locator("#language")).to_have_value("")
+        expect(page.locator(".turn.user[data-state=done] .words")).to_have_text(utterances(OTHER)[0])
+
+
+def restart(browsers: Browsers, server: Server) -> None:
+    """A new server is told what was said."""
+    own = Server()
+    try:
+        with browsers.page(own.url) as page:
+            sent: list[Any] = []
+            page.on("websocket", lambda socket: socket.on("framesent", lambda data: sent.append(data)))
+            press(page, "Camera")
+            wait_for_picture(page)
+            page.fill("#question", "Describe the image.")
+            press(page, "Send")
+            expect_turns(page, "Describe the image.", named(PICTURE))
+            own.end()
+            expect(page.locator("#state")).to_have_text("No server")
+            own = Server(port=own.port)
+            expect(page.locator("#state")).to_have_text("Ready")
+            sent.clear()
+            page.fill("#question", "Describe the image.")
+            press(page, "Send")
+            expect(page.locator(".turn.user")).to_have_count(2)
+            page.locator(".turn.model[data-state=done]").nth(1).wait_for()
+            items = [json.loads(each)["item"] for each in sent if "conversation.item.create" in each]
+            assert [item["content"][-1]["text"] for item in items] == [
+                "Describe the image.",
+                named(PICTURE),
+                "Describe the image.",
+            ]
+            expect(page.locator("#notice")).to_be_hidden()
+    finally:
+        own.end()
 
 
 def reload(browsers: Browsers, server: Server) -> None:
@@ -452,6 +603,11 @@ CHECKS = (
     screen,
     save_and_begin_anew,
     text_is_text,
+    answers_that_end_otherwise,
+    turned_off,
+    muted,
+    unknown_language,
+    restart,
     reload,
     denied,
     no_device,
