@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.outputs.grammar.constraint import Constraint as Constraint
     from mlx_gemma4.outputs.sample import Sampling as Sampling
     from mlx_gemma4.prefixes.store import PrefixStore as PrefixStore
+    from mlx_gemma4.programs.agent import Agent as Agent
     from mlx_gemma4.programs.chat import Conversation as Conversation
     from mlx_gemma4.programs.describe import describe_video as describe_video
     from mlx_gemma4.programs.transcribe import Transcriber as Transcriber
@@ -80,6 +81,7 @@ _NAMES = {
     "outputs.grammar.constraint": "Constraint",
     "outputs.sample": "Sampling",
     "prefixes.store": "PrefixStore",
+    "programs.agent": "Agent",
     "programs.chat": "Conversation",
     "programs.describe": "describe_video",
     "programs.transcribe": "Transcriber",

@@ -25,7 +25,7 @@ WRITES_TOOLS = """{{ bos_token }}{% for tool in tools or [] %}<|tool>{{ tool.fun
 {%- for message in messages %}<|turn>{{ message.role }}
 {% for call in message.tool_calls or [] %}<|tool_call>call:{{ call.function.name }}{{ call.function.arguments | tojson }}<tool_call|>{% endfor %}
 {%- for each in message.tool_responses or [] %}<|tool_response>{{ each.name }}={{ each.response }}<tool_response|>{% endfor %}
-{%- if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}{{ part.text or "<|image|>" }}{% endfor %}{% endif %}
+{%- if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}{{ part.text or "<|" ~ part.type ~ "|>" }}{% endfor %}{% endif %}
 {%- if message.content or not message.tool_responses %}<turn|>
 {% endif %}{% endfor %}{% if add_generation_prompt and not messages[-1].tool_responses %}<|turn>model
 {% endif %}"""  # noqa: E501
@@ -54,7 +54,9 @@ def writing(demo: tuple[Model, Processor]) -> tuple[Model, Processor]:
     return model, Processor(processor.config, processor.tokenizer, ChatTemplate(WRITES_TOOLS, {}))
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, asked: list[str], *turns: Sequence[tuple[Kind, str]] | Exception) -> None:
+def scripted(
+    monkeypatch: pytest.MonkeyPatch, asked: list[str], *turns: Sequence[tuple[Kind, str]] | BaseException
+) -> None:
     """Answers that are what they are told to be, in a session that holds them."""
     left = list(turns)
 
@@ -64,7 +66,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, asked: list[str], *turns: Sequence
         session.extend(prompt)
         asked.append(processor.tokenizer.decode([*before, *prompt.token_ids.tolist()], skip_special=False))
         turn = left.pop(0)
-        if isinstance(turn, Exception):
+        if isinstance(turn, BaseException):
             raise turn
         for number, (kind, text) in enumerate(turn):
             tokens = processor.tokenizer.encode_markup(text)

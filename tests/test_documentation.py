@@ -34,10 +34,10 @@ def with_python() -> list[Path]:
 def test_the_pages() -> None:
     """The README is short; a page that is missing here would not be tested."""
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
-    pages = ["checkpoints.md", "conversion.md", "live.md", "mcp.md", "memory.md", "python.md", "serve.md", "speed.md"]
-    names = ["README.md", "CONTRIBUTING.md", *pages]
+    pages = ["agents", "checkpoints", "conversion", "live", "mcp", "memory", "python", "serve", "speed"]
+    names = ["README.md", "CONTRIBUTING.md", *(f"{page}.md" for page in pages)]
     assert [page.name for page in PAGES] == names
-    assert [page.name for page in with_python()] == ["README.md", "conversion.md", "python.md"]
+    assert [page.name for page in with_python()] == ["README.md", "agents.md", "conversion.md", "python.md"]
 
 
 @pytest.mark.parametrize("page", with_python(), ids=lambda page: page.name)
@@ -48,6 +48,7 @@ def test_the_python_of_a_page_runs(page: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert {
         "README.md": lambda: done.stdout.startswith(SPEECH_TEXT),
+        "agents.md": lambda: "Ended(reason=" in done.stdout,
         "conversion.md": lambda: re.fullmatch(r"\d+\.\d MB, \d+\.\d\d bits per weight\n", done.stdout),
         "python.md": lambda: done.stdout.startswith(seen("picture-01.png").sure),
     }[page.name]()

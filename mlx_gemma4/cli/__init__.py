@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "generate": ("mlx_gemma4.cli.generate", "Answer one prompt about text, pictures, sound or video."),
     "chat": ("mlx_gemma4.cli.chat", "Chat with the model about text, pictures, sound and video."),
+    "agent": ("mlx_gemma4.cli.agent", "Do a task by calling functions, step by step."),
     "transcribe": ("mlx_gemma4.cli.transcribe", "Transcribe recordings of any length and format."),
     "listen": ("mlx_gemma4.cli.listen", "Transcribe a microphone, a recording or a pipe live."),
     "watch": ("mlx_gemma4.cli.watch", "Answer a question about a camera whenever the scene changes."),

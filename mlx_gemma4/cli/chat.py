@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlx_gemma4.cli.chat_loop import Chat
 from mlx_gemma4.cli.kept_chat import KeptChat, check_resumed, open_conversation
+from mlx_gemma4.cli.shared.consent import allowed_names
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, load_model, sampling
@@ -61,6 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _chat(arguments: argparse.Namespace, tools: Tools | None) -> None:
+    allowed = allowed_names(arguments, tools)
     if arguments.resume is not None:
         check_resumed(Path(arguments.resume))
     model, processor = load_model(arguments)
@@ -88,4 +90,12 @@ def _chat(arguments: argparse.Namespace, tools: Tools | None) -> None:
     kept = KeptChat(arguments.resume, conversation)
     note("Ask something; /help lists the commands.")
     with keeping(kept.at_end):
-        Chat(conversation, processor, options, tools=tools, stats=arguments.stats, after_turn=kept.after_turn).loop()
+        Chat(
+            conversation,
+            processor,
+            options,
+            tools=tools,
+            stats=arguments.stats,
+            allowed=allowed,
+            after_turn=kept.after_turn,
+        ).loop()

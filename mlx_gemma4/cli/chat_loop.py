@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_gemma4.cli.shared.attachments import attachment, files, leading_file
+from mlx_gemma4.cli.shared.consent import Consent
 from mlx_gemma4.cli.shared.drafts import drafted
 from mlx_gemma4.cli.shared.errors import message
 from mlx_gemma4.cli.shared.keyboard import key_pressed
 from mlx_gemma4.cli.shared.notes import note, plural, statistics
 from mlx_gemma4.cli.shared.servers import offers, prompt_messages, resource_parts
-from mlx_gemma4.cli.shared.tools import DECLINED, described, note_shortened
+from mlx_gemma4.cli.shared.tools import described, note_shortened
 from mlx_gemma4.inputs.messages import MEDIA, kind_of, message_text, parts, user_content
 from mlx_gemma4.printable import show
 
@@ -48,6 +48,7 @@ class Chat:
     """Reads lines until the end of input. A line is a message, or a command that starts with a slash.
 
     Args:
+        allowed: Functions that may run without asking.
         after_turn: Called when the messages have changed.
     """
 
@@ -59,12 +60,13 @@ class Chat:
         *,
         tools: Tools | None,
         stats: bool,
+        allowed: Collection[str] = (),
         after_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._conversation = conversation
         self._processor = processor
         self._options = options
-        self._tools = tools
+        self._tools, self._consent = tools, Consent(allowed)
         self._stats = stats
         self._after_turn = after_turn
         self._media: list[Mapping[str, Any]] = []
@@ -258,22 +260,16 @@ class Chat:
         if self._tools is None or not self._tools.runs(call.name):
             note(f"{written} was not run: it is only declared.")
             return ToolResult.error(f"{call.name} is not available")
-        if not sys.stdin.isatty():
-            note(f"{written} was not run: there is no terminal to ask on.")
-            return ToolResult.of(DECLINED, is_error=True)
-        _forget_typed()
-        note(f"Run {written}? [y/N]")
         try:
-            if input().strip().lower() in ("y", "yes"):
-                result = self._tools.call(call)
-                note_shortened(call.name, result)
-                return result
-        except EOFError:
-            pass
+            reason = self._consent(call)
+            if reason is not None:
+                return ToolResult.of(reason, is_error=True)
+            result = self._tools.call(call)
         except KeyboardInterrupt:
             note("(stopped)")
             return ToolResult.of(STOPPED, is_error=True)
-        return ToolResult.of(DECLINED, is_error=True)
+        note_shortened(call.name, result)
+        return result
 
 
 def held(conversation: Conversation) -> str:
@@ -295,13 +291,3 @@ def _unknown(line: str, command: str) -> str:
     if kind_of(command):
         return f"There is no file at {command!r}"
     return f"There is no command (/help lists them) called {command}"
-
-
-def _forget_typed() -> None:
-    """Discard what was typed before a question was shown: it does not answer it."""
-    try:
-        import termios
-    except ImportError:  # not a POSIX terminal
-        return
-    with suppress(termios.error, OSError, ValueError):
-        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)

@@ -7,12 +7,13 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
 from mlx_gemma4.cli.shared.cameras import add_listing, open_camera, print_cameras
+from mlx_gemma4.cli.shared.consent import allowed_names
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import end_code, note, note_overload
 from mlx_gemma4.cli.shared.options import (
@@ -143,6 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
     scene = Scene(threshold(arguments))
     with ExitStack() as stack:
         tools = stack.enter_context(opened_tools(arguments))
+        allowed = allowed_names(arguments, tools)
         with starting():
             check_drafts(arguments)
             inputs = [path for path in (arguments.input, arguments.camera) if path is not None]
@@ -153,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
             assistant, transcript = make_assistant(arguments, tools)
         arrivals = stack.enter_context(open_arrivals(arguments, sound, camera))
-        talk = Talk(assistant, arguments, tools, stream)
+        talk = Talk(assistant, arguments, tools, stream, allowed)
         note("Speak, or type a question; Ctrl-C ends." if is_typed(arguments) else "Ctrl-C ends.")
         with Session(arrivals.stop) as session:
             events = converse(assistant, arrivals, scene=scene, read=talk.read, transcript=transcript)
@@ -207,9 +209,14 @@ class Talk:
     """Shows the events of a conversation, and reads typed lines."""
 
     def __init__(
-        self, assistant: Assistant, arguments: argparse.Namespace, tools: Tools | None, stream: TextIO
+        self,
+        assistant: Assistant,
+        arguments: argparse.Namespace,
+        tools: Tools | None,
+        stream: TextIO,
+        allowed: Collection[str] = (),
     ) -> None:
-        self._assistant, self._tools, self._stream = assistant, tools, stream
+        self._assistant, self._tools, self._stream, self._allowed = assistant, tools, stream, allowed
         self._is_json = arguments.format == "jsonl"
         self._is_asked = is_typed(arguments)
         self.questions = 0
@@ -297,6 +304,9 @@ class Talk:
         written = described(call.name, call.arguments)
         if self._tools is None or not self._tools.runs(call.name):
             note(f"{written} was not run: it is only declared.")
+            self._reply(allowed=True)
+        elif call.name in self._allowed:
+            note(f"Running {written} (--yes)")
             self._reply(allowed=True)
         elif not self._is_asked:
             note(f"{written} was not run: there is no terminal to ask on.")

@@ -24,7 +24,7 @@ DECLINED = "The user did not allow it."
 def add_tools(parser: argparse.ArgumentParser, *, runs: bool) -> None:
     """``runs``: whether the command calls functions, rather than show the calls."""
     files = (
-        "a Python file or an MCP server (each call is run only if you allow it), or JSON schemas (calls are printed)"
+        "a Python file or an MCP server (each call needs your consent), or JSON schemas (calls are printed)"
         if runs
         else "a Python file, an MCP server or JSON schemas; calls are printed, not run"
     )
@@ -40,6 +40,13 @@ def add_tools(parser: argparse.ArgumentParser, *, runs: bool) -> None:
         "--mcp-config", metavar="FILE", help="config file of MCP servers, as other clients have one (mcpServers)"
     )
     if runs:
+        parser.add_argument(
+            "--yes",
+            action="append",
+            default=[],
+            metavar="NAME[,NAME]",
+            help="run these functions without asking",
+        )
         parser.add_argument(
             "--tool-timeout",
             type=float,

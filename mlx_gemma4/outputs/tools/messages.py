@@ -52,17 +52,18 @@ def result_form(processor: Processor) -> ResultForm:
             return None
 
     def shows(*messages: Message) -> bool:
-        return token is not None and (rendered(*messages) or "").count(token) == 1
+        text = rendered(*messages) or ""
+        return bool(tokens) and all(text.count(token) == 1 for token in tokens.values())
 
-    kind, token = _placeholder(processor)
-    medium = {"type": kind, kind: None}
-    apart = shows(_CALLS, _tool([{"type": "text", "text": "y"}, medium]))
+    tokens = _placeholders(processor)
+    media = [{"type": kind, kind: None} for kind in tokens]
+    apart = shows(_CALLS, _tool([{"type": "text", "text": "y"}, *media]))
     if rendered(_RESPONSES) == rendered(_CALLS):
         return ResultForm(joined=False, shows_media=apart)
     answered = rendered({**_RESPONSES, "content": "z"})
     if apart and rendered(_CALLS, _tool("y"), {"role": "assistant", "content": "z"}) == answered:
         return ResultForm(joined=False, shows_media=True)
-    return ResultForm(joined=True, shows_media=shows({**_RESPONSES, "content": [medium]}))
+    return ResultForm(joined=True, shows_media=shows({**_RESPONSES, "content": media}))
 
 
 def with_results(
@@ -98,10 +99,11 @@ def _content(result: ToolResult) -> str | list[Mapping[str, Any]]:
     return [{"type": "text", "text": result.text}, *result.media] if result.media else result.text
 
 
-def _placeholder(processor: Processor) -> tuple[str, str | None]:
-    """A medium that the checkpoint takes, and the token that stands for it in a rendered prompt."""
+def _placeholders(processor: Processor) -> dict[str, str]:
+    """The media that the checkpoint takes, and the tokens that stand for them in a rendered prompt."""
     ids = processor.config.token_ids
-    for kind, token_id in (("image", ids.image), ("audio", ids.audio)):
-        if token_id is not None and (token := processor.tokenizer.token(token_id)) is not None:
-            return kind, token
-    return "image", None
+    tokens = {
+        kind: None if token_id is None else processor.tokenizer.token(token_id)
+        for kind, token_id in (("image", ids.image), ("audio", ids.audio))
+    }
+    return {kind: token for kind, token in tokens.items() if token is not None}
