@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import random
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
+from conversations import check
 from golden import answered, named, utterances
 from reference_cases import media_file
 from servers import Running, serving
 from test_serve_realtime import COMPLETED, DELTA, Event, append, send, until
+from test_serve_tools import writing
 from websockets.sync.client import ClientConnection, connect
 
-from mlx_gemma4 import load_audio
+from mlx_gemma4 import Session, load_audio
+from mlx_gemma4.inputs.prompt import Prompt
+from mlx_gemma4.live.hear.rhythm import Moment, Rhythm
+from mlx_gemma4.outputs.grammar.matcher import Matcher
+from mlx_gemma4.outputs.sample import Sampler
+from mlx_gemma4.serve.engine import Turn
+from mlx_gemma4.serve.protocols.chat_request import ChatRequest
+from mlx_gemma4.serve.protocols.realtime_answers import Truncation
+from mlx_gemma4.serve.work import chat as chat_work
+from mlx_gemma4.serve.work.histories import Fitted
 
 PICTURE, QUESTION, SPEECH = "picture-02.png", "question", "hibari-03.wav"
 ANSWER = [
@@ -32,12 +46,56 @@ ANSWER = [
     "response.done",
 ]
 """The events of an answer of text."""
+FRAME = 640
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
     with serving(sessions=2) as running:
         yield running
+
+
+@pytest.fixture
+def talker(server: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """While this has words, answers go on and on with the first one."""
+    words, own = [" a"], chat_work.answer_step
+
+    def steps(
+        session: Session, logits: mx.array, sampler: Sampler, matcher: Matcher | None = None, *, max_tokens: int
+    ) -> Iterator[int]:
+        if not words:
+            yield from own(session, logits, sampler, matcher, max_tokens=max_tokens)
+            return
+        (token,) = server.service.processor.text(words[0]).token_ids.tolist()[-1:]
+        for _ in range(1500):
+            session.extend([token])
+            yield token
+
+    monkeypatch.setattr(chat_work, "answer_step", steps)
+    return words
+
+
+@pytest.fixture
+def prompts(server: Running, monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
+    """The prompts that were answered."""
+    found, own = list[Prompt](), server.service.histories.fit
+
+    def fit(request: ChatRequest, truncation: Truncation) -> Fitted:
+        fitted = own(request, truncation)
+        found.append(fitted.question.prompt)
+        return fitted
+
+    monkeypatch.setattr(server.service.histories, "fit", fit)
+    return found
+
+
+def rest(server: Running) -> None:
+    """Wait until nothing is left to compute."""
+    quiet = 0
+    while quiet < 4:
+        waits = all(job.turn == Turn.WAIT and not job.woken for job in list(server.service.engine._active))
+        quiet = quiet + 1 if waits else 0
+        time.sleep(0.03)
 
 
 def dial(server: Running, query: str = "?model=demo") -> ClientConnection:
@@ -168,3 +226,227 @@ def test_a_conversation_becomes_a_transcription_before_anything_was_said(server:
         send(socket, "session.update", session={"type": "transcription"})
         error = json.loads(socket.recv(timeout=20))["error"]
         assert error["message"].startswith("The type of this session is realtime, and stays so")
+
+
+def test_how_long_somebody_spoke_makes_no_difference(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the end of a turn, an answer computes what closes the turn, in one forward: all frames were computed."""
+
+    def often(self: Rhythm, moment: Moment) -> int:
+        return moment.waiting if moment.waiting >= 40 or moment.until_complete is not None else 0
+
+    monkeypatch.setattr(Rhythm, "next", often)
+    new, forwards, speech = [], [], load_audio(media_file(SPEECH))[8000:]
+    for seconds in (3, 28):
+        with dial(server) as socket:
+            hear(socket, {"type": "server_vad", "silence_duration_ms": 2000})
+            say(socket, text("Transcribe the audio."))
+            append(socket, np.resize(speech, seconds * 16_000))
+            rest(server)
+            send(socket, "session.update", session={"type": "realtime", "max_output_tokens": 1})
+            rest(server)
+            before = server.service.engine.turns[Turn.PREFILL]
+            append(socket, np.zeros(40_000, np.float32))
+            usage = until(socket, "response.done")[-1]["response"]["usage"]
+            rest(server)
+            forwards.append(server.service.engine.turns[Turn.PREFILL] - before)
+            assert usage["input_token_details"]["audio_tokens"] >= seconds * 20
+            new.append(usage["input_tokens"] - usage["input_token_details"]["cached_tokens"])
+    assert new[0] == new[1] == 6  # <audio|> <turn|> \n <|turn> model \n
+    assert forwards[0] == forwards[1] == 2  # that, and then the history with the answer, while nobody waits
+
+
+def test_speech_interrupts_an_answer(server: Running, talker: list[str], prompts: list[Prompt]) -> None:
+    """The history has what was delivered, no more; the next answer is computed as in a session that began with it."""
+    with dial(server) as socket:
+        hear(socket, {"type": "server_vad"})
+        say(socket, text("Tell."))
+        send(socket, "response.create")
+        until(socket, "response.output_text.delta", 3)
+        talker.clear()  # the next answer is the model's own
+        sound = np.pad(load_audio(media_file(f"{QUESTION}.wav")), (0, 16_000))
+        speak(socket, sound)
+        events = until(socket, "response.done", 2)
+    cancelled, done = (event["response"] for event in events if event["type"] == "response.done")
+    assert cancelled["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
+    assert done["status"] == "completed"
+    (item,) = cancelled["output"]
+    told = item["content"][0]["text"]
+    rest_of_it = "".join(event["delta"] for event in events if event.get("item_id") == item["id"] and "delta" in event)
+    assert told.endswith(rest_of_it) and told.startswith(" a a") and item["status"] == "incomplete"
+    started = next(place for place, event in enumerate(events) if event["type"].endswith("speech_started"))
+    assert not [
+        event
+        for event in events[started + 1 :]
+        if event["type"] == "response.output_text.delta" and event["item_id"] == item["id"]
+    ]
+    spoken = next(event for event in events if event["type"].endswith("speech_stopped"))
+    begin = next(event for event in events if event["type"].endswith("speech_started"))
+    heard = sound[begin["audio_start_ms"] * 16 : spoken["audio_end_ms"] * 16]
+    messages: list[Any] = [
+        {"role": "user", "content": [{"type": "text", "text": "Tell."}]},
+        {"role": "assistant", "content": told},
+        {"role": "user", "content": [{"type": "audio", "audio": (heard * 32767).astype("<i2") / np.float32(32768)}]},
+    ]
+    service = server.service
+    fresh = service.processor.prompt(messages)
+    assert len(fresh) == len(prompts[-1]) == fresh.common_prefix(prompts[-1])
+
+    def logits() -> tuple[np.ndarray, np.ndarray, int]:
+        session, kept = service.store.open(fresh)
+        found = np.array(session.extend(fresh[kept:]))
+        service.store.close(session)
+        return found, np.array(Session(service.model).extend(fresh)), kept
+
+    found, expected, kept = service.engine.run(logits)
+    assert kept >= len(fresh) - 1 and np.abs(found - expected).max() < 2e-4
+
+
+def test_a_client_that_goes_away_ends_its_answer(server: Running, talker: list[str]) -> None:
+    with dial(server) as socket:
+        say(socket, text("Tell."))
+        send(socket, "response.create")
+        until(socket, "response.output_text.delta", 3)
+    rest(server)
+    assert server.service.engine.active == 0
+    decoded = server.service.engine.turns[Turn.DECODE]
+    time.sleep(0.1)
+    assert server.service.engine.turns[Turn.DECODE] == decoded < 1500
+
+
+def test_conversations_take_one_place_each(server: Running) -> None:
+    """Their answers take none: with all places taken, everybody is answered, as if alone."""
+    with dial(server) as one, dial(server) as two:
+        until(one, "session.created")
+        until(two, "session.created")
+        with dial(server) as three:
+            assert json.loads(three.recv(timeout=20))["error"]["code"] == "server_overloaded"
+        names = ("picture-01.png", PICTURE)
+        for socket, name in zip((one, two), names, strict=True):
+            say(socket, image(name), text("Describe the image."))
+        for socket in (one, two):
+            send(socket, "response.create")
+        for socket, name in zip((one, two), names, strict=True):
+            assert answer_of(until(socket, "response.done")) == named(name)
+
+
+def test_an_answer_out_of_band_leaves_the_conversation_alone(server: Running) -> None:
+    with dial(server) as socket:
+        until(socket, "session.created")
+        say(socket, image(PICTURE), text("Describe the image."))
+        other = {"type": "message", "role": "user", "content": [image("picture-01.png"), text("Describe the image.")]}
+        events = respond(socket, conversation="none", input=[other], metadata={"topic": "other"})
+        assert events[-1]["response"]["metadata"] == {"topic": "other"}
+        assert answer_of(events) == named("picture-01.png")
+        assert answer_of(respond(socket)) == named(PICTURE)
+
+
+def test_a_context_that_is_full(server: Running, monkeypatch: pytest.MonkeyPatch, prompts: list[Prompt]) -> None:
+    """The oldest turns leave, or the answer fails: as the client wishes."""
+    monkeypatch.setattr(server.service.questions, "context", 120)
+    with dial(server) as socket:
+        until(socket, "session.created")
+        for number in range(9):
+            say(socket, text(f"go {number}"))
+            say(socket, {"type": "output_text", "text": f"forward {number}"}, role="assistant")
+        say(socket, text("go back"))
+        assert respond(socket)[-1]["response"]["status"] == "completed"
+        assert len(prompts[-1]) <= 60
+        shown = server.service.processor.tokenizer.decode(prompts[-1].token_ids.tolist(), skip_special=False)
+        assert shown.endswith("go back<turn|>\n<|turn>model\n") and "go 8" in shown and "go 0" not in shown
+        send(socket, "session.update", session={"type": "realtime", "truncation": "disabled"})
+        until(socket, "session.updated")
+        say(socket, text("go " * 200))
+        response = respond(socket)[-1]["response"]
+    error = response["status_details"]["error"]
+    assert (response["status"], error["code"]) == ("failed", "context_length_exceeded")
+
+
+def test_calls_of_functions() -> None:
+    """Held to the declared function, told as an item, and continued with its result."""
+    tool = {
+        "type": "function",
+        "name": "lights",
+        "parameters": {
+            "type": "object",
+            "properties": {"room": {"enum": ["hall"]}, "on": {"type": "boolean"}},
+            "required": ["room", "on"],
+            "additionalProperties": False,
+        },
+    }
+    with serving(model=writing) as server, dial(server) as socket:
+        session = {"type": "realtime", "tools": [tool], "tool_choice": "required", "max_output_tokens": 200}
+        send(socket, "session.update", session=session)
+        until(socket, "session.updated")
+        say(socket, text("Lights on!"))
+        events = respond(socket)
+        calls = [item for item in events[-1]["response"]["output"] if item["type"] == "function_call"]
+        assert calls[0]["name"] == "lights"
+        arguments = json.loads(calls[0]["arguments"])
+        assert arguments["room"] == "hall" and isinstance(arguments["on"], bool)
+        (done, *_) = [event for event in events if event["type"] == "response.function_call_arguments.done"]
+        assert (done["call_id"], done["arguments"]) == (calls[0]["call_id"], calls[0]["arguments"])
+        for call in calls:
+            item = {"type": "function_call_output", "call_id": call["call_id"], "output": "They are on."}
+            send(socket, "conversation.item.create", item=item)
+        until(socket, "conversation.item.done", len(calls))
+        response = respond(socket, tool_choice="none", max_output_tokens=5)[-1]["response"]
+        assert response["status"] in ("completed", "incomplete")
+        assert response["usage"]["input_token_details"]["cached_tokens"] > 0
+
+
+MESSAGES: list[Event] = [
+    {"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": [text("Hello")]}},
+    {"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": [image(PICTURE)]}},
+    {"type": "conversation.item.create", "item": {"type": "message", "role": "system", "content": [text("Be.")]}},
+    {"type": "conversation.item.create", "item": {"type": "function_call", "name": "f", "call_id": "c"}},
+    {"type": "conversation.item.create", "item": {"type": "function_call_output", "call_id": "c", "output": "x"}},
+    {"type": "response.create", "response": {"max_output_tokens": 5}},
+    {"type": "response.create", "response": {"conversation": "none", "max_output_tokens": 5}},
+    {"type": "response.cancel"},
+    {"type": "input_audio_buffer.commit"},
+    {"type": "input_audio_buffer.clear"},
+    {"type": "session.update", "session": {"audio": {"input": {"turn_detection": None}}}},
+    {"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"type": "server_vad"}}}}},
+    {"type": "session.update", "session": {"audio": {"input": {"transcription": {}}}}},
+    {"type": "session.update", "session": {"audio": {"input": {"transcription": None}}}},
+    {"type": "session.update", "session": {"instructions": "Be brief."}},
+    {"type": "conversation.item.delete", "item_id": "none"},
+    {"type": "nothing"},
+]
+SOUND = np.pad(load_audio(media_file(f"{QUESTION}.wav")), (0, 10_000))
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("MLX_GEMMA4_SEQUENCES", "3"))))
+def test_whatever_a_client_sends_the_session_goes_on(server: Running, seed: int) -> None:
+    chance, place = random.Random(seed), 0
+    with dial(server) as socket:
+        hear(socket, {"type": "server_vad"})
+        for _ in range(40):
+            if chance.random() < 0.5:
+                length = chance.choice([640, 4000, 16_000])
+                append(socket, np.resize(np.roll(SOUND, -place), length))
+                place += length
+            else:
+                socket.send(json.dumps(chance.choice(MESSAGES)))
+            time.sleep(chance.choice([0, 0, 0.01]))
+        send(socket, "session.update", session={"instructions": "at the end"})
+        events: list[Event] = []
+        while not events or events[-1].get("session", {}).get("instructions") != "at the end":
+            events.append(json.loads(socket.recv(timeout=60)))
+        send(socket, "response.cancel")
+        send(socket, "input_audio_buffer.clear")
+        send(socket, "session.update", session={"audio": {"input": {"turn_detection": None}}, "instructions": None})
+        item = {"type": "message", "role": "user", "content": [image(PICTURE), text("Describe the image.")]}
+        last = {"response": {"conversation": "none", "input": [item], "metadata": {"last": "1"}}}
+        send(socket, "response.create", **last)
+        while events[-1]["type"] != "response.done" or events[-1]["response"]["metadata"] != {"last": "1"}:
+            events.append(json.loads(socket.recv(timeout=60)))
+            if events[-1]["type"] == "error":
+                error = events[-1]["error"]
+                assert error["type"] == "invalid_request_error"
+                if error["message"] == "4 responses are in progress; wait for one of them":
+                    time.sleep(0.2)
+                    send(socket, "response.create", **last)
+    check(events)
+    (message,) = events[-1]["response"]["output"]
+    assert message["content"] == [{"type": "output_text", "text": named(PICTURE)}]

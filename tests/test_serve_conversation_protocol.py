@@ -34,7 +34,7 @@ from mlx_gemma4.serve.protocols.realtime_answers import Truncation
 from mlx_gemma4.serve.protocols.realtime_conversation import Cancel, Prefetch, Respond
 
 PICTURE = "data:image/png;base64," + base64.b64encode(b"picture").decode()
-EXAMPLES = int(os.environ.get("MLX_GEMMA4_SEQUENCES", "150"))
+EXAMPLES = int(os.environ.get("MLX_GEMMA4_SEQUENCES", "100"))
 """Random sequences; more for a longer search."""
 
 
