@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_gemma4 import Model, Processor, load
+from mlx_gemma4 import Drafter, Model, Processor, load
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.app import make_app
@@ -80,6 +80,7 @@ def serving(
     limits: Limits | None = None,
     model: Callable[[], tuple[Model, Processor]] = lambda: load("demo", dtype="float32"),
     beside: Callable[[Service, socket.socket], Beside] | None = None,
+    drafter: Callable[[], Drafter | None] = lambda: None,
     **guard: Any,
 ) -> Iterator[Running]:
     """A server on a free port, by default of the demo in float32."""
@@ -89,6 +90,7 @@ def serving(
         most_sessions=sessions,
         most_waiting=waiting,
         limits=limits,
+        load_drafter=drafter,
     )
     ready = threading.Event()
     with open_socket("127.0.0.1", 0) as where, open_socket("127.0.0.1", 0) as other:

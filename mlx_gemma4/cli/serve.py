@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 
 from mlx_gemma4.checkpoint.hub import default_model
+from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import note
 from mlx_gemma4.cli.shared.options import add_model, load_model, speech_use
 from mlx_gemma4.cli.shared.signals import Session
@@ -96,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="time for answers that have begun, after Ctrl-C or SIGTERM (default: 10)",
     )
+    add_drafts(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -119,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
             most_sessions=arguments.max_sessions,
             most_waiting=arguments.max_waiting,
             language=language,
+            load_drafter=lambda: open_drafter(arguments),
         )
         service.warm_up()
         app = make_app(
@@ -172,6 +175,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--port must be from 0 to {MOST_PORT}, got {arguments.port}")
     if arguments.wyoming is not None:
         wyoming_address(arguments.wyoming)
+    check_drafts(arguments)
     for option, least in (("max_sessions", 1), ("max_waiting", 0), ("drain", 0)):
         value = getattr(arguments, option)
         if not value >= least:

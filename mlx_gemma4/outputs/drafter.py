@@ -151,6 +151,10 @@ class Drafts:
         elif seconds is not None and is_plain:
             self._pace.step(seconds, waited=waited)
 
+    def forget_time(self) -> None:
+        """Others have computed since the last tokens were known: that time says nothing of this answer."""
+        self._read_at = None
+
     def _seconds(self) -> float | None:
         """Seconds since the last tokens were known."""
         before, self._read_at = self._read_at, self._drafter.clock()

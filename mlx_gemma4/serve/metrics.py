@@ -15,6 +15,7 @@ COUNTERS = {
     "first_token_seconds_sum": "Seconds from requests to their first tokens.",
     "first_token_seconds_count": "Answers that have begun.",
     "turns_total": "Forwards and checks of the engine, by kind.",
+    "drafted_tokens_total": "Tokens of answers that were guessed, and those of them that were right.",
 }
 GAUGES = {
     "sessions": "Requests that are computed.",
@@ -36,16 +37,16 @@ class Metrics:
         with self._lock:
             self._counts[key] = self._counts.get(key, 0) + value
 
-    def text(self, gauges: Mapping[str, float], turns: Mapping[str, float]) -> str:
+    def text(self, gauges: Mapping[str, float], others: Mapping[tuple[str, str], float]) -> str:
         """All figures.
 
         Args:
             gauges: The present values of GAUGES.
-            turns: Of the engine, by kind.
+            others: Counts that somebody else keeps, by name and kind.
         """
         with self._lock:
             counts = dict(self._counts)
-        counts.update({("turns_total", (("kind", kind),)): value for kind, value in turns.items()})
+        counts.update({(name, (("kind", kind),)): value for (name, kind), value in others.items()})
         lines = []
         for name, told in COUNTERS.items():
             lines += [f"# HELP {PREFIX}{name} {told}", f"# TYPE {PREFIX}{name} counter"]

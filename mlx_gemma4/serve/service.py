@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.prefixes.store import PrefixStore
 from mlx_gemma4.serve.engine import Engine, Job, Work
 from mlx_gemma4.serve.events import ChatEvent, SpeechEvent
@@ -20,7 +21,7 @@ from mlx_gemma4.serve.outbox import Outbox
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.speech_answer import SpeechAnswer
 from mlx_gemma4.serve.protocols.speech_request import SpeechRequest
-from mlx_gemma4.serve.work.chat import Question, answer
+from mlx_gemma4.serve.work.chat import Answerer, Question, answer
 from mlx_gemma4.serve.work.conversation import Parts, converse
 from mlx_gemma4.serve.work.hearing import Inbox, hear
 from mlx_gemma4.serve.work.histories import Histories
@@ -39,6 +40,7 @@ class Service:
         most_sessions: Requests that are computed at the same time.
         most_waiting: Requests that may wait.
         language: What is spoken if a client does not say; an English name.
+        load_drafter: Makes what guesses tokens, in the engine's thread; None: answers are decoded token by token.
 
     Attributes:
         questions: Makes questions of requests.
@@ -57,6 +59,7 @@ class Service:
         most_waiting: int = 32,
         language: str = "English",
         limits: Limits | None = None,
+        load_drafter: Callable[[], Drafter | None] = lambda: None,
     ) -> None:
         self.language = language
         self.names = tuple(names)
@@ -67,10 +70,14 @@ class Service:
         try:
             self.model, self.processor = self.engine.run(load)
             self.store = self.engine.run(lambda: PrefixStore(self.model))
+            self.drafter = self.engine.run(load_drafter)
             self.transcribers = self.engine.run(lambda: Transcribers(self.model, self.processor))
         except BaseException:
             self.engine.close()
             raise
+        self._answerer = Answerer(
+            self.model, self.processor, self.store, self.drafter, lambda: sum(self.engine.turns.values())
+        )
         self.questions = Questions(self.model, self.processor, self.limits)
         self.histories = Histories(self.questions, self.processor, self.limits.answer_tokens)
 
@@ -112,7 +119,7 @@ class Service:
         """
 
         def begin(job: Job) -> Work:
-            return answer(question, self.model, self.processor, self.store, outbox)
+            return answer(question, self._answerer, outbox)
 
         return self.submit(begin, outbox, takes_place=takes_place)
 
@@ -182,4 +189,8 @@ class Service:
             "waiting": self.engine.waiting,
             "memory_bytes": mx.get_active_memory(),
         }
-        return self.metrics.text(gauges, {turn.name.lower(): count for turn, count in self.engine.turns.items()})
+        counts = {("turns_total", turn.name.lower()): count for turn, count in self.engine.turns.items()}
+        if self.drafter is not None:
+            counts["drafted_tokens_total", "all"] = self.drafter.drafted
+            counts["drafted_tokens_total", "right"] = self.drafter.accepted
+        return self.metrics.text(gauges, counts)

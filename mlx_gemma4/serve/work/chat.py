@@ -13,6 +13,7 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
 from mlx_gemma4.outputs.channels import Channels, Kind
 from mlx_gemma4.outputs.constrained_steps import answer_step
+from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.grammar.matcher import Matcher
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.prefixes.landmarks import landmarks
@@ -40,35 +41,48 @@ class Question:
     matcher: Matcher | None = None
     """What the answer must follow. It is used up by one answer."""
 
+    @property
+    def drafts(self) -> bool:
+        """Whether tokens may be guessed.
 
-def answer(
-    question: Question, model: Model, processor: Processor, store: PrefixStore, outbox: Outbox[ChatEvent]
-) -> Work:
-    """Answer a question; tell its events to the outbox, and wait while nobody reads them.
+        What is guessed depends on the time that forwards take, and a forward over several rows rounds differently: a
+        seed gives the same answer each time without it. Probabilities are told of tokens one by one.
+        """
+        return self.sampling.seed is None and self.alternatives is None
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """What answers need, besides a question.
 
     Args:
-        store: Has the session, with what was computed of the prompt before.
+        store: Has their sessions, with what was computed of a prompt before.
+        drafter: Guesses tokens; None: they are decoded one by one.
+        turns: How many forwards of all sessions there were so far.
     """
+
+    model: Model
+    processor: Processor
+    store: PrefixStore
+    drafter: Drafter | None
+    turns: Callable[[], int]
+
+
+def answer(question: Question, by: Answerer, outbox: Outbox[ChatEvent]) -> Work:
+    """Answer a question; tell its events to the outbox, and wait while nobody reads them."""
+    store = by.store
     session, kept = store.open(question.prompt)
     try:
         audio, image = int((question.prompt.token_types == AUDIO).sum()), int(question.prompt.is_vision.sum())
         outbox.put(Began(len(question.prompt), cached_tokens=kept, audio_tokens=audio, image_tokens=image))
-        yield from _answer(question, model, processor, store, session, kept, outbox)
+        yield from _answer(question, by, session, kept, outbox)
     finally:
         store.close(session)
 
 
-def _answer(
-    question: Question,
-    model: Model,
-    processor: Processor,
-    store: PrefixStore,
-    session: Session,
-    kept: int,
-    outbox: Outbox[ChatEvent],
-) -> Work:
-    history = question.prompt.token_ids.tolist()
-    sampler = _sampler(question, model, processor, history)
+def _answer(question: Question, by: Answerer, session: Session, kept: int, outbox: Outbox[ChatEvent]) -> Work:
+    processor, history = by.processor, question.prompt.token_ids.tolist()
+    sampler = _sampler(question, by.model, processor, history)
     watched = sampler if isinstance(sampler, WatchedSampler) else None
     done, marks = 0, landmarks(question.prompt, processor.stop_ids, start=kept)
     for chunk in question.prompt[kept:].chunks(repeat(PREFILL_STEP)):
@@ -77,20 +91,31 @@ def _answer(
         try:
             logits = session.extend(chunk, snapshots=snapshots)
         except MemoryFull:
-            store.clear()  # conversations that nobody waits for
+            by.store.clear()  # conversations that nobody waits for
             logits = session.extend(chunk, snapshots=snapshots)
         done += len(chunk)
     told = _Told(processor, question, history, outbox.put)
-    watch = None if watched is None else watched.see
-    steps = answer_step(session, logits, sampler, question.matcher, max_tokens=question.max_tokens, watch=watch)
+    drafts = by.drafter.begin(session, history, processor.suppressed_ids) if by.drafter and question.drafts else None
+    steps = answer_step(
+        session,
+        logits,
+        sampler,
+        question.matcher,
+        max_tokens=question.max_tokens,
+        drafts=drafts,
+        watch=None if watched is None else watched.see,
+    )
     try:
         for token in steps:
             chance = None if watched is None else watched.taken(token, processor.tokenizer)
             if not told.take(token, chance):
                 break
+            before = by.turns()
             while outbox.is_full:
                 yield Turn.WAIT
             yield Turn.DECODE
+            if drafts is not None and by.turns() > before + 1:
+                drafts.forget_time()
     finally:
         steps.close()
     told.finish()
