@@ -272,6 +272,25 @@ def test_recursive_schemas() -> None:
     assert accepts(whole, call("{inner:{inner:{circle:5}}}", "f"))
 
 
+def test_declarations_that_are_too_large() -> None:
+    """llguidance's stack would overflow, which ends the process."""
+    chain = {f"a{n}": {"type": "object", "properties": {"x": {"$ref": f"#/$defs/a{n + 1}"}}} for n in range(400)}
+    for tools, message in (
+        (
+            [tool("f", {f"k{n}": {} for n in range(5000)})],
+            "of the 5,000 properties of an object, at most 900 can be held,",
+        ),
+        (
+            [tool(f"f{n}", {f"k{m}": {} for m in range(200)}) for n in range(60)],
+            "of the 200 properties of an object, at",
+        ),
+        ([tool(f"f{n}", {}) for n in range(2000)], "of 2,000 functions, at most 900 can be held"),
+        ([tool("f", {"x": {"$ref": "#/$defs/a0"}}, **{"$defs": chain})], "a schema is nested too deeply"),
+    ):
+        with pytest.raises(ValueError, match=rf"^Cannot compile the tools: {message}"):
+            call_constraint(tools, loaded("released")[1].tokenizer)
+
+
 KEYS = st.sampled_from(["a", "b", "Zed", "first name", "x:y", "größe", "a.b-c", "true", "list"])
 TEXTS = st.text(st.characters(codec="utf-8", max_codepoint=0x2FFF), max_size=6).filter(lambda text: '<|"|>' not in text)
 NUMBERS = st.integers(-(10**14), 10**14) | st.floats(-1e14, 1e14).map(lambda value: round(value, 3))

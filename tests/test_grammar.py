@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,27 @@ def test_schemas_that_cannot_be_followed(schema: Any, reason: str) -> None:
     with pytest.raises(ValueError) as error:
         Constraint.json_schema(schema)
     assert str(error.value) == f"Cannot compile the JSON schema: {reason}"
+
+
+def linked(count: int) -> dict[str, Any]:
+    """Definitions that refer to one another, like a chain."""
+    definitions: dict[str, Any] = {
+        f"a{number}": {"type": "object", "properties": {"x": {"$ref": f"#/$defs/a{number + 1}"}}, "required": ["x"]}
+        for number in range(count)
+    }
+    return {"$ref": "#/$defs/a0", "$defs": {**definitions, f"a{count}": {"type": "integer"}}}
+
+
+def test_long_chains_of_references() -> None:
+    """llguidance follows them by recursion: on the stack of a thread, the process would end."""
+    made: list[Matcher] = []
+    thread = threading.Thread(target=lambda: made.append(matcher(Constraint.json_schema(linked(1500)))))
+    thread.start()
+    thread.join()
+    assert allowed(made[0].mask()) == set(tokens("{"))
+    message = r"^Cannot compile the JSON schema: its definitions have 9,006 levels, more than 6,000$"
+    with pytest.raises(ValueError, match=message):
+        Constraint.json_schema(linked(3000))
 
 
 def test_other_constraints_that_cannot_be_followed() -> None:

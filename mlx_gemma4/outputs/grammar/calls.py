@@ -17,7 +17,7 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.text.tokenizer import Tokenizer
 from mlx_gemma4.outputs.channels import MARKERS
 from mlx_gemma4.outputs.grammar.constraint import Constraint, literal
-from mlx_gemma4.outputs.grammar.values import BASE, Rules
+from mlx_gemma4.outputs.grammar.values import BASE, MOST_KEYS, Rules
 from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
 from mlx_gemma4.outputs.tools.syntax import QUOTE
 
@@ -51,9 +51,14 @@ def call_constraint(
         if choice not in functions:
             raise ValueError(f"There is no function {choice!r} to call, only {', '.join(functions) or 'none'}")
         functions = {choice: functions[choice]}
+    if len(functions) > MOST_KEYS:
+        raise ValueError(f"Cannot compile the tools: of {len(functions):,} functions, at most {MOST_KEYS} can be held")
     begin, end = MARKERS["tool_call"]
     rules = Rules()
-    calls = " | ".join(f"{literal(name)} {rules.arguments(schema)}" for name, schema in functions.items())
+    try:
+        calls = " | ".join(f"{literal(name)} {rules.arguments(schema)}" for name, schema in functions.items())
+    except RecursionError as error:
+        raise ValueError("Cannot compile the tools: a schema is nested too deeply") from error
     bound = f"%json {json.dumps(form.grammar['json_schema'])}" if form is not None else None
     free = [marker for marker in MARKERS["thought"] if tokenizer.token_id(marker) is not None]
     if choice in (AUTO, NONE) and bound is not None:
@@ -63,7 +68,7 @@ def call_constraint(
         start = f"start: (TEXT ({' | '.join(marks)}))* TEXT" if marks else "start: TEXT"
     else:
         start = "start: call+" if choice == REQUIRED else "start: call"
-    call = [f'call: {begin} "call:" ({calls}) {end}'] if "call" in start else []
+    call = [f'call: {begin} "call:" ({calls}) {end}'] if calls and choice != NONE else []
     lark = "\n".join([start, *call, BASE, *rules.lines])
     constraint = Constraint({"lark_grammar": lark}, "tools", has_thoughts=choice in (AUTO, NONE) and form is None)
     constraint.check()

@@ -11,12 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlx_gemma4.outputs.grammar.closed import closed
-
-if TYPE_CHECKING:
-    pass
+from mlx_gemma4.outputs.grammar.recursion import MOST_LEVELS, levels, with_stack
 
 JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON comes on one line, as ``json.dumps`` writes it. A free layout could go on with spaces forever, and of what must
@@ -82,6 +80,10 @@ class Constraint:
             raise ValueError("Cannot compile the JSON schema: it is nested too deeply") from error
         except TypeError as error:
             raise ValueError(f"Cannot compile the JSON schema: {error}") from error
+        if (depth := levels(whole)) > MOST_LEVELS:
+            raise ValueError(
+                f"Cannot compile the JSON schema: its definitions have {depth:,} levels, more than {MOST_LEVELS:,}"
+            )
         return cls._checked({"json_schema": {**whole, "x-guidance": {**JSON_LAYOUT, **layout}}}, "JSON schema")
 
     @classmethod
@@ -127,7 +129,7 @@ class Constraint:
     def check(self) -> None:
         """Raise a ValueError if the grammar cannot be compiled, whatever the vocabulary is."""
         try:
-            problem = library().LLMatcher.validate_grammar(self.written())
+            problem = with_stack(lambda: library().LLMatcher.validate_grammar(self.written()))
         except (ValueError, UnicodeError) as error:
             problem = str(error)
         if problem:

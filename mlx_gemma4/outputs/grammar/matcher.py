@@ -19,6 +19,7 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.text.tokenizer import Tokenizer
 from mlx_gemma4.outputs.channels import MARKERS, open_thought
 from mlx_gemma4.outputs.grammar.constraint import IN_THOUGHT, SHOWN, THINKING, Constraint, library
+from mlx_gemma4.outputs.grammar.recursion import with_stack
 from mlx_gemma4.outputs.grammar.vocabulary import Vocabulary, vocabulary
 
 THINK = "<|think|>"
@@ -58,7 +59,8 @@ class Matcher:
     def __init__(self, constraint: Constraint, vocabulary: Vocabulary, before: str | None = None) -> None:
         self.vocabulary = vocabulary
         self._kind = constraint.kind
-        self._matcher = library().LLMatcher(vocabulary.tokenizer, constraint.written(before), log_level=0)
+        written = constraint.written(before)
+        self._matcher = with_stack(lambda: library().LLMatcher(vocabulary.tokenizer, written, log_level=0))
         if self._matcher.is_error():
             raise constraint.error(self._matcher.get_error())
         self.mask()

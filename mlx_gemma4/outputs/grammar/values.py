@@ -21,6 +21,10 @@ from mlx_gemma4.outputs.tools.syntax import QUOTE
 
 MOST_IN_ANY_ORDER = 63
 """Keys of an object that may come in any order: a rule's parameter has 64 bits. More come in the order of templates."""
+MOST_KEYS = 900
+"""Keys of an object: llguidance looks at no more than 2,000 rules at once."""
+MOST_KEYS_IN_ALL = 10_000
+"""Keys of all objects: more take seconds to compile."""
 LARGEST = 10**15
 """Numbers without a bound are at most this large: what reads them must not overflow."""
 
@@ -58,6 +62,7 @@ class Rules:
         self._root: Schema = {}
         self._names: dict[str, str] = {}
         self._references: dict[str, str] = {}
+        self._keys = 0
 
     def arguments(self, schema: Schema) -> str:
         """The arguments of a function in braces."""
@@ -151,6 +156,12 @@ class Rules:
         """An object. Without declared properties a nested one takes any, as in ``fit_arguments``."""
         properties = schema.get("properties")
         properties = dict(properties) if isinstance(properties, Mapping) else {}
+        self._keys += len(properties)
+        if len(properties) > MOST_KEYS or self._keys > MOST_KEYS_IN_ALL:
+            raise ValueError(
+                f"Cannot compile the tools: of the {len(properties):,} properties of an object, at most {MOST_KEYS} can"
+                f" be held, and {MOST_KEYS_IN_ALL:,} of all objects"
+            )
         needed = schema.get("required")
         required = [key for key in properties if isinstance(needed, (list, tuple)) and key in needed]
         others = schema.get("additionalProperties", not properties and is_nested)
