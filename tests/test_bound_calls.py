@@ -15,9 +15,11 @@ from jsonschema import Draft202012Validator
 from test_tools import written
 
 from mlx_gemma4 import Conversation, Model, Processor, Sampling, stream_generate
+from mlx_gemma4.cli.shared.tools import note_unbound
 from mlx_gemma4.outputs.grammar.calls import bound_calls, call_constraint
 from mlx_gemma4.outputs.grammar.constraint import IN_THOUGHT, THINKING, Constraint
 from mlx_gemma4.outputs.grammar.matcher import Matcher
+from mlx_gemma4.outputs.grammar.unheld import unheld
 from mlx_gemma4.outputs.grammar.values import MOST_IN_ANY_ORDER
 from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
 from mlx_gemma4.outputs.tools.calls import ToolCall, read_calls
@@ -270,6 +272,47 @@ def test_recursive_schemas() -> None:
     assert not accepts(constraint, call("{head:{next:{value:1}}}", "f"))
     whole = constraint_of([tool("f", {"inner": {"$ref": "#"}, "circle": {"$ref": "#/properties/circle"}})])
     assert accepts(whole, call("{inner:{inner:{circle:5}}}", "f"))
+
+
+@pytest.mark.parametrize(
+    ("form", "right", "wrong"),
+    [
+        ("date", ["2024-02-29", "1999-12-31", "2000-04-30"], ["2024-02-30", "2024-04-31", "2024-13-01", "24-01-01"]),
+        ("time", ["00:00:00Z", "23:59:59.125+05:30"], ["24:00:00Z", "10:00:00", "10:60:00Z"]),
+        ("date-time", ["2024-01-01T10:00:00Z"], ["2024-01-01 10:00:00Z", "2024-01-01"]),
+        ("email", ["a.b+c@example.co.uk"], ["a@b", "a b@example.com", "@example.com", "a..b@example.com"]),
+        ("hostname", ["a-b.example"], ["-a.example", "a..b", "a_b"]),
+        ("ipv4", ["255.0.10.199"], ["256.0.0.1", "1.2.3", "01.2.3.4"]),
+        ("uuid", ["123e4567-e89b-12d3-a456-426614174000"], ["123e4567e89b12d3a456426614174000", "g23e4567-e89b"]),
+        ("colour", ["anything"], []),
+    ],
+)
+def test_formats(form: str, right: list[str], wrong: list[str]) -> None:
+    constraint = constraint_of([tool("f", {"x": {"type": "string", "format": form}}, "x")])
+    for value, expected in [*((value, True) for value in right), *((value, False) for value in wrong)]:
+        assert accepts(constraint, call(f'{{x:<|"|>{value}<|"|>}}', "f")) == expected, value
+
+
+def test_what_calls_are_not_held_to(capsys: pytest.CaptureFixture[str]) -> None:
+    address = {"type": "string", "format": "uri"}
+    tools = [
+        tool("f", {"x": {"type": "array", "uniqueItems": True, "items": {"type": "string", "pattern": "(?=a)"}}}),
+        tool("g", {"x": address, "y": {"type": "string", "format": "date"}}, "z", minProperties=1),
+        tool("h", {"x": {"anyOf": [{"not": {}}, {"type": "colour"}]}, "y": {"$ref": "http://a.example/b"}, "z": True}),
+        tool("i", {"x": {"$ref": "#/$defs/e"}}, **{"$defs": {"e": {"allOf": [{"minimum": 1}, {"maximum": 5}]}}}),
+        tool("j", {"x": {"type": "integer", "format": "int32"}, "not": {"allOf": [{"type": "string"}]}}),
+    ]
+    assert unheld(tools) == [
+        *("uniqueItems of f", "pattern of f", "minProperties of g", "required of g", "format uri of g"),
+        *("not of h", "type of h", "$ref of h", "allOf of i"),
+    ]
+    assert unheld(TOOLS) == []
+    note_unbound(loaded("released")[1], [*TOOLS, *tools])
+    note_unbound(loaded("released")[1], TOOLS)
+    assert capsys.readouterr().err == (
+        "Calls are held to the declared functions, but not to uniqueItems of f, pattern of f, minProperties of g, "
+        "required of g, format uri of g and 4 more.\n"
+    )
 
 
 def test_declarations_that_are_too_large() -> None:

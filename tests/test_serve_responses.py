@@ -83,7 +83,7 @@ def texts(text: str) -> Any:
 def test_functions_are_offered_and_other_tools_left_out() -> None:
     flat = {"type": "function", "name": "lights", "parameters": {"type": "object"}, "strict": True}
     assert read(tools=[{"type": "web_search"}, flat]).tools == [
-        {"type": "function", "function": {"name": "lights", "parameters": {"type": "object"}}}
+        {"type": "function", "function": {"name": "lights", "parameters": {"type": "object"}, "strict": True}}
     ]
 
 

@@ -199,6 +199,21 @@ def test_a_call_that_is_cut_short_is_none(server: Running, script: Script) -> No
             'tool 1 in tools needs a "name" without spaces, braces and',
         ),
         (
+            {"type": "function", "function": {"name": "f", "strict": True, "parameters": {"minProperties": 1}}},
+            "A strict function cannot be held to minProperties of f; leave that out, or strict",
+        ),
+        (
+            {
+                "type": "function",
+                "function": {
+                    "name": "f",
+                    "strict": True,
+                    "parameters": {"properties": {f"k{n}": {} for n in range(5000)}},
+                },
+            },
+            "Cannot compile the tools: of the 5,000 properties of an object, at most 900 can be held",
+        ),
+        (
             {"type": "function", "function": {"name": "f", "parameters": []}},
             "the parameters of tool 1 in tools must be an object",
         ),
@@ -207,6 +222,14 @@ def test_a_call_that_is_cut_short_is_none(server: Running, script: Script) -> No
 def test_declarations_that_are_wrong(server: Running, tool: dict[str, Any], message: str) -> None:
     reply = server.chat(USER, tools=[tool])
     assert (reply.status, reply.error["message"][: len(message)]) == (400, message)
+
+
+def test_functions_that_are_not_strict_are_held_as_far_as_possible(server: Running, script: Script) -> None:
+    script.markup = CALL
+    for more, is_bound in (({"minProperties": 1}, True), ({"properties": {f"k{n}": {} for n in range(5000)}}, False)):
+        function = {**LIGHTS["function"], "parameters": {**LIGHTS["function"]["parameters"], **more}}
+        server.chat(USER, tools=[{"type": "function", "function": function}])
+        assert script.bound.pop() == is_bound
 
 
 def test_thoughts_are_apart_and_counted(server: Running, script: Script) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SCHEME = "mcp:"
 """Begins the name of an MCP server."""
+MOST_LOST = 5
+"""Keywords of schemas in a note."""
 DECLINED = "The user did not allow it."
 
 
@@ -103,13 +105,19 @@ def note_unwritten(processor: Processor, schemas: Sequence[Mapping[str, Any]]) -
 
 
 def note_unbound(processor: Processor, schemas: Sequence[Mapping[str, Any]]) -> None:
-    """Report if calls cannot be held to the declared functions."""
+    """Report if calls cannot be held to the declared functions, or to a part of what they declare."""
     from mlx_gemma4.outputs.grammar.calls import check_bound
 
     try:
-        check_bound(schemas, processor)
+        is_bound = check_bound(schemas, processor) is not None
     except (ImportError, ValueError) as error:
         note(f"Calls are not held to the declared functions. {error}")
+        return
+    from mlx_gemma4.outputs.grammar.unheld import unheld
+
+    if is_bound and (lost := unheld(schemas)):
+        more = f" and {len(lost) - MOST_LOST} more" if len(lost) > MOST_LOST else ""
+        note(f"Calls are held to the declared functions, but not to {', '.join(lost[:MOST_LOST])}{more}.")
 
 
 def note_shortened(name: str, result: ToolResult) -> None:

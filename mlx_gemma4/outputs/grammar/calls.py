@@ -36,7 +36,7 @@ def call_constraint(
             the name of a function: one call of it.
         form: What the answer is where the model may call, and does not: a ``Constraint.json_schema``.
 
-    Formats, patterns with look-around, and keys that are not declared and repeat are not held.
+    What ``unheld`` names is not held, and keys that are not declared and repeat.
 
     Raises:
         ValueError: ``choice`` names no function, or a declaration cannot be compiled.

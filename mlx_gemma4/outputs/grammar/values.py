@@ -49,6 +49,20 @@ _KEYWORDS = {
     "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
 }
 """The keywords of each type, for schemas that name none."""
+_DATE = "[0-9]{4}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31|02-29)"
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+FORMATS = {
+    "date": _DATE,
+    "time": _TIME,
+    "date-time": f"{_DATE}T{_TIME}",
+    "email": f"[A-Za-z0-9_+-]+(\\.[A-Za-z0-9_+-]+)*@{_LABEL}(\\.{_LABEL})+",
+    "hostname": f"{_LABEL}(\\.{_LABEL})*",
+    "ipv4": f"{_BYTE}(\\.{_BYTE}){{3}}",
+    "uuid": "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+}
+"""Formats of strings that are held, as regular expressions. Years without a 29th of February are not known."""
 _BARE_KEY = re.compile(r"[^\s\"'{}\[\],:<>|]+")
 _PARTS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()|^$]", re.DOTALL)
 """What has a meaning in a regex, outside of which anchors and alternatives stand: escapes, classes, and these marks."""
@@ -128,8 +142,10 @@ class Rules:
         parts = ["STRING"]
         if least or most is not None:
             parts.append(f"/(?s:.{{{least or 0},{'' if most is None else most}}})/")
-        if isinstance(pattern, str) and (regex := _regex(pattern)):
+        if isinstance(pattern, str) and (regex := read_pattern(pattern)):
             parts.append(regex)
+        if schema.get("format") in FORMATS:
+            parts.append(f"/{FORMATS[schema['format']]}/")
         return "string" if parts == ["STRING"] else f'<|"|> {self._rule(" & ".join(parts), "T")} <|"|>'
 
     def _number(self, name: str, schema: Schema) -> str:
@@ -240,7 +256,7 @@ def _fits(choice: Any, types: Sequence[str]) -> bool:
     return True
 
 
-def _regex(pattern: str) -> str | None:
+def read_pattern(pattern: str) -> str | None:
     """A JSON schema's pattern as a Lark regex for the whole text; None if it cannot be one."""
     depth, anchors, has_alternatives = 0, list[int](), False
     for match in _PARTS.finditer(pattern):

@@ -178,10 +178,7 @@ def _tools(tools: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | Non
     if tools is None:
         return None
     functions = [tool for tool in tools if tool.get("type") == "function"]
-    return [
-        {"type": "function", "function": {key: tool[key] for key in tool if key not in ("type", "strict")}}
-        for tool in functions
-    ]
+    return [{"type": "function", "function": {key: tool[key] for key in tool if key != "type"}} for tool in functions]
 
 
 def _format(options: TextOptions | None) -> ResponseFormat | None:

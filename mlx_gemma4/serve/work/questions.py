@@ -14,6 +14,7 @@ from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.grammar.calls import bound_calls, call_constraint
 from mlx_gemma4.outputs.grammar.constraint import Constraint
 from mlx_gemma4.outputs.grammar.matcher import Matcher, open_matcher
+from mlx_gemma4.outputs.grammar.unheld import unheld
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.declarations import check_declarations
 from mlx_gemma4.serve.limits import Limits
@@ -146,11 +147,16 @@ class Questions:
     def _calls(self, request: ChatRequest, tools: Tools, form: Constraint | None) -> Constraint | None:
         """What holds calls to the declared functions, and an answer without any to its form."""
         assert request.choice is not None
-        if request.choice == "auto" and form is None:
+        strict = [tool for tool in tools if tool["function"].get("strict") is True]
+        if lost := unheld(strict):
+            raise ValueError(f"A strict function cannot be held to {lost[0]}; leave that out, or strict")
+        if request.choice == "auto" and form is None and not strict:
             return bound_calls(tools, self._processor)
         constraint = call_constraint(tools, self._processor.tokenizer, request.choice, form)
-        if constraint is None and request.choice != "auto":
-            raise ValueError("The checkpoint's vocabulary has no tokens to write calls with; use tool_choice auto")
+        if constraint is None and (request.choice != "auto" or strict):
+            raise ValueError(
+                "The checkpoint's vocabulary has no tokens to write calls with; use tool_choice auto, without strict"
+            )
         return constraint or form
 
     def _sampling(self, request: ChatRequest) -> Sampling:
