@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from light_tools import BATH, CALL, ran, written
 from test_chat_tools import WRITES_TOOLS, scripted
+from test_guards import looping
 
 from mlx_gemma4 import Model, Processor
 from mlx_gemma4.decoder.budget import ContextFull
@@ -20,7 +21,7 @@ from mlx_gemma4.outputs.tools.parallel import Returned, run_calls
 from mlx_gemma4.outputs.tools.repeats import Repeats
 from mlx_gemma4.outputs.tools.result import ToolResult
 from mlx_gemma4.outputs.tools.sources import Tools
-from mlx_gemma4.programs.agent import REPEATED, Agent, AgentLimits
+from mlx_gemma4.programs.agent import AGAIN, REPEATED, Agent, AgentLimits
 from mlx_gemma4.programs.agent_events import AgentEvent, Decided, Ended, Stepped, Told, Wrote
 
 Piece = tuple[Kind, str]
@@ -144,6 +145,22 @@ def test_limits(
     assert [event.text for event in of(events, Told)] == ([REPEATED] if reason == "loop" else [])
     assert (f"lights=hall on\n{REPEATED}<tool_response|>" in asked[-1]) == (reason == "loop")
     assert ended(list(agent.run("Really?"))).answer == "Done."
+
+
+def test_an_answer_in_a_loop_is_told_once(
+    writing: tuple[Model, Processor], monkeypatch: pytest.MonkeyPatch, tools: Tools
+) -> None:
+    """The model goes on in another way, or the run ends; no call of such an answer is run."""
+    for answers, reason in ((("on", "Done.<turn|>"), "done"), (("on", "off"), "loop")):
+        looping(monkeypatch, writing[1], *answers)
+        agent = Agent(*writing, tools, allow=["lights"])
+        events = list(agent.run("Lights on!"))
+        assert (ended(events).reason, ended(events).steps) == (reason, 2)
+        assert [event.text for event in of(events, Told)] == [AGAIN]
+        assert agent.conversation.messages[2]["content"] == AGAIN
+    looping(monkeypatch, writing[1], "on")
+    agent = Agent(*writing, tools, limits=AgentLimits(tokens=80, repeats=0))
+    assert ended(list(agent.run("Lights on!"))).reason == "tokens"
 
 
 def test_time_is_over(

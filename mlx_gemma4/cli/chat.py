@@ -12,7 +12,7 @@ from mlx_gemma4.cli.kept_chat import KeptChat, check_resumed, open_conversation
 from mlx_gemma4.cli.shared.consent import allowed_names
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import note
-from mlx_gemma4.cli.shared.options import add_model, add_sampling, load_model, sampling
+from mlx_gemma4.cli.shared.options import add_loops, add_model, add_sampling, load_model, sampling
 from mlx_gemma4.cli.shared.signals import keeping
 from mlx_gemma4.cli.shared.tools import add_tools, note_unbound, note_unwritten, opened_tools
 
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-tokens", "-m", type=int, default=1024, help="maximum length of an answer (default: 1024)"
     )
     parser.add_argument("--stats", action="store_true", help="print speed and memory after each answer on stderr")
+    add_loops(parser)
     add_sampling(parser)
     add_drafts(parser)
 
@@ -78,6 +79,7 @@ def _chat(arguments: argparse.Namespace, tools: Tools | None) -> None:
         tools=None if tools is None else tools.schemas,
         drafter=open_drafter(arguments),
     )
+    conversation.stop_loops = not arguments.allow_loops
     options = {
         "max_tokens": arguments.max_tokens,
         "sampling": sampling(arguments, processor.generation),

@@ -13,7 +13,7 @@ from mlx_gemma4.cli.shared.consent import Consent
 from mlx_gemma4.cli.shared.drafts import drafted
 from mlx_gemma4.cli.shared.errors import message
 from mlx_gemma4.cli.shared.keyboard import key_pressed
-from mlx_gemma4.cli.shared.notes import note, plural, statistics
+from mlx_gemma4.cli.shared.notes import LOOPED, note, plural, statistics
 from mlx_gemma4.cli.shared.servers import offers, prompt_messages, resource_parts
 from mlx_gemma4.cli.shared.tools import described, note_shortened
 from mlx_gemma4.inputs.messages import MEDIA, kind_of, message_text, parts, user_content
@@ -234,6 +234,8 @@ class Chat:
             most = self._options.get("max_tokens", response.generation_tokens)
             is_full = response.generation_tokens < most
             note(f"(the answer was stopped{': the context is full' if is_full else f' at --max-tokens {most}'})")
+        if response is not None and response.finish_reason == "loop":
+            note(LOOPED)
         if response is not None and self._stats:
             note(statistics(response) + drafted(self._conversation.drafter))
         return True

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 from mlx_gemma4.cli.prompt_cache import PromptCache
 from mlx_gemma4.cli.shared.constraints import add_constraints, cut, open_constraint
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, drafted, open_drafter
-from mlx_gemma4.cli.shared.notes import note, note_broken, statistics
-from mlx_gemma4.cli.shared.options import add_model, add_sampling, add_selection, load_model, sampling, selection
+from mlx_gemma4.cli.shared.notes import LOOPED, note, note_broken, statistics
+from mlx_gemma4.cli.shared.options import (
+    add_loops,
+    add_model,
+    add_sampling,
+    add_selection,
+    load_model,
+    sampling,
+    selection,
+)
 from mlx_gemma4.cli.shared.tools import add_tools, note_unbound, note_unwritten, opened_tools
 from mlx_gemma4.printable import show
 
@@ -44,7 +52,6 @@ COMMON = (
 """The options that ``--help`` shows."""
 EXAMPLES = (
     'mlx_gemma4 generate --prompt "What is this?" --image photo.jpg',
-    'mlx_gemma4 generate --image page.png -p "Who?" --prompt-cache page.cache',
     "mlx_gemma4 generate -p - --audio talk.wav < question.txt",
     "mlx_gemma4 generate -p Read. --image receipt.jpg --json-schema receipt.json",
 )
@@ -82,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"use the sound of videos too, after every {STRETCH:g} s of pictures",
     )
     add_constraints(parser)
+    add_loops(parser)
     add_sampling(parser)
     add_drafts(parser)
 
@@ -122,6 +130,7 @@ def _generate(arguments: argparse.Namespace, text: str, tools: Tools | None, con
             drafter=drafter,
             constraint=constraint or bound_calls(None if tools is None else tools.schemas, processor),
             snapshots=cache.snapshots,
+            stop_loops=not arguments.allow_loops,
         ):
             show(marked(response), sys.stderr if response.kind == "thought" else sys.stdout, end="")
         print()
@@ -129,6 +138,8 @@ def _generate(arguments: argparse.Namespace, text: str, tools: Tools | None, con
         is_full = response.generation_tokens < arguments.max_tokens
         where = "the end of the context (--context)" if is_full else f"{arguments.max_tokens} tokens (--max-tokens)"
         note(f"The answer was stopped at {where}{cut(constraint)}.")
+    if response is not None and response.finish_reason == "loop":
+        note(LOOPED)
     if response is not None and arguments.stats:
         note(statistics(response) + drafted(drafter))
 

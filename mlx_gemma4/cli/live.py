@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 YES, NO = ("y", "yes"), ("", "n", "no")
 REASONS = {
     "length": "stopped at --max-tokens",
+    "loop": "stopped: it repeats itself",
     "kept": "interrupted",
     "interrupted": "interrupted",
     "dropped": "interrupted, taken back",

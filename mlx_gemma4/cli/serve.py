@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from mlx_gemma4.checkpoint.hub import default_model
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, open_drafter
 from mlx_gemma4.cli.shared.notes import note
-from mlx_gemma4.cli.shared.options import add_model, load_model, speech_use
+from mlx_gemma4.cli.shared.options import add_loops, add_model, load_model, speech_use
 from mlx_gemma4.cli.shared.signals import Session
 from mlx_gemma4.programs.languages import language_name
 
@@ -48,6 +48,7 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
+    add_loops(parser)
     parser.add_argument("--host", default=LOOPBACK, help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=8080, help="port; 0 takes a free one (default: 8080)")
     parser.add_argument("--api-key", metavar="KEY", help="what clients must send; needed if others can connect")
@@ -105,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     check(arguments)
     language = language_name(arguments.language)
 
+    from mlx_gemma4.serve.limits import Limits
     from mlx_gemma4.serve.service import Service
     from mlx_gemma4.serve.web.app import make_app
     from mlx_gemma4.serve.web.run import Beside, Server, open_socket
@@ -122,6 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
             most_waiting=arguments.max_waiting,
             language=language,
             load_drafter=lambda: open_drafter(arguments),
+            limits=Limits(stop_loops=not arguments.allow_loops),
         )
         service.warm_up()
         app = make_app(

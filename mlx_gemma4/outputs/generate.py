@@ -15,8 +15,9 @@ from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import MARKERS, Channels, Kind, Thoughts
 from mlx_gemma4.outputs.constrained_steps import answer_step
 from mlx_gemma4.outputs.drafter import Drafter
-from mlx_gemma4.outputs.grammar.constraint import Constraint
+from mlx_gemma4.outputs.grammar.constraint import CALLS, Constraint
 from mlx_gemma4.outputs.grammar.matcher import open_matcher
+from mlx_gemma4.outputs.guards import LoopGuard
 from mlx_gemma4.outputs.pace import MOST_DRAFTED
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
@@ -47,7 +48,8 @@ class GenerationResponse:
     peak_memory: float
     """Of the process, in GB (1e9 bytes), as MLX counts it."""
     finish_reason: str | None
-    """None while the answer goes on; in the last piece "stop" or "length" (``max_tokens``, or the context is full)."""
+    """None while the answer goes on; in the last piece "stop", "length" (``max_tokens``, or the context is full) or
+    "loop" (``stop_loops``)."""
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
@@ -73,6 +75,7 @@ def stream_generate(
     snapshots: Collection[int] = (),
     store: PrefixStore | None = None,
     constraint: Constraint | None = None,
+    stop_loops: bool = False,
 ) -> Generator[GenerationResponse, None, None]:
     """Answer a prompt piece by piece.
 
@@ -89,6 +92,8 @@ def stream_generate(
         store: Takes the session from it, so that only what is new of the prompt is computed; ``prompt_tokens`` counts
             that. ``session``, ``before`` and ``snapshots`` follow from it.
         constraint: What the answer may be. Thoughts before it are free.
+        stop_loops: End an answer that repeats itself (``LoopGuard``). A constraint other than of calls may want
+            repetition: then only thoughts are ended.
 
     Yields:
         A GenerationResponse for each piece of text. The last one has a finish_reason, and perhaps no text.
@@ -117,6 +122,7 @@ def stream_generate(
                 drafter=drafter,
                 snapshots=landmarks(prompt, processor.stop_ids, start=kept),
                 constraint=constraint,
+                stop_loops=stop_loops,
             )
         finally:
             store.close(opened)
@@ -132,6 +138,7 @@ def stream_generate(
     steps = answer_step(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts)
     progress = _Progress(started, len(prompt))
     channels = Channels(processor.tokenizer, thoughts, history)
+    guard = LoopGuard(text=constraint is None or constraint.kind == CALLS) if stop_loops else None
     finish_reason = "length"
     try:
         for token in steps:
@@ -141,6 +148,9 @@ def stream_generate(
                 break
             for kind, text in channels.push(token):
                 yield progress.response(text, kind)
+            if guard is not None and guard.push(token, thinking=channels.is_thinking):
+                finish_reason = "loop"
+                break
     finally:
         steps.close()
     *rest, last = [*channels.flush()] or [("text", "")]

@@ -52,8 +52,8 @@ class AgentLimits:
     seconds: float = 600.0
     """Without the time in which consent is asked for."""
     repeats: int = 3
-    """So many steps that bring nothing new (the same calls with the same results) before the model is told, and then
-    the run ends; 0: never."""
+    """How often the same calls may have the same results until the model is told; if it goes on so, the run ends. The
+    same is done about an answer that repeats itself (``LoopGuard``). 0: never."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "tokens"):
@@ -96,7 +96,13 @@ class Agent:
         self.tools = tools
         self.limits = limits or AgentLimits()
         self.conversation = Conversation(
-            model, processor, system=system, enable_thinking=enable_thinking, tools=tools.schemas, drafter=drafter
+            model,
+            processor,
+            system=system,
+            enable_thinking=enable_thinking,
+            tools=tools.schemas,
+            drafter=drafter,
+            stop_loops=self.limits.repeats > 0,
         )
         self._allow = allow if callable(allow) else named(allow)
         self._sampling, self._clock = sampling, clock

@@ -39,7 +39,7 @@ from mlx_gemma4.outputs.tools.messages import ResultForm, result_form, with_resu
 from mlx_gemma4.outputs.tools.result import ToolResult
 from mlx_gemma4.prefixes.landmarks import APART
 from mlx_gemma4.programs.conversation_file import KIND, is_packed, pack, unpack
-from mlx_gemma4.programs.history import begins_turn, text_of, turn_starts, with_answer, without_oldest
+from mlx_gemma4.programs.history import begins_turn, text_of, turn_starts, with_answer, without_loop, without_oldest
 from mlx_gemma4.session import Session
 
 Content = str | Sequence[Mapping[str, Any]]
@@ -77,6 +77,7 @@ class Conversation:
     Args:
         tools: JSON schemas of functions that the model may call. Calls are held to them where llguidance is installed.
         drafter: As for ``stream_generate``.
+        stop_loops: End an answer that repeats itself; only the first round of it stays, and none of its calls.
         session: An empty one by default.
 
     Attributes:
@@ -95,6 +96,7 @@ class Conversation:
         enable_thinking: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         drafter: Drafter | None = None,
+        stop_loops: bool = True,
         session: Session | None = None,
     ) -> None:
         self._model = model
@@ -117,6 +119,7 @@ class Conversation:
         self._identity: Identity | None = None
         """The model's, once it was needed: it takes as long as a token."""
         self.drafter = drafter
+        self.stop_loops = stop_loops
         self.session = session or Session(model)
         self.messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
         self.calls: list[ToolCall] = []
@@ -408,6 +411,7 @@ class Conversation:
             before=prompt[:kept].token_ids.tolist(),
             drafter=self.drafter,
             constraint=self._constraint,
+            stop_loops=self.stop_loops,
             snapshots=[stop - kept for stop in stops if stop >= kept],
         )
         pieces: list[GenerationResponse] = []
@@ -473,7 +477,9 @@ class Conversation:
         return self.work
 
     def _remember(self, messages: list[Message], pieces: Sequence[GenerationResponse], *, is_whole: bool) -> None:
-        """Add the answer and its calls."""
+        """Add the answer and its calls; of a loop, the first round and no calls."""
+        if pieces[-1].finish_reason == "loop":
+            pieces, is_whole = without_loop(pieces), False
         calls = [piece.text for piece in pieces if piece.kind == "tool_call"] if is_whole else []
         self.calls = [call for block in calls for call in read_calls(block, self._tools, self._next_id)]
         self.messages = with_answer(messages, text_of(pieces), self.calls)

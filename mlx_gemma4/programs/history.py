@@ -7,11 +7,13 @@ turn      user, calls, results, assistant
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlx_gemma4.inputs.messages import Message
 from mlx_gemma4.outputs.generate import GenerationResponse
+from mlx_gemma4.outputs.guards import before_loop
 from mlx_gemma4.outputs.tools.calls import ToolCall
 from mlx_gemma4.outputs.tools.messages import SHOWS_RESULTS
 
@@ -51,6 +53,13 @@ def with_answer(messages: Sequence[Message], text: str, calls: Sequence[ToolCall
 def text_of(pieces: Sequence[GenerationResponse]) -> str:
     """The text of an answer, without thoughts and calls."""
     return "".join(piece.text for piece in pieces if piece.kind == "text")
+
+
+def without_loop(pieces: Sequence[GenerationResponse]) -> list[GenerationResponse]:
+    """The pieces of an answer that was stopped in a loop, up to the first round of it."""
+    kept = before_loop([token for piece in pieces for token in piece.tokens])
+    ends = itertools.accumulate(len(piece.tokens) for piece in pieces)
+    return [piece for piece, end in zip(pieces, ends, strict=True) if end <= kept]
 
 
 def _function(call: ToolCall) -> dict[str, Any]:

@@ -15,6 +15,8 @@ class Limits:
     """Positions of a session: a prompt and its answer; None: what the model has memory for."""
     answer_tokens: int = 8192
     """Tokens of an answer whose request has no limit of its own."""
+    stop_loops: bool = True
+    """Whether an answer that repeats itself is ended."""
     body: int = 64 * MB
     """Bytes of a JSON body, media included."""
     upload: int = 2000 * MB

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FEW_BITS = 4
 """Bits of a weight in the smallest checkpoints."""
+LOOPED = "(the answer was stopped: it repeats itself; --allow-loops lets it go on)"
 
 
 def note(text: str) -> None:

@@ -126,6 +126,12 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, help="seed of the random number generator")
 
 
+def add_loops(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-loops", action="store_true", help="do not stop an answer that repeats itself over 512 tokens"
+    )
+
+
 def sampling(arguments: argparse.Namespace, config: GenerationConfig) -> Sampling:
     """The Sampling that the options describe."""
     from mlx_gemma4.outputs.sample import Sampling

@@ -25,18 +25,14 @@ DECLINED = "The user did not allow it."
 
 def add_tools(parser: argparse.ArgumentParser, *, runs: bool) -> None:
     """``runs``: whether the command calls functions, rather than show the calls."""
-    files = (
-        "a Python file or an MCP server (each call needs your consent), or JSON schemas (calls are printed)"
-        if runs
-        else "a Python file, an MCP server or JSON schemas; calls are printed, not run"
-    )
+    done = "each call of a function or a server needs your consent" if runs else "calls are printed, not run"
     parser.add_argument(
         "--tools",
         action="append",
         default=[],
         metavar="FILE|mcp:SERVER",
-        help=f"functions that the model may call: {files}; SERVER is a command, a URL or a name in --mcp-config; "
-        "can be repeated",
+        help="functions that the model may call: a Python file, JSON schemas, or an MCP server (a command, a URL or a "
+        f"name in --mcp-config); {done}; can be repeated",
     )
     parser.add_argument(
         "--mcp-config", metavar="FILE", help="config file of MCP servers, as other clients have one (mcpServers)"

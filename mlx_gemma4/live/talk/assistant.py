@@ -152,6 +152,7 @@ class Assistant:
             session=self.dialogue.session,
             drafter=drafter,
             constraint=bound_calls(settings.tools, processor),
+            stop_loops=True,
         )
 
     @property

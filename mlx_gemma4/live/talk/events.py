@@ -76,8 +76,8 @@ class Answered:
 
     text: str
     reason: str
-    """"stop"; "length": at ``max_tokens`` or the end of the context; "calls": after too many calls; "kept" or
-    "dropped": interrupted by speech; "interrupted": the session ended."""
+    """"stop"; "length": at ``max_tokens`` or the end of the context; "loop": it repeated itself; "calls": after too
+    many calls; "kept" or "dropped": interrupted by speech; "interrupted": the session ended."""
     tokens: int
     delay: float
     """Seconds from the decision that the question has ended to the first token."""

@@ -78,7 +78,7 @@ class OpenAnswer:
         self._said += response.tokens[:-1] if ended else response.tokens
         self.reason = response.finish_reason or self.reason
         if response.kind == "tool_call":
-            self._is_cut = response.finish_reason == "length"  # a call that was cut short cannot be run
+            self._is_cut = response.finish_reason in ("length", "loop")  # a call that was cut short cannot be run
             self.calls += self._read(response.text)
             return ""
         self._text += response.text

@@ -16,7 +16,7 @@ from typing import Any
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.text.tokenizer import Tokenizer
 from mlx_gemma4.outputs.channels import MARKERS
-from mlx_gemma4.outputs.grammar.constraint import Constraint, literal
+from mlx_gemma4.outputs.grammar.constraint import CALLS, Constraint, literal
 from mlx_gemma4.outputs.grammar.values import BASE, MOST_KEYS, Rules
 from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
 from mlx_gemma4.outputs.tools.syntax import QUOTE
@@ -70,7 +70,7 @@ def call_constraint(
         start = "start: call+" if choice == REQUIRED else "start: call"
     call = [f'call: {begin} "call:" ({calls}) {end}'] if calls and choice != NONE else []
     lark = "\n".join([start, *call, BASE, *rules.lines])
-    constraint = Constraint({"lark_grammar": lark}, "tools", has_thoughts=choice in (AUTO, NONE) and form is None)
+    constraint = Constraint({"lark_grammar": lark}, CALLS, has_thoughts=choice in (AUTO, NONE) and form is None)
     constraint.check()
     return constraint
 

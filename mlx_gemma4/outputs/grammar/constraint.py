@@ -19,6 +19,8 @@ from mlx_gemma4.outputs.grammar.recursion import MOST_LEVELS, levels, with_stack
 JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON comes on one line, as ``json.dumps`` writes it. A free layout could go on with spaces forever, and of what must
 follow nothing would be known. ``x-guidance`` in a schema changes this."""
+CALLS = "tools"
+"""The kind of a constraint that holds calls, and leaves text free or forbids it."""
 SHOWN = 300
 """Characters of a reason in an error message."""
 

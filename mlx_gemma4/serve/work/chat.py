@@ -15,6 +15,7 @@ from mlx_gemma4.outputs.channels import Channels, Kind
 from mlx_gemma4.outputs.constrained_steps import answer_step
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.grammar.matcher import Matcher
+from mlx_gemma4.outputs.guards import LoopGuard
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.prefixes.landmarks import landmarks
 from mlx_gemma4.prefixes.store import PrefixStore
@@ -40,6 +41,8 @@ class Question:
     """End behind the first call of a function."""
     matcher: Matcher | None = None
     """What the answer must follow. It is used up by one answer."""
+    guard: LoopGuard | None = None
+    """What ends the answer when it repeats itself: a client reads that it was cut ("length"). Used up like that."""
 
     @property
     def drafts(self) -> bool:
@@ -137,6 +140,7 @@ class _Told:
         self, processor: Processor, question: Question, history: Sequence[int], put: Callable[[ChatEvent], None]
     ) -> None:
         self._processor, self._one_call, self._put = processor, question.one_call, put
+        self._guard = question.guard
         self._channels = Channels(processor.tokenizer, "show", history)
         self._stops = Stops(question.stops)
         self._chances: list[TokenChance] = []
@@ -152,6 +156,8 @@ class _Told:
             return False
         if chance is not None and self._processor.tokenizer.decode([token]):  # markers have no text
             self._chances.append(chance)
+        if self._guard is not None and self._guard.push(token, thinking=self._channels.is_thinking):
+            return False
         self._thought_tokens += self._channels.is_thinking
         for kind, text in self._channels.push(token):
             self._tell(kind, text)

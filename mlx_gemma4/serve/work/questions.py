@@ -15,6 +15,7 @@ from mlx_gemma4.outputs.grammar.calls import bound_calls, call_constraint
 from mlx_gemma4.outputs.grammar.constraint import Constraint
 from mlx_gemma4.outputs.grammar.matcher import Matcher, open_matcher
 from mlx_gemma4.outputs.grammar.unheld import unheld
+from mlx_gemma4.outputs.guards import LoopGuard
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.declarations import check_declarations
 from mlx_gemma4.serve.limits import Limits
@@ -112,6 +113,7 @@ class Questions:
             alternatives=request.alternatives,
             one_call=request.one_call,
             matcher=matcher,
+            guard=LoopGuard(text=request.schema is None) if self._limits.stop_loops else None,
         )
 
     def tools(self, request: ChatRequest) -> list[dict[str, Any]] | None:
