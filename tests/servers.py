@@ -16,6 +16,7 @@ from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.app import make_app
 from mlx_gemma4.serve.web.run import Beside, Server, open_socket
+from mlx_gemma4.serve.web.sessions import Sessions
 
 JSON = {"Content-Type": "application/json"}
 
@@ -94,8 +95,9 @@ def serving(
     )
     ready = threading.Event()
     with open_socket("127.0.0.1", 0) as where, open_socket("127.0.0.1", 0) as other:
-        app = make_app(service, **{"host": "127.0.0.1", **guard})
-        server = Server(app, started=ready.set, beside=[beside(service, other)] if beside else [])
+        live = Sessions()
+        app = make_app(service, live, **{"host": "127.0.0.1", **guard})
+        server = Server(app, started=ready.set, beside=[live, *([beside(service, other)] if beside else [])])
         thread = threading.Thread(target=server.listen, args=[where])
         thread.start()
         assert ready.wait(30)

@@ -211,3 +211,21 @@ def test_wyoming_beside_http(started: Callable[..., Process]) -> None:
         os.kill(server.process.pid, signal.SIGTERM)
         assert lines.read() == b'{"text": null}'
     assert server.end() == (143, "", "")
+
+
+def test_a_second_signal_ends_it_at_once(started: Callable[..., Process]) -> None:
+    """A client whose request is not complete is waited for until then."""
+    server = started("--drain", "50")
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        connection = server.connect()
+        connection.request("GET", "/health")  # behind the first request, which is seen then
+        assert connection.getresponse().read() == b'{"status":"ok"}'
+        connection.close()
+        os.kill(server.process.pid, signal.SIGTERM)
+        with pytest.raises(OSError):
+            while True:  # until no connection is taken any more
+                socket.create_connection(("127.0.0.1", server.port)).close()
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert server.process.wait(timeout=20) == 143
+    assert server.end() == (143, "", "")

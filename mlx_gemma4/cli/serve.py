@@ -110,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mlx_gemma4.serve.service import Service
     from mlx_gemma4.serve.web.app import make_app
     from mlx_gemma4.serve.web.run import Beside, Server, open_socket
+    from mlx_gemma4.serve.web.sessions import Sessions
 
     with ExitStack() as sockets:
         where = sockets.enter_context(open_socket(arguments.host, arguments.port))
@@ -127,15 +128,17 @@ def run(arguments: argparse.Namespace) -> int:
             limits=Limits(stop_loops=not arguments.allow_loops),
         )
         service.warm_up()
+        sessions = Sessions()
         app = make_app(
             service,
+            sessions,
             host=arguments.host,
             key=arguments.api_key,
             names=arguments.allow_host,
             origins=arguments.allow_origin,
             fetches=SCHEMES.get(arguments.allow_fetch, ()),
         )
-        beside: list[Beside] = []
+        beside: list[Beside] = [sessions]
         if wyoming is not None:
             from mlx_gemma4.serve.web.wyoming import WyomingServer
 

@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from enum import IntEnum
 from typing import TypeVar
 
+CLOSING = "The server is shutting down"
 PATIENCE = 8
 """Forwards of more urgent kinds after which a waiting kind gets one in between."""
 
@@ -132,7 +133,7 @@ class Engine:
         job = Job(self, begin, ended, takes_place=takes_place)
         with self._changed:
             if self._is_closing:
-                raise Busy("The server is shutting down")
+                raise Busy(CLOSING)
             if not takes_place:
                 self._active.append(job)
                 self._changed.notify()

@@ -107,6 +107,13 @@ class TranscriptionSession:
         self._item, self._texts, self._has_words = None, [], False
         return [self._event("input_audio_buffer.cleared")]
 
+    def drain(self) -> list[Command]:
+        """Nothing follows: an utterance that is open ends here. A buffer that was not committed is not told."""
+        if not self._settings.has_turns:
+            return []
+        self._asked.append((None, 0.0))
+        return [*sounds(self._sound.finish()), Commit()]
+
     def error(self, failure: Failure, event_id: str | None = None) -> Event:
         """An error. The session goes on."""
         return self._event("error", error={**failure.record()["error"], "event_id": event_id})
@@ -171,8 +178,8 @@ class TranscriptionSession:
         """Everything before a commit was heard."""
         item, seconds = self._asked.popleft()
         said, self._said = self._said, 0
-        if item is None:  # with turns, the utterances were told already; without any, the client still waits
-            if said:
+        if item is None:  # with turns, the utterances were told already; without any, a client that asked still waits
+            if said or not seconds:
                 return []
             item = self._next_id("item")
             return [*self._committed(item), self._completed(item, "", seconds)]

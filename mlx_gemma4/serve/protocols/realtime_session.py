@@ -96,6 +96,11 @@ class RealtimeSession:
         session = self._session
         return session.hear(told) if isinstance(session, ConversationSession) else (session.hear(told), [])
 
+    def drain(self) -> Done:
+        """The server ends: what somebody is saying is told as it is."""
+        session = self._session
+        return [], [*session.drain()] if isinstance(session, TranscriptionSession) else []
+
     def answer(self, response_id: str, told: ChatEvent) -> Done:
         """Take an event of the work on an answer."""
         session = self._session

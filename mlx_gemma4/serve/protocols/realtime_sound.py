@@ -64,6 +64,10 @@ class SoundStream:
         seconds, self.seconds, self._odd = self.seconds, 0.0, b""
         return self._resampler.finish(), seconds
 
+    def finish(self) -> np.ndarray:
+        """The last samples: nothing follows."""
+        return self._resampler.finish()
+
     def clear(self) -> None:
         """Forget what is not complete."""
         self.seconds, self._odd, self._resampler = 0.0, b"", Resampler()

@@ -21,6 +21,7 @@ from mlx_gemma4.serve.web import chat, page, realtime, speech
 from mlx_gemma4.serve.web.failures import failure_of
 from mlx_gemma4.serve.web.guard import Guard, failed
 from mlx_gemma4.serve.web.preparing import Preparing
+from mlx_gemma4.serve.web.sessions import Sessions
 from mlx_gemma4.serve.web.streams import GONE
 
 Handle = Callable[[Request], Awaitable[Response]]
@@ -28,6 +29,7 @@ Handle = Callable[[Request], Awaitable[Response]]
 
 def make_app(
     service: Service,
+    sessions: Sessions,
     *,
     host: str,
     key: str | None = None,
@@ -38,9 +40,10 @@ def make_app(
     """The server as an ASGI application.
 
     Args:
+        sessions: Knows the Realtime connections that are open.
         fetches: Kinds of addresses that may be fetched (``Fetcher``). The others are those of ``Guard``.
     """
-    routes = Routes(service, fetches)
+    routes = Routes(service, fetches, sessions)
     app: ASGIApp = Starlette(
         routes=[
             *(routes.route(path, routes.page, "GET") for path in routes.files),
@@ -71,8 +74,8 @@ class Routes:
         files: The page's, by path.
     """
 
-    def __init__(self, service: Service, fetches: Sequence[str] = ()) -> None:
-        self._service = service
+    def __init__(self, service: Service, fetches: Sequence[str], sessions: Sessions) -> None:
+        self._service, self._sessions = service, sessions
         self.files = page.read_files()
         self._preparing = Preparing(service, fetches)
 
@@ -138,7 +141,7 @@ class Routes:
 
     async def realtime(self, websocket: WebSocket) -> None:
         self._service.metrics.add("requests_total", route="/v1/realtime", status="101")
-        await realtime.converse(self._service, self._preparing.fetcher, websocket)
+        await realtime.converse(self._service, self._preparing.fetcher, self._sessions, websocket)
 
 
 def _json(record: dict[str, object]) -> Response:

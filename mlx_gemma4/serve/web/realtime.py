@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from mlx_gemma4.serve.engine import Busy
+from mlx_gemma4.serve.engine import CLOSING, Busy
 from mlx_gemma4.serve.hearing import Hearing, Release
 from mlx_gemma4.serve.outbox import Outbox
 from mlx_gemma4.serve.protocols.failure import Failure
@@ -22,13 +22,14 @@ from mlx_gemma4.serve.web.failures import failure_of
 from mlx_gemma4.serve.web.fetching import Fetcher
 from mlx_gemma4.serve.web.realtime_answers import Answering
 from mlx_gemma4.serve.web.realtime_pictures import with_pictures
+from mlx_gemma4.serve.web.sessions import Sessions
 from mlx_gemma4.serve.web.threads import Threads
 from mlx_gemma4.serve.work.hearing import Inbox
 from mlx_gemma4.serve.work.media import Media
 
 PROTOCOL = "realtime"
 """The subprotocol that OpenAI's clients for browsers ask for."""
-SERVER_ERROR, TRY_LATER, GOING_AWAY = 1011, 1013, 1001
+SERVER_ERROR, TRY_LATER, GOING_AWAY, RESTART = 1011, 1013, 1001, 1012
 """Codes with which a WebSocket is closed."""
 AHEAD = 20.0
 """Seconds of sound that may wait to be heard. A client that sends more waits, as TCP makes it."""
@@ -38,7 +39,7 @@ WAITING_EVENTS = 64
 """Events that may wait to be sent. Who has more to tell waits."""
 
 
-async def converse(service: Service, fetcher: Fetcher, websocket: WebSocket) -> None:
+async def converse(service: Service, fetcher: Fetcher, sessions: Sessions, websocket: WebSocket) -> None:
     """Serve a connection until one side ends it."""
     offered = websocket.scope.get("subprotocols") or []
     await websocket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
@@ -46,6 +47,8 @@ async def converse(service: Service, fetcher: Fetcher, websocket: WebSocket) -> 
     session = RealtimeSession(_next_id, abilities(service), _decoder(service), transcribes=transcribes)
     inbox, outbox = Inbox(), Outbox[Hearing]()
     try:
+        if sessions.is_ending:
+            raise Busy(CLOSING)
         job = service.hear(inbox, outbox) if transcribes else service.converse(inbox, outbox)
     except (Busy, Failure) as error:
         await websocket.send_text(write(session.error(failure_of(error))).decode())
@@ -53,7 +56,8 @@ async def converse(service: Service, fetcher: Fetcher, websocket: WebSocket) -> 
         return
     connection = _Connection(service, fetcher, websocket, session, inbox, outbox)
     try:
-        await connection.run()
+        with sessions.holding(connection):
+            await connection.run()
     finally:
         job.cancel()
         await _close(websocket, connection.code)
@@ -116,10 +120,17 @@ class _Connection:
         self._threads = Threads()
         self._answering = Answering(service, session, self._threads, self._do, inbox.put)
         self.code = GOING_AWAY
+        self._is_draining = False
+        self._receiving = anyio.CancelScope()
         self._events: deque[Event] = deque()
         """In the order in which the session has told them."""
         self._changed = anyio.Event()
         """Set when an event was put there, or taken."""
+
+    def drain(self) -> None:
+        """The server ends: take no more events, tell what was promised, and end."""
+        self._is_draining, self.code = True, RESTART
+        self._receiving.cancel()
 
     async def run(self) -> None:
         async with anyio.create_task_group() as group:
@@ -167,21 +178,25 @@ class _Connection:
         while True:
             while not self._events:
                 await self._changed.wait()
-            event = self._events.popleft()
-            self._notify()
             with anyio.move_on_after(self._limits.idle) as sending:
                 try:
-                    await self._websocket.send_text(write(event).decode())
+                    await self._websocket.send_text(write(self._events[0]).decode())
                 except (WebSocketDisconnect, RuntimeError):
                     return
             if sending.cancelled_caught:
                 return
+            self._events.popleft()
+            self._notify()
 
     async def _tell(self) -> None:
         """Tell what the work has heard."""
         try:
             while (heard := await self._outbox.get()) is not None:
                 await self._do(self._session.hear(heard))
+            if self._is_draining:
+                await self._answering.ended()
+                while self._events:
+                    await self._changed.wait()
         except Exception as error:
             self.code = SERVER_ERROR
             self._put([self._session.error(failure_of(error))])
@@ -190,6 +205,14 @@ class _Connection:
     async def _receive(self) -> None:
         """Take the client's events; return if it goes, or says nothing for a long time."""
         await self._do(self._session.open())
+        with self._receiving:
+            await self._receive_all()
+        if self._is_draining:
+            await self._do(self._session.drain())
+            self._inbox.close()
+            await anyio.sleep_forever()  # _tell ends the connection
+
+    async def _receive_all(self) -> None:
         while True:
             with anyio.move_on_after(self._limits.session_idle) as waiting:
                 message = await self._websocket.receive()

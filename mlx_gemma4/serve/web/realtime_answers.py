@@ -22,6 +22,9 @@ from mlx_gemma4.serve.web.failures import failure_of
 from mlx_gemma4.serve.web.threads import Threads
 from mlx_gemma4.serve.work.histories import FittedHistory
 
+LOOK = 0.02
+"""Seconds between two looks at whether answers are being made."""
+
 
 class Answering:
     """The answers of a connection.
@@ -61,6 +64,11 @@ class Answering:
         scope = self._scopes.get(response_id)
         if scope is not None:
             scope.cancel()
+
+    async def ended(self) -> None:
+        """Return when no answer is being made."""
+        while self._scopes:
+            await anyio.sleep(LOOK)
 
     def want(self, command: Prefetch | None) -> None:
         """Compute something ahead, instead of what was wanted before."""

@@ -22,8 +22,11 @@ class Beside(Protocol):
     async def start(self) -> None:
         """Take connections."""
 
-    async def stop(self) -> None:
-        """Take no more connections; return when those that wait for an answer have it."""
+    def drain(self) -> None:
+        """Take no more connections; end those that wait for nothing."""
+
+    async def ended(self) -> None:
+        """Return when those that wait for an answer have it."""
 
 
 class Server(uvicorn.Server):
@@ -62,7 +65,17 @@ class Server(uvicorn.Server):
         self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await asyncio.gather(super().shutdown(sockets), *(each.stop() for each in self._beside))
+        for each in self._beside:
+            each.drain()
+        for server in self.servers:
+            server.close()
+        websocket = self.config.ws_protocol_class
+        for connection in list(self.server_state.connections):
+            if websocket is None or not isinstance(connection, websocket):
+                connection.shutdown()
+        for each in self._beside:
+            await each.ended()
+        await super().shutdown(sockets)  # which cuts WebSockets, and waits for the rest
 
     def drain(self) -> None:
         """Take no more connections, and return from ``run`` when those that are open have their answers."""

@@ -56,12 +56,15 @@ class WyomingServer:
         """Take connections."""
         self._server = await asyncio.start_server(self._serve, sock=self._where, limit=LONGEST_LINE)
 
-    async def stop(self) -> None:
-        """Take no more connections; return when those that wait for an answer have it."""
+    def drain(self) -> None:
+        """Take no more connections; end those that wait for nothing."""
         assert self._server is not None
         self._server.close()
         for connection in list(self._connections):
             connection.drain()
+
+    async def ended(self) -> None:
+        """Return when those that wait for an answer have it."""
         while self._connections:
             await anyio.sleep(LOOK)
 
