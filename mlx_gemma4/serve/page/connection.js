@@ -1,13 +1,14 @@
 // A Realtime session over a WebSocket. Knows addresses and keys, and nothing of what is said.
 
 const KEY_PROTOCOL = "openai-insecure-api-key.";
+const PATIENCE = 8000; // milliseconds until a server that says nothing is gone
 
 // Asks the server what it is. Returns {model} or {problem, message}.
 export async function findServer(key) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   let response;
   try {
-    response = await fetch("v1/models", { headers, cache: "no-store" });
+    response = await fetch("v1/models", { headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
   } catch {
     return { problem: "gone" };
   }
@@ -36,16 +37,19 @@ export class Connection {
     const socket = new WebSocket(url, ["realtime", ...(key ? [KEY_PROTOCOL + encoded(key)] : [])]);
     this.socket = socket;
     return new Promise((resolve) => {
+      const tooLate = setTimeout(() => socket.close(), PATIENCE);
       socket.onmessage = ({ data }) => {
         if (this.socket !== socket) return;
         const event = JSON.parse(data);
         if (event.type === "session.created") {
+          clearTimeout(tooLate);
           this.isReady = true;
           resolve(true);
         }
         this.onEvent(event);
       };
       socket.onclose = () => {
+        clearTimeout(tooLate);
         resolve(false);
         if (this.socket !== socket) return;
         this.forget();

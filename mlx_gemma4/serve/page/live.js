@@ -16,7 +16,7 @@ const HARMLESS = ["response_cancel_not_active", "input_audio_buffer_commit_empty
 // States: looking, ready (no session is open: it takes a place on the server), connecting, open, busy, gone, no-key,
 // wrong-key, refused.
 export class Live {
-  // settings, frame(): the picture now or null, onState(state, message), onProblem(message), onSlow(),
+  // settings, frame(): the picture now or null, onState(state, message), onProblem(message), onSlow(whether sound waits),
   // onTurn(turn), onRemove(turn), onDelay(kind, seconds)
   constructor({ settings, frame, onState, onProblem, onSlow, onTurn, onRemove, onDelay }) {
     Object.assign(this, { settings, frame, onState, onProblem, onSlow });
@@ -31,6 +31,7 @@ export class Live {
     this.model = null; // what /v1/models says of it
     this.rate = RATE;
     this.isHeard = false; // whether the microphone is on, so the session is opened again when it ends
+    this.isSlow = false;
     this.refusal = null; // the error before the server has closed the session
     this.asksNext = false; // a typed question waits for the end of the answer that it interrupts
     this.opening = null;
@@ -80,7 +81,8 @@ export class Live {
       this.rate = rate;
       this.update();
     }
-    if (this.connection.waiting > MOST_WAITING) this.onSlow();
+    const isSlow = this.connection.waiting > MOST_WAITING;
+    if (isSlow !== this.isSlow) this.onSlow((this.isSlow = isSlow));
     this.append(samples);
   }
 

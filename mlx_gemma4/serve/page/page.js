@@ -47,7 +47,7 @@ const live = new Live({
   frame: () => picture.frame(),
   onState: showState,
   onProblem: (message) => notice.show(message),
-  onSlow: () => notice.show(problems.SLOW),
+  onSlow: (isSlow) => (isSlow ? notice.show(problems.SLOW) : notice.hideIf(problems.SLOW)),
   onTurn: showTurn,
   onRemove: (turn) => {
     list.remove(turn);
@@ -170,7 +170,8 @@ function showButtons() {
   element("meter").hidden = !microphone.isOn;
   element("stage").hidden = picture.kind === null;
   element("stage").dataset.kind = picture.kind ?? "";
-  element("flip").hidden = picture.kind !== "camera" || settings.get("cameras") !== "" || !matchMedia("(pointer: coarse)").matches;
+  const isPhone = matchMedia("(pointer: coarse)").matches;
+  element("flip").hidden = picture.kind !== "camera" || settings.get("cameras") !== "" || !isPhone;
   element("stop").hidden = !live.isAnswering;
   const isEmpty = live.conversation.turns.length === 0;
   element("empty").hidden = !isEmpty;
