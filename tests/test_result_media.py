@@ -109,6 +109,14 @@ def test_where_templates_take_results(
     assert conversation.messages == []
 
 
+def test_a_template_that_does_not_begin_the_answer_behind_media(demo: tuple[Model, Processor]) -> None:
+    """Its generation prompt is left out behind results; so media follow in a message of the user."""
+    for condition, shows in (("", True), (" and not messages[-1].tool_responses", False)):
+        begins = f"{{% if add_generation_prompt{condition} %}}<|turn>model\n{{% endif %}}"
+        processor = Processor(demo[1].config, demo[1].tokenizer, ChatTemplate(JOINED + begins, {}))
+        assert result_form(processor) == ResultForm(joined=True, shows_media=shows)
+
+
 def test_a_template_of_calls_without_media(demo: tuple[Model, Processor]) -> None:
     """One that refuses calls, and none at all: results are messages of their own."""
     for source in ("{% if messages[1] %}{{ messages[1].tool_calls[0].nothing.here }}{% endif %}", None):

@@ -68,7 +68,7 @@ def test_blocks_are_messages_calls_and_results() -> None:
     picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUJD"}}
     call = {"type": "tool_use", "id": "a", "name": "lights", "input": {"room": "hall"}}
     thought = {"type": "thinking", "thinking": "Hm", "signature": ""}
-    result = {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "on"}]}
+    result = {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "on"}, picture]}
     messages = read(
         user(picture, {"type": "text", "text": "On!"}),
         {"role": "assistant", "content": [thought, {"type": "text", "text": "Wait."}, call]},
@@ -83,7 +83,8 @@ def test_blocks_are_messages_calls_and_results() -> None:
         "lights",
         {"room": "hall"},
     )
-    assert (messages[2].tool_call_id, messages[2].content, messages[3].content) == ("a", "on", [Text("Well?")])
+    seen = [Text("on"), ImageUrl(Address("data:image/png;base64,QUJD"))]
+    assert (messages[2].tool_call_id, messages[2].content, messages[3].content) == ("a", seen, [Text("Well?")])
 
 
 def test_instructions_on_the_way() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mlx_gemma4.outputs.tools.messages import ResultForm
 from mlx_gemma4.serve.events import Began, Finished, Piece, TokenChance
 from mlx_gemma4.serve.protocols.chat_answer import ChatAnswer
 from mlx_gemma4.serve.protocols.chat_messages import chat_messages
@@ -139,9 +140,9 @@ def decoded(kind: str, data: bytes, detail: str | None, where: str) -> tuple[str
     return kind, data, detail, where
 
 
-def translate(*messages: dict[str, Any], joins: bool = True) -> list[dict[str, Any]]:
+def translate(*messages: dict[str, Any], joins: bool = True, shows: bool = True) -> list[dict[str, Any]]:
     request = read(messages=list(messages))
-    return chat_messages(request.messages, decoded, joins_results=joins)
+    return chat_messages(request.messages, decoded, form=ResultForm(joined=joins, shows_media=shows))
 
 
 def test_parts_stay_in_their_order() -> None:
@@ -207,6 +208,48 @@ def test_results_are_messages_where_the_template_wants_that() -> None:
     ]
 
 
+SEEN = [
+    {
+        "role": "tool",
+        "tool_call_id": "b",
+        "content": [
+            {"type": "text", "text": "Seen:"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}},
+        ],
+    },
+    {"role": "tool", "tool_call_id": "a", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]},
+]
+FIRST, SECOND = (
+    {"type": "image", "image": ("image", data, None, f"messages[{index}].content[{part}]")}
+    for data, index, part in ((b"ABC", 2, 1), (b"x", 3, 0))
+)
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_pictures_of_results_that_join_their_calls(shows: bool) -> None:
+    """In the message that calls, or in one of the user where the template takes none there; numbered in their order."""
+    _, _, calling, *rest = translate(*HELLO, CALLING, *SEEN, DONE, shows=shows)
+    assert calling["tool_responses"] == [
+        {"name": "doors", "response": "Seen:\n[image 1]"},
+        {"name": "lights", "response": "[image 2]"},
+    ]
+    media = [FIRST, SECOND]
+    assert calling["content"] == (media if shows else "")
+    assert rest == ([DONE] if shows else [{"role": "user", "content": media, "shows_results": True}, DONE])
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_pictures_of_results_that_are_messages(shows: bool) -> None:
+    """Each stands in the message of its result, or they follow in one of the user, also at the end."""
+    _, _, _, first, second, *rest = translate(*HELLO, CALLING, *SEEN, joins=False, shows=shows)
+    if shows:
+        assert first["content"] == [{"type": "text", "text": "Seen:\n[image 1]"}, FIRST]
+        assert second["content"] == [{"type": "text", "text": "[image 1]"}, SECOND] and rest == []
+    else:
+        assert (first["content"], second["content"]) == ("Seen:\n[image 1]", "[image 2]")
+        assert rest == [{"role": "user", "content": [FIRST, SECOND], "shows_results": True}]
+
+
 def test_texts_of_a_system_message_are_one() -> None:
     content = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind."}]
     assert translate({"role": "developer", "content": content}) == [
@@ -221,7 +264,7 @@ def test_texts_of_a_system_message_are_one() -> None:
         ({"role": "user"}, "messages[0] has no content"),
         (
             {"role": "system", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]},
-            "messages[0].content[0] must be text: only users send media",
+            "messages[0].content[0] must be text: only users and results of calls send media",
         ),
         (
             {"role": "tool", "tool_call_id": "z", "content": "on"},

@@ -14,7 +14,7 @@ from test_serve_chat import image, until
 from test_serve_protocols import CALL, LIGHTS
 
 from mlx_gemma4.serve.events import Began, ChatEvent, Finished, Piece
-from mlx_gemma4.serve.protocols.chat_request import ChatRequest
+from mlx_gemma4.serve.protocols.chat_request import Address, ChatRequest, ImageUrl
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.responses_answer import ResponsesAnswer
 from mlx_gemma4.serve.protocols.responses_request import ResponsesRequest, read_responses
@@ -65,6 +65,7 @@ def test_items_are_messages_calls_and_results() -> None:
         {**call, "call_id": "b"},
         {"type": "function_call_output", "call_id": "a", "output": "on"},
         {"type": "function_call_output", "call_id": "b", "output": [{"type": "input_text", "text": "on"}]},
+        {"type": "function_call_output", "call_id": "b", "output": [{"type": "input_image", "image_url": "data:,x"}]},
         {**call, "call_id": "c"},
     ) == [
         ("developer", "Be brief.", None, []),
@@ -72,6 +73,7 @@ def test_items_are_messages_calls_and_results() -> None:
         ("assistant", texts("Wait."), None, ["a", "b"]),
         ("tool", "on", "a", []),
         ("tool", texts("on"), "b", []),
+        ("tool", [ImageUrl(Address("data:,x"))], "b", []),
         ("assistant", None, None, ["c"]),
     ]
 

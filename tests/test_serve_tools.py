@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
 import pytest
-from reference_cases import REFERENCE
+from reference_cases import REFERENCE, media_file
 from servers import Running, serving
 from test_chat_tools import WRITES_TOOLS
 
@@ -105,6 +106,31 @@ def test_a_call_and_its_result(server: Running, script: Script) -> None:
     written = '<|tool_call>call:lights{"room": "hall"}<tool_call|><|tool_response>lights=hall on<tool_response|>'
     assert resumed.endswith(f"<|turn>assistant\nWait.<turn|>\n<|turn>assistant\n{written}")
     assert last.endswith(f"{written}Done.<turn|>\n<|turn>user\nThanks<turn|>\n<|turn>model\n")
+
+
+def test_a_picture_is_a_result(server: Running, script: Script) -> None:
+    """The template takes none in the message that calls: it follows in one of the user."""
+    script.markup = CALL
+    message = server.chat(USER, tools=[LIGHTS]).json()["choices"][0]["message"]
+    script.markup = "Dark."
+    data = base64.b64encode(media_file("picture-01.png").read_bytes()).decode()
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    call = message["tool_calls"][0]["id"]
+    result = {"role": "tool", "tool_call_id": call, "content": [{"type": "text", "text": "Seen:"}, picture]}
+    assert server.chat(USER, message, result, tools=[LIGHTS]).json()["choices"][0]["message"]["content"] == "Dark."
+    asked = script.prompts[-1].replace("<|image|>" * script.prompts[-1].count("<|image|>"), "<|image|>")
+    assert script.prompts[-1].count("<|image|>") > 10
+    results = "<|tool_response>lights=Seen:\n[image 1]<tool_response|>"
+    assert asked.endswith(f"{results}<|turn>user\n<|image><|image|><image|><turn|>\n<|turn>model\n")
+
+
+def test_an_answer_that_repeats_itself(server: Running, script: Script) -> None:
+    """It is cut, as by a limit, also a thought; a form may want it."""
+    script.markup = "no " * 700
+    choice = server.chat(USER, max_tokens=2000).json()["choices"][0]
+    assert choice["finish_reason"] == "length" and 150 < choice["message"]["content"].count("no") < 200
+    script.markup = "no " * 100
+    assert server.chat(USER, max_tokens=2000).json()["choices"][0]["message"]["content"].count("no") == 100
 
 
 def test_calls_in_a_stream(server: Running, script: Script) -> None:

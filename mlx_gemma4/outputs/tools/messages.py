@@ -41,13 +41,18 @@ class ResultForm:
     joined: bool
     shows_media: bool
 
+    @property
+    def stands_apart(self) -> bool:
+        """Each result with its media has a message of its own."""
+        return self.shows_media and not self.joined
+
 
 def result_form(processor: Processor) -> ResultForm:
     """Find out where the checkpoint's template takes results, by rendering short chats."""
 
-    def rendered(*messages: Message) -> str | None:
+    def rendered(*messages: Message, generates: bool = True) -> str | None:
         try:
-            return processor.template.render([_ASKED, *messages])
+            return processor.template.render([_ASKED, *messages], add_generation_prompt=generates)
         except ValueError:  # the template refuses such a chat
             return None
 
@@ -63,7 +68,10 @@ def result_form(processor: Processor) -> ResultForm:
     answered = rendered({**_RESPONSES, "content": "z"})
     if apart and rendered(_CALLS, _tool("y"), {"role": "assistant", "content": "z"}) == answered:
         return ResultForm(joined=False, shows_media=True)
-    return ResultForm(joined=True, shows_media=shows({**_RESPONSES, "content": media}))
+    shown = {**_RESPONSES, "content": media}
+    # some templates do not begin the answer behind results, although media have closed their turn
+    begins = (rendered() or "").removeprefix(rendered(generates=False) or "")
+    return ResultForm(joined=True, shows_media=shows(shown) and (rendered(shown) or "").endswith(begins))
 
 
 def with_results(
@@ -74,7 +82,7 @@ def with_results(
     Args:
         results: (id of the call, name of the function, result), in the order of the calls.
     """
-    if not form.joined and form.shows_media:
+    if form.stands_apart:
         return [*messages, *(_tool(_content(result), call, name) for call, name, result in results)]
     counts: dict[str, int] = {}
     texts = [(call, name, result.numbered(counts)) for call, name, result in results]

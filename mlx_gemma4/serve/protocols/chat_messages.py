@@ -6,6 +6,8 @@ Calls and their results belong together, as the model wrote and read them. Templ
     assistant  "Wait."  tool_calls [a]          assistant "Wait."
     tool       a → "on"                         assistant tool_calls [a], tool_responses ["on"], "Done."
     assistant  "Done."                          or: assistant tool_calls [a], tool "on", assistant "Done."
+
+Pictures and sound of a result go where the template takes them (``ResultForm``).
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_gemma4.outputs.tools.messages import SHOWS_RESULTS, ResultForm
+from mlx_gemma4.outputs.tools.result import ToolResult
 from mlx_gemma4.serve.protocols.chat_request import (
     Address,
     AudioUrl,
@@ -56,27 +60,32 @@ def media_urls(messages: Sequence[Message]) -> list[tuple[str, str]]:
 
 
 def chat_messages(
-    messages: Sequence[Message], decode: Decode, *, joins_results: bool, fetched: Mapping[str, bytes] = {}
+    messages: Sequence[Message], decode: Decode, *, form: ResultForm, fetched: Mapping[str, bytes] = {}
 ) -> list[dict[str, Any]]:
     """Messages as ``Processor.prompt`` takes them.
 
     Args:
         fetched: What is at the URLs that are no ``data:`` URLs.
-        joins_results: The template writes results that stand in the message of their calls (``tool_responses``).
+        form: Where the template takes results of calls.
 
     Raises:
         Failure: A message cannot be understood; the error names it.
     """
-    turns = _Turns(decode, joins_results, fetched)
+    turns = _Turns(decode, form, fetched)
     for index, message in enumerate(messages):
         turns.add(message, f"messages[{index}]")
+    turns.show_results()
     return turns.messages
 
 
 class _Turns:
-    def __init__(self, decode: Decode, joins_results: bool, fetched: Mapping[str, bytes]) -> None:
+    def __init__(self, decode: Decode, form: ResultForm, fetched: Mapping[str, bytes]) -> None:
         self.messages: list[dict[str, Any]] = []
-        self._decode, self._joins_results, self._fetched = decode, joins_results, fetched
+        self._decode, self._form, self._fetched = decode, form, fetched
+        self._media: list[Mapping[str, Any]] = []
+        """Of results, which follow them: the template does not take them elsewhere."""
+        self._counts: dict[str, int] = {}
+        """Of media of results, where they do not stand in the message of their result."""
         self._names: dict[str, str] = {}
         """The functions of calls, by the ids of the calls."""
 
@@ -85,7 +94,9 @@ class _Turns:
             raise wrong(f"{where}.role", f"{where}.role must be one of {', '.join(ROLES)}")
         if message.role == "tool":
             self._add_result(message, where)
-        elif message.role == "assistant":
+            return
+        self.show_results()
+        if message.role == "assistant":
             self._add_answer(message, where)
         elif message.content is None:
             raise wrong(f"{where}.content", f"{where} has no content")
@@ -94,6 +105,12 @@ class _Turns:
         else:  # developer is a younger name of system, which templates know
             role = "user" if message.role == "user" else "system"
             self.messages.append({"role": role, "content": _text(message.content, where)})
+
+    def show_results(self) -> None:
+        """Add media of results that have to follow them."""
+        media, self._media, self._counts = self._media, [], {}
+        if media:
+            self.messages.append({"role": "user", "content": media, SHOWS_RESULTS: True})
 
     def _add_answer(self, message: Message, where: str) -> None:
         text = "" if message.content is None else _text(message.content, where)
@@ -123,18 +140,28 @@ class _Turns:
         return {"type": "function", "id": call.id, "function": {"name": name, "arguments": arguments or {}}}
 
     def _add_result(self, message: Message, where: str) -> None:
-        text = "" if message.content is None else _text(message.content, where)
+        content = message.content or ""
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else self._parts(content, where)
+        result = ToolResult(tuple(parts))
         call = message.tool_call_id
         if call is None or call not in self._names:
             raise wrong(
                 f"{where}.tool_call_id", f"{where}.tool_call_id names no call of an earlier message; send its id"
             )
-        name = self._names[call]
-        if self._joins_results:
+        name, form = self._names[call], self._form
+        text = result.text if form.stands_apart else result.numbered(self._counts)
+        if form.joined:
             calling = next(each for each in reversed(self.messages) if call in _ids(each))
             calling.setdefault("tool_responses", []).append({"name": name, "response": text})
+            if result.media and form.shows_media and not isinstance(calling["content"], str | None):
+                calling["content"] += result.media
+            elif result.media and form.shows_media:
+                calling["content"] = result.media
         else:
-            self.messages.append({"role": "tool", "tool_call_id": call, "name": name, "content": text})
+            shown = [{"type": "text", "text": text}, *result.media] if result.media and form.shows_media else text
+            self.messages.append({"role": "tool", "tool_call_id": call, "name": name, "content": shown})
+        if not form.shows_media:
+            self._media += result.media
 
     def _parts(self, parts: Sequence[Part], where: str) -> list[dict[str, Any]]:
         return [self._part(part, f"{where}.content[{index}]") for index, part in enumerate(parts)]
@@ -171,7 +198,10 @@ def _text(content: str | Sequence[Part], where: str) -> str:
     texts = []
     for index, part in enumerate(content):
         if not isinstance(part, (Text, Refusal)):
-            raise wrong(f"{where}.content[{index}]", f"{where}.content[{index}] must be text: only users send media")
+            raise wrong(
+                f"{where}.content[{index}]",
+                f"{where}.content[{index}] must be text: only users and results of calls send media",
+            )
         texts.append(part.text if isinstance(part, Text) else part.refusal)
     return "\n".join(texts)
 

@@ -167,14 +167,24 @@ def _asked(blocks: Sequence[Block], where: str) -> list[Message]:
     for index, block in enumerate(blocks):
         place = f"{where}.content[{index}]"
         if block.type == "tool_result":
-            results.append(Message("tool", _text(block.content, place), tool_call_id=block.tool_use_id))
-        elif block.type == "text" and block.text is not None:
-            parts.append(Text(block.text))
-        elif block.type == "image" and block.source is not None:
-            parts.append(ImageUrl(_address(block.source)))
+            results.append(Message("tool", _result(block.content, place), tool_call_id=block.tool_use_id))
         else:
-            raise _strange(block, place)
+            parts.append(_part(block, place))
     return [*results, Message("user", parts)] if parts or not results else results
+
+
+def _result(content: str | Sequence[Block] | None, where: str) -> str | list[Part]:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return [_part(block, f"{where}.content[{index}]") for index, block in enumerate(content)]
+
+
+def _part(block: Block, where: str) -> Part:
+    if block.type == "text" and block.text is not None:
+        return Text(block.text)
+    if block.type == "image" and block.source is not None:
+        return ImageUrl(_address(block.source))
+    raise _strange(block, where)
 
 
 def _answered(blocks: Sequence[Block], where: str) -> list[Message]:

@@ -18,6 +18,7 @@ from mlx_gemma4.outputs.grammar.unheld import unheld
 from mlx_gemma4.outputs.guards import LoopGuard
 from mlx_gemma4.outputs.sample import Sampling
 from mlx_gemma4.outputs.tools.declarations import check_declarations
+from mlx_gemma4.outputs.tools.messages import result_form
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.protocols.chat_messages import chat_messages
 from mlx_gemma4.serve.protocols.chat_request import ChatRequest
@@ -37,7 +38,7 @@ class Questions:
         self.context = min((bound for bound in bounds if bound is not None), default=LONGEST)
         """Positions of a prompt and its answer, at most."""
         self._rendering = threading.Lock()
-        self._joins_results = _joins_results(processor)
+        self._form = result_form(processor)
         self.writes_tools = _writes_tools(processor)
         """Whether the template writes functions."""
         _import_samplers(Sampling.from_config(processor.generation))
@@ -68,7 +69,7 @@ class Questions:
             Failure: A message cannot be understood.
         """
         media = Media(self._processor, self._limits.media)
-        return chat_messages(request.messages, media.decode, joins_results=self._joins_results, fetched=fetched)
+        return chat_messages(request.messages, media.decode, form=self._form, fetched=fetched)
 
     def render(
         self, request: ChatRequest, messages: Sequence[Mapping[str, Any]], tools: Tools | None, *, generates: bool
@@ -192,19 +193,7 @@ def _import_samplers(sampling: Sampling) -> None:
         import_module("mlx_lm.sample_utils")
 
 
-_CALLING: Mapping[str, Any] = {
-    "role": "assistant",
-    "content": "",
-    "tool_calls": [{"type": "function", "id": "a", "function": {"name": "f", "arguments": {}}}],
-}
 _TOOL = {"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object"}}}
-
-
-def _joins_results(processor: Processor) -> bool:
-    """Whether the template writes the results of calls that stand in the message that calls."""
-    asked: list[Mapping[str, Any]] = [{"role": "user", "content": "x"}]
-    joined = {**_CALLING, "tool_responses": [{"name": "f", "response": "y"}]}
-    return _rendered(processor, [*asked, joined]) != _rendered(processor, [*asked, _CALLING])
 
 
 def _writes_tools(processor: Processor) -> bool:
