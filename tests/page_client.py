@@ -203,10 +203,16 @@ def words(browsers: Browsers, server: Server) -> None:
         page.locator("summary").click()
         page.get_by_label("Answer what I say").uncheck()
         running: list[str] = []
+        levels: list[int] = []
         page.expose_function("told", lambda text: running.append(text))
+        page.expose_function("level", lambda text: levels.append(int(text)))
         page.evaluate(
             "new MutationObserver(() => told(document.querySelector('#turns').innerText))"
             ".observe(document.querySelector('#turns'), {subtree: true, childList: true, characterData: true})"
+        )
+        page.evaluate(
+            "new MutationObserver(() => level(document.querySelector('#meter').getAttribute('aria-valuenow')))"
+            ".observe(document.querySelector('#meter'), {attributes: true})"
         )
         press(page, "Microphone")
         expect_turns(page, *utterances(SPEECH))
@@ -215,6 +221,8 @@ def words(browsers: Browsers, server: Server) -> None:
         assert sum(whole.startswith(text) and text != whole for text in found) >= 2, found
         assert re.fullmatch(r"\d\.\d\d s", page.inner_text("#words-delay"))
         assert whole in page.inner_text("#live")
+        assert max(levels) > -40 and min(levels) < -50, levels  # of speech, and of the room
+        expect(page.locator("#notice")).to_be_hidden()
         press(page, "Microphone")
         expect(page.locator("#state")).to_have_text("Connected")
 
@@ -550,10 +558,11 @@ def key(browsers: Browsers, server: Server) -> None:
         press(page, "Connect")
         expect(page.locator("#key-problem")).to_have_text("This is not the key of the server.")
         browsers.shoot(page, "wrong-key")
+        press(page, "Microphone")
         page.fill("#key", secret)
         press(page, "Connect")
         expect(page.locator("#key-form")).to_be_hidden()
-        press(page, "Microphone")
+        expect(page.locator("#state")).to_have_text("Listening")
         page.locator(".turn.user[data-state=done]").wait_for()
         page.reload()
         expect(page.locator("#state")).to_have_text("Ready")

@@ -15,7 +15,10 @@ export async function findServer(key) {
   if (response.status === 401) return { problem: key ? "wrong-key" : "no-key" };
   const body = await response.json().catch(() => null);
   if (!response.ok || !body?.data?.length) {
-    return { problem: "refused", message: body?.error?.message ?? `The server answers with status ${response.status}.` };
+    return {
+      problem: "refused",
+      message: body?.error?.message ?? `The server answers with status ${response.status}.`,
+    };
   }
   return { model: body.data[0] };
 }

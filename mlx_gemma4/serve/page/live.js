@@ -16,7 +16,7 @@ const HARMLESS = ["response_cancel_not_active", "input_audio_buffer_commit_empty
 // States: looking, ready (no session is open: it takes a place on the server), connecting, open, busy, gone, no-key,
 // wrong-key, refused.
 export class Live {
-  // settings, frame(): the picture now or null, onState(state, message), onProblem(message), onSlow(whether sound waits),
+  // settings, frame(): the picture now or null, onState(state, message), onProblem(message), onSlow(is sound waiting),
   // onTurn(turn), onRemove(turn), onDelay(kind, seconds)
   constructor({ settings, frame, onState, onProblem, onSlow, onTurn, onRemove, onDelay }) {
     Object.assign(this, { settings, frame, onState, onProblem, onSlow });
@@ -217,10 +217,14 @@ export class Live {
     if (problem === "gone" || (problem === "busy" && this.isHeard)) this.later();
   }
 
-  // Look again for the server, and open a session if somebody speaks.
+  // Look for the server, and open a session if somebody speaks.
+  look() {
+    return this.isHeard ? this.open() : this.find();
+  }
+
   later() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => (this.isHeard ? this.open() : this.find()), AGAIN);
+    this.timer = setTimeout(() => this.look(), AGAIN);
   }
 }
 

@@ -37,7 +37,7 @@ const microphone = new Microphone({
   onBlock: (samples, rate) => live.hear(samples, rate),
   onLevel: showLevel,
   onEnd: () => {
-    live.endSound();
+    endHearing();
     gone("microphone");
   },
   onMuted: () => notice.show(problems.MUTED),
@@ -61,9 +61,7 @@ const live = new Live({
 async function toggleMicrophone() {
   if (microphone.isOn) {
     microphone.stop();
-    live.endSound();
-    wakeLock?.release();
-    wakeLock = null;
+    endHearing();
   } else if (!live.takes("audio")) {
     notice.show(problems.NO_SOUND);
   } else if (await begin("microphone", () => microphone.start(settings.get("microphones")))) {
@@ -72,6 +70,12 @@ async function toggleMicrophone() {
     await keepAwake();
   }
   showButtons();
+}
+
+function endHearing() {
+  live.endSound();
+  wakeLock?.release();
+  wakeLock = null;
 }
 
 async function keepAwake() {
@@ -123,7 +127,7 @@ function gone(kind) {
 async function settingsChanged(name) {
   if (name === "microphones" && microphone.isOn) {
     microphone.stop();
-    if (!(await begin("microphone", () => microphone.start(settings.get("microphones"))))) live.endSound();
+    if (!(await begin("microphone", () => microphone.start(settings.get("microphones"))))) endHearing();
   } else if (name === "cameras" && picture.kind === "camera") {
     await begin("camera", startCamera);
   } else {
@@ -136,16 +140,16 @@ async function settingsChanged(name) {
 
 function showState(state, message) {
   element("state").dataset.state = state;
-  element("state-text").textContent = state === "open" && microphone.isOn ? "Listening" : STATES[state];
+  element("state-text").textContent = STATES[state];
   if (live.model !== null) {
     element("model").textContent = live.model.id;
     document.title = `${live.model.id} · mlx_gemma4`;
   }
   const again = { label: "Try now", act: () => live.open() };
   if (state === "gone") notice.show(problems.GONE, again);
-  else if (state === "busy") notice.show(problems.busyProblem(live.isHeard), again);
+  else if (state === "busy") notice.show(problems.BUSY[live.isHeard ? 1 : 0], again);
   else if (state === "refused") notice.show(message, again);
-  else if (state === "ready" || state === "open") notice.hideIf(problems.GONE, problems.busyProblem(true), problems.busyProblem(false));
+  else if (state === "ready" || state === "open") notice.hideIf(problems.GONE, ...problems.BUSY);
   const needsKey = state === "no-key" || state === "wrong-key";
   if (needsKey && keyForm.hidden) setTimeout(() => element("key").focus());
   keyForm.hidden = !needsKey;
@@ -234,7 +238,7 @@ on("question", "keydown", (event) => {
 keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
   settings.key = element("key").value;
-  live.find();
+  live.look();
 });
 document.addEventListener("keydown", ({ key }) => {
   if (key === "Escape" && live.isAnswering) live.stop();

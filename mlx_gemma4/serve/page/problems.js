@@ -54,13 +54,13 @@ export const ENDED = {
 };
 
 export const MUTED = "The microphone sends only silence. It may be muted, or not be the one you speak into.";
-export const GONE = "The server does not answer. If it was stopped, start `mlx_gemma4 serve` again: this page looks for it.";
-const BUSY = "All sessions of the server are in use, by other pages or apps.";
+export const GONE =
+  "The server does not answer. If it was stopped, start `mlx_gemma4 serve` again: this page looks for it.";
 export const WRONG_KEY = "This is not the key of the server.";
 export const NO_SOUND = "This checkpoint takes no sound. Questions can be typed.";
 export const NO_PICTURES = "This checkpoint takes no pictures.";
 export const SLOW = "The server is behind: sound waits to be sent. The words come later than they could.";
 
-export function busyProblem(triesAgain) {
-  return triesAgain ? `${BUSY} This page tries again in a few seconds.` : `${BUSY} Try again later.`;
-}
+const IN_USE = "All sessions of the server are in use, by other pages or apps.";
+// Where nothing waits for a session, and where the microphone is on.
+export const BUSY = [`${IN_USE} Try again later.`, `${IN_USE} This page tries again in a few seconds.`];

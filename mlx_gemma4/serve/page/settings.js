@@ -47,7 +47,10 @@ export class Settings {
   async listDevices() {
     const kept = read();
     const found = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
-    for (const [name, kind] of [["microphones", "audioinput"], ["cameras", "videoinput"]]) {
+    for (const [name, kind] of [
+      ["microphones", "audioinput"],
+      ["cameras", "videoinput"],
+    ]) {
       const select = this.fields[name];
       const chosen = select.value || kept[name] || "";
       const devices = found.filter((device) => device.kind === kind && device.label !== "" && device.deviceId !== "");

@@ -49,7 +49,8 @@ export class TurnList {
 
 function footOf({ role, delay, state }) {
   const parts = [];
-  if (delay !== null) parts.push(role === "user" ? `all words after ${seconds(delay)}` : `began after ${seconds(delay)}`);
+  if (delay !== null)
+    parts.push(role === "user" ? `all words after ${seconds(delay)}` : `began after ${seconds(delay)}`);
   if (state in ENDS) parts.push(ENDS[state]);
   return parts.join(" · ");
 }
