@@ -373,6 +373,45 @@ def answers_that_end_otherwise(browsers: Browsers, server: Server) -> None:
         assert [text for role, text in texts if role == "user"] == ["one", "two", "three", "four"], texts
 
 
+def answers_with_marks(browsers: Browsers, server: Server) -> None:
+    """Bold, code and lists are shown as such; other signs stay, and nothing becomes HTML."""
+    with browsers.page(server.url) as page:
+        script = Script(page)
+        page.fill("#question", "**mine** stays")
+        press(page, "Send")
+        wait_for(page, lambda: script.count("response.create") == 1)
+        script.begin(
+            "r1", "**bold** and `a<b>` 2 ** 3 **\n* one\n  - two\n```python\nprint('<hr>')\n```\n<u>end</u> *x*"
+        )
+        script.finish("r1", "completed")
+        expect(page.locator(".turn.model[data-state=done]")).to_have_count(1)
+        assert page.locator(".turn.model .text :is(b, code, pre)").all_inner_texts() == [
+            "bold",
+            "a<b>",
+            "print('<hr>')",
+        ]
+        text = page.locator(".turn.model .text").text_content()
+        assert text == "bold and a<b> 2 ** 3 **\n• one\n  • two\nprint('<hr>')\n<u>end</u> *x*", text
+        expect(page.locator(".turn.user .text")).to_have_text("**mine** stays")
+        browsers.shoot(page, "marks")
+
+
+def device_gone(browsers: Browsers, server: Server) -> None:
+    """Unplugged: the buttons are off, and the page says what to do."""
+    with browsers.page(server.url, speech=SPEECH) as page:
+        page.evaluate(
+            "() => { const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);"
+            "navigator.mediaDevices.getUserMedia = async (wished) => (window.stream = await ask(wished)); }"
+        )
+        for name, gone in (("Camera", "camera"), ("Microphone", "microphone")):
+            press(page, name)
+            expect(page.get_by_role("button", name=name, exact=True)).to_have_attribute("aria-pressed", "true")
+            page.evaluate("window.stream.getTracks()[0].dispatchEvent(new Event('ended'))")
+            assert notice(page) == f"The {gone} has gone. Connect it, then press {name} again."
+            expect(page.get_by_role("button", name=name, exact=True)).to_have_attribute("aria-pressed", "false")
+            press(page, "Close this message")
+
+
 def wait_for(page: Page, is_true: Callable[[], bool]) -> None:
     for _ in range(SOON // 50):
         if is_true():
@@ -613,6 +652,8 @@ CHECKS = (
     save_and_begin_anew,
     text_is_text,
     answers_that_end_otherwise,
+    answers_with_marks,
+    device_gone,
     turned_off,
     muted,
     unknown_language,

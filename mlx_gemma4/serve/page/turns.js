@@ -1,5 +1,7 @@
 // The list of turns on the page. Text is set as text: what the model writes is never read as HTML.
 
+import { formatted } from "./formatted.js";
+
 const ENDS = { stopped: "interrupted", cut: "cut short" };
 const NEAR = 80; // pixels from the end at which the list follows what is added
 
@@ -14,7 +16,8 @@ export class TurnList {
     const follows = scrollHeight - scrollTop - clientHeight < NEAR;
     const node = this.nodes.get(turn) ?? this.add(turn);
     node.item.dataset.state = turn.state;
-    node.text.textContent = turn.text;
+    if (turn.role === "user") node.text.textContent = turn.text;
+    else node.text.replaceChildren(...formatted(turn.text));
     node.draft.textContent = turn.draft;
     node.problem.textContent = turn.problem ?? "";
     node.foot.textContent = footOf(turn);
