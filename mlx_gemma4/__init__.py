@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mlx_gemma4.outputs.generate import stream_generate as stream_generate
     from mlx_gemma4.outputs.grammar.constraint import Constraint as Constraint
     from mlx_gemma4.outputs.sample import Sampling as Sampling
+    from mlx_gemma4.outputs.tools.toolbox import load_tools as load_tools
     from mlx_gemma4.prefixes.store import PrefixStore as PrefixStore
     from mlx_gemma4.programs.agent import Agent as Agent
     from mlx_gemma4.programs.chat import Conversation as Conversation
@@ -80,6 +81,7 @@ _NAMES = {
     "outputs.generate": "generate stream_generate",
     "outputs.grammar.constraint": "Constraint",
     "outputs.sample": "Sampling",
+    "outputs.tools.toolbox": "load_tools",
     "prefixes.store": "PrefixStore",
     "programs.agent": "Agent",
     "programs.chat": "Conversation",

@@ -74,11 +74,17 @@ def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
 
 
 EXAMPLES = {
+    "agent_with_a_server.py": (
+        [f"{sys.executable} {ROOT / 'tests' / 'mcp_server.py'}", "What?", "demo"],
+        "reason='done'",
+    ),
     "ask_about_a_picture.py": ([], f"{DESCRIBE} {seen('picture-01.png').sure}"),
     "live_assistant.py": (["demo", PICTURE, SPEECH], " ms, stop)"),
     "live_camera.py": (["demo", PICTURE], f"0.00 s  {seen('picture-01.png').sure}"),
     "live_transcribe.py": (["demo", str(media_file("pico-04.wav"))], parts("pico-04.wav")[0].sure),
+    "picture_to_json.py": ([], '"place": "on the bottom"'),
     "quantize_and_upload.py": ([], "The smallest within 0.05 nats a token is"),
+    "spoken_wish.py": ([], "Ended(reason='done', answer='blue'"),
     "stream_recording.py": ([], SPEECH_TEXT),
 }
 """Arguments, and a part of what each prints."""
@@ -90,6 +96,8 @@ def test_the_examples_run(
 ) -> None:
     """On the demo, and on public names only."""
     arguments, expected = EXAMPLES[path.name]
+    if "server" in path.name:
+        pytest.importorskip("mcp")
     source = path.read_text(encoding="utf-8")
     assert len(source.splitlines()) <= 60
     assert not re.search(r"(from|import) mlx_gemma4\.(?!convert import)", source)
