@@ -1,4 +1,4 @@
-"""Run scripted chats with real MCP servers, installed into a folder of their own.
+"""Run scripted chats and an agent with real MCP servers, installed into a folder of their own.
 
 python tests/mcp_servers.py FOLDER
 
@@ -31,7 +31,10 @@ from test_chat_tools import WRITES_TOOLS, chat, scripted, typing
 from mlx_gemma4 import Processor
 from mlx_gemma4.cli.shared.tools import opened_tools
 from mlx_gemma4.inputs.text.template import ChatTemplate
+from mlx_gemma4.outputs.channels import Kind
 from mlx_gemma4.outputs.tools.sources import names
+from mlx_gemma4.programs.agent import Agent
+from mlx_gemma4.programs.agent_events import Ended
 
 PYPI = ["mcp-server-time"]
 NPM = ["@modelcontextprotocol/server-filesystem", "@modelcontextprotocol/server-everything"]
@@ -59,6 +62,22 @@ def asked(tools: list[str], config: Path, call: str, *, answer: str = "y") -> st
             assert opened is not None
             print("  " + ", ".join(names(opened))[:100])
             chat((model, processor), opened)
+    return prompts[-1]
+
+
+def done(tools: list[str], config: Path, calls: list[str], allow: list[str]) -> str:
+    """The last prompt of an agent that makes a call a step."""
+    model, demo = loaded("demo")
+    processor = Processor(demo.config, demo.tokenizer, ChatTemplate(WRITES_TOOLS, {}))
+    prompts: list[str] = []
+    steps: list[list[tuple[Kind, str]]] = [[("tool_call", f"call:{call}")] for call in calls]
+    with pytest.MonkeyPatch.context() as patch:
+        scripted(patch, prompts, *steps, [("text", "Done.")])
+        options = argparse.Namespace(tools=tools, mcp_config=str(config), tool_timeout=20.0)
+        with opened_tools(options) as opened:
+            assert opened is not None
+            ended = list(Agent(model, processor, opened, allow=allow).run("Go."))[-1]
+    assert isinstance(ended, Ended) and (ended.reason, ended.answer) == ("done", "Done.")
     return prompts[-1]
 
 
@@ -113,6 +132,11 @@ def main(folder: Path) -> None:
     assert "Echo: hi" in asked(several, config, f"everything-2.echo{{message:{quoted('hi')}}}")
     os.environ["HF_TOKEN"] = "hf_secret"
     assert "hf_secret" not in asked([everything], config, "get-env{}")
+    print("an agent with three servers")
+    steps = [zone, note, f"write_file{{path:{quoted(shared / 'new.txt')},content:{quoted('x')}}}"]
+    said = done([time_server, "mcp:files", everything], config, steps, ["get_current_time", "read_text_file"])
+    assert '"timezone": "Asia/Tokyo"' in said and "The key is under the mat." in said
+    assert "write_file=The user did not allow it." in said and not (shared / "new.txt").exists()
     print("server-everything by HTTP")
     with listening(folder) as url:
         assert "The sum of 2 and 40 is 42" in asked([f"mcp:{url}"], config, "get-sum{a:2,b:40}")

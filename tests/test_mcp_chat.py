@@ -11,6 +11,8 @@ from test_chat_tools import asked, chat, scripted, typing, writing  # noqa: F401
 from mlx_gemma4 import Model, Processor
 from mlx_gemma4.mcp.server import McpServer
 from mlx_gemma4.outputs.channels import Kind
+from mlx_gemma4.programs.agent import Agent
+from mlx_gemma4.programs.agent_events import Ended
 
 pytest.importorskip("mcp")
 
@@ -38,6 +40,23 @@ def test_a_call_of_a_server_needs_a_yes(
     chat(writing, server)
     assert "Run add(a=2, b=40)? [y/N]\n" in capsys.readouterr().err
     assert f"<|tool_response>add={value}<tool_response|>" in asked[-1]
+
+
+def test_an_agent_calls_a_server(
+    writing: tuple[Model, Processor],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    server: McpServer,
+    asked: list[str],  # noqa: F811
+) -> None:
+    """The functions that are allowed by name; two at once, and one that fails."""
+    calls: list[tuple[Kind, str]] = [ADD, ("tool_call", "call:add{a:1,b:1}"), ("tool_call", "call:environment{}")]
+    scripted(monkeypatch, asked, calls, [("tool_call", "call:fail{}")], [("text", "42 and 2.")])
+    agent = Agent(*writing, server, allow=["add", "fail"])
+    ended = list(agent.run("Add."))[-1]
+    assert isinstance(ended, Ended) and (ended.reason, ended.answer) == ("done", "42 and 2.")
+    for result in ("add=42<", "add=2<", "environment=The user did not allow it.<"):
+        assert f"<|tool_response>{result}" in asked[1]
+    assert "<|tool_response>fail=error:\nit broke<" in asked[2]
 
 
 def test_what_servers_offer_is_listed(
