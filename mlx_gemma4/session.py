@@ -196,12 +196,29 @@ class Session:
             ContextFull: The sequence would become longer than ``context``. The session is unchanged.
             MemoryFull: The model's budget has too little memory left. The session is unchanged.
         """
+        cache = self.before_step(tokens)
+        rows = self.model.embed_tokens(tokens.reshape(1, -1))
+        hidden = self.after_step(tokens, self.model(rows, cache, read_from=logits_from))
+        logits = self.model.logits(hidden)
+        return logits.squeeze(0) if tokens.ndim else logits[0, 0]
+
+    def before_step(self, tokens: mx.array) -> Cache:
+        """Begin what ``step`` does, for a forward that several sessions share; raises as it does.
+
+        Returns:
+            The cache, which that forward writes to.
+        """
         self._check_budget(tokens.size, tokens.size)
         self.content.append_ids(tokens, tokens.size)
-        self._hidden = self._forward(self.model.embed_tokens(tokens.reshape(1, -1)), None, logits_from)
-        self._hidden_end = self.position
-        logits = self.model.logits(self._hidden)
-        return logits.squeeze(0) if tokens.ndim else logits[0, 0]
+        self._points.before_forward(tokens.size)
+        return self._cache
+
+    def after_step(self, tokens: mx.array, hidden: mx.array) -> mx.array:
+        """End what ``before_step`` has begun, with the hidden states [1, n, D] of the tokens or of the last of them."""
+        self.forwards += 1
+        self.computed += tokens.size
+        self._hidden, self._hidden_end = hidden, self.position
+        return hidden
 
     def row_logits(self, count: int) -> RowLogits:
         """The logits that follow the last ``count`` rows, computed a few rows at a time when they are read.

@@ -151,8 +151,9 @@ def test_sampled_tokens_have_their_distribution() -> None:
     class Chain:
         position, context = 0, None
 
-        def step(self, tokens: mx.array) -> mx.array:
+        def step(self, tokens: mx.array, *, logits_from: int = 0) -> mx.array:
             self.position += tokens.size
+            assert logits_from == 0
             return mx.array(table)[tokens]
 
         def rewind(self, position: int) -> None:

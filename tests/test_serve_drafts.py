@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any, cast
 
 import mlx.core as mx
@@ -18,6 +19,7 @@ from mlx_gemma4.cli import parser
 from mlx_gemma4.cli.shared.drafts import open_drafter
 from mlx_gemma4.outputs.drafter import Drafts
 from mlx_gemma4.prefixes.store import PrefixStore
+from mlx_gemma4.serve.engine import Asked
 from mlx_gemma4.serve.events import Finished
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.protocols.chat_request import read_chat
@@ -116,8 +118,12 @@ def test_time_in_which_others_computed_does_not_count(others: int, monkeypatch: 
     question, _ = Questions(model, processor, Limits()).prepare(read_chat(json.dumps(body).encode()))
     turns, outbox = [0], Taken()
     by = Answerer(model, processor, PrefixStore(model), Drafter(), lambda: turns[0])
-    for _ in answer(question, by, cast(Any, outbox)):
-        turns[0] += 1 + others
+    work, result = answer(question, by, cast(Any, outbox)), None
+    with suppress(StopIteration):
+        while True:
+            asked = work.send(result)
+            result = asked.forward.compute() if isinstance(asked, Asked) else None
+            turns[0] += 1 + others
     assert isinstance(outbox.events[-1], Finished) and len(seconds) >= 5
     assert seconds[0] is None and seconds.count(None) == (len(seconds) if others else 1)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from mlx_gemma4.serve.engine import PATIENCE, Busy, Engine, Job, Turn, Work
+from mlx_gemma4.serve.engine import PATIENCE, Asked, Busy, Engine, Job, Turn, Work
 from mlx_gemma4.serve.outbox import Outbox
 
 
@@ -241,3 +241,43 @@ def test_what_was_put_before_an_error_is_read_first() -> None:
             await outbox.get()
 
     asyncio.run(read())
+
+
+def test_jobs_share_what_they_ask_for() -> None:
+    """In one turn, in which each gets its own result; a job that is cancelled is not computed."""
+    computed: list[list[str]] = []
+
+    def together(forwards: Sequence[str]) -> list[str | Exception]:
+        computed.append(list(forwards))
+        if "wrong" in forwards:
+            raise ValueError("all of them")
+        return [ValueError(each) if each == "bad" else each.upper() for each in forwards]
+
+    engine = Engine(most_sessions=6, most_waiting=0, together=together)
+    given: dict[str, list[str]] = {}
+    ends = Ends()
+
+    def job(name: str, *asked: str) -> Callable[[Job], Work]:
+        def work(_: Job) -> Work:
+            given[name] = []
+            for each in asked:
+                result = yield Asked(Turn.DECODE, each)
+                given[name].append(result)
+
+        return work
+
+    held = Held(engine)
+    engine.submit(job("a", "a1", "a2", "a3"), ends.of("a"))
+    engine.submit(job("b", "b1", "bad", "b3"), ends.of("b"))
+    engine.submit(job("c", "c1", "c2"), ends.of("c"))
+    engine.submit(job("d", "d1"), ends.of("d")).cancel()
+    held.let_go()
+    ends.wait(4)
+    assert given == {"a": ["A1", "A2", "A3"], "b": ["B1"], "c": ["C1", "C2"]}
+    assert computed == [["a1", "b1", "c1"], ["a2", "bad", "c2"], ["a3"]]
+    assert engine.turns[Turn.DECODE] == 3 and engine.resumed == 1 + 3 + 3 + 3 + 1
+    assert str(ends.errors["b"]) == "bad" and [ends.errors[name] for name in "acd"] == [None] * 3
+    engine.submit(job("e", "wrong"), ends.of("e"))
+    ends.wait(5)
+    assert str(ends.errors["e"]) == "all of them"
+    engine.close()

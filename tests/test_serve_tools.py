@@ -84,7 +84,7 @@ def script(server: Running, monkeypatch: pytest.MonkeyPatch) -> Script:
         return ask(question, outbox)
 
     monkeypatch.setattr(server.service, "ask", shown)
-    monkeypatch.setattr("mlx_gemma4.serve.work.chat.answer_step", made.steps)
+    monkeypatch.setattr("mlx_gemma4.serve.work.chat.answer_plan", made.steps)
     return made
 
 

@@ -361,17 +361,9 @@ def test_sound_is_computed_when_it_arrives(server: Running) -> None:
                     assert event.type == "transcript-chunk"
                 assert event.data["text"] == " ".join(utterances(SPEECH))
                 assert (await client.read_event()).type == "transcript-stop"
-                settle(server)  # no session is held between two commands
+                await asyncio.to_thread(until_active, server, 0)  # no session is held between two commands
 
     asyncio.run(run())
-
-
-def settle(server: Running) -> None:
-    """Wait until no session is used."""
-    deadline = time.monotonic() + 20
-    while server.service.engine.active:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_text_is_answered(server: Running) -> None:
@@ -425,12 +417,22 @@ def test_garbage_ends_its_connection_with_a_reason(server: Running, data: bytes,
     assert talk(server, [Ping().event()], "pong")
 
 
-def test_a_client_that_goes_ends_its_work(server: Running) -> None:
-    with socket.create_connection(("127.0.0.1", server.other_port)) as client:
-        client.sendall(b"".join(map(encode, command(SPEECH)[:-1])))
-    with socket.create_connection(("127.0.0.1", server.other_port)) as client:
-        client.sendall(encode(Transcript("Count to one thousand").event()))
-    settle(server)
+def until_active(server: Running, count: int) -> None:
+    """Wait until so many sessions are used."""
+    deadline = time.monotonic() + 20
+    while server.service.engine.active != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_client_that_goes_ends_its_work(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = server.service.processor
+    monkeypatch.setattr(processor, "suppressed_ids", (*processor.suppressed_ids, *processor.stop_ids))
+    for sent in (command(SPEECH)[:-1], [Transcript("Count to one thousand").event()]):
+        with socket.create_connection(("127.0.0.1", server.other_port)) as client:
+            client.sendall(b"".join(map(encode, sent)))
+            until_active(server, 1)
+        until_active(server, 0)
 
 
 def test_more_speakers_than_sessions(server: Running) -> None:
@@ -439,8 +441,7 @@ def test_more_speakers_than_sessions(server: Running) -> None:
         for number, client in enumerate(clients):
             await client.connect()
             await client.write_event(start())
-            while server.service.engine.active < min(number + 1, 2):
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(until_active, server, min(number + 1, 2))
         error = await asyncio.wait_for(clients[-1].read_event(), 20)
         assert error is not None
         assert error.data["code"] == "server_overloaded"
@@ -450,7 +451,7 @@ def test_more_speakers_than_sessions(server: Running) -> None:
             await client.disconnect()
 
     asyncio.run(run())
-    settle(server)
+    until_active(server, 0)
 
 
 def test_two_speakers_at_once_are_as_if_alone(server: Running) -> None:

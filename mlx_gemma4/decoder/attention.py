@@ -21,6 +21,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_gemma4.decoder.apart import ApartLayer
 from mlx_gemma4.decoder.cache import LayerCache
 from mlx_gemma4.decoder.config import LayerConfig, RopeConfig, TextConfig
 from mlx_gemma4.decoder.masks import Mask, causal_tiles, mask_from
@@ -178,22 +179,33 @@ class Attention(nn.Module):
         rotating = rotating_pairs(layer, rope)
         self._split = None if rotating is None else Split(rotating)
 
-    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache, read_from: int = 0) -> mx.array:
+    def __call__(self, x: mx.array, mask: Mask, cache: LayerCache | ApartLayer, read_from: int = 0) -> mx.array:
         B, L, _ = x.shape
-        offset = cache.offset
         keys = self.k_proj(x).reshape(B, L, self.n_kv_heads, -1)
         # values are the keys before norm and RoPE on full layers: k_eq_v
         values = keys if self.k_eq_v else self.v_proj(x).reshape(B, L, self.n_kv_heads, -1)
-        keys = self._rope(self.k_norm(keys).transpose(0, 2, 1, 3), offset)
+        keys = self.k_norm(keys).transpose(0, 2, 1, 3)
         values = mx.fast.rms_norm(values, None, self.eps).transpose(0, 2, 1, 3)
-        seen = self.seen(cache.update_and_fetch(*self._stored(keys, values)))
-
         if read_from:
-            x, mask, offset, L = x[:, read_from:], mask_from(mask, read_from, L), offset + read_from, L - read_from
-        queries = self.q_proj(x).reshape(B, L, self.n_heads, -1)
-        queries = self._rope(self.q_norm(queries).transpose(0, 2, 1, 3), offset)
-        out = seen.attend(queries, mask)
+            x, mask, L = x[:, read_from:], mask_from(mask, read_from, L), L - read_from
+        queries = self.q_norm(self.q_proj(x).reshape(B, L, self.n_heads, -1)).transpose(0, 2, 1, 3)
+        if isinstance(cache, ApartLayer):
+            parts = [
+                self._attend(queries[:, :, rows], keys[:, :, rows], values[:, :, rows], own, each)
+                for rows, each, own in cache.parts
+            ]
+            out = mx.concatenate(parts, axis=2)
+        else:
+            out = self._attend(queries, keys, values, mask, cache, read_from)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
+
+    def _attend(
+        self, queries: mx.array, keys: mx.array, values: mx.array, mask: Mask, cache: LayerCache, read_from: int = 0
+    ) -> mx.array:
+        """Rows of one sequence, or of each in a batch, before RoPE: [B, H or K, L, head_dim]."""
+        offset = cache.offset
+        seen = self.seen(cache.update_and_fetch(*self._stored(self._rope(keys, offset), values)))
+        return seen.attend(self._rope(queries, offset + read_from if read_from else offset), mask)
 
     def seen(self, parts: Sequence[Stored]) -> Seen:
         """What the layer's cache has returned, for queries."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -54,7 +54,8 @@ class ModelCache(Protocol):
     """What the decoder needs from the caches of its layers."""
 
     @property
-    def layers(self) -> Sequence[LayerCache]: ...
+    def layers(self) -> Sequence[Any]:
+        """What each layer needs: a LayerCache, or an ``ApartLayer``."""
 
     def masks(self, queries: int, image_ids: np.ndarray | None) -> tuple[Mask, Mask]:
         """Masks of full and of sliding layers for ``queries`` more positions; ``image_ids`` as in ``sliding_mask``."""
@@ -217,6 +218,11 @@ class Cache:
         self._room = room
         for layer in self._sliding:
             layer.room = room
+
+    @property
+    def are_sliding(self) -> list[bool]:
+        """Which layers have a window."""
+        return [layer.is_sliding for layer in self._configs]
 
     @property
     def _sliding(self) -> list[SlidingCache]:

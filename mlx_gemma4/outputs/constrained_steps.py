@@ -24,7 +24,8 @@ from mlx_gemma4.decoder.budget import allocation_errors
 from mlx_gemma4.outputs.drafter import Draft, Drafts
 from mlx_gemma4.outputs.grammar.matcher import NOTHING, Guess, Matcher
 from mlx_gemma4.outputs.sample import Sampler, check_finite, finite_sum
-from mlx_gemma4.outputs.steps import CLEAR_CACHE_EVERY, MAX_TOKENS, generate_step
+from mlx_gemma4.outputs.steps import CLEAR_CACHE_EVERY, MAX_TOKENS, generate_plan
+from mlx_gemma4.outputs.together import Plan, Step, alone, computed
 from mlx_gemma4.session import Session
 
 PATIENCE = 12
@@ -61,6 +62,31 @@ def constrained_step(
     Raises:
         ValueError: A logit is NaN or infinite, or the grammar became too complex.
     """
+    plan = constrained_plan(
+        session,
+        logits,
+        sampler,
+        matcher,
+        max_tokens=max_tokens,
+        drafts=drafts,
+        watch=watch,
+        patience=patience,
+    )
+    return alone(plan)
+
+
+def constrained_plan(
+    session: Session,
+    logits: mx.array,
+    sampler: Sampler,
+    matcher: Matcher,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    drafts: Drafts | None = None,
+    watch: Watch | None = None,
+    patience: int = PATIENCE,
+) -> Plan:
+    """``constrained_step`` for a caller that computes the forwards (``together``)."""
     if session.context is not None:
         max_tokens = min(max_tokens, session.context - session.position + 1)  # the last token does not enter it
     assert drafts is None or watch is None
@@ -76,7 +102,7 @@ def constrained_step(
                 yield token
                 if len(steps.tokens) >= max_tokens or token in matcher.vocabulary.stop_ids:
                     return
-            known = steps.next(max_tokens - len(steps.tokens), may_queue=single >= patience)
+            known = yield from steps.next(max_tokens - len(steps.tokens), may_queue=single >= patience)
             single = single + 1 if len(known) == 1 else 0
     finally:
         steps.settle()
@@ -93,9 +119,23 @@ def answer_step(
     watch: Watch | None = None,
 ) -> Generator[int, None, None]:
     """``constrained_step``, or ``generate_step`` where nothing has to be followed."""
+    return alone(answer_plan(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts, watch=watch))
+
+
+def answer_plan(
+    session: Session,
+    logits: mx.array,
+    sampler: Sampler,
+    matcher: Matcher | None,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    drafts: Drafts | None = None,
+    watch: Watch | None = None,
+) -> Plan:
+    """``answer_step`` for a caller that computes the forwards (``together``)."""
     if matcher is None:
-        return generate_step(session, logits, sampler, max_tokens=max_tokens, drafts=drafts)
-    return constrained_step(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts, watch=watch)
+        return generate_plan(session, logits, sampler, max_tokens=max_tokens, drafts=drafts)
+    return constrained_plan(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts, watch=watch)
 
 
 class _Steps:
@@ -128,7 +168,7 @@ class _Steps:
         """
         return self._with_forced([], left)
 
-    def next(self, left: int, *, may_queue: bool) -> list[int]:
+    def next(self, left: int, *, may_queue: bool) -> Generator[Step, mx.array | None, list[int]]:
         """Choose the next token, or several behind a draft, and add what is forced behind them.
 
         Args:
@@ -137,13 +177,13 @@ class _Steps:
         """
         lacking = self.tokens[self._session.position - self._start :]
         draft, guess = self._guess(lacking, left - 1)
-        logits = self._read(lacking, guess)
+        logits = yield from self._read(lacking, guess)
         mx.async_eval(logits)
         chosen, total = self._choose(logits, guess), finite_sum(logits)
         mx.async_eval(chosen, total)
         waits = self._drafts is not None and self._drafts.waits(left - 2)
         if may_queue and not guess.tokens and left > 1 and not waits:
-            self._logits = self._session.step(chosen.squeeze(0))
+            self._logits = yield from computed(Step(self._session, chosen.squeeze(0)))
             mx.async_eval(self._logits)
         with allocation_errors():
             check_finite(total, logits.dtype)
@@ -204,14 +244,14 @@ class _Steps:
             return None, NOTHING
         return draft, self._matcher.follow(np.array(draft.tokens).tolist(), min(most, self._drafts.most))
 
-    def _read(self, lacking: list[int], guess: Guess) -> mx.array:
+    def _read(self, lacking: list[int], guess: Guess) -> Generator[Step, mx.array | None, mx.array]:
         """Compute what the session lacks, and the guess behind it: the logits [1 + k, V] from there on."""
         if not lacking:
             return self._logits[None]
         if len(lacking) > AT_ONCE:
             self._feed(lacking[:-1])
             lacking = lacking[-1:]
-        return self._session.step(mx.array([*lacking, *guess.tokens]), logits_from=len(lacking) - 1)
+        return (yield from computed(Step(self._session, mx.array([*lacking, *guess.tokens]), len(lacking) - 1)))
 
     def _feed(self, tokens: list[int]) -> None:
         """Compute tokens that are known. If there are many, as a prompt, whose memory is bounded."""

@@ -24,6 +24,7 @@ from mlx_gemma4.decoder.budget import allocation_errors
 from mlx_gemma4.decoder.head import RowLogits
 from mlx_gemma4.outputs.drafter import Draft, Drafts
 from mlx_gemma4.outputs.sample import Sampler, check_finite, finite_sum
+from mlx_gemma4.outputs.together import Plan, Step, alone, computed
 from mlx_gemma4.session import Session
 
 MAX_TOKENS = 256
@@ -57,6 +58,22 @@ def generate_step(
     Raises:
         ValueError: A logit is NaN or infinite.
     """
+    return alone(
+        generate_plan(session, logits, sampler, max_tokens=max_tokens, draft=draft, drafts=drafts, patience=patience)
+    )
+
+
+def generate_plan(
+    session: Session,
+    logits: mx.array | RowLogits,
+    sampler: Sampler,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    draft: Sequence[int] = (),
+    drafts: Drafts | None = None,
+    patience: int = 0,
+) -> Plan:
+    """``generate_step`` for a caller that computes the forwards (``together``)."""
     start, taken, single = session.position - len(draft), 0, 0
     if session.context is not None:
         max_tokens = min(max_tokens, session.context - start + 1)  # the last token does not enter the session
@@ -68,7 +85,7 @@ def generate_step(
             ahead = None
             waits = drafts is not None and chosen.is_single and drafts.waits(max_tokens - taken - 2)
             if chosen.is_single and single >= patience and taken + 1 < max_tokens and not waits:
-                ahead = _Chosen(sampler, session.step(chosen.tokens.squeeze(0)))
+                ahead = _Chosen(sampler, (yield from computed(Step(session, chosen.tokens.squeeze(0)))))
             tokens = chosen.read()
             if not chosen.is_single:
                 session.rewind(start + taken + len(tokens) - 1)
@@ -86,17 +103,20 @@ def generate_step(
             if ahead is None:
                 last = mx.array(tokens[-1:])
                 following = None if drafts is None else drafts.propose(last, max_tokens - taken - 1)
-                ahead = _read(session, sampler, last, following)
+                ahead = yield from _read(session, sampler, last, following)
             chosen = ahead
     finally:
         session.rewind(start + max(taken - 1, 0))
 
 
-def _read(session: Session, sampler: Sampler, last: mx.array, draft: Draft | None) -> _Chosen:
+def _read(
+    session: Session, sampler: Sampler, last: mx.array, draft: Draft | None
+) -> Generator[Step, mx.array | None, _Chosen]:
     """Compute the last token [1], and the draft behind it."""
     if draft is None:
-        return _Chosen(sampler, session.step(last[0]))
-    return _Chosen(sampler, session.step(mx.concatenate([last, draft.tokens])), draft.tokens)
+        return _Chosen(sampler, (yield from computed(Step(session, last[0]))))
+    logits = yield from computed(Step(session, mx.concatenate([last, draft.tokens])))
+    return _Chosen(sampler, logits, draft.tokens)
 
 
 class _Chosen:

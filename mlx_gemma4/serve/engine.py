@@ -6,18 +6,21 @@ A job is a generator. It yields before each forward, and says what kind of forwa
     an answer     . D D . . D D . . D D .       then the tokens of answers, in turn
     a prompt      . . . P . . . P . . . P       last: a chunk of a long prompt, at the latest after PATIENCE other turns
 
-So the engine can change to another session between any two forwards, and a job that is cancelled ends before its next
-one. Each job has a session of its own, so its result does not depend on the others.
+Tokens of several answers are computed together: a job yields the forward that it wants (``Asked``), the engine makes
+one of all of them, and sends each job its result. The engine can change to another session between any two forwards,
+and a job that is cancelled ends before its next one. Each job has a session of its own, so its result does not depend
+on the others, but for the rounding of forwards with more rows.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 CLOSING = "The server is shutting down"
 PATIENCE = 8
@@ -37,8 +40,18 @@ class Turn(IntEnum):
     """Nothing, until ``Job.wake``: input has not arrived, or the reader of the output is slow."""
 
 
-Work = Generator[Turn, None, None]
+@dataclass(frozen=True)
+class Asked:
+    """A forward that jobs can share. What it gives is sent to the job."""
+
+    turn: Turn
+    forward: Any
+
+
+Work = Generator[Turn | Asked, Any, None]
 T = TypeVar("T")
+Together = Callable[[Sequence[Any]], Sequence[Any]]
+"""Computes forwards of several jobs; of each what it gives, or the exception that it raises."""
 
 
 class Busy(Exception):
@@ -61,6 +74,7 @@ class Job:
         self.begin, self.ended = begin, ended
         self.work: Work | None = None
         self.turn = Turn.LIVE  # its beginning costs no forward
+        self.asked: Asked | None = None
         self.cancelled = False
         self.woken = False
 
@@ -79,12 +93,14 @@ class Engine:
     Args:
         most_sessions: Jobs that are computed at the same time, at most.
         most_waiting: Jobs that may wait for their beginning.
+        together: Computes what jobs have asked for.
 
     Attributes:
-        turns: Turns so far, by kind.
+        turns: Turns so far, by kind. Forwards that several jobs share are one.
+        resumed: How often a job has gone on so far.
     """
 
-    def __init__(self, *, most_sessions: int, most_waiting: int) -> None:
+    def __init__(self, *, most_sessions: int, most_waiting: int, together: Together = tuple) -> None:
         self._most_sessions, self._most_waiting = most_sessions, most_waiting
         self._changed = threading.Condition()
         self._active: list[Job] = []
@@ -94,7 +110,9 @@ class Engine:
         self._passed = dict.fromkeys(Turn, 0)
         self._is_closing = False
         self._ended = threading.Event()
+        self._together = together
         self.turns = dict.fromkeys(Turn, 0)
+        self.resumed = 0
         threading.Thread(target=self._run, name="engine", daemon=True).start()
 
     @property
@@ -233,22 +251,36 @@ class Engine:
         return chosen
 
     def _step(self, job: Job) -> None:
-        """Compute a job's next forward."""
+        """Compute a job's next forward, and those that others have asked for with it."""
+        if job.cancelled:
+            self._end(job, None)
+            return
+        if job.work is not None:
+            self.turns[job.turn] += 1
+        if job.asked is None:
+            self._resume(job, None)
+            return
+        jobs = [each for each in self._active if each.asked is not None and not each.cancelled]
         try:
-            if job.cancelled:
-                self._end(job, None)
-                return
-            job.woken = False
-            if job.work is None:
-                job.work = job.begin(job)
-            else:
-                self.turns[job.turn] += 1
-            job.turn = next(job.work)
+            results = self._together([each.asked.forward for each in jobs if each.asked is not None])
+        except BaseException as error:
+            results = [error] * len(jobs)
+        for each, result in zip(jobs, results, strict=True):
+            self._resume(each, result)
+
+    def _resume(self, job: Job, result: Any) -> None:
+        """Let a job go on, with what it has asked for or the exception that this has raised."""
+        self.resumed += 1
+        job.woken, job.asked = False, None
+        try:
+            job.work = job.work or job.begin(job)
+            told = job.work.throw(result) if isinstance(result, BaseException) else job.work.send(result)
         except StopIteration:
             self._end(job, None)
         except BaseException as error:  # whatever a job raises ends that job alone
             self._end(job, error)
         else:
+            job.turn, job.asked = (told.turn, told) if isinstance(told, Asked) else (told, None)
             with self._changed:
                 self._active.remove(job)
                 self._active.append(job)

@@ -11,6 +11,7 @@ import mlx.core as mx
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.outputs.drafter import Drafter
+from mlx_gemma4.outputs.together import compute_together
 from mlx_gemma4.prefixes.store import PrefixStore
 from mlx_gemma4.serve.engine import Engine, Job, Work
 from mlx_gemma4.serve.events import ChatEvent, SpeechEvent
@@ -66,7 +67,7 @@ class Service:
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.created = int(time.time())
-        self.engine = Engine(most_sessions=most_sessions, most_waiting=most_waiting)
+        self.engine = Engine(most_sessions=most_sessions, most_waiting=most_waiting, together=compute_together)
         try:
             self.model, self.processor = self.engine.run(load)
             self.store = self.engine.run(lambda: PrefixStore(self.model))
@@ -75,9 +76,7 @@ class Service:
         except BaseException:
             self.engine.close()
             raise
-        self._answerer = Answerer(
-            self.model, self.processor, self.store, self.drafter, lambda: sum(self.engine.turns.values())
-        )
+        self._answerer = Answerer(self.model, self.processor, self.store, self.drafter, lambda: self.engine.resumed)
         self.questions = Questions(self.model, self.processor, self.limits)
         self.histories = Histories(self.questions, self.processor, self.limits.answer_tokens)
 

@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Literal
 
+import mlx.core as mx
+
 from mlx_gemma4.decoder.budget import MemoryFull
 from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import AUDIO, Prompt
 from mlx_gemma4.outputs.channels import Channels, Kind
-from mlx_gemma4.outputs.constrained_steps import answer_step
+from mlx_gemma4.outputs.constrained_steps import answer_plan
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.grammar.matcher import Matcher
 from mlx_gemma4.outputs.guards import LoopGuard
 from mlx_gemma4.outputs.sample import Sampler, Sampling
+from mlx_gemma4.outputs.together import Plan, Step
 from mlx_gemma4.prefixes.landmarks import landmarks
 from mlx_gemma4.prefixes.store import PrefixStore
-from mlx_gemma4.serve.engine import Turn, Work
+from mlx_gemma4.serve.engine import Asked, Turn, Work
 from mlx_gemma4.serve.events import Began, ChatEvent, Finished, Piece, TokenChance
 from mlx_gemma4.serve.outbox import Outbox
 from mlx_gemma4.serve.work.chances import WatchedSampler
@@ -61,7 +64,7 @@ class Answerer:
     Args:
         store: Has their sessions, with what was computed of a prompt before.
         drafter: Guesses tokens; None: they are decoded one by one.
-        turns: How many forwards of all sessions there were so far.
+        turns: How often any job has gone on so far.
     """
 
     model: Model
@@ -99,7 +102,7 @@ def _answer(question: Question, by: Answerer, session: Session, kept: int, outbo
         done += len(chunk)
     told = _Told(processor, question, history, outbox.put)
     drafts = by.drafter.begin(session, history, processor.suppressed_ids) if by.drafter and question.drafts else None
-    steps = answer_step(
+    plan = answer_plan(
         session,
         logits,
         sampler,
@@ -108,20 +111,36 @@ def _answer(question: Question, by: Answerer, session: Session, kept: int, outbo
         drafts=drafts,
         watch=None if watched is None else watched.see,
     )
+    given: mx.array | None = None
     try:
-        for token in steps:
-            chance = None if watched is None else watched.taken(token, processor.tokenizer)
-            if not told.take(token, chance):
+        while (asked := _next(plan, given)) is not None:
+            given = None
+            if isinstance(asked, Step):
+                before = by.turns()
+                if question.sampling.seed is None:
+                    given = yield Asked(Turn.DECODE, asked)
+                else:  # a forward that is shared rounds differently
+                    yield Turn.DECODE
+                    given = asked.compute()
+                if drafts is not None and by.turns() > before + 1:
+                    drafts.forget_time()
+                continue
+            chance = None if watched is None else watched.taken(asked, processor.tokenizer)
+            if not told.take(asked, chance):
                 break
-            before = by.turns()
             while outbox.is_full:
                 yield Turn.WAIT
-            yield Turn.DECODE
-            if drafts is not None and by.turns() > before + 1:
-                drafts.forget_time()
     finally:
-        steps.close()
+        plan.close()
     told.finish()
+
+
+def _next(plan: Plan, logits: mx.array | None) -> int | Step | None:
+    """The next token of an answer, or the forward that it needs; None at the end."""
+    try:
+        return plan.send(logits)
+    except StopIteration:
+        return None
 
 
 def _sampler(question: Question, model: Model, processor: Processor, history: Sequence[int]) -> Sampler:
