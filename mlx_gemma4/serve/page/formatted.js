@@ -1,6 +1,6 @@
 // Bold, code and lists of an answer, as nodes: its text is never read as HTML, and other marks stay as they are.
 
-const PART = /```[^\n`]*\n([^]*?)(?:\n?```|$)|`([^`\n]+)`|\*\*(?=\S)([^*\n]*[^*\s])\*\*/g;
+const PART = /```[^\n`]*\n([^]*?)(?:\n?```\n?|$)|`([^`\n]+)`|\*\*(?=\S)([^*\n]*[^*\s])\*\*/g;
 const BULLET = /^([ \t]*)[*-] +/gm;
 
 export function formatted(text) {
