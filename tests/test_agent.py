@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
+import signal
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -264,6 +267,28 @@ def test_a_call_that_takes_longer_than_the_run() -> None:
     assert [each.result.text for each in returned] == ["error: no result within 0.2 s", "error: OSError: broken"]
     assert not is_stopped
     tools.barrier.abort()
+
+
+def test_ctrl_c_ends_what_is_waited_for() -> None:
+    """What has its result keeps it."""
+
+    class Slow(Waiting):
+        def call(self, call: ToolCall) -> ToolResult:
+            if call.name == "a":
+                return ToolResult.of("quick")
+            time.sleep(0.1)
+            _thread.interrupt_main()
+            self.barrier.wait(10)
+            return ToolResult.of("late")
+
+    tools = Slow()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        returned, is_stopped = run_calls(tools, [call("a"), call("b", 2)], 10)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    tools.barrier.abort()
+    assert is_stopped and [each.result.text for each in returned] == ["quick", "error: the user stopped it"]
 
 
 def test_what_is_new() -> None:

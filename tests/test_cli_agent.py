@@ -161,6 +161,7 @@ def test_a_task_from_stdin(
             ["Go!", "--tools", "TOOLS", "--yes", "all"],
             "--yes names 'all', and there is no such function, only lights, look",
         ),
+        (["Go!", "--tools", "TOOLS", "--transcript", "-"], "--transcript needs a file: the answer goes to stdout"),
         (["Go!", "--tools", "TOOLS", "--max-steps", "0"], "An agent needs at least 1 of its steps, got 0"),
         (
             ["Go!", "--tools", "TOOLS", "--replay", "x"],

@@ -33,6 +33,16 @@ def test_pictures(value: Any) -> None:
     assert part["type"] == "image" and (part["image"] == PIXELS).all()
 
 
+def test_transparent_parts_are_white() -> None:
+    clear = np.dstack([PIXELS, np.zeros((4, 5, 1), np.uint8)])
+    assert (result_of(clear).media[0]["image"] == 255).all()
+
+
+def test_values_beside_media_are_text() -> None:
+    result = result_of([PIXELS, 3, {"a": 1}, None, {"type": "image"}])
+    assert result.text == "[image 1]\n3\n{'a': 1}\ndone\n{'type': 'image'}"
+
+
 def test_files_of_media() -> None:
     """By their suffix; they are read now, since they may change or vanish."""
     picture, sound = (Path(media_file(name)) for name in ("picture-01.png", "hibari-03.wav"))

@@ -12,7 +12,7 @@ from mlx_gemma4.cli.shared.consent import Consent, allowed_names
 from mlx_gemma4.cli.shared.drafts import add_drafts, check_drafts, drafted, open_drafter
 from mlx_gemma4.cli.shared.notes import note, plural
 from mlx_gemma4.cli.shared.options import add_model, add_sampling, load_model, sampling
-from mlx_gemma4.cli.shared.outputs import add_overwrite, text_output
+from mlx_gemma4.cli.shared.outputs import STDOUT, add_overwrite, text_output
 from mlx_gemma4.cli.shared.signals import PROBLEM
 from mlx_gemma4.cli.shared.steps import Steps
 from mlx_gemma4.cli.shared.tools import add_tools, note_unbound, note_unwritten, opened_tools
@@ -121,6 +121,8 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             recording, job = replayed(arguments)
         transcript = None
+        if arguments.transcript == STDOUT:
+            raise ValueError("--transcript needs a file: the answer goes to stdout")
         if arguments.transcript is not None:
             inputs = [*arguments.image, *arguments.audio, *arguments.video, *arguments.tools]
             stream = stack.enter_context(
@@ -253,7 +255,7 @@ def replayed(arguments: argparse.Namespace) -> tuple[Recording, Job]:
 def open_transcript(path: str, stream: Any) -> AgentTranscript:
     from mlx_gemma4.programs.agent_transcript import AgentTranscript, media_folder
 
-    return AgentTranscript(stream, None if path == "-" else media_folder(path))
+    return AgentTranscript(stream, media_folder(path))
 
 
 def make_agent(arguments: argparse.Namespace, job: Job, model: Model, processor: Processor) -> Agent:

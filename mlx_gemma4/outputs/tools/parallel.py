@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mlx_gemma4.outputs.tools.calls import ToolCall
@@ -14,6 +15,8 @@ from mlx_gemma4.outputs.tools.result import ToolResult
 from mlx_gemma4.outputs.tools.sources import Tools
 
 STOPPED = "the user stopped it"
+LOOK_EVERY = 0.1
+"""Seconds of one wait: another thread may get the signal of Ctrl-C, which does not end a wait of this one."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,12 @@ def run_calls(tools: Tools, calls: Sequence[ToolCall], seconds: float | None = N
             for index, call in enumerate(calls):
                 threading.Thread(target=work, args=(index, call), daemon=True).start()
             while len(results) < len(calls):
-                left = None if seconds is None else max(started + seconds - time.monotonic(), 0)
-                index, result, taken = done.get(timeout=left)
-                results[index] = result, taken
-        except queue.Empty:
-            problem = f"no result within {seconds:g} s"
+                if seconds is not None and time.monotonic() >= started + seconds:
+                    problem = f"no result within {seconds:g} s"
+                    break
+                with suppress(queue.Empty):
+                    index, result, taken = done.get(timeout=LOOK_EVERY)
+                    results[index] = result, taken
         except KeyboardInterrupt:
             problem, is_stopped = STOPPED, True
     missing = ToolResult.error(problem), time.monotonic() - started

@@ -97,18 +97,17 @@ class ToolResult:
 def result_of(value: Any) -> ToolResult:
     """The result of a function that returned ``value``.
 
-    A PIL image, uint8 [H, W, 3] and the ``Path`` of a picture or a recording are media, and so are parts of a message
-    (``{"type": "audio", "audio": samples}``). A list or tuple of text and media is both, in order. All else is text.
+    A PIL image, uint8 [H, W, 3] (or 4, with transparency) and the ``Path`` of a picture or a recording are media, and
+    so are parts of a message (``{"type": "audio", "audio": samples}``). A list or tuple with media among its items is
+    all of them, in order. All else is text.
 
     Raises:
         ValueError: As for ``ToolResult.of``.
     """
-    if (part := _part(value)) is not None:
-        return ToolResult.of(part)
-    if isinstance(value, (list, tuple)):
-        parts = [_part(item) or item for item in value]
-        if any(isinstance(part, dict) for part in parts) and all(isinstance(part, (str, dict)) for part in parts):
-            return ToolResult.of(*parts)
+    items = value if isinstance(value, (list, tuple)) else [value]
+    parts = [_part(item) for item in items]
+    if any(part is not None for part in parts):
+        return ToolResult.of(*(part or _written(item) for part, item in zip(parts, items, strict=True)))
     return ToolResult.of(_written(value))
 
 
@@ -134,7 +133,7 @@ def _part(value: Any) -> dict[str, Any] | None:
         kind = kind_of(value)
         return None if kind is None else {"type": kind, kind: value}
     if _is_picture(value):
-        return {"type": "image", "image": value}
+        return {"type": "image", "image": _opaque(value)}
     kind = value.get("type") if isinstance(value, dict) else None
     return value if kind in ("image", "audio") and value.keys() == {"type", kind} else None
 
@@ -146,7 +145,16 @@ def _is_picture(value: Any) -> bool:
         return True
     if numpy is None or not isinstance(value, numpy.ndarray):
         return False
-    return bool(value.dtype == numpy.uint8 and value.ndim == 3 and value.shape[2] == 3)
+    return bool(value.dtype == numpy.uint8 and value.ndim == 3 and value.shape[2] in (3, 4))
+
+
+def _opaque(picture: Any) -> Any:
+    """A picture whose transparency is known to what reads it: PIL images have it, arrays have not."""
+    if getattr(picture, "shape", (3,))[-1] == 3:
+        return picture
+    from PIL import Image
+
+    return Image.fromarray(picture)
 
 
 def _decoded(part: Part) -> Part:
