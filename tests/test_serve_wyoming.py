@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -415,6 +416,21 @@ def test_garbage_ends_its_connection_with_a_reason(server: Running, data: bytes,
     line, _, rest = received.partition(b"\n")
     assert json.loads(line)["type"] == "error" and json.loads(rest)["text"].startswith(message)
     assert talk(server, [Ping().event()], "pong")
+
+
+def test_a_client_that_breaks_off_is_no_problem(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """It sends garbage, or something to answer, and resets the connection; nothing is written to the terminal."""
+    reset = struct.pack("ii", 1, 0)
+    for sent in (b"garbage\n" * 20_000, encode(Transcript("hi").event()), b"".join(map(encode, command(OTHER)))):
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.other_port)) as client:
+                client.sendall(sent)
+                if sent.startswith(b"garbage"):
+                    client.recv(10)  # the error: what is sent behind it is still read
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+    assert talk(server, [Ping().event()], "pong")
+    until_active(server, 0)
+    assert caplog.records == []
 
 
 def until_active(server: Running, count: int) -> None:

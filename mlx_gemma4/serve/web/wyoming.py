@@ -136,7 +136,7 @@ class _Connection:
             self._count("other", failure.status)
             await self._put([error_event(failure), None])
             if task == self._receive:
-                await self._skip()
+                self._group.start_soon(self._until_failure, self._skip)
 
     async def _send(self) -> None:
         """Send events up to the end; return if the client does not read them."""
