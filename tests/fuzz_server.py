@@ -141,7 +141,9 @@ def event_check() -> Check:
     def is_valid(event: dict[str, Any]) -> None:
         if is_vllm(event) or event["type"].endswith(".hypothesis"):
             return
-        event.get("session", {}).pop("include", None)  # it tells this server's own one
+        if "session" in event:  # what is this server's own: other rates, and guesses
+            event["session"].pop("include", None)
+            event["session"].get("audio", {}).get("input", {}).pop("format", None)
         if event["type"] not in known:
             raise Wrong(f"{event['type']} is no event of the client's")
         try:

@@ -1,11 +1,12 @@
 """Many clients at once on a server that runs: texts, delays and memory. Run it by hand.
 
-    mlx_gemma4 serve --model demo --dtype float32 --port 8091 --max-sessions 12
-    python tests/load_server.py 8091 load --speakers 8 --chats 4 --seconds 600
+    mlx_gemma4 serve --model demo --dtype float32 --port 8091 --max-sessions 20
+    python tests/load_server.py 8091 load --speakers 8 --chats 4 --hostile --pid PID --seconds 600
     python tests/load_server.py 8091 delay
 
 ``load``: each speaker sends a recording at the pace at which it is spoken, over and over, and commits; each chat asks
-about a picture, over and over. Every text must be the one of the reference.
+about a picture, over and over. Every text must be the one of the reference. With ``--hostile``, other clients send too
+fast, read nothing, vanish, and send garbage (``hostile_clients.py``).
 ``delay``: from a commit to the text, behind short and long sound, sent at its own pace and all at once.
 """
 
@@ -15,13 +16,19 @@ import argparse
 import base64
 import http.client
 import json
+import os
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from random import Random
 from typing import Any
 
+import hostile_clients
 import numpy as np
 from golden import named, utterances
 from reference_cases import DESCRIBE, media_file
@@ -116,7 +123,16 @@ def memory(port: int) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith("mlx_gemma4_memory_bytes ")) / 1e6
 
 
-def load(port: int, speakers: int, chats: int, seconds: float) -> None:
+def resident(pid: int | None) -> float:
+    """MB of a process."""
+    if pid is None:
+        return 0.0
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1e3
+
+
+def load(port: int, speakers: int, chats: int, seconds: float, *, hostile: bool, pid: int | None) -> bool:
+    """Whether all was well."""
     figures, end = Figures(), time.monotonic() + seconds
     problems: list[BaseException] = []
 
@@ -131,21 +147,31 @@ def load(port: int, speakers: int, chats: int, seconds: float) -> None:
 
     threads = [guarded(speak, port, number, end, figures) for number in range(speakers)]
     threads += [guarded(ask, port, end, figures) for _ in range(chats)]
+    beside = hostile_clients.ALL if hostile else ()
+    for number, client in enumerate(beside):
+        threading.Thread(target=client, args=(port, end, Random(number)), daemon=True).start()
     for thread in threads:
         thread.start()
-    held = []
+    held, whole, loads = [], [], []
     while any(thread.is_alive() for thread in threads):
         held.append(memory(port))
+        whole.append(resident(pid))
+        loads.append(os.getloadavg()[0])
         time.sleep(5)
     for name, values in (("texts after commits", figures.delays), ("answers", figures.answers)):
         if len(values) > 1:
-            cuts = statistics.quantiles(values, n=20)
-            most = f"95 % within {cuts[18]:.2f} s, at most {max(values):.2f} s"
-            print(f"{len(values)} {name}: median {cuts[9]:.2f} s, {most}")
-    print(f"memory: {held[0]:.0f} MB at first, at most {max(held):.0f} MB, {memory(port):.0f} MB at last")
+            cuts = statistics.quantiles(values, n=100)
+            most = f"95 % within {cuts[94]:.2f} s, 99 % within {cuts[98]:.2f} s, at most {max(values):.2f} s"
+            print(f"{len(values)} {name}: median {cuts[49]:.2f} s, {most}")
+    for name, values in (("MLX", held), ("process", whole)):
+        cuts = [len(values) * part // 4 for part in range(5)]
+        parts = [statistics.median(values[start:end] or [0.0]) for start, end in pairwise(cuts)]
+        print(f"memory ({name}): medians of quarters {', '.join(f'{part:.0f}' for part in parts)} MB")
+    print(f"load of this machine ({os.cpu_count()} cores): {min(loads):.1f} to {max(loads):.1f}")
     print(f"{len(figures.wrong)} wrong texts, {len(problems)} clients failed")
     for each in (*figures.wrong[:5], *map(repr, problems[:5])):
         print(f"  {each}")
+    return not figures.wrong and not problems
 
 
 def delays(port: int, rounds: int = 5) -> None:
@@ -166,19 +192,22 @@ def delays(port: int, rounds: int = 5) -> None:
         print(f"{name}, {'as it is spoken' if pace else 'all at once'}: {statistics.median(values):.3f} s")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("port", type=int)
     parser.add_argument("what", choices=("load", "delay"))
     parser.add_argument("--speakers", type=int, default=8)
     parser.add_argument("--chats", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--hostile", action="store_true")
+    parser.add_argument("--pid", type=int, help="the server's process, for its memory")
     arguments = parser.parse_args()
     if arguments.what == "delay":
         delays(arguments.port)
-    else:
-        load(arguments.port, arguments.speakers, arguments.chats, arguments.seconds)
+        return 0
+    options = {"hostile": arguments.hostile, "pid": arguments.pid}
+    return 0 if load(arguments.port, arguments.speakers, arguments.chats, arguments.seconds, **options) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

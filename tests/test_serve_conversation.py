@@ -224,6 +224,15 @@ def test_a_conversation_becomes_a_transcription_before_anything_was_said(server:
         send(socket, "session.update", session={"type": "transcription"})
         error = json.loads(socket.recv(timeout=20))["error"]
         assert error["message"].startswith("The type of this session is realtime, and stays so")
+    with dial(server) as socket:  # with sound that the work has, whatever became of it
+        until(socket, "session.created")
+        append(socket, np.zeros(8000, np.float32))
+        for kind in ("input_audio_buffer.commit", "input_audio_buffer.clear"):
+            send(socket, kind)
+        send(socket, "session.update", session={"type": "transcription"})
+        while (event := json.loads(socket.recv(timeout=20)))["type"] != "error":
+            pass
+        assert event["error"]["message"].startswith("The type of this session is realtime, and stays so")
 
 
 def test_how_long_somebody_spoke_makes_no_difference(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:

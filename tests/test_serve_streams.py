@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mlx_gemma4.serve.limits import Limits
+from mlx_gemma4.serve.outbox import Outbox
 from mlx_gemma4.serve.protocols.wire import KEEP_ALIVE
 from mlx_gemma4.serve.web import streams
+from mlx_gemma4.serve.web.realtime import _Connection
 from mlx_gemma4.serve.web.streams import EventStream, while_connected
+from mlx_gemma4.serve.work.hearing import Inbox
 
 Message = dict[str, Any]
 
@@ -117,3 +122,27 @@ def test_work_is_cancelled_when_its_client_goes() -> None:
     assert wait(gone, work) is None and done == ["cancelled"]
     with pytest.raises(ValueError, match=r"^broken$"):
         wait(stays, fails)
+
+
+def test_events_of_a_websocket_leave_the_event_loop_to_others() -> None:
+    """One a turn: sending into a buffer does not wait, and whether the client has gone is seen in between."""
+    sent: list[str] = []
+
+    class Socket:
+        async def send_text(self, text: str) -> None:
+            sent.append(text)
+
+    async def counts() -> list[int]:
+        service: Any = SimpleNamespace(limits=Limits())
+        anything: Any = None
+        connection = _Connection(service, anything, Socket(), anything, Inbox(), Outbox())  # type: ignore[arg-type]
+        connection._put([{"type": "error"}] * 10)
+        task = asyncio.create_task(connection._send())
+        found = []
+        for _ in range(4):
+            await asyncio.sleep(0)
+            found.append(len(sent))
+        task.cancel()
+        return found
+
+    assert asyncio.run(counts()) == [1, 2, 3, 4]

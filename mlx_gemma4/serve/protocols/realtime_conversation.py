@@ -159,7 +159,7 @@ class ConversationSession:
     @property
     def has_begun(self) -> bool:
         """Whether anything was said."""
-        return bool(len(self._items) or self._responses or self._turns.open or self._sound.seconds)
+        return bool(len(self._items) or self._responses or self._turns.open or self._sound.has_begun)
 
     def open(self) -> tuple[list[Event], list[Command]]:
         """The first events."""

@@ -22,6 +22,7 @@ class SoundStream:
 
     Attributes:
         seconds: Of sound since the last commit.
+        has_begun: Whether any sound has come.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class SoundStream:
         self._odd = b""
         """Half a sample at the end of an append."""
         self.seconds = 0.0
+        self.has_begun = False
 
     def append(self, audio: str, encoding: str, rate: int) -> np.ndarray:
         """Take base64; return the samples [n] float32 at 16 kHz that are complete, perhaps none.
@@ -45,6 +47,7 @@ class SoundStream:
         if not data:
             return np.zeros(0, np.float32)
         samples = decode(data, form)
+        self.has_begun = True
         self.seconds += len(samples) / rate
         return self._resampler.push(samples, rate)
 

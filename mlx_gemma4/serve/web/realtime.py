@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from mlx_gemma4.serve.engine import CLOSING, Busy
@@ -187,6 +188,7 @@ class _Connection:
                 return
             self._events.popleft()
             self._notify()
+            await anyio.lowlevel.checkpoint()  # sending does not wait for others, nor see that the client has gone
 
     async def _tell(self) -> None:
         """Tell what the work has heard."""
