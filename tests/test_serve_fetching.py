@@ -237,6 +237,13 @@ def test_certificates_are_checked(resolver: list[str], monkeypatch: pytest.Monke
         )
 
 
+@pytest.mark.parametrize("host", ["a\0b", "x" * 70, "a..b", "-", "[2606:2800::]"])
+def test_names_that_no_host_has(host: str) -> None:
+    """The real resolver is asked, which has its own ways to refuse."""
+    told = problem(f"http://{host}:1025/", fetch=5.0)
+    assert told.startswith("part 0: ") and told.endswith(REMEDY)
+
+
 PRIVATE = """
 127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 240.0.0.1
 ::1 :: fe80::1 fe80::1%eth0 fc00::1 ff02::1 ::ffff:127.0.0.1 ::ffff:93.184.216.34 64:ff9b::7f00:1 2002:7f00:1::

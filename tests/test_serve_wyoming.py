@@ -290,7 +290,8 @@ def test_a_conversation_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said() == [instruction, ("user", "?")]
     conversations.keep(ask("one"), "two")
     assert said() == [instruction, ("user", "one"), ("assistant", "two"), ("user", "?")]
-    assert said("b") == said(None) == said(3) == [instruction, ("user", "?")]
+    conversations.keep(ask("one", "x" * 201), "two")
+    assert said("b") == said(None) == said(3) == said("x" * 201) == [instruction, ("user", "?")]
     conversations.keep(ask("three"), "four")  # the first turn goes: too many characters
     assert said() == [instruction, ("user", "three"), ("assistant", "four"), ("user", "?")]
     for name in ("b", "c"):

@@ -49,6 +49,9 @@ from mlx_gemma4.serve.protocols.wyoming_wire import fields
 WIDTHS = {1: "u8", 2: "s16le", 3: "s24le", 4: "s32le"}
 """Encodings of samples, by their bytes."""
 
+LONGEST_NAME = 200
+"""Characters of a conversation's name; one with a longer name is not remembered."""
+
 Names = list[str] | None
 Context = dict[str, Any] | None
 
@@ -91,7 +94,7 @@ class Ask:
     def conversation(self) -> str | None:
         """The conversation that the text belongs to."""
         name = (self.context or {}).get("conversation_id")
-        return name if isinstance(name, str) else None
+        return name if isinstance(name, str) and len(name) <= LONGEST_NAME else None
 
 
 @dataclass

@@ -176,7 +176,7 @@ class Fetcher:
         """
         try:
             found = await anyio.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError):
+        except (socket.gaierror, ValueError):  # no such name, or none that could be one
             raise _failed(where, f"there is no host {target.host[:100]}") from None
         addresses = [str(address[0]) for _, _, _, _, address in found]
         if not addresses or not all(map(is_public, addresses)):
