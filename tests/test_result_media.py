@@ -117,6 +117,15 @@ def test_a_template_that_does_not_begin_the_answer_behind_media(demo: tuple[Mode
         assert result_form(processor) == ResultForm(joined=True, shows_media=shows)
 
 
+def test_a_template_that_goes_on_in_a_turn_that_media_have_closed(demo: tuple[Model, Processor]) -> None:
+    """A later answer would stand in no turn: as Google's templates of 2026 write it before they took media apart."""
+    header = "<|turn>{{ m.role }}\n"
+    goes_on = f"{{% if loop.first or m.role != messages[loop.index0 - 1].role %}}{header}{{% endif %}}"
+    processor = Processor(demo[1].config, demo[1].tokenizer, ChatTemplate(JOINED.replace(header, goes_on), {}))
+    assert goes_on in processor.template.source  # type: ignore[operator]
+    assert result_form(processor) == ResultForm(joined=True, shows_media=False)
+
+
 def test_a_template_of_calls_without_media(demo: tuple[Model, Processor]) -> None:
     """One that refuses calls, and none at all: results are messages of their own."""
     for source in ("{% if messages[1] %}{{ messages[1].tool_calls[0].nothing.here }}{% endif %}", None):

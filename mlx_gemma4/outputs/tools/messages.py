@@ -28,6 +28,8 @@ _CALL = {"type": "function", "id": "a", "function": {"name": "f", "arguments": {
 _CALLS = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
 _RESPONSES = {**_CALLS, "tool_responses": [{"name": "f", "response": "y"}]}
 
+_ANSWER = {"role": "assistant", "content": "z"}
+
 
 @dataclass(frozen=True)
 class ResultForm:
@@ -66,12 +68,20 @@ def result_form(processor: Processor) -> ResultForm:
     if rendered(_RESPONSES) == rendered(_CALLS):
         return ResultForm(joined=False, shows_media=apart)
     answered = rendered({**_RESPONSES, "content": "z"})
-    if apart and rendered(_CALLS, _tool("y"), {"role": "assistant", "content": "z"}) == answered:
+    if apart and rendered(_CALLS, _tool("y"), _ANSWER) == answered:
         return ResultForm(joined=False, shows_media=True)
     shown = {**_RESPONSES, "content": media}
+
+    def begins(*messages: Message) -> tuple[str | None, str | None]:
+        """What the template writes behind messages where an answer begins: to be given, and given."""
+        before, given = rendered(*messages, generates=False), rendered(*messages, _ANSWER, generates=False)
+        asked = rendered(*messages)
+        if before is None or given is None or asked is None:
+            return None, None
+        return asked.removeprefix(before), given.removeprefix(before)
+
     # some templates do not begin the answer behind results, although media have closed their turn
-    begins = (rendered() or "").removeprefix(rendered(generates=False) or "")
-    return ResultForm(joined=True, shows_media=shows(shown) and (rendered(shown) or "").endswith(begins))
+    return ResultForm(joined=True, shows_media=shows(shown) and begins(shown) == begins())
 
 
 def with_results(
