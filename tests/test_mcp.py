@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from mcp_server import command
 
+from mlx_gemma4.cli.shared import signals
 from mlx_gemma4.cli.shared.tools import opened_tools
 from mlx_gemma4.mcp.server import McpServer, prefix_shared
 from mlx_gemma4.outputs.tools.calls import ToolCall
@@ -253,6 +254,21 @@ def test_a_server_among_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 <|>, got 'rm -rf /')"""
     )
     assert len(noted) == 8
+
+
+def test_a_signal_while_a_server_is_closed_kills_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``live`` waits for nothing that takes longer than its patience."""
+    close = McpServer.close
+    pending: list[bool] = []
+
+    def watched(server: McpServer) -> None:
+        pending.append(server.kill in signals._discards)
+        close(server)
+
+    monkeypatch.setattr(McpServer, "close", watched)
+    with opened_tools(argparse.Namespace(tools=[f"mcp:{command()}"], mcp_config=None)):
+        assert signals._discards
+    assert pending == [True] and signals._discards == []
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

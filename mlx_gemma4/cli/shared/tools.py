@@ -84,10 +84,9 @@ def _opened(name: str, arguments: argparse.Namespace, stack: ExitStack) -> Tools
         return tools
     from mlx_gemma4.mcp.server import McpServer
 
-    server = stack.enter_context(
-        McpServer(name.removeprefix(SCHEME), config=arguments.mcp_config, time_limit=time_limit)
-    )
+    server = McpServer(name.removeprefix(SCHEME), config=arguments.mcp_config, time_limit=time_limit)
     stack.enter_context(on_exit(server.kill))
+    stack.callback(server.close)  # first: a signal may end the command while the server takes its time
     for line in server.left_out:
         note(f"({line})")
     return server
