@@ -147,6 +147,9 @@ def test_an_update_changes_what_it_names() -> None:
     assert client.commands[-1] == Configure(
         HearingSettings(("German",), ("MLX",), "Cars.", Endpointing(silence=0.4), guess_every=0.5)
     )
+    for left_out in ({}, {"silence_duration_ms": 300}):
+        (updated,) = client.update(turn_detection=left_out)
+        assert updated["session"]["audio"]["input"]["turn_detection"] == {"type": "server_vad", **left_out}
     (updated,) = client.update(turn_detection=None)
     assert updated["session"]["audio"]["input"]["turn_detection"] is None
     assert updated["session"]["audio"]["input"]["transcription"]["language"] == "de"

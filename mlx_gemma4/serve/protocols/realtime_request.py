@@ -167,7 +167,9 @@ class Settings:
         if not isinstance(found.transcription, Maybe):
             changed = replace(changed, transcription=found.transcription)
         if not isinstance(found.turn_detection, Maybe):
-            changed = replace(changed, turn_detection=found.turn_detection)
+            detection = found.turn_detection
+            told = None if detection is None else {"type": "server_vad", **detection}
+            changed = replace(changed, turn_detection=told)
         if not isinstance(found.noise_reduction, Maybe):
             changed = replace(changed, noise_reduction=found.noise_reduction)
         return changed
