@@ -35,7 +35,7 @@ def open_constraint(arguments: argparse.Namespace) -> Constraint | None:
     if given is None:
         return None
     option = f"--{given.replace('_', '-')}"
-    if arguments.tools is not None:
+    if arguments.tools:
         raise ValueError(f"{option} allows no calls of functions: leave out --tools")
     if "-" in (arguments.json_schema, arguments.grammar) and arguments.prompt == "-":
         raise ValueError(f"--prompt and {option} cannot both read stdin: give a file to one of them")
