@@ -91,20 +91,24 @@ def test_drafts_of_a_model_and_of_bound_answers(forwards: list[int]) -> None:
 
 
 class Taken:
-    """An outbox whose reader is always quick."""
+    """An outbox, whose reader is always quick or always late by a turn."""
 
-    is_full = False
-
-    def __init__(self) -> None:
+    def __init__(self, *, is_slow: bool) -> None:
         self.events: list[Any] = []
+        self._is_slow, self._looked = is_slow, 0
+
+    @property
+    def is_full(self) -> bool:
+        self._looked += self._is_slow
+        return self._looked % 2 == 1
 
     def put(self, event: Any) -> None:
         self.events.append(event)
 
 
-@pytest.mark.parametrize("others", [0, 1])
-def test_time_in_which_others_computed_does_not_count(others: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a forward costs is learned where an answer is alone."""
+@pytest.mark.parametrize(("others", "is_slow"), [(0, False), (1, False), (0, True)])
+def test_time_of_others_does_not_count(others: int, is_slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a forward costs is learned where an answer is alone, and its reader quick."""
     seconds: list[float | None] = []
     own = Drafts._seconds
 
@@ -116,7 +120,7 @@ def test_time_in_which_others_computed_does_not_count(others: int, monkeypatch: 
     model, processor = loaded("demo")
     body = {"messages": [ASK], "temperature": 0}
     question, _ = Questions(model, processor, Limits()).prepare(read_chat(json.dumps(body).encode()))
-    turns, outbox = [0], Taken()
+    turns, outbox = [0], Taken(is_slow=is_slow)
     by = Answerer(model, processor, PrefixStore(model), Drafter(), lambda: turns[0])
     work, result = answer(question, by, cast(Any, outbox)), None
     with suppress(StopIteration):
@@ -125,7 +129,7 @@ def test_time_in_which_others_computed_does_not_count(others: int, monkeypatch: 
             result = asked.forward.compute() if isinstance(asked, Asked) else None
             turns[0] += 1 + others
     assert isinstance(outbox.events[-1], Finished) and len(seconds) >= 5
-    assert seconds[0] is None and seconds.count(None) == (len(seconds) if others else 1)
+    assert seconds[0] is None and seconds.count(None) == (len(seconds) if others or is_slow else 1)
 
 
 def test_the_options_of_drafts() -> None:

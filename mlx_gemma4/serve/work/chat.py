@@ -64,14 +64,14 @@ class Answerer:
     Args:
         store: Has their sessions, with what was computed of a prompt before.
         drafter: Guesses tokens; None: they are decoded one by one.
-        turns: How often any job has gone on so far.
+        resumed: How often any job has gone on so far.
     """
 
     model: Model
     processor: Processor
     store: PrefixStore
     drafter: Drafter | None
-    turns: Callable[[], int]
+    resumed: Callable[[], int]
 
 
 def answer(question: Question, by: Answerer, outbox: Outbox[ChatEvent]) -> Work:
@@ -116,13 +116,13 @@ def _answer(question: Question, by: Answerer, session: Session, kept: int, outbo
         while (asked := _next(plan, given)) is not None:
             given = None
             if isinstance(asked, Step):
-                before = by.turns()
+                before = by.resumed()
                 if question.sampling.seed is None:
                     given = yield Asked(Turn.DECODE, asked)
                 else:  # a forward that is shared rounds differently
                     yield Turn.DECODE
                     given = asked.compute()
-                if drafts is not None and by.turns() > before + 1:
+                if drafts is not None and by.resumed() > before + 1:
                     drafts.forget_time()
                 continue
             chance = None if watched is None else watched.taken(asked, processor.tokenizer)
@@ -130,6 +130,8 @@ def _answer(question: Question, by: Answerer, session: Session, kept: int, outbo
                 break
             while outbox.is_full:
                 yield Turn.WAIT
+                if drafts is not None:
+                    drafts.forget_time()
     finally:
         plan.close()
     told.finish()
