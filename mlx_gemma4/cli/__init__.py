@@ -27,7 +27,7 @@ COMMANDS = {
     "watch": ("mlx_gemma4.cli.watch", "Answer a question about a camera whenever the scene changes."),
     "describe": ("mlx_gemma4.cli.describe", "Describe a video of any length, segment by segment."),
     "live": ("mlx_gemma4.cli.live", "Talk to the model about what a camera sees, live."),
-    "serve": ("mlx_gemma4.cli.serve", "Serve the model to apps that speak OpenAI's protocols."),
+    "serve": ("mlx_gemma4.cli.serve", "Serve the model to apps that speak OpenAI's protocols, and to browsers."),
     "eval": ("mlx_gemma4.cli.evaluate", "Measure word error rates, or the loss of a conversion."),
     "bench": ("mlx_gemma4.cli.bench", "Measure how fast a model is on this machine."),
     "demo": ("mlx_gemma4.cli.demo", "Demo on the built-in checkpoint: live transcription, pictures, spoken questions."),
