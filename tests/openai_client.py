@@ -205,6 +205,55 @@ def realtime(client: OpenAI) -> None:
             assert "input_audio_buffer.committed" in kinds and "conversation.item.added" in kinds
 
 
+def conversation(client: OpenAI) -> None:
+    """Items, answers in text, and a spoken turn that is answered."""
+    with client.realtime.connect(model="demo") as connection:
+
+        def until(kind: str) -> list[Any]:
+            events: list[Any] = []
+            while not events or events[-1].type != kind:
+                events.append(connection.recv())
+                type(events[-1]).model_validate(events[-1].to_dict())
+                if events[-1].type == "error":
+                    raise AssertionError(events[-1].error.message)
+            return events
+
+        sound: Any = {"format": {"type": "audio/pcm", "rate": 24_000}, "transcription": {"language": "en"}}
+        sound["turn_detection"] = {"type": "server_vad", "silence_duration_ms": 500}
+        session: Any = {"type": "realtime", "output_modalities": ["text"], "audio": {"input": sound}}
+        connection.session.update(session=session)
+        updated = until("session.updated")[-1].session
+        is_equal((updated.type, updated.output_modalities), ("realtime", ["text"]))
+        image: Any = {"type": "input_image", "image_url": picture_url()}
+        words: Any = {"type": "input_text", "text": "Describe the image."}
+        item: Any = {"type": "message", "role": "user", "content": [image, words]}
+        connection.conversation.item.create(item=item)
+        connection.response.create()
+        events = until("response.done")
+        is_equal("".join(event.delta for event in events if event.type == "response.output_text.delta"), NAMED)
+        response = events[-1].response
+        is_equal((response.status, response.output[0].content[0].text), ("completed", NAMED))
+        assert response.usage.input_token_details.image_tokens > 0
+        connection.conversation.item.retrieve(item_id=response.output[0].id)
+        is_equal(until("conversation.item.retrieved")[-1].item.content[0].text, NAMED)
+        connection.conversation.item.truncate(item_id=response.output[0].id, content_index=0, audio_end_ms=0)
+        until("conversation.item.truncated")
+        for each in [event.item.id for event in events if event.type == "conversation.item.added"]:
+            connection.conversation.item.delete(item_id=each)
+            until("conversation.item.deleted")
+        instruction: Any = {"type": "message", "role": "user", "content": [{**words, "text": "Transcribe the audio."}]}
+        connection.conversation.item.create(item=instruction)
+        for piece in pieces(pcm_24k(SPEECH) + b"\0" * 48_000, 4800):
+            connection.input_audio_buffer.append(audio=base64.b64encode(piece).decode())
+        events = until("response.done")
+        is_equal(events[-1].response.output[0].content[0].text, SAID)
+        kinds = [event.type for event in events]
+        assert kinds.index("input_audio_buffer.speech_started") < kinds.index("input_audio_buffer.committed")
+        connection.response.create(response={"conversation": "none", "metadata": {"topic": "apart"}})
+        connection.response.cancel(response_id=until("response.created")[-1].response.id)
+        is_equal(until("response.done")[-1].response.status, "cancelled")
+
+
 def examples(client: OpenAI) -> None:
     """The programs in ``examples/clients``, as they are."""
     url = str(client.base_url).rstrip("/")
@@ -233,6 +282,7 @@ CHECKS = (
     transcription_stream,
     translation,
     realtime,
+    conversation,
     examples,
 )
 
