@@ -18,12 +18,13 @@ from reference_cases import reference_case
 
 from mlx_gemma4 import Constraint, Model, Processor, Sampling, Session, generate, stream_generate
 from mlx_gemma4.inputs.prompt import Prompt
-from mlx_gemma4.outputs.constrained_steps import constrained_step
+from mlx_gemma4.outputs.constrained_steps import constrained_plan
 from mlx_gemma4.outputs.drafter import Draft
 from mlx_gemma4.outputs.generate import GenerationResponse
 from mlx_gemma4.outputs.grammar.matcher import Matcher
 from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
 from mlx_gemma4.outputs.sample import Sampler
+from mlx_gemma4.outputs.together import alone
 
 CARD = {
     "type": "object",
@@ -49,7 +50,7 @@ def steps_of(session: Session, constraint: Constraint, sampling: Sampling = HOT,
     _, processor = loaded("released")
     sampler = Sampler(sampling, 371, suppress=processor.suppressed_ids)
     logits = session.extend(reference_case("released", "text").prompt)
-    return constrained_step(session, logits, sampler, Matcher(constraint, vocabulary(processor)), **options)
+    return alone(constrained_plan(session, logits, sampler, Matcher(constraint, vocabulary(processor)), **options))
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

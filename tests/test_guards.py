@@ -152,7 +152,7 @@ def looping(monkeypatch: pytest.MonkeyPatch, processor: Processor, *answers: str
             last = token
             yield token
 
-    monkeypatch.setattr("mlx_gemma4.outputs.generate.answer_step", steps)
+    monkeypatch.setattr("mlx_gemma4.outputs.generate.answer_plan", steps)
 
 
 @pytest.mark.parametrize(("stops", "reason", "tokens"), [(True, "loop", 64), (False, "length", 80)])

@@ -15,10 +15,11 @@ from test_serve_tools import LIGHTS, USER, writing
 
 from mlx_gemma4 import Constraint, Sampling, Session
 from mlx_gemma4.inputs.prompt import Prompt
-from mlx_gemma4.outputs.constrained_steps import constrained_step
+from mlx_gemma4.outputs.constrained_steps import constrained_plan
 from mlx_gemma4.outputs.grammar.matcher import Matcher
 from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
 from mlx_gemma4.outputs.sample import Sampler
+from mlx_gemma4.outputs.together import alone
 from mlx_gemma4.serve.events import TokenChance
 from mlx_gemma4.serve.protocols.chat_request import read_chat
 from mlx_gemma4.serve.protocols.wire import write
@@ -43,11 +44,10 @@ def answered(
     if not watched:
         plain = Sampler(HOT, size, suppress=processor.suppressed_ids)
         matcher = Matcher(constraint, vocabulary(processor))
-        return list(constrained_step(session, logits, plain, matcher, **options)), [], session
+        return list(alone(constrained_plan(session, logits, plain, matcher, **options))), [], session
     sampler = WatchedSampler(HOT, size, suppress=processor.suppressed_ids, history=(), alternatives=2)
-    steps = constrained_step(
-        session, logits, sampler, Matcher(constraint, vocabulary(processor)), watch=sampler.see, **options
-    )
+    matcher = Matcher(constraint, vocabulary(processor))
+    steps = alone(constrained_plan(session, logits, sampler, matcher, watch=sampler.see, **options))
     told = [(token, sampler.taken(token, processor.tokenizer)) for token in steps]
     return [token for token, _ in told], [chance for _, chance in told], session
 

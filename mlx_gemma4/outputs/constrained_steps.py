@@ -25,7 +25,7 @@ from mlx_gemma4.outputs.drafter import Draft, Drafts
 from mlx_gemma4.outputs.grammar.matcher import NOTHING, Guess, Matcher
 from mlx_gemma4.outputs.sample import Sampler, check_finite, finite_sum
 from mlx_gemma4.outputs.steps import CLEAR_CACHE_EVERY, MAX_TOKENS, generate_plan
-from mlx_gemma4.outputs.together import Plan, Step, alone, computed
+from mlx_gemma4.outputs.together import Plan, Step, computed
 from mlx_gemma4.session import Session
 
 PATIENCE = 12
@@ -37,7 +37,7 @@ Watch = Callable[[mx.array, mx.array], None]
 """Takes note of tokens [n] that had to follow, and of the logits [n, V] that they would have been chosen from."""
 
 
-def constrained_step(
+def constrained_plan(
     session: Session,
     logits: mx.array,
     sampler: Sampler,
@@ -47,7 +47,7 @@ def constrained_step(
     drafts: Drafts | None = None,
     watch: Watch | None = None,
     patience: int = PATIENCE,
-) -> Generator[int, None, None]:
+) -> Plan:
     """Yield the tokens that follow, up to one that ends the answer.
 
     When the generator ends or is closed, the session holds all tokens that were yielded but the last.
@@ -62,31 +62,6 @@ def constrained_step(
     Raises:
         ValueError: A logit is NaN or infinite, or the grammar became too complex.
     """
-    plan = constrained_plan(
-        session,
-        logits,
-        sampler,
-        matcher,
-        max_tokens=max_tokens,
-        drafts=drafts,
-        watch=watch,
-        patience=patience,
-    )
-    return alone(plan)
-
-
-def constrained_plan(
-    session: Session,
-    logits: mx.array,
-    sampler: Sampler,
-    matcher: Matcher,
-    *,
-    max_tokens: int = MAX_TOKENS,
-    drafts: Drafts | None = None,
-    watch: Watch | None = None,
-    patience: int = PATIENCE,
-) -> Plan:
-    """``constrained_step`` for a caller that computes the forwards (``together``)."""
     if session.context is not None:
         max_tokens = min(max_tokens, session.context - session.position + 1)  # the last token does not enter it
     assert drafts is None or watch is None
@@ -108,20 +83,6 @@ def constrained_plan(
         steps.settle()
 
 
-def answer_step(
-    session: Session,
-    logits: mx.array,
-    sampler: Sampler,
-    matcher: Matcher | None,
-    *,
-    max_tokens: int = MAX_TOKENS,
-    drafts: Drafts | None = None,
-    watch: Watch | None = None,
-) -> Generator[int, None, None]:
-    """``constrained_step``, or ``generate_step`` where nothing has to be followed."""
-    return alone(answer_plan(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts, watch=watch))
-
-
 def answer_plan(
     session: Session,
     logits: mx.array,
@@ -132,7 +93,7 @@ def answer_plan(
     drafts: Drafts | None = None,
     watch: Watch | None = None,
 ) -> Plan:
-    """``answer_step`` for a caller that computes the forwards (``together``)."""
+    """``constrained_plan``, or ``generate_plan`` where nothing has to be followed."""
     if matcher is None:
         return generate_plan(session, logits, sampler, max_tokens=max_tokens, drafts=drafts)
     return constrained_plan(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts, watch=watch)

@@ -13,7 +13,7 @@ from mlx_gemma4.decoder.model import Model
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.outputs.channels import MARKERS, Channels, Kind, Thoughts
-from mlx_gemma4.outputs.constrained_steps import answer_step
+from mlx_gemma4.outputs.constrained_steps import answer_plan
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.grammar.constraint import CALLS, Constraint
 from mlx_gemma4.outputs.grammar.matcher import open_matcher
@@ -21,6 +21,7 @@ from mlx_gemma4.outputs.guards import LoopGuard
 from mlx_gemma4.outputs.pace import MOST_DRAFTED
 from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.steps import MAX_TOKENS
+from mlx_gemma4.outputs.together import alone
 from mlx_gemma4.outputs.tools.calls import parse_tool_calls
 from mlx_gemma4.prefixes.landmarks import landmarks
 from mlx_gemma4.prefixes.store import PrefixStore
@@ -135,7 +136,7 @@ def stream_generate(
     drafts = None if drafter is None else drafter.begin(session, history, processor.suppressed_ids)
     matcher = None if constraint is None else open_matcher(constraint, processor, history)
     logits = session.extend(prompt, snapshots=snapshots)
-    steps = answer_step(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts)
+    steps = alone(answer_plan(session, logits, sampler, matcher, max_tokens=max_tokens, drafts=drafts))
     progress = _Progress(started, len(prompt))
     channels = Channels(processor.tokenizer, thoughts, history)
     guard = LoopGuard(text=constraint is None or constraint.kind == CALLS) if stop_loops else None
