@@ -12,9 +12,9 @@ import pytest
 from servers import Running, serving
 
 from mlx_gemma4.serve import protocols
-from mlx_gemma4.serve.protocols.realtime import TRANSCRIPTION
 from mlx_gemma4.serve.protocols.realtime_events import ConversationEvent
 from mlx_gemma4.serve.protocols.realtime_request import HYPOTHESES
+from mlx_gemma4.serve.protocols.realtime_sound import TRANSCRIPTION
 from mlx_gemma4.serve.web.page import FOLDER
 
 ROOT = Path(__file__).parent.parent

@@ -83,6 +83,11 @@ class Release:
     """An answer is about to be computed: give its session back."""
 
 
+def sounds(samples: np.ndarray) -> list[Command]:
+    """Samples as a command, if there are any."""
+    return [Sound(samples)] if len(samples) else []
+
+
 Command = Sound | Commit | Clear | Configure | Converse | Transcribe | History | Release
 
 

@@ -15,7 +15,7 @@ from mlx_gemma4.inputs.audio.byte_input import AudioInput
 from mlx_gemma4.inputs.audio.formats import LIBSNDFILE, UNCOMPRESSED, Format, recognise
 from mlx_gemma4.inputs.audio.headers import Layout, uncompressed
 from mlx_gemma4.inputs.audio.mpeg import mp3_samples
-from mlx_gemma4.inputs.audio.pcm import RawFormat, check_layout, decode
+from mlx_gemma4.inputs.audio.pcm import RawFormat, SampleStream, check_layout
 from mlx_gemma4.inputs.audio.pyav_frame import samples_of
 
 if TYPE_CHECKING:
@@ -91,20 +91,17 @@ def _uncompressed(source: AudioInput, layout: Layout, channel: int | None) -> It
 
 
 def _samples_of(source: AudioInput, layout: Layout) -> Iterator[Piece]:
-    frame, left, rest = layout.frame_bytes, layout.length, b""
+    left, stream = layout.length, SampleStream()
     while left is None or left > 0:
         data = source.read(PIECE_BYTES if left is None else min(left, PIECE_BYTES))
         if not data:
             break
         left = left if left is None else left - len(data)
-        data = rest + data
-        whole = len(data) // frame * frame
-        rest = data[whole:]
-        if whole:
-            samples = decode(data[:whole], layout.encoding)
-            yield Piece(samples.reshape(-1, layout.channels), layout.rate)
+        samples = stream.push(data, layout.encoding, layout.channels)
+        if len(samples):
+            yield Piece(samples, layout.rate)
     if left and layout.length is not None:
-        per_second = frame * layout.rate
+        per_second = layout.frame_bytes * layout.rate
         raise _cut_short(source, (layout.length - left) / per_second, layout.length / per_second)
 
 

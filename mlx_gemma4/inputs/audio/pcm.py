@@ -18,6 +18,24 @@ def decode(data: bytes, encoding: str) -> np.ndarray:
     return ENCODINGS[encoding].decode(data)
 
 
+class SampleStream:
+    """Decodes samples that arrive in blocks. A block may end inside a sample."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def push(self, data: bytes, encoding: str, channels: int = 1) -> np.ndarray:
+        """Take a block; return the samples [n, channels] that are complete, perhaps none."""
+        data, size = self._rest + data, ENCODINGS[encoding].width * channels
+        whole = len(data) // size * size
+        self._rest = data[whole:]
+        return decode(data[:whole], encoding).reshape(-1, channels)
+
+    def clear(self) -> None:
+        """Forget a part of a sample: what follows does not continue it."""
+        self._rest = b""
+
+
 def scaled(values: np.ndarray) -> np.ndarray:
     """Samples of any type, as float32: whole numbers are scaled to [-1, 1], unsigned bytes are centred first."""
     if values.dtype == np.uint8:

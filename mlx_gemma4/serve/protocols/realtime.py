@@ -19,8 +19,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from mlx_gemma4.serve.hearing import (
     Began,
     Clear,
@@ -30,9 +28,9 @@ from mlx_gemma4.serve.hearing import (
     Configure,
     Hearing,
     Said,
-    Sound,
     Supposed,
     Words,
+    sounds,
 )
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.realtime_request import (
@@ -45,10 +43,8 @@ from mlx_gemma4.serve.protocols.realtime_request import (
     Update,
     event_id_of,
 )
-from mlx_gemma4.serve.protocols.realtime_sound import SoundStream
+from mlx_gemma4.serve.protocols.realtime_sound import TRANSCRIPTION, SoundStream, committed, ms
 from mlx_gemma4.serve.protocols.wire import read
-
-TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 Event = dict[str, Any]
 
@@ -154,7 +150,7 @@ class TranscriptionSession:
         if not self._finds_turns:
             return []
         self._item = self._next_id("item")
-        return [self._event("input_audio_buffer.speech_started", audio_start_ms=_ms(event.seconds), item_id=self._item)]
+        return [self._event("input_audio_buffer.speech_started", audio_start_ms=ms(event.seconds), item_id=self._item)]
 
     def _suppose(self, event: Supposed) -> list[Event]:
         if HYPOTHESES not in self._settings.include:
@@ -169,7 +165,7 @@ class TranscriptionSession:
             self._texts += [event.text] if event.text else []
             return rest
         item = self._current()
-        stopped = self._event("input_audio_buffer.speech_stopped", audio_end_ms=_ms(event.end), item_id=item)
+        stopped = self._event("input_audio_buffer.speech_stopped", audio_end_ms=ms(event.end), item_id=item)
         events = [stopped, *self._committed(item), *rest, self._completed(item, event.text, event.end - event.start)]
         self._item = None
         return events
@@ -216,11 +212,7 @@ class TranscriptionSession:
             "role": "user",
             "content": content,
         }
-        return [
-            self._event("input_audio_buffer.committed", item_id=item, previous_item_id=previous),
-            self._event("conversation.item.added", item=message, previous_item_id=previous),
-            self._event("conversation.item.done", item=message, previous_item_id=previous),
-        ]
+        return committed(self._event, message, previous)
 
     def _completed(self, item: str, text: str, seconds: float) -> Event:
         usage = {"type": "duration", "seconds": round(seconds, 3)}
@@ -244,12 +236,3 @@ def _read(message: bytes) -> ClientEvent:
         told = f"{kind[:60]} is not possible in a transcription session; connect without intent=transcription"
         raise Failure(400, told, param="type", code="unsupported_event")
     raise Failure(400, f"There is no event of the type {kind[:60]!r}", param="type", code="unknown_event")
-
-
-def sounds(samples: np.ndarray) -> list[Command]:
-    """Samples as a command, if there are any."""
-    return [Sound(samples)] if len(samples) else []
-
-
-def _ms(seconds: float) -> int:
-    return round(1000 * seconds)

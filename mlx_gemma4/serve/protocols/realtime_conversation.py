@@ -34,6 +34,7 @@ from mlx_gemma4.serve.hearing import (
     Spoke,
     Transcribed,
     TurnEnded,
+    sounds,
 )
 from mlx_gemma4.serve.hearing import Command as HearingCommand
 from mlx_gemma4.serve.protocols.chat_messages import Decode
@@ -275,7 +276,7 @@ class ConversationSession:
 
     def _commit(self, event: CommitBuffer) -> tuple[list[Event], list[Command]]:
         rest, _ = self._sound.commit()
-        commands: list[Command] = [*([Sound(rest)] if len(rest) else ()), Commit()]
+        commands: list[Command] = [*sounds(rest), Commit()]
         if self._settings.has_turns:
             self._commits.append(event.event_id)
             return [], commands

@@ -1,20 +1,27 @@
-"""``input_audio_buffer.append``: base64 to sound at 16 kHz, as one stream, however it is cut."""
+"""``input_audio_buffer``: base64 to sound at 16 kHz, as one stream, however it is cut; and events that tell of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 
-from mlx_gemma4.inputs.audio.pcm import decode
+from mlx_gemma4.inputs.audio.pcm import SampleStream
 from mlx_gemma4.inputs.audio.recording import Resampler
 from mlx_gemma4.serve.protocols.data_url import decode_base64
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.realtime_request import ENCODINGS
+
+Event = dict[str, Any]
 
 SHORTEST = 0.1
 """Seconds of sound that can be committed, at least."""
 LONGEST_APPEND = 15 * 1024 * 1024
 """Bytes of base64 in one append."""
 EMPTY_COMMIT = "input_audio_buffer_commit_empty"
+TRANSCRIPTION = "conversation.item.input_audio_transcription"
+"""The types of events that tell words begin so."""
 
 
 class SoundStream:
@@ -27,8 +34,7 @@ class SoundStream:
 
     def __init__(self) -> None:
         self._resampler = Resampler()
-        self._odd = b""
-        """Half a sample at the end of an append."""
+        self._samples = SampleStream()
         self.seconds = 0.0
         self.has_begun = False
 
@@ -40,13 +46,9 @@ class SoundStream:
         """
         if len(audio) > LONGEST_APPEND:
             raise Failure(400, "An append may have at most 15 MiB of base64", param="audio", code="invalid_value")
-        data = self._odd + (decode_base64(audio, "audio") if audio else b"")
-        form = ENCODINGS[encoding]
-        whole = len(data) // 2 * 2 if form == "s16le" else len(data)
-        data, self._odd = data[:whole], data[whole:]
-        if not data:
-            return np.zeros(0, np.float32)
-        samples = decode(data, form)
+        samples = self._samples.push(decode_base64(audio, "audio") if audio else b"", ENCODINGS[encoding])[:, 0]
+        if not len(samples):
+            return samples
         self.has_begun = True
         self.seconds += len(samples) / rate
         return self._resampler.push(samples, rate)
@@ -64,7 +66,8 @@ class SoundStream:
                 f"{1000 * SHORTEST:.0f} ms at least",
                 code=EMPTY_COMMIT,
             )
-        seconds, self.seconds, self._odd = self.seconds, 0.0, b""
+        seconds, self.seconds = self.seconds, 0.0
+        self._samples.clear()
         return self._resampler.finish(), seconds
 
     def finish(self) -> np.ndarray:
@@ -73,8 +76,31 @@ class SoundStream:
 
     def clear(self) -> None:
         """Forget what is not complete."""
-        self.seconds, self._odd, self._resampler = 0.0, b"", Resampler()
+        self.seconds, self._resampler = 0.0, Resampler()
+        self._samples.clear()
 
     def change_format(self) -> None:
         """What follows is of another format: half a sample cannot go on."""
-        self._odd = b""
+        self._samples.clear()
+
+
+def committed(
+    event: Callable[..., dict[str, Any]], item: Mapping[str, Any], previous: str | None
+) -> list[dict[str, Any]]:
+    """The events that tell that sound has become an item.
+
+    Args:
+        event: Makes an event of a type and its fields.
+        item: Its record.
+        previous: The id of the item before it.
+    """
+    return [
+        event("input_audio_buffer.committed", item_id=item["id"], previous_item_id=previous),
+        event("conversation.item.added", item=item, previous_item_id=previous),
+        event("conversation.item.done", item=item, previous_item_id=previous),
+    ]
+
+
+def ms(seconds: float) -> int:
+    """Milliseconds, as events count time."""
+    return round(1000 * seconds)

@@ -18,8 +18,7 @@ import numpy as np
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.serve.hearing import Began, Said, Spoke, Supposed, Transcribed, Words
 from mlx_gemma4.serve.protocols.realtime_items import Item, Items, spoken, stretches
-
-TRANSCRIPTION = "conversation.item.input_audio_transcription"
+from mlx_gemma4.serve.protocols.realtime_sound import TRANSCRIPTION, committed, ms
 
 Event = dict[str, Any]
 
@@ -102,7 +101,7 @@ class Turns:
         events = []
         if self.open is None:
             self.open = Turn(self._next_id("item"), start=told.seconds)
-            where = {"audio_start_ms": _ms(told.seconds), "item_id": self.open.item_id}
+            where = {"audio_start_ms": ms(told.seconds), "item_id": self.open.item_id}
             events = [self._event("input_audio_buffer.speech_started", **where)]
         if self.transcribes:
             self.open.missing += 1
@@ -120,7 +119,7 @@ class Turns:
         """The open turn is an item."""
         turn, self.open = self.open, None
         assert turn is not None
-        stopped = self._event("input_audio_buffer.speech_stopped", audio_end_ms=_ms(turn.end), item_id=turn.item_id)
+        stopped = self._event("input_audio_buffer.speech_stopped", audio_end_ms=ms(turn.end), item_id=turn.item_id)
         return [stopped, *self._add(turn), *self._complete(turn)]
 
     def cleared(self) -> None:
@@ -161,12 +160,7 @@ class Turns:
         """The item of a turn."""
         turn.item = spoken(turn.item_id, turn.sounds)
         previous = self._items.insert(turn.item)
-        record = turn.item.record()
-        return [
-            self._event("input_audio_buffer.committed", item_id=turn.item_id, previous_item_id=previous),
-            self._event("conversation.item.added", item=record, previous_item_id=previous),
-            self._event("conversation.item.done", item=record, previous_item_id=previous),
-        ]
+        return committed(self._event, turn.item.record(), previous)
 
     def _complete(self, turn: Turn) -> list[Event]:
         """Tell the text of a turn that is an item, if it is known."""
@@ -186,7 +180,3 @@ class Turns:
         turn.has_words = True
         delta = f" {text}" if is_next else text
         return self._event(f"{TRANSCRIPTION}.delta", item_id=turn.item_id, content_index=0, delta=delta)
-
-
-def _ms(seconds: float) -> int:
-    return round(1000 * seconds)

@@ -13,11 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from mlx_gemma4.inputs.audio.pcm import decode
+from mlx_gemma4.inputs.audio.pcm import SampleStream
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
-from mlx_gemma4.serve.hearing import Command, Commit, Committed, Hearing, Said, Sound, Words
+from mlx_gemma4.serve.hearing import Command, Commit, Committed, Hearing, Said, Words, sounds
 from mlx_gemma4.serve.protocols.data_url import decode_base64
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.wire import read
@@ -50,8 +49,7 @@ class VllmSession:
     """One connection. Sound is 16-bit PCM of 16 kHz; all of it up to the final commit is one text."""
 
     def __init__(self) -> None:
-        self._odd = b""
-        self._samples = 0
+        self._stream, self._samples = SampleStream(), 0
         self._text = ""
         self._is_first = True
         """Whether the next words are the first ones of their utterance."""
@@ -89,12 +87,9 @@ class VllmSession:
         return {"type": "error", "error": failure.message, "code": failure.code}
 
     def _append(self, audio: str) -> list[Command]:
-        data = self._odd + (decode_base64(audio, "audio") if audio else b"")
-        whole = len(data) // 2 * 2
-        data, self._odd = data[:whole], data[whole:]
-        samples: np.ndarray = decode(data, "s16le")
+        samples = self._stream.push(decode_base64(audio, "audio") if audio else b"", "s16le")[:, 0]
         self._samples += len(samples)
-        return [Sound(samples)] if len(samples) else []
+        return sounds(samples)
 
     def _delta(self, text: str) -> list[Event]:
         if not text:

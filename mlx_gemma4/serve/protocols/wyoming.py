@@ -21,14 +21,13 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 from wyoming.asr import Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
 from wyoming.error import Error
 from wyoming.event import Event
 from wyoming.info import Info
 from wyoming.ping import Pong
 
-from mlx_gemma4.inputs.audio.pcm import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, decode
+from mlx_gemma4.inputs.audio.pcm import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, SampleStream
 from mlx_gemma4.inputs.audio.recording import Resampler
 from mlx_gemma4.programs.languages import language_codes
 from mlx_gemma4.serve.hearing import (
@@ -39,8 +38,8 @@ from mlx_gemma4.serve.hearing import (
     Hearing,
     HearingSettings,
     Said,
-    Sound,
     Words,
+    sounds,
 )
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.speech_request import LONGEST_KEYWORD, MOST_KEYWORDS, known_languages
@@ -127,8 +126,7 @@ class WyomingSession:
         self._is_open = False
         self._resampler = Resampler()
         self._format: SoundData | None = None
-        self._odd = b""
-        """A part of a sample at the end of a chunk."""
+        self._samples = SampleStream()
 
     @property
     def is_hearing(self) -> bool:
@@ -189,23 +187,22 @@ class WyomingSession:
         settings = self._settings()
         code = self._wanted.language or _CODES[self._language]
         self._utterances.append(_Utterance(code, self._wanted.context))
-        self._is_open, self._resampler, self._odd, self._format = True, Resampler(), b"", layout
+        self._is_open, self._resampler, self._format = True, Resampler(), layout
+        self._samples.clear()
         return [Configure(settings)]
 
     def _append(self, layout: SoundData, payload: bytes) -> list[Command | Ask]:
         begin = [] if self._is_open else self._start(layout)
         if layout != self._format:
-            self._odd, self._format = b"", layout
-        data, size = self._odd + payload, layout.width * layout.channels
-        whole = len(data) // size * size
-        data, self._odd = data[:whole], data[whole:]
-        samples = decode(data, WIDTHS[layout.width]).reshape(-1, layout.channels).mean(axis=1)
-        return [*begin, *_sounds(self._resampler.push(samples, layout.rate))]
+            self._format = layout
+            self._samples.clear()
+        samples = self._samples.push(payload, WIDTHS[layout.width], layout.channels).mean(axis=1)
+        return [*begin, *sounds(self._resampler.push(samples, layout.rate))]
 
     def _stop(self) -> list[Command | Ask]:
         begin = [] if self._is_open else self._start(SoundData(LOWEST_RATE, 1, 1))
         self._is_open = False
-        return [*begin, *_sounds(self._resampler.finish()), Commit()]
+        return [*begin, *sounds(self._resampler.finish()), Commit()]
 
     def _settings(self) -> HearingSettings:
         wanted = self._wanted
@@ -240,10 +237,6 @@ def _ask(data: TranscriptData) -> Ask:
         raise Failure(400, "The transcript to handle has no text", code="invalid_value")
     languages = known_languages([data.language] if data.language else [])
     return Ask(data.text, languages[0] if languages else None, data.context)
-
-
-def _sounds(samples: np.ndarray) -> list[Command | Ask]:
-    return [Sound(samples)] if len(samples) else []
 
 
 _CODES = {name: code for code, name in language_codes().items()}
