@@ -21,6 +21,7 @@ from mlx_gemma4.serve.protocols.wire import write
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.failures import failure_of
 from mlx_gemma4.serve.web.fetching import Fetcher
+from mlx_gemma4.serve.web.pace import until_heard
 from mlx_gemma4.serve.web.realtime_answers import Answering
 from mlx_gemma4.serve.web.realtime_pictures import with_pictures
 from mlx_gemma4.serve.web.sessions import Sessions
@@ -32,10 +33,6 @@ PROTOCOL = "realtime"
 """The subprotocol that OpenAI's clients for browsers ask for."""
 SERVER_ERROR, TRY_LATER, GOING_AWAY, RESTART = 1011, 1013, 1001, 1012
 """Codes with which a WebSocket is closed."""
-AHEAD = 20.0
-"""Seconds of sound that may wait to be heard. A client that sends more waits, as TCP makes it."""
-LOOK = 0.02
-"""Seconds between two looks at whether they were heard."""
 WAITING_EVENTS = 64
 """Events that may wait to be sent. Who has more to tell waits."""
 
@@ -229,8 +226,7 @@ class _Connection:
             read = self._session.read
             told = await self._threads.run(lambda: read(data)) if self._session.takes_long(data) else read(data)  # noqa: B023
             await self._do(self._session.take(told))
-            while self._inbox.seconds > AHEAD:
-                await anyio.sleep(LOOK)
+            await until_heard(self._inbox)
 
 
 def _bytes(message: MutableMapping[str, Any]) -> bytes:

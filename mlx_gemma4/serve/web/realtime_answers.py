@@ -19,11 +19,9 @@ from mlx_gemma4.serve.protocols.realtime_session import Done, RealtimeSession
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.chat import counted
 from mlx_gemma4.serve.web.failures import failure_of
+from mlx_gemma4.serve.web.pace import LOOK
 from mlx_gemma4.serve.web.threads import Threads
 from mlx_gemma4.serve.work.histories import FittedHistory
-
-LOOK = 0.02
-"""Seconds between two looks at whether answers are being made."""
 
 
 class Answering:

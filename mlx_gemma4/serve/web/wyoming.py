@@ -23,6 +23,7 @@ from mlx_gemma4.serve.protocols.wyoming_wire import LONGEST_LINE, encode
 from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.chat import counted
 from mlx_gemma4.serve.web.failures import failure_of
+from mlx_gemma4.serve.web.pace import LOOK, until_heard
 from mlx_gemma4.serve.web.preparing import Preparing
 from mlx_gemma4.serve.web.wyoming_input import Input
 from mlx_gemma4.serve.work.chat import Question
@@ -30,10 +31,6 @@ from mlx_gemma4.serve.work.hearing import Inbox
 
 CONNECTIONS = 64
 """Open connections, at most."""
-AHEAD = 20.0
-"""Seconds of sound that may wait to be heard. A client that sends more waits, as TCP makes it."""
-LOOK = 0.02
-"""Seconds between two looks at whether they were heard."""
 WAITING_EVENTS, WAITING_TEXTS = 64, 4
 LINGER = 0.5
 """Seconds in which a client may close a connection first that the server ends."""
@@ -170,8 +167,8 @@ class _Connection:
                     await self._asker.send(command)
                 else:
                     self._open_inbox().put(command)
-            while self._inbox is not None and self._inbox.seconds > AHEAD:
-                await anyio.sleep(LOOK)
+            if self._inbox is not None:
+                await until_heard(self._inbox)
         self._group.cancel_scope.cancel()
 
     async def _skip(self) -> None:

@@ -10,13 +10,12 @@ import numpy as np
 from mlx_gemma4.inputs.audio.endpoint import Begin, End, Endpointer, EndpointerEvent, Speech
 from mlx_gemma4.inputs.audio.frames import Framer
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
+from mlx_gemma4.inputs.audio.voice import Voice
 from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.live.hear.events import Committed as Stood
 from mlx_gemma4.live.hear.events import Final, ListenerEvent, Partial
-from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.rhythm import Moment, Rhythm
 from mlx_gemma4.prefixes.store import PrefixStore
-from mlx_gemma4.programs.transcribe import Transcriber
 from mlx_gemma4.serve.engine import Turn, Work
 from mlx_gemma4.serve.hearing import (
     Began,
@@ -28,19 +27,17 @@ from mlx_gemma4.serve.hearing import (
     Converse,
     Hearing,
     History,
-    Said,
     Sound,
     Spoke,
-    Supposed,
     Transcribe,
     Transcribed,
     TurnEnded,
     TurnSettings,
-    Words,
 )
 from mlx_gemma4.serve.outbox import Outbox
 from mlx_gemma4.serve.work.hearing import Inbox, hear
-from mlx_gemma4.serve.work.speech import Transcribers, instruction_for
+from mlx_gemma4.serve.work.listening import Listening, heard
+from mlx_gemma4.serve.work.speech import Transcribers
 from mlx_gemma4.serve.work.turns import Ahead
 
 
@@ -84,7 +81,7 @@ def converse(inbox: Inbox, parts: Parts, outbox: Outbox[Hearing]) -> Work:
 class _Recorded(Endpointer):
     """An endpointer that keeps what it has found, for a second reader."""
 
-    happened: list[EndpointerEvent]
+    happened: Sequence[EndpointerEvent] = ()
 
     def push(self, frames: np.ndarray) -> list[EndpointerEvent]:
         return self._keep(super().push(frames))
@@ -92,13 +89,13 @@ class _Recorded(Endpointer):
     def finish(self) -> list[EndpointerEvent]:
         return self._keep(super().finish())
 
-    def take(self) -> list[EndpointerEvent]:
+    def take(self) -> Sequence[EndpointerEvent]:
         """What it has found since the last call."""
-        happened, self.happened = self.happened, []
+        happened, self.happened = self.happened, ()
         return happened
 
     def _keep(self, events: list[EndpointerEvent]) -> list[EndpointerEvent]:
-        self.happened = [*getattr(self, "happened", ()), *events]
+        self.happened = [*self.happened, *events]
         return events
 
 
@@ -115,8 +112,9 @@ class _Ears:
         self.ahead = Ahead(parts.store, tuple(parts.processor.stop_ids), self._frame_seconds)
         self._framer = Framer(frame_samples)
         self._endpointer: _Recorded | None = None
-        self._listener: Listener | None = None
-        self._transcriber: Transcriber | None = None
+        self._voice: Voice | None = None
+        """What the endpointer finds speech with, where nothing is written down."""
+        self._listening: Listening[_Recorded] | None = None
         self._rhythm: Rhythm | None = None
         """Of transcription: what forwards cost is learned once."""
         self._frames: list[np.ndarray] = []
@@ -200,9 +198,10 @@ class _Ears:
         frames = self._framer.push(samples)
         if last:
             frames = np.concatenate([frames, self._framer.flush()])
-        if self._listener is not None:
-            self._listener.feed(samples)
-            told = self._listener.finish() if last else self._listener.step()
+        if self._listening is not None:
+            listener = self._listening.listener
+            listener.feed(samples)
+            told = listener.finish() if last else listener.step()
         elif self._endpointer is not None:
             self._endpointer.push(frames)
             if last:
@@ -258,13 +257,9 @@ class _Ears:
         self.ahead.close()
 
     def _told(self, event: ListenerEvent) -> Iterator[Hearing]:
-        if isinstance(event, Stood):
-            yield Transcribed(self._number(event.utterance), Words(event.text))
-        elif isinstance(event, Partial):
-            yield Transcribed(self._number(event.utterance), Supposed(event.committed, event.draft))
-        elif isinstance(event, Final):
-            said = Said(self._before + event.start, self._before + event.end, event.text, event.rest)
-            yield Transcribed(self._number(event.utterance), said)
+        told = heard(event, self._before)
+        if told is not None and isinstance(event, (Stood, Partial, Final)):
+            yield Transcribed(self._number(event.utterance), told)
 
     def _number(self, utterance: int) -> int | None:
         return self._first + utterance if self._settings.finds_turns else None
@@ -281,30 +276,21 @@ class _Ears:
 
     def _open(self) -> None:
         """Make what finds turns, and what writes them down."""
-        settings = self._settings.hearing
-        self._voice = self._parts.transcribers.take_voice()
+        settings, transcribers = self._settings.hearing, self._parts.transcribers
         self._first = self._count
-        if not self._settings.transcribes:
+        if self._settings.transcribes:
+            self._listening = Listening(transcribers, settings, self._parts.language, self._rhythm, _Recorded)
+            self._endpointer, self._rhythm = self._listening.endpointer, self._listening.rhythm
+        else:
+            self._voice = transcribers.take_voice()
             self._endpointer = _Recorded(self._voice, settings.endpointing, frame_seconds=self._frame_seconds)
-            return
-        self._transcriber = self._parts.transcribers.take(self._instruction)
-        self._endpointer = _Recorded(
-            self._voice,
-            settings.endpointing,
-            frame_seconds=self._frame_seconds,
-            max_frames=self._transcriber.max_frames,
-        )
-        self._listener = Listener(self._transcriber, self._endpointer, guess_every=settings.guess_every)
-        if settings.guess_every is None:
-            self._rhythm = self._listener.rhythm = self._rhythm or self._listener.rhythm
 
     def _stop_listening(self) -> None:
-        if self._listener is not None and self._transcriber is not None:
-            self._transcriber.drop()
-            self._parts.transcribers.give_back(self._instruction, self._transcriber)
-        if self._endpointer is not None:
+        if self._listening is not None:
+            self._listening.close()
+        if self._voice is not None:
             self._parts.transcribers.give_back_voice(self._voice)
-        self._listener = self._transcriber = self._endpointer = None
+        self._listening = self._voice = self._endpointer = None
 
     def _forget(self) -> None:
         """Forget the open turn, or the buffer. What follows is another sound."""
@@ -312,9 +298,3 @@ class _Ears:
         self._give_back()
         self._framer.flush()
         self._patience, self._length, self._before = None, 0, self._seconds
-
-    @property
-    def _instruction(self) -> str:
-        settings = self._settings.hearing
-        languages: Sequence[str] = settings.languages or (self._parts.language,)
-        return instruction_for(languages, settings.prompt, settings.keywords)

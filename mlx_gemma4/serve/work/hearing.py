@@ -11,9 +11,7 @@ import numpy as np
 
 from mlx_gemma4.inputs.audio.endpoint import Endpointer
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
-from mlx_gemma4.live.hear.events import Committed as Stood
 from mlx_gemma4.live.hear.events import Final, ListenerEvent, Partial
-from mlx_gemma4.live.hear.listener import Listener
 from mlx_gemma4.live.hear.rhythm import Rhythm
 from mlx_gemma4.serve.engine import Turn, Work
 from mlx_gemma4.serve.hearing import (
@@ -30,11 +28,10 @@ from mlx_gemma4.serve.hearing import (
     Release,
     Said,
     Sound,
-    Supposed,
-    Words,
 )
 from mlx_gemma4.serve.outbox import Outbox
-from mlx_gemma4.serve.work.speech import Transcribers, instruction_for
+from mlx_gemma4.serve.work.listening import Listening, heard
+from mlx_gemma4.serve.work.speech import Transcribers
 
 SLICE = SAMPLE_RATE // 5
 """Samples that are heard in one turn, at most: other sessions get theirs in between."""
@@ -120,7 +117,7 @@ class _Ear:
     def __init__(self, transcribers: Transcribers, default: str) -> None:
         self._transcribers, self._default = transcribers, default
         self._settings = HearingSettings()
-        self._listener: Listener | None = None
+        self._listening: Listening[Endpointer] | None = None
         self._rhythm: Rhythm | None = None
         self._since: float | None = None
         """When the open utterance has begun, as far as it was told."""
@@ -146,7 +143,8 @@ class _Ear:
         self._forget()
 
     def _hear(self, samples: np.ndarray) -> Iterator[Hearing]:
-        listener = self._listener = self._listener or self._open()
+        self._listening = self._listening or self._open()
+        listener = self._listening.listener
         self._seconds += len(samples) / SAMPLE_RATE
         listener.feed(samples)
         events = listener.step()
@@ -157,27 +155,24 @@ class _Ear:
 
     def _end(self) -> Iterator[Hearing]:
         """End what is open. What follows is another recording."""
-        if self._listener is not None:
-            for event in self._listener.finish():
+        if self._listening is not None:
+            for event in self._listening.listener.finish():
                 yield from self._told(event)
             self._forget()
 
     def _told(self, event: ListenerEvent) -> Iterator[Hearing]:
-        if isinstance(event, Stood):
-            yield from self._begin(None)
-            yield Words(event.text)
-        elif isinstance(event, Partial):
-            yield from self._begin(event.start)
-            yield Supposed(event.committed, event.draft)
-        elif isinstance(event, Final):
-            yield from self._begin(event.start)
-            yield Said(self._before + event.start, self._before + event.end, event.text, event.rest)
+        told = heard(event, self._before)
+        if told is None:
+            return
+        yield from self._begin(event.start if isinstance(event, (Partial, Final)) else None)
+        yield told
+        if isinstance(told, Said):
             self._since = None
 
     def _begin(self, start: float | None) -> Iterator[Hearing]:
         if self._since is None:
-            assert self._listener is not None
-            start = self._listener.speaks_since if start is None else start
+            assert self._listening is not None
+            start = self._listening.listener.speaks_since if start is None else start
             self._since = start or 0.0
             yield Began(self._before + self._since)
 
@@ -186,28 +181,12 @@ class _Ear:
             yield from self._end()
             self._settings = command.settings
 
-    def _open(self) -> Listener:
-        self._transcriber = self._transcribers.take(self._instruction)
-        self._voice = self._transcribers.take_voice()
-        endpointer = Endpointer(
-            self._voice,
-            self._settings.endpointing,
-            frame_seconds=self._transcriber.frame_seconds,
-            max_frames=self._transcriber.max_frames,
-        )
-        listener = Listener(self._transcriber, endpointer, guess_every=self._settings.guess_every)
-        if self._settings.guess_every is None:  # what forwards cost on this machine is learned once
-            self._rhythm = listener.rhythm = self._rhythm or listener.rhythm
-        return listener
+    def _open(self) -> Listening[Endpointer]:
+        opened = Listening(self._transcribers, self._settings, self._default, self._rhythm, Endpointer)
+        self._rhythm = opened.rhythm
+        return opened
 
     def _forget(self) -> None:
-        if self._listener is not None:
-            self._transcriber.drop()
-            self._transcribers.give_back(self._instruction, self._transcriber)
-            self._transcribers.give_back_voice(self._voice)
-        self._listener, self._since, self._before = None, None, self._seconds
-
-    @property
-    def _instruction(self) -> str:
-        settings = self._settings
-        return instruction_for(settings.languages or (self._default,), settings.prompt, settings.keywords)
+        if self._listening is not None:
+            self._listening.close()
+        self._listening, self._since, self._before = None, None, self._seconds
