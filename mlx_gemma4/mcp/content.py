@@ -6,9 +6,7 @@ import base64
 import binascii
 import io
 import json
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mcp_types import (
@@ -96,12 +94,8 @@ def _read(kind: str, data: bytes) -> Part:
         if len(samples) > LONGEST_SOUND * SAMPLE_RATE:
             raise ValueError(f"it lasts more than {LONGEST_SOUND:g} s")
         return {"type": "audio", "audio": samples}
+    from mlx_gemma4.inputs.vision.bytes_file import bytes_file
     from mlx_gemma4.inputs.vision.image import load_image
 
-    with tempfile.TemporaryDirectory(prefix="mlx_gemma4-") as folder:  # files are checked before they are decoded
-        path = Path(folder) / "image"
-        path.write_bytes(data)
-        try:
-            return {"type": "image", "image": load_image(path)}
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(path), "it")) from error
+    with bytes_file(data, "it") as path:
+        return {"type": "image", "image": load_image(path)}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, load_audio
 from mlx_gemma4.inputs.processor import Processor
+from mlx_gemma4.inputs.vision.bytes_file import bytes_file
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.serve.protocols.failure import Failure, wrong
 
@@ -53,16 +52,10 @@ class Media:
     def _read(self, kind: str, data: bytes, budget: int | None) -> Any:
         if kind == "audio":
             return self._sound(data)
-        # readers of pictures and videos check files before they decode them; they name the file in what they raise
-        with tempfile.TemporaryDirectory(prefix="mlx_gemma4-") as folder:
-            path = Path(folder) / kind
-            path.write_bytes(data)
-            try:
-                if kind == "image":
-                    return self._processor.patches(load_image(path), image_tokens=budget)
-                return self._processor.film(path)
-            except ValueError as error:
-                raise ValueError(str(error).replace(str(path), f"the {kind}")) from error
+        with bytes_file(data, f"the {kind}") as path:
+            if kind == "image":
+                return self._processor.patches(load_image(path), image_tokens=budget)
+            return self._processor.film(path)
 
     def _sound(self, data: bytes) -> np.ndarray:
         longest = self._processor.limits.audio_tokens * self._processor.frame_samples
