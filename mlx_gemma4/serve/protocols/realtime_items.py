@@ -271,12 +271,14 @@ def chat(instructions: str, items: Sequence[Item]) -> list[Message]:
     """The messages of items, as a request of Chat Completions has them. The result of a call that is gone is left
     out."""
     messages = [Message("system", instructions)] if instructions else []
+    called = set[str]()
     for item in items:
         last = messages[-1] if messages else None
         if item.type == "function_call_output":
-            if item.call_id in _calls(items[: items.index(item)]):
+            if item.call_id in called:
                 messages.append(Message("tool", item.output, tool_call_id=item.call_id))
         elif item.type == "function_call":
+            called.add(item.call_id)
             call = Call(Function(item.name, item.arguments), item.call_id)
             if last is not None and last.role == "assistant":
                 last.tool_calls = [*(last.tool_calls or ()), call]
