@@ -32,7 +32,6 @@ from mlx_gemma4.cli.shared.outputs import add_overwrite, text_output
 from mlx_gemma4.cli.shared.signals import Session, starting
 from mlx_gemma4.cli.shared.sound import INPUT_HELP, open_source
 from mlx_gemma4.cli.shared.tools import (
-    DECLINED,
     add_tools,
     described,
     note_shortened,
@@ -317,6 +316,8 @@ class Talk:
             self._shown = time.monotonic()
 
     def _reply(self, *, allowed: bool) -> None:
+        from mlx_gemma4.outputs.tools.calls import DECLINED
+
         call = self._calls.pop(0)
         self._assistant.reply(self._result(call) if allowed else DECLINED, call.id or None)
         if self._calls:

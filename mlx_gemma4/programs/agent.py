@@ -24,7 +24,7 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.outputs.generate import GREEDY, GenerationResponse
 from mlx_gemma4.outputs.sample import Sampling
-from mlx_gemma4.outputs.tools.calls import ToolCall
+from mlx_gemma4.outputs.tools.calls import DECLINED, ToolCall
 from mlx_gemma4.outputs.tools.parallel import Returned, run_calls
 from mlx_gemma4.outputs.tools.repeats import Repeats
 from mlx_gemma4.outputs.tools.result import ToolResult
@@ -33,7 +33,6 @@ from mlx_gemma4.programs.agent_events import AgentEvent, Decided, Ended, Reason,
 from mlx_gemma4.programs.chat import Content, Conversation
 from mlx_gemma4.programs.history import text_of
 
-DECLINED = "The user did not allow it."
 AGAIN = "Your last answer repeated itself and was stopped. Go on in another way."
 REPEATED = "[These calls had the same results before. Use the results, or do something else.]"
 

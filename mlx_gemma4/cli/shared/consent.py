@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mlx_gemma4.cli.shared.notes import note
-from mlx_gemma4.cli.shared.tools import DECLINED, described
+from mlx_gemma4.cli.shared.tools import described
 
 if TYPE_CHECKING:
     from mlx_gemma4.outputs.tools.calls import ToolCall
@@ -50,6 +50,8 @@ class Consent:
         Raises:
             KeyboardInterrupt: Ctrl-C was the answer.
         """
+        from mlx_gemma4.outputs.tools.calls import DECLINED
+
         written = described(call.name, call.arguments)
         if call.name in self._names:
             note(f"Running {written} (--yes)")

@@ -20,7 +20,6 @@ SCHEME = "mcp:"
 """Begins the name of an MCP server."""
 MOST_LOST = 5
 """Keywords of schemas in a note."""
-DECLINED = "The user did not allow it."
 
 
 def add_tools(parser: argparse.ArgumentParser, *, runs: bool) -> None:

@@ -15,6 +15,8 @@ BEGIN, END = MARKERS["tool_call"]
 _STRING = re.escape(QUOTE) + ".*?" + re.escape(QUOTE)
 _BLOCK = re.compile(f"{re.escape(BEGIN)}((?:{_STRING}|(?!{re.escape(END)}).)*)", re.DOTALL)
 """A call up to its end marker; strings may contain that marker."""
+DECLINED = "The user did not allow it."
+"""Why a call was not run, for the model to read."""
 
 
 @dataclass(frozen=True)
