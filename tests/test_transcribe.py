@@ -255,7 +255,7 @@ def test_a_guess_that_fails_loses_no_frame(demo: tuple[Model, Processor], monkey
     transcriber.put(frames)
     transcriber.compute(30)
 
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

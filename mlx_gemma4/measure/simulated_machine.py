@@ -162,9 +162,9 @@ class SimulatedClock:
                 self.forward("guess", rows + missing, rows - logits_from, session.position)
             return extend(piece, logits_from=logits_from, snapshots=snapshots)
 
-        def timed_step(tokens: mx.array) -> mx.array:
-            self.forward("token", tokens.size, tokens.size, session.position)
-            return step(tokens)
+        def timed_step(tokens: mx.array, *, logits_from: int = 0) -> mx.array:
+            self.forward("token", tokens.size, tokens.size - logits_from, session.position)
+            return step(tokens, logits_from=logits_from)
 
         watched: Any = session
         watched.extend, watched.step = timed_extend, timed_step
