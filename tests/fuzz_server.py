@@ -242,7 +242,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args()
-    logging.getLogger("websockets").disabled = True  # it tells of connections that this program has cut
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it tells of connections that this program has cut
     ranges = [range(given.first, given.first + count) for count in (given.requests, given.sequences)]
     if given.port is not None:
         return min(1, fuzz(given.port, given.seed, given.only, *ranges))

@@ -16,6 +16,7 @@ import argparse
 import base64
 import http.client
 import json
+import logging
 import os
 import statistics
 import sys
@@ -202,6 +203,7 @@ def main() -> int:
     parser.add_argument("--hostile", action="store_true")
     parser.add_argument("--pid", type=int, help="the server's process, for its memory")
     arguments = parser.parse_args()
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # hostile clients cut their connections
     if arguments.what == "delay":
         delays(arguments.port)
         return 0

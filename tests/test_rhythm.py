@@ -126,6 +126,14 @@ def test_a_guess_waits_while_sound_piles_up() -> None:
     assert rhythm.next(Moment(50, 50, behind=longest + 0.01)) == 50
 
 
+def test_late_guesses_are_rare() -> None:
+    """Every 3 s of speech, or as rarely as was asked for: their words would have to be computed at the end."""
+    rhythm = learned(tiles(0.1))
+    assert [rhythm.next(Moment(5, new, behind=9.0)) for new in (74, 75)] == [5, "guess"]
+    rhythm = learned(tiles(0.1), guess_every=10.0)
+    assert [rhythm.next(Moment(5, new, behind=99.0)) for new in (75, 249, 250)] == [5, 5, "guess"]
+
+
 def test_costs_of_a_guess_are_split_between_its_forwards() -> None:
     """Guesses that needed their first forward only show what it costs; the others, what a token costs."""
     rhythm = Rhythm(FRAME)

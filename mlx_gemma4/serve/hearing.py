@@ -27,6 +27,8 @@ class Sound:
     """Sound that has arrived, float32 [n] at 16 kHz."""
 
     samples: np.ndarray
+    waited: float = 0.0
+    """Seconds since it came."""
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,13 @@ class Listener:
             with self._lock:
                 self._waiting.append(block)
 
-    def step(self) -> list[ListenerEvent]:
-        """Process what was fed; return the events."""
-        self.behind = self.backlog
+    def step(self, *, behind: float = 0.0) -> list[ListenerEvent]:
+        """Process what was fed; return the events.
+
+        Args:
+            behind: Seconds for which what was fed has waited elsewhere.
+        """
+        self.behind = self.backlog + behind
         self._collect(self._pass(self._framer.push(self._take())))
         return self._hand_out()
 

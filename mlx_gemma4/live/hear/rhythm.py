@@ -106,15 +106,16 @@ class Rhythm:
         """What to do now: compute so many of the frames that wait, perhaps none; or guess, all of them with it."""
         if moment.until_complete is not None:
             return self._in_silence(moment, moment.until_complete)
-        if self.is_late(moment.behind):
-            return moment.waiting
+        if self.is_late(moment.behind):  # words that are never guessed would all be computed at the end
+            rarely = max(self.plan.period, RARELY / self._frame_seconds)
+            return "guess" if moment.new >= rarely else moment.waiting
         if moment.new >= self.plan.period:
             return "guess"
         count = min(moment.waiting, self.plan.alone - (moment.new - moment.waiting))
         return count if count >= self.plan.stride else 0
 
     def is_late(self, behind: float) -> bool:
-        """Whether guesses have to wait: more sound has piled up than arrives from one guess to the next."""
+        """Whether guesses are made ``RARELY``: more sound has piled up than arrives from one guess to the next."""
         return behind > self.plan.period * self._frame_seconds + self._last_guess
 
     def begin(self, rows: int) -> None:

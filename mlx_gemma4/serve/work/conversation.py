@@ -135,7 +135,7 @@ class _Ears:
 
     def take(self, command: Command) -> Iterator[Hearing]:
         if isinstance(command, Sound):
-            return self._hear(command.samples)
+            return self._hear(command)
         if isinstance(command, Commit):
             return self._commit()
         if isinstance(command, Clear):
@@ -180,28 +180,28 @@ class _Ears:
             left -= len(block)
         return np.concatenate(blocks[::-1])
 
-    def _hear(self, samples: np.ndarray) -> Iterator[Hearing]:
-        self._seconds += len(samples) / SAMPLE_RATE
+    def _hear(self, sound: Sound) -> Iterator[Hearing]:
+        self._seconds += len(sound.samples) / SAMPLE_RATE
         if self._endpointer is None and (self._settings.finds_turns or self._settings.transcribes):
             self._open()
-        yield from self._listen(samples, last=False)
+        yield from self._listen(sound, last=False)
         self.compute()
 
     def _commit(self) -> Iterator[Hearing]:
-        yield from self._listen(np.zeros(0, np.float32), last=True)
+        yield from self._listen(Sound(np.zeros(0, np.float32)), last=True)
         self._forget()
         yield Committed()
 
-    def _listen(self, samples: np.ndarray, *, last: bool) -> Iterator[Hearing]:
+    def _listen(self, sound: Sound, *, last: bool) -> Iterator[Hearing]:
         """Take sound; ``last`` ends it."""
         told: list[ListenerEvent] = []
-        frames = self._framer.push(samples)
+        frames = self._framer.push(sound.samples)
         if last:
             frames = np.concatenate([frames, self._framer.flush()])
         if self._listening is not None:
             listener = self._listening.listener
-            listener.feed(samples)
-            told = listener.finish() if last else listener.step()
+            listener.feed(sound.samples)
+            told = listener.finish() if last else listener.step(behind=sound.waited)
         elif self._endpointer is not None:
             self._endpointer.push(frames)
             if last:
@@ -268,7 +268,7 @@ class _Ears:
         if settings == self._settings:
             return
         if self._settings.finds_turns:
-            yield from self._listen(np.zeros(0, np.float32), last=True)
+            yield from self._listen(Sound(np.zeros(0, np.float32)), last=True)
             self._forget()
         else:
             self._stop_listening()  # the buffer goes on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -35,20 +36,30 @@ from mlx_gemma4.serve.work.speech import Transcribers
 
 SLICE = SAMPLE_RATE // 5
 """Samples that are heard in one turn, at most: other sessions get theirs in between."""
+LATE_SLICE = SAMPLE_RATE
+"""The same where sound has waited for ``LATE``: a forward over more frames costs little more."""
+LATE = 1.0
+"""Seconds."""
 
 
 class Inbox:
     """Commands from a protocol to its work. Any thread may put them in.
 
+    Args:
+        clock: Measures how long sound waits.
+
     Attributes:
         on_arrival: Called when there is something new.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._commands: deque[Command] = deque()
         self._ahead: deque[Command] = deque()
         """Commands that are no part of the sound, and do not wait behind it."""
         self._lock = threading.Lock()
+        self._arrived: deque[float] = deque()
+        """When the sound of each command came."""
         self._samples = 0
         self._is_closed = False
         self.on_arrival: Callable[[], None] = lambda: None
@@ -66,7 +77,9 @@ class Inbox:
     def put(self, command: Command) -> None:
         with self._lock:
             (self._ahead if isinstance(command, (History, Release)) else self._commands).append(command)
-            self._samples += len(command.samples) if isinstance(command, Sound) else 0
+            if isinstance(command, Sound):
+                self._samples += len(command.samples)
+                self._arrived.append(self._clock())
         self.on_arrival()
 
     def close(self) -> None:
@@ -81,14 +94,26 @@ class Inbox:
                 return self._ahead.popleft()
             if not self._commands:
                 return None
-            command = self._commands.popleft()
-            if not isinstance(command, Sound):
-                return command
-            now, rest = command.samples[:SLICE], command.samples[SLICE:]
+            if isinstance(self._commands[0], Sound):
+                return self._slice()
+            return self._commands.popleft()
+
+    def _slice(self) -> Sound:
+        """The sound that is heard next, of one command or several."""
+        waited = self._clock() - self._arrived[0]
+        left = LATE_SLICE if waited >= LATE else SLICE
+        parts: list[np.ndarray] = []
+        while left and self._commands and isinstance(sound := self._commands[0], Sound):
+            part, rest = sound.samples[:left], sound.samples[left:]
             if len(rest):
-                self._commands.appendleft(Sound(rest))
-            self._samples -= len(now)
-            return Sound(now)
+                self._commands[0] = Sound(rest)
+            else:
+                self._commands.popleft()
+                self._arrived.popleft()
+            parts.append(part)
+            left -= len(part)
+            self._samples -= len(part)
+        return Sound(np.concatenate(parts), waited)
 
 
 def hear(inbox: Inbox, transcribers: Transcribers, default: str, outbox: Outbox[Hearing]) -> Work:
@@ -128,7 +153,7 @@ class _Ear:
 
     def take(self, command: Command) -> Iterator[Hearing]:
         if isinstance(command, Sound):
-            return self._hear(command.samples)
+            return self._hear(command)
         if isinstance(command, Commit):
             return chain(self._end(), [Committed()])
         if isinstance(command, Clear):
@@ -142,12 +167,12 @@ class _Ear:
         """Give the transcriber back."""
         self._forget()
 
-    def _hear(self, samples: np.ndarray) -> Iterator[Hearing]:
+    def _hear(self, sound: Sound) -> Iterator[Hearing]:
         self._listening = self._listening or self._open()
         listener = self._listening.listener
-        self._seconds += len(samples) / SAMPLE_RATE
-        listener.feed(samples)
-        events = listener.step()
+        self._seconds += len(sound.samples) / SAMPLE_RATE
+        listener.feed(sound.samples)
+        events = listener.step(behind=sound.waited)
         for event in events:
             yield from self._told(event)
         if self._since is None and listener.speaks_since is not None:

@@ -1,0 +1,104 @@
+"""Sound that waits until the engine has time for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from golden import utterances
+from reference_cases import media_file
+
+from mlx_gemma4 import Model, Processor, load_audio
+from mlx_gemma4.serve.hearing import Clear, Commit, Committed, Hearing, Said, Sound, Supposed
+from mlx_gemma4.serve.work.hearing import LATE, Inbox, hear
+from mlx_gemma4.serve.work.speech import Transcribers
+
+BLOCK = 1600
+"""Samples of an append: 0.1 s."""
+SPEECH = "hibari-03.wav"
+
+
+class Told(list[Hearing]):
+    """An outbox that is never full."""
+
+    is_full = False
+    put = list.append
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def filled(samples: np.ndarray, clock: Clock, *, size: int = BLOCK) -> Inbox:
+    inbox = Inbox(clock=clock)
+    for start in range(0, len(samples), size):
+        inbox.put(Sound(samples[start : start + size]))
+    return inbox
+
+
+def taken(inbox: Inbox) -> list[Any]:
+    found = []
+    while (command := inbox.take()) is not None:
+        found.append(command)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 160, BLOCK, 5000, 40_000])
+def test_sound_is_heard_in_slices_however_it_is_cut(size: int) -> None:
+    """0.2 s each, and 1 s where it has waited for as long."""
+    samples, clock = np.arange(40_000, dtype=np.float32), Clock()
+    inbox = filled(samples, clock, size=size)
+    found = [inbox.take() for _ in range(2)]
+    clock.now = LATE
+    assert inbox.seconds == 33_600 / 16_000
+    found += taken(inbox)
+    assert [(len(each.samples), each.waited) for each in found] == [
+        (3200, 0.0),
+        (3200, 0.0),
+        (16_000, LATE),
+        (16_000, LATE),
+        (1600, LATE),
+    ]
+    assert np.array_equal(np.concatenate([each.samples for each in found]), samples)
+    assert inbox.seconds == 0
+
+
+def test_a_slice_ends_where_the_client_has_ended_the_sound() -> None:
+    clock = Clock()
+    inbox = filled(np.zeros(1600, np.float32), clock)
+    inbox.put(Commit())
+    clock.now = 3.0
+    inbox.put(Sound(np.ones(1600, np.float32)))
+    inbox.put(Clear())
+    first, commit, second, clear = taken(inbox)
+    assert (len(first.samples), first.waited, len(second.samples), second.waited) == (1600, 3.0, 1600, 0.0)
+    assert second.samples[0] == 1 and isinstance(commit, Commit) and isinstance(clear, Clear)
+
+
+def listened(demo: tuple[Model, Processor], clock: Clock, seconds: float) -> tuple[Sequence[Hearing], int]:
+    """What is told of 6 s of speech where each turn takes so long, and how many turns it takes."""
+    sound = np.resize(load_audio(media_file(SPEECH)), 6 * 16_000)
+    inbox, told = filled(sound, clock), Told()
+    inbox.put(Commit())
+    turns = 0
+    for _ in hear(inbox, Transcribers(*demo), "English", told):  # type: ignore[arg-type]
+        turns += 1
+        clock.now += seconds
+        if told and isinstance(told[-1], Committed):
+            inbox.close()
+    return told, turns
+
+
+def test_a_busy_server_catches_up_with_fewer_guesses_and_the_same_text(demo: tuple[Model, Processor]) -> None:
+    quick, many = listened(demo, Clock(), 0.0)
+    slow, few = listened(demo, Clock(), 0.5)
+    expected, texts = ([each.text for each in told if isinstance(each, Said)] for told in (quick, slow))
+    assert texts == expected and expected[0].startswith(utterances(SPEECH)[0])
+    guesses = [sum(isinstance(each, Supposed) for each in told) for told in (quick, slow)]
+    assert guesses[0] > 3 * guesses[1] > 0
+    assert (many, few) == (32, 10)
