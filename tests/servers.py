@@ -89,7 +89,7 @@ def serving(
     """A server on a free port, by default of the demo in float32."""
     service = Service(
         model,
-        ["demo", "other-name"],
+        ["demo", "other-name", "demo"],
         most_sessions=sessions,
         most_waiting=waiting,
         limits=limits,

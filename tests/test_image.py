@@ -274,6 +274,8 @@ def test_file_that_is_no_picture(tmp_path: Path, content: bytes) -> None:
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_image(path)
+    with pytest.raises(ValueError, match=f"^{re.escape(message.replace(str(path), 'the image'))}$"):
+        load_image(content)
 
 
 def test_formats_that_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +297,16 @@ def test_heic_is_named(tmp_path: Path) -> None:
         load_image(path)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.tif", "a.qoi", "a.avif"])
+KINDS = ["a.png", "a.jpg", "a.webp", "a.gif", "a.tif", "a.qoi", "a.avif"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_content_of_a_file(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / name, noise())
+    assert np.array_equal(load_image(path.read_bytes()), load_image(path))
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_file_cut_short(tmp_path: Path, name: str) -> None:
     """Half of a picture is refused: none of it is made up in grey."""
     path = save(tmp_path / name, noise())

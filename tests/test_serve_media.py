@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,22 @@ def test_details_are_budgets_of_pictures(processor: Processor, detail: str | Non
 
 def test_sound_of_any_format(processor: Processor) -> None:
     path = media_file("pico-04.wav")
+    samples = Media(processor, 1).decode("audio", flac(path), None, "here")
+    assert np.array_equal(samples, load_audio(path))
+
+
+def test_pictures_and_sound_are_never_written_to_disk(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is killed cannot leave them there."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    media = Media(processor, 2)
+    assert len(media.decode("image", media_file("picture-01.png").read_bytes(), None, "here")) > 0
+    assert len(media.decode("audio", flac(media_file("pico-04.wav")), None, "here")) > 0
+
+
+def flac(path: Path) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, load_audio(path), 16_000, format="FLAC")
-    samples = Media(processor, 1).decode("audio", file.getvalue(), None, "here")
-    assert np.array_equal(samples, load_audio(path))
+    return file.getvalue()
 
 
 def test_a_video_is_frames_with_times(processor: Processor, tmp_path: Path) -> None:

@@ -94,8 +94,6 @@ def _read(kind: str, data: bytes) -> Part:
         if len(samples) > LONGEST_SOUND * SAMPLE_RATE:
             raise ValueError(f"it lasts more than {LONGEST_SOUND:g} s")
         return {"type": "audio", "audio": samples}
-    from mlx_gemma4.inputs.vision.bytes_file import bytes_file
     from mlx_gemma4.inputs.vision.image import load_image
 
-    with bytes_file(data, "it") as path:
-        return {"type": "image", "image": load_image(path)}
+    return {"type": "image", "image": load_image(data)}

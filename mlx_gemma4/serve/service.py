@@ -63,7 +63,7 @@ class Service:
         load_drafter: Callable[[], Drafter | None] = lambda: None,
     ) -> None:
         self.language = language
-        self.names = tuple(names)
+        self.names = tuple(dict.fromkeys(names))
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.created = int(time.time())

@@ -1,4 +1,4 @@
-"""Bytes for readers of files: they check a file before they decode it."""
+"""Bytes for readers of files."""
 
 from __future__ import annotations
 

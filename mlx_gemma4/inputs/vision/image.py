@@ -8,6 +8,7 @@ The sizes are those of transformers ``get_aspect_ratio_preserving_size``; the si
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -80,14 +81,14 @@ class Patches:
         return len(self.pixels)
 
 
-def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.ndarray:
+def load_image(source: str | os.PathLike[str] | bytes | Image.Image | np.ndarray) -> np.ndarray:
     """Read a picture as uint8 [H, W, 3].
 
     Turned upright by its EXIF data; the first picture of an animation; transparent parts on white, as in transformers
     5.24.
 
     Args:
-        source: A path, a PIL image, or uint8 [H, W, 3].
+        source: A path, the content of a file, a PIL image, or uint8 [H, W, 3].
 
     Raises:
         ValueError: No such file; no picture in it; a format that is not read; cut short; or too large.
@@ -101,12 +102,13 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> np.
     if isinstance(source, Image.Image):
         with _reading("the image"):
             return _decode(source, "the image")
+    if isinstance(source, bytes):
+        return _read(io.BytesIO(source), "the image")
     path = Path(source)
     if not path.is_file():
         raise no_file("image", source)
-    check_file(path)
-    with _reading(str(path)), open_image(path) as image:
-        return _decode(image, str(path))
+    with path.open("rb") as file:
+        return _read(file, str(path))
 
 
 def no_file(kind: str, path: str | os.PathLike[str]) -> ValueError:
@@ -115,21 +117,27 @@ def no_file(kind: str, path: str | os.PathLike[str]) -> ValueError:
     return ValueError(f"There is no {kind} file at {os.fspath(path)}{remedy}")
 
 
-def check_file(path: Path) -> None:
-    """Raise a ValueError if a file is missing or would cost too much, before a pixel is decoded."""
-    if not path.is_file():
-        raise no_file("image", path)
-    if path.stat().st_size > MAX_BYTES:
+def _read(file: BinaryIO, name: str) -> np.ndarray:
+    _check_cost(file, name)
+    with _reading(name), _open(file, name) as image:
+        return _decode(image, name)
+
+
+def _check_cost(file: BinaryIO, name: str) -> None:
+    """Raise a ValueError if a file would cost too much, before a pixel is decoded."""
+    size = file.seek(0, os.SEEK_END)
+    if size > MAX_BYTES:
         raise ValueError(
-            f"Expected an image file of at most {MAX_BYTES} bytes, got {path.stat().st_size} in {path}; "
-            "save it compressed, or scale it down"
+            f"Expected an image file of at most {MAX_BYTES} bytes, got {size} in {name}; save it compressed, or scale "
+            "it down"
         )
     # each scan of a progressive JPEG goes over the whole picture, and may be written in a few bytes
-    if (scans := path.read_bytes().count(JPEG_SCAN) if _head(path).startswith(b"\xff\xd8") else 0) > MAX_SCANS:
-        raise ValueError(f"Expected a JPEG of at most {MAX_SCANS} scans, got {scans} in {path}; save it anew")
+    scans = _from_start(file).count(JPEG_SCAN) if _from_start(file, 2) == b"\xff\xd8" else 0
+    if scans > MAX_SCANS:
+        raise ValueError(f"Expected a JPEG of at most {MAX_SCANS} scans, got {scans} in {name}; save it anew")
 
 
-def open_image(path: Path) -> Image.Image:
+def _open(file: BinaryIO, name: str) -> Image.Image:
     """Open a picture in one of the ``FORMATS``. Pillow reads others too, and runs programs for some of them.
 
     Raises:
@@ -138,16 +146,18 @@ def open_image(path: Path) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     Image.init()
+    file.seek(0)
     try:
-        return Image.open(path, formats=[each for each in FORMATS if each in Image.OPEN])
+        return Image.open(file, formats=[each for each in FORMATS if each in Image.OPEN])
     except UnidentifiedImageError as error:
-        told = "HEIC" if _head(path)[8:12] in HEIC_BRANDS else "something else, or one that is damaged"
-        raise _Refused(f"Expected an image as {TAKEN} in {path}, got {told}; export it as JPEG or PNG") from error
+        told = "HEIC" if _from_start(file, 12)[8:] in HEIC_BRANDS else "something else, or one that is damaged"
+        raise _Refused(f"Expected an image as {TAKEN} in {name}, got {told}; export it as JPEG or PNG") from error
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(12)
+def _from_start(file: BinaryIO, count: int = -1) -> bytes:
+    """The first bytes of a file, by default all."""
+    file.seek(0)
+    return file.read(count)
 
 
 @contextmanager

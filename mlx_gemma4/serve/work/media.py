@@ -52,9 +52,9 @@ class Media:
     def _read(self, kind: str, data: bytes, budget: int | None) -> Any:
         if kind == "audio":
             return self._sound(data)
-        with bytes_file(data, f"the {kind}") as path:
-            if kind == "image":
-                return self._processor.patches(load_image(path), image_tokens=budget)
+        if kind == "image":
+            return self._processor.patches(load_image(data), image_tokens=budget)
+        with bytes_file(data, "the video") as path:
             return self._processor.film(path)
 
     def _sound(self, data: bytes) -> np.ndarray:
