@@ -87,8 +87,11 @@ def prompts(server: Running, monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
     return found
 
 
-def rest(server: Running) -> None:
-    """Wait until nothing is left to compute."""
+def rest(server: Running, socket: ClientConnection | None = None) -> None:
+    """Wait until the server has taken all that was sent, and nothing is left to compute."""
+    if socket is not None:
+        send(socket, "session.update", session={"type": "realtime"})
+        until(socket, "session.updated")
     quiet = 0
     while quiet < 4:
         waits = all(job.turn == Turn.WAIT and not job.woken for job in list(server.service.engine._active))
@@ -248,12 +251,14 @@ def test_how_long_somebody_spoke_makes_no_difference(server: Running, monkeypatc
             hear(socket, {"type": "server_vad", "silence_duration_ms": 2000})
             say(socket, text("Transcribe the audio."))
             append(socket, np.resize(speech, seconds * 16_000))
-            rest(server)
+            rest(server, socket)
             send(socket, "session.update", session={"type": "realtime", "max_output_tokens": 1})
-            rest(server)
+            rest(server, socket)
             before = server.service.engine.turns[Turn.PREFILL]
             append(socket, np.zeros(40_000, np.float32))
             usage = until(socket, "response.done")[-1]["response"]["usage"]
+            while server.service.engine.turns[Turn.PREFILL] < before + 2:
+                time.sleep(0.01)
             rest(server)
             forwards.append(server.service.engine.turns[Turn.PREFILL] - before)
             assert usage["input_token_details"]["audio_tokens"] >= seconds * 20
