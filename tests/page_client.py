@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from golden import answered, named, utterances
 from PIL import Image
-from playwright.sync_api import Page, Playwright, WebSocketRoute, expect, sync_playwright
+from playwright.sync_api import Page, Playwright, Route, WebSocketRoute, expect, sync_playwright
 from reference_cases import media_file
 
 ROOT = Path(__file__).parent.parent
@@ -606,9 +606,13 @@ def key(browsers: Browsers, server: Server) -> None:
         press(page, "Connect")
         expect(page.locator("#key-problem")).to_have_text("This is not the key of the server.")
         browsers.shoot(page, "wrong-key")
+        tried: list[Route] = []
+        page.route("**/v1/models", lambda route: tried.append(route), times=1)
         press(page, "Microphone")
+        wait_for(page, lambda: bool(tried))
         page.fill("#key", secret)
         press(page, "Connect")
+        tried[0].continue_()  # with the wrong one, after the right one was entered
         expect(page.locator("#key-form")).to_be_hidden()
         expect(page.locator("#state")).to_have_text("Listening")
         page.locator(".turn.user[data-state=done]").wait_for()

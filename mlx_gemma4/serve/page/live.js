@@ -48,7 +48,9 @@ export class Live {
 
   // Whether the server is there.
   async find() {
-    const found = await findServer(this.settings.key);
+    const key = this.settings.key;
+    const found = await findServer(key);
+    if (key !== this.settings.key) return this.find(); // another one was entered meanwhile
     if (found.problem) {
       this.fail(found.problem, found.message);
       return false;
