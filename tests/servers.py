@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from mlx_gemma4.serve.service import Service
 from mlx_gemma4.serve.web.app import make_app
 from mlx_gemma4.serve.web.run import Beside, Server, open_socket
 from mlx_gemma4.serve.web.sessions import Sessions
+from mlx_gemma4.serve.work import hearing
 from mlx_gemma4.serve.work.hearing import Inbox
 
 JSON = {"Content-Type": "application/json"}
@@ -96,9 +98,10 @@ def serving(
         load_drafter=drafter,
     )
     ready = threading.Event()
-    # clips come all at once, and this machine may be busy: words are guessed all the same
+    # clips come all at once, and this machine may be busy: they are live and never late all the same
     never_late = patch.dict(Inbox.__init__.__kwdefaults__ or {}, clock=lambda: 0.0)
-    with open_socket("127.0.0.1", 0) as where, open_socket("127.0.0.1", 0) as other, never_late:
+    always_live = patch.object(hearing, "HASTE", math.inf)
+    with open_socket("127.0.0.1", 0) as where, open_socket("127.0.0.1", 0) as other, never_late, always_live:
         live = Sessions()
         app = make_app(service, live, **{"host": "127.0.0.1", **guard})
         server = Server(app, started=ready.set, beside=[live, *([beside(service, other)] if beside else [])])

@@ -11,6 +11,7 @@ from golden import utterances
 from reference_cases import media_file
 
 from mlx_gemma4 import Model, Processor, load_audio
+from mlx_gemma4.serve.engine import Turn
 from mlx_gemma4.serve.hearing import Clear, Commit, Committed, Hearing, Said, Sound, Supposed
 from mlx_gemma4.serve.work.hearing import LATE, Inbox, hear
 from mlx_gemma4.serve.work.speech import Transcribers
@@ -78,6 +79,17 @@ def test_a_slice_ends_where_the_client_has_ended_the_sound() -> None:
     first, commit, second, clear = taken(inbox)
     assert (len(first.samples), first.waited, len(second.samples), second.waited) == (1600, 3.0, 1600, 0.0)
     assert second.samples[0] == 1 and isinstance(commit, Commit) and isinstance(clear, Clear)
+
+
+def test_sound_that_is_sent_faster_than_it_is_spoken_has_time() -> None:
+    """Up to 3 s ahead, as a client sends that was cut off for a moment, it is live."""
+    inbox = Inbox(clock=(clock := Clock()))
+    turns = []
+    for clock.now in (10.0, 10.1, 10.1, 10.1, 12.0, 12.2, 20.0, 20.5):
+        inbox.put(Sound(np.zeros(16_000, np.float32)))
+        turns.append(inbox.turn)
+    live, waits = Turn.LIVE, Turn.PREFILL
+    assert turns == [live, live, live, waits, live, waits, live, live]
 
 
 def listened(demo: tuple[Model, Processor], clock: Clock, seconds: float) -> tuple[Sequence[Hearing], int]:

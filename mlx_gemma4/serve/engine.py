@@ -35,7 +35,7 @@ class Turn(IntEnum):
     DECODE = 1
     """A token of an answer."""
     PREFILL = 2
-    """A chunk of a prompt."""
+    """A chunk of a prompt, or sound that came faster than it is spoken."""
     WAIT = 3
     """Nothing, until ``Job.wake``: input has not arrived, or the reader of the output is slow."""
 

@@ -65,7 +65,7 @@ def converse(inbox: Inbox, parts: Parts, outbox: Outbox[Hearing]) -> Work:
                 ears.close()
                 yield from hear(inbox, parts.transcribers, parts.language, outbox)
             elif command is not None:
-                yield Turn.LIVE
+                yield inbox.turn
                 for event in ears.take(command):
                     outbox.put(event)
             elif ears.ahead.waits:

@@ -40,6 +40,8 @@ LATE_SLICE = SAMPLE_RATE
 """The same where sound has waited for ``LATE``: a forward over more frames costs little more."""
 LATE = 1.0
 """Seconds."""
+HASTE = 3.0
+"""Seconds of sound that a client may send before they could have been spoken, and still be live."""
 
 
 class Inbox:
@@ -61,6 +63,8 @@ class Inbox:
         self._arrived: deque[float] = deque()
         """When the sound of each command came."""
         self._samples = 0
+        self._spoken = 0.0
+        """When the sound that has come could have been spoken."""
         self._is_closed = False
         self.on_arrival: Callable[[], None] = lambda: None
 
@@ -68,6 +72,11 @@ class Inbox:
     def seconds(self) -> float:
         """Sound that waits."""
         return self._samples / SAMPLE_RATE
+
+    @property
+    def turn(self) -> Turn:
+        """Of what is next. Sound that was sent faster than it is spoken comes after that of others, as prompts do."""
+        return Turn.PREFILL if self._spoken - self._clock() > HASTE else Turn.LIVE
 
     @property
     def is_over(self) -> bool:
@@ -78,8 +87,10 @@ class Inbox:
         with self._lock:
             (self._ahead if isinstance(command, (History, Release)) else self._commands).append(command)
             if isinstance(command, Sound):
+                now = self._clock()
                 self._samples += len(command.samples)
-                self._arrived.append(self._clock())
+                self._arrived.append(now)
+                self._spoken = max(self._spoken, now) + len(command.samples) / SAMPLE_RATE
         self.on_arrival()
 
     def close(self) -> None:
@@ -129,7 +140,7 @@ def hear(inbox: Inbox, transcribers: Transcribers, default: str, outbox: Outbox[
             if command is None:
                 yield Turn.WAIT
                 continue
-            yield Turn.LIVE
+            yield inbox.turn
             for event in ear.take(command):
                 outbox.put(event)
     finally:
