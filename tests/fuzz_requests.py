@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -233,7 +234,7 @@ def damaged(random: Random, path: str, record: dict[str, Any]) -> Request:
 
 def replaced(random: Random, record: Any) -> Any:
     place = random.choice(list(places(record)))
-    value = random.choice(JUNK)
+    value = deepcopy(random.choice(JUNK))  # what one request changes is not the next one's
     if not place:
         return value if random.random() < 0.2 else record
     *way, last = place
