@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,11 +18,12 @@ from reference_cases import media_file
 from servers import Reply, Running, serving
 
 from mlx_gemma4 import Transcriber, load_audio
-from mlx_gemma4.inputs.audio.endpoint import Endpointing
+from mlx_gemma4.inputs.audio.endpoint import Endpointer, Endpointing
 from mlx_gemma4.programs.segments import joined, transcribe
 from mlx_gemma4.serve.limits import Limits
 from mlx_gemma4.serve.protocols.failure import Failure
 from mlx_gemma4.serve.protocols.speech_request import SpeechRequest, read_speech
+from mlx_gemma4.serve.work.reader import Reader
 from mlx_gemma4.serve.work.speech import instruction_of, translation
 
 SPEECH, OTHER = "hibari-03.wav", "pico-04.wav"
@@ -288,3 +290,28 @@ def test_instructions() -> None:
 )
 def test_the_translation_in_an_answer(text: str, expected: str) -> None:
     assert translation(text) == expected
+
+
+def test_the_program_waits_for_a_reader() -> None:
+    """Threads take after the one that starts them, and the engine's is a daemon. A detector that was made while the
+    program ends would write errors to the terminal."""
+    may_go_on, readers = threading.Event(), list[threading.Thread]()
+
+    def make_endpointer() -> Endpointer:
+        readers.append(threading.current_thread())
+        may_go_on.wait(20)
+        raise ValueError("enough")
+
+    def engine() -> None:
+        reader = Reader(io.BytesIO(), make_endpointer, 640, 10.0, lambda: None)
+        while not readers:
+            time.sleep(0.01)
+        reader.stop()
+
+    thread = threading.Thread(target=engine, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert [each.daemon for each in readers] == [False]
+    may_go_on.set()
+    readers[0].join(20)
+    assert not readers[0].is_alive()

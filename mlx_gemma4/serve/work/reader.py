@@ -57,8 +57,8 @@ class Reader:
         self._has_ended = self._is_stopped = False
         self._problem: Exception | None = None
         self.seconds = 0.0
-        # no daemon: the program would end while the detector, which is not Python, runs in it
-        threading.Thread(target=self._run, name="reader").start()
+        # no daemon, as the engine is: the program would end while the detector, which is not Python, runs in it
+        threading.Thread(target=self._run, name="reader", daemon=False).start()
 
     def take(self) -> Iterator[Utterance | None]:
         """The utterances; None where the next one is not found yet.
