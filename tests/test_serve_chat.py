@@ -16,8 +16,8 @@ from servers import Running, serving
 
 from mlx_gemma4 import Session
 from mlx_gemma4.decoder.budget import MemoryFull
-from mlx_gemma4.serve.engine import Turn
 from mlx_gemma4.serve.limits import Limits
+from mlx_gemma4.serve.priority import Turn
 
 LIMITS = Limits(context=600, body=1_000_000, media=3, idle=1.0)
 

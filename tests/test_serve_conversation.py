@@ -24,7 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 from mlx_gemma4 import Model, Session, load_audio
 from mlx_gemma4.inputs.prompt import Prompt
 from mlx_gemma4.live.hear.rhythm import Moment, Rhythm
-from mlx_gemma4.serve.engine import Turn
+from mlx_gemma4.serve.priority import Turn
 from mlx_gemma4.serve.protocols.chat_request import ChatRequest
 from mlx_gemma4.serve.protocols.realtime_answers import Truncation
 from mlx_gemma4.serve.work.histories import Fitted

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 import pytest
 
-from mlx_gemma4.serve.engine import PATIENCE, Asked, Busy, Engine, Job, Turn, Work
+from mlx_gemma4.serve.engine import Asked, Busy, Engine, Job, Work
 from mlx_gemma4.serve.outbox import Outbox
+from mlx_gemma4.serve.priority import MOST_PATIENCE, PATIENCE, Turn, Turns
 
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    engine = Engine(most_sessions=4, most_waiting=2)
+    engine = Engine(most_sessions=4, most_waiting=2, clock=lambda: 0.0)
     yield engine
     engine.close()
 
@@ -79,29 +81,75 @@ def test_the_most_urgent_kind_goes_first_and_equals_take_turns(engine: Engine) -
     assert ends.errors == {"p": None, "d": None, "e": None}
 
 
-def test_no_kind_waits_forever(engine: Engine) -> None:
-    order: list[str] = []
-    ends = Ends()
+def turns_of(seconds: dict[Turn, float], count: int) -> list[Turn]:
+    """The kinds of so many turns where all of these kinds always have something to compute."""
+    turns, found = Turns(), list[Turn]()
+    for _ in range(count):
+        found.append(turns.choose(seconds))
+        turns.took(found[-1], seconds[found[-1]], seconds)
+    return found
 
-    def live(_: Job) -> Work:
-        for _ in range(3 * PATIENCE):
-            yield Turn.LIVE
-            order.append("L")
 
-    def prefill(_: Job) -> Work:
-        for _ in range(3):
-            yield Turn.PREFILL
-            order.append("p")
+@pytest.mark.parametrize("chunk", [0.005, 0.02, 0.3])
+def test_a_kind_waits_as_long_as_eight_turns_of_its_own(chunk: float) -> None:
+    """So it has a ninth of the time, however long its turns are."""
+    seconds = {Turn.LIVE: 0.02, Turn.PREFILL: chunk}
+    found = turns_of(seconds, 4000)
+    waits = (PATIENCE * chunk, PATIENCE * chunk + 0.021)
+    gaps = [0.02 * len(list(group)) for kind, group in groupby(found) if kind == Turn.LIVE]
+    assert all(waits[0] - 1e-9 < gap < waits[1] for gap in gaps[2:-1])
+    assert found.count(Turn.PREFILL) >= 10
 
+
+def test_each_kind_gets_turns() -> None:
+    seconds = {Turn.LIVE: 0.02, Turn.DECODE: 0.01, Turn.PREFILL: 0.3, Turn.HASTE: 0.1}
+    found = turns_of(seconds, 4000)
+    spent = {kind: found.count(kind) * each for kind, each in seconds.items()}
+    shares = {kind: each / sum(spent.values()) for kind, each in spent.items()}
+    assert shares[Turn.LIVE] > 0.6
+    assert all(0.07 < shares[kind] < 0.13 for kind in (Turn.DECODE, Turn.PREFILL, Turn.HASTE))
+
+
+def test_no_kind_waits_longer_than_some_seconds() -> None:
+    found = turns_of({Turn.LIVE: 0.05, Turn.PREFILL: 60.0}, 400)
+    first, second, *_ = (place for place, kind in enumerate(found) if kind == Turn.PREFILL)
+    assert MOST_PATIENCE < 0.05 * (second - first - 1) < MOST_PATIENCE + 0.11
+
+
+def test_who_was_not_ready_has_not_waited() -> None:
+    turns = Turns()
+    both = {Turn.LIVE, Turn.PREFILL}
+    turns.took(Turn.PREFILL, 0.1, both)
+    turns.took(Turn.LIVE, 0.7, both)
+    assert turns.choose({Turn.LIVE}) == Turn.LIVE
+    turns.took(Turn.LIVE, 0.7, {Turn.LIVE})
+    assert turns.choose(both) == Turn.LIVE
+    turns.took(Turn.LIVE, 0.81, both)
+    assert turns.choose(both) == Turn.PREFILL
+
+
+def test_the_engine_measures_turns() -> None:
+    """A chunk takes as long as two tokens, so it comes after 17 of them, once this is known."""
+    now, order, ends = 0.0, list[str](), Ends()
+
+    def job(name: str, turn: Turn, seconds: float, count: int) -> Callable[[Job], Work]:
+        def work(_: Job) -> Work:
+            nonlocal now
+            for _ in range(count):
+                yield turn
+                order.append(name)
+                now += seconds
+
+        return work
+
+    engine = Engine(most_sessions=4, most_waiting=2, clock=lambda: now)
     held = Held(engine)
-    engine.submit(prefill, ends.of("prefill"))
-    engine.submit(live, ends.of("live"))
+    engine.submit(job("d", Turn.DECODE, 0.125, 60), ends.of("d"))
+    engine.submit(job("p", Turn.PREFILL, 0.25, 9), ends.of("p"))
     held.let_go()
     ends.wait(2)
-    text = "".join(order)
-    assert text.count("L") == 3 * PATIENCE and text.count("p") == 3
-    assert text.rstrip("p").count("p") >= 2
-    assert "pp" not in text.rstrip("p")
+    engine.close()
+    assert [len(run) for run in "".join(order).rstrip("p").split("p")[1:-1]] == [17, 17, 17]
 
 
 def test_a_cancelled_job_ends_before_its_next_forward(engine: Engine) -> None:
@@ -253,7 +301,7 @@ def test_jobs_share_what_they_ask_for() -> None:
             raise ValueError("all of them")
         return [ValueError(each) if each == "bad" else each.upper() for each in forwards]
 
-    engine = Engine(most_sessions=6, most_waiting=0, together=together)
+    engine = Engine(most_sessions=6, most_waiting=0, together=together, clock=lambda: 0.0)
     given: dict[str, list[str]] = {}
     ends = Ends()
 

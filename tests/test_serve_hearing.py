@@ -11,8 +11,8 @@ from golden import utterances
 from reference_cases import media_file
 
 from mlx_gemma4 import Model, Processor, load_audio
-from mlx_gemma4.serve.engine import Turn
 from mlx_gemma4.serve.hearing import Clear, Commit, Committed, Hearing, Said, Sound, Supposed
+from mlx_gemma4.serve.priority import Turn
 from mlx_gemma4.serve.work.hearing import LATE, Inbox, hear
 from mlx_gemma4.serve.work.speech import Transcribers
 
@@ -88,7 +88,7 @@ def test_sound_that_is_sent_faster_than_it_is_spoken_has_time() -> None:
     for clock.now in (10.0, 10.1, 10.1, 10.1, 12.0, 12.2, 20.0, 20.5):
         inbox.put(Sound(np.zeros(16_000, np.float32)))
         turns.append(inbox.turn)
-    live, waits = Turn.LIVE, Turn.PREFILL
+    live, waits = Turn.LIVE, Turn.HASTE
     assert turns == [live, live, live, waits, live, waits, live, live]
 
 

@@ -24,7 +24,7 @@ from mlx_gemma4.outputs.grammar.matcher import Matcher
 from mlx_gemma4.outputs.grammar.vocabulary import vocabulary
 from mlx_gemma4.outputs.sample import Sampler
 from mlx_gemma4.outputs.together import Plan, Step, compute_together
-from mlx_gemma4.serve.engine import Turn
+from mlx_gemma4.serve.priority import Turn
 
 CHECKPOINTS = ("released", "demo")
 LENGTHS = (3, 40, 230)

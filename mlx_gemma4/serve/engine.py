@@ -4,7 +4,7 @@ A job is a generator. It yields before each forward, and says what kind of forwa
 
     live sound    L . . . L . . . L . . .       first: somebody waits for each word of it
     an answer     . D D . . D D . . D D .       then the tokens of answers, in turn
-    a prompt      . . . P . . . P . . . P       last: a chunk of a long prompt, at the latest after PATIENCE other turns
+    a prompt      . . . P . . . P . . . P       last: a chunk of a long prompt; no kind waits forever (``Turns``)
 
 Tokens of several answers are computed together: a job yields the forward that it wants (``Asked``), the engine makes
 one of all of them, and sends each job its result. The engine can change to another session between any two forwards,
@@ -15,29 +15,16 @@ on the others, but for the rounding of forwards with more rows.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, TypeVar
 
+from mlx_gemma4.serve.priority import Turn, Turns
+
 CLOSING = "The server is shutting down"
-PATIENCE = 8
-"""Forwards of more urgent kinds after which a waiting kind gets one in between."""
-
-
-class Turn(IntEnum):
-    """What a job computes next; the most urgent first."""
-
-    LIVE = 0
-    """Sound that is arriving now."""
-    DECODE = 1
-    """A token of an answer."""
-    PREFILL = 2
-    """A chunk of a prompt, or sound that came faster than it is spoken."""
-    WAIT = 3
-    """Nothing, until ``Job.wake``: input has not arrived, or the reader of the output is slow."""
 
 
 @dataclass(frozen=True)
@@ -94,20 +81,31 @@ class Engine:
         most_sessions: Jobs that are computed at the same time, at most.
         most_waiting: Jobs that may wait for their beginning.
         together: Computes what jobs have asked for.
+        clock: Measures turns.
 
     Attributes:
         turns: Turns so far, by kind. Forwards that several jobs share are one.
         resumed: How often a job has gone on so far.
     """
 
-    def __init__(self, *, most_sessions: int, most_waiting: int, together: Together = tuple) -> None:
+    def __init__(
+        self,
+        *,
+        most_sessions: int,
+        most_waiting: int,
+        together: Together = tuple,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._most_sessions, self._most_waiting = most_sessions, most_waiting
         self._changed = threading.Condition()
         self._active: list[Job] = []
         """In the order of their turns: the one that was computed last is at the end."""
         self._waiting: deque[Job] = deque()
         self._calls: deque[Callable[[], None]] = deque()
-        self._passed = dict.fromkeys(Turn, 0)
+        self._choice = Turns()
+        self._ready: set[Turn] = set()
+        """The kinds that were ready when the last one was chosen."""
+        self._clock = clock
         self._is_closing = False
         self._ended = threading.Event()
         self._together = together
@@ -219,7 +217,9 @@ class Engine:
                         return
                     self._changed.wait()
             if isinstance(task, Job):
+                turn, began = Turn.LIVE if task.turn == Turn.WAIT else task.turn, self._clock()
                 self._step(task)
+                self._choice.took(turn, self._clock() - began, self._ready)
             else:
                 task()
 
@@ -240,15 +240,8 @@ class Engine:
                 return job
             if job.turn != Turn.WAIT or job.woken:
                 ready.setdefault(Turn.LIVE if job.turn == Turn.WAIT else job.turn, job)
-        return ready[self._chosen(ready)] if ready else None
-
-    def _chosen(self, ready: dict[Turn, Job]) -> Turn:
-        """The kind whose turn it is: the most urgent one, or one that was passed over for too long."""
-        kinds = sorted(ready)
-        chosen = next((kind for kind in kinds if self._passed[kind] >= PATIENCE), kinds[0])
-        for kind in kinds:
-            self._passed[kind] = 0 if kind == chosen else self._passed[kind] + 1
-        return chosen
+        self._ready = set(ready)
+        return ready[self._choice.choose(ready)] if ready else None
 
     def _step(self, job: Job) -> None:
         """Compute a job's next forward, and those that others have asked for with it."""

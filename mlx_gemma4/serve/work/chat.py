@@ -22,9 +22,10 @@ from mlx_gemma4.outputs.sample import Sampler, Sampling
 from mlx_gemma4.outputs.together import Plan, Step
 from mlx_gemma4.prefixes.landmarks import landmarks
 from mlx_gemma4.prefixes.store import PrefixStore
-from mlx_gemma4.serve.engine import Asked, Turn, Work
+from mlx_gemma4.serve.engine import Asked, Work
 from mlx_gemma4.serve.events import Began, ChatEvent, Finished, Piece, TokenChance
 from mlx_gemma4.serve.outbox import Outbox
+from mlx_gemma4.serve.priority import Turn
 from mlx_gemma4.serve.work.chances import WatchedSampler
 from mlx_gemma4.serve.work.stops import Stops
 from mlx_gemma4.session import PREFILL_STEP, Session

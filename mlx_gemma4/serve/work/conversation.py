@@ -16,7 +16,7 @@ from mlx_gemma4.live.hear.events import Committed as Stood
 from mlx_gemma4.live.hear.events import Final, ListenerEvent, Partial
 from mlx_gemma4.live.hear.rhythm import Moment, Rhythm
 from mlx_gemma4.prefixes.store import PrefixStore
-from mlx_gemma4.serve.engine import Turn, Work
+from mlx_gemma4.serve.engine import Work
 from mlx_gemma4.serve.hearing import (
     Began,
     Clear,
@@ -35,6 +35,7 @@ from mlx_gemma4.serve.hearing import (
     TurnSettings,
 )
 from mlx_gemma4.serve.outbox import Outbox
+from mlx_gemma4.serve.priority import Turn
 from mlx_gemma4.serve.work.hearing import Inbox, hear
 from mlx_gemma4.serve.work.listening import Listening, heard
 from mlx_gemma4.serve.work.speech import Transcribers

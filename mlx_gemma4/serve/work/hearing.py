@@ -14,7 +14,7 @@ from mlx_gemma4.inputs.audio.endpoint import Endpointer
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE
 from mlx_gemma4.live.hear.events import Final, ListenerEvent, Partial
 from mlx_gemma4.live.hear.rhythm import Rhythm
-from mlx_gemma4.serve.engine import Turn, Work
+from mlx_gemma4.serve.engine import Work
 from mlx_gemma4.serve.hearing import (
     Began,
     Clear,
@@ -31,6 +31,7 @@ from mlx_gemma4.serve.hearing import (
     Sound,
 )
 from mlx_gemma4.serve.outbox import Outbox
+from mlx_gemma4.serve.priority import Turn
 from mlx_gemma4.serve.work.listening import Listening, heard
 from mlx_gemma4.serve.work.speech import Transcribers
 
@@ -75,8 +76,8 @@ class Inbox:
 
     @property
     def turn(self) -> Turn:
-        """Of what is next. Sound that was sent faster than it is spoken comes after that of others, as prompts do."""
-        return Turn.PREFILL if self._spoken - self._clock() > HASTE else Turn.LIVE
+        """Of what is next. Sound that was sent faster than it is spoken comes after all else."""
+        return Turn.HASTE if self._spoken - self._clock() > HASTE else Turn.LIVE
 
     @property
     def is_over(self) -> bool:

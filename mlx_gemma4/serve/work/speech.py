@@ -14,9 +14,10 @@ from mlx_gemma4.inputs.processor import Processor
 from mlx_gemma4.outputs.drafter import Drafter
 from mlx_gemma4.programs.segments import make_endpointer
 from mlx_gemma4.programs.transcribe import TRANSCRIBE, TRANSLATE, Segment, Transcriber, with_terms
-from mlx_gemma4.serve.engine import Turn, Work
+from mlx_gemma4.serve.engine import Work
 from mlx_gemma4.serve.events import Heard, Listened, SpeechEvent
 from mlx_gemma4.serve.outbox import Outbox
+from mlx_gemma4.serve.priority import Turn
 from mlx_gemma4.serve.protocols.speech_request import SpeechRequest
 from mlx_gemma4.serve.work.reader import Reader
 

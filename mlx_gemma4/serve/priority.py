@@ -1,0 +1,65 @@
+"""Whose turn it is: the most urgent kind of work that is ready, or one that others have kept waiting. Numbers only.
+
+live sound    L L L L L L L L . L L L …     a turn of 20 ms
+a prompt      . . . . . . . . P . . .       a turn of 20 ms, behind 160 ms of others: a ninth of the time
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import IntEnum
+
+PATIENCE = 8.0
+"""A kind waits while others take so many times as long as a turn of its own."""
+MOST_PATIENCE = 5.0
+"""Seconds that it waits at most."""
+RECENT = 0.3
+"""Weight of the newest turn in what a turn of a kind takes."""
+
+
+class Turn(IntEnum):
+    """What a job computes next; the most urgent first."""
+
+    LIVE = 0
+    """Sound that is arriving now."""
+    DECODE = 1
+    """A token of an answer."""
+    PREFILL = 2
+    """A chunk of a prompt."""
+    HASTE = 3
+    """Sound that came faster than it is spoken."""
+    WAIT = 4
+    """Nothing, until ``Job.wake``: input has not arrived, or the reader of the output is slow."""
+
+
+class Turns:
+    """Chooses the kind of the next turn, and learns from how long turns take."""
+
+    def __init__(self) -> None:
+        self._seconds = dict.fromkeys(Turn, 0.0)
+        """What a turn of a kind takes."""
+        self._waited = dict.fromkeys(Turn, 0.0)
+        """How long turns of others took since a kind was ready."""
+
+    def choose(self, ready: Collection[Turn]) -> Turn:
+        """The kind of the next turn.
+
+        Args:
+            ready: Kinds that have something to compute; at least one.
+        """
+        for kind in Turn:
+            if kind not in ready:
+                self._waited[kind] = 0.0
+        kinds = sorted(ready)
+        return next((kind for kind in kinds if self._is_due(kind)), kinds[0])
+
+    def took(self, turn: Turn, seconds: float, ready: Collection[Turn]) -> None:
+        """A turn took so many seconds, while others were ready."""
+        for kind in ready:
+            self._waited[kind] += seconds
+        self._waited[turn] = 0.0
+        known = self._seconds[turn]
+        self._seconds[turn] = known + RECENT * (seconds - known) if known else seconds
+
+    def _is_due(self, kind: Turn) -> bool:
+        return self._waited[kind] > min(PATIENCE * self._seconds[kind], MOST_PATIENCE)
