@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -226,6 +227,7 @@ def test_a_second_signal_ends_it_at_once(started: Callable[..., Process]) -> Non
         with pytest.raises(OSError):
             while True:  # until no connection is taken any more
                 socket.create_connection(("127.0.0.1", server.port)).close()
+                time.sleep(0.005)
         os.kill(server.process.pid, signal.SIGTERM)
         assert server.process.wait(timeout=20) == 143
     assert server.end() == (143, "", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
@@ -11,7 +12,7 @@ import pytest
 
 from mlx_gemma4.serve.engine import Asked, Busy, Engine, Job, Work
 from mlx_gemma4.serve.outbox import Outbox
-from mlx_gemma4.serve.priority import MOST_PATIENCE, PATIENCE, Turn, Turns
+from mlx_gemma4.serve.priority import Turn, Turns
 
 
 @pytest.fixture
@@ -90,30 +91,17 @@ def turns_of(seconds: dict[Turn, float], count: int) -> list[Turn]:
     return found
 
 
-@pytest.mark.parametrize("chunk", [0.005, 0.02, 0.3])
-def test_a_kind_waits_as_long_as_eight_turns_of_its_own(chunk: float) -> None:
-    """So it has a ninth of the time, however long its turns are."""
-    seconds = {Turn.LIVE: 0.02, Turn.PREFILL: chunk}
-    found = turns_of(seconds, 4000)
-    waits = (PATIENCE * chunk, PATIENCE * chunk + 0.021)
-    gaps = [0.02 * len(list(group)) for kind, group in groupby(found) if kind == Turn.LIVE]
-    assert all(waits[0] - 1e-9 < gap < waits[1] for gap in gaps[2:-1])
-    assert found.count(Turn.PREFILL) >= 10
+@pytest.mark.parametrize(("chunk", "others"), [(0.005, 3), (0.01, 5), (0.02, 8), (0.3, 8), (60.0, 8)])
+def test_a_kind_waits_for_eight_turns_or_as_long_as_eight_of_its_own(chunk: float, others: int) -> None:
+    found = turns_of({Turn.LIVE: 0.02, Turn.PREFILL: chunk}, 400)
+    gaps = [len(list(group)) for kind, group in groupby(found) if kind == Turn.LIVE]
+    assert set(gaps[2:-1]) == {others}
 
 
 def test_each_kind_gets_turns() -> None:
-    seconds = {Turn.LIVE: 0.02, Turn.DECODE: 0.01, Turn.PREFILL: 0.3, Turn.HASTE: 0.1}
-    found = turns_of(seconds, 4000)
-    spent = {kind: found.count(kind) * each for kind, each in seconds.items()}
-    shares = {kind: each / sum(spent.values()) for kind, each in spent.items()}
-    assert shares[Turn.LIVE] > 0.6
-    assert all(0.07 < shares[kind] < 0.13 for kind in (Turn.DECODE, Turn.PREFILL, Turn.HASTE))
-
-
-def test_no_kind_waits_longer_than_some_seconds() -> None:
-    found = turns_of({Turn.LIVE: 0.05, Turn.PREFILL: 60.0}, 400)
-    first, second, *_ = (place for place, kind in enumerate(found) if kind == Turn.PREFILL)
-    assert MOST_PATIENCE < 0.05 * (second - first - 1) < MOST_PATIENCE + 0.11
+    found = turns_of(dict.fromkeys((Turn.LIVE, Turn.DECODE, Turn.PREFILL, Turn.HASTE), 0.02), 1200)
+    counts = Counter(found)
+    assert counts[Turn.LIVE] > 700 and all(count > 120 for count in counts.values())
 
 
 def test_who_was_not_ready_has_not_waited() -> None:
@@ -129,7 +117,7 @@ def test_who_was_not_ready_has_not_waited() -> None:
 
 
 def test_the_engine_measures_turns() -> None:
-    """A chunk takes as long as two tokens, so it comes after 17 of them, once this is known."""
+    """A live turn takes as long as four tokens, so a token follows three of them, once this is known."""
     now, order, ends = 0.0, list[str](), Ends()
 
     def job(name: str, turn: Turn, seconds: float, count: int) -> Callable[[Job], Work]:
@@ -144,12 +132,12 @@ def test_the_engine_measures_turns() -> None:
 
     engine = Engine(most_sessions=4, most_waiting=2, clock=lambda: now)
     held = Held(engine)
-    engine.submit(job("d", Turn.DECODE, 0.125, 60), ends.of("d"))
-    engine.submit(job("p", Turn.PREFILL, 0.25, 9), ends.of("p"))
+    engine.submit(job("l", Turn.LIVE, 0.5, 30), ends.of("l"))
+    engine.submit(job("d", Turn.DECODE, 0.125, 20), ends.of("d"))
     held.let_go()
     ends.wait(2)
     engine.close()
-    assert [len(run) for run in "".join(order).rstrip("p").split("p")[1:-1]] == [17, 17, 17]
+    assert "".join(order)[10:30] == 5 * "llld"
 
 
 def test_a_cancelled_job_ends_before_its_next_forward(engine: Engine) -> None:

@@ -1,7 +1,10 @@
 """Whose turn it is: the most urgent kind of work that is ready, or one that others have kept waiting. Numbers only.
 
-live sound    L L L L L L L L . L L L …     a turn of 20 ms
-a prompt      . . . . . . . . P . . .       a turn of 20 ms, behind 160 ms of others: a ninth of the time
+    live sound    L L L L L L L L . L L L …     turns of 20 ms
+    an answer     . . . . D . . . . D . . .     of 10 ms: behind 80 ms of others
+    a prompt      . . . . . . . . P . . . .     of 500 ms: behind eight turns of others
+
+So nobody waits forever, and what takes long does not crowd out the rest.
 """
 
 from __future__ import annotations
@@ -9,10 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import IntEnum
 
-PATIENCE = 8.0
-"""A kind waits while others take so many times as long as a turn of its own."""
-MOST_PATIENCE = 5.0
-"""Seconds that it waits at most."""
+PATIENCE = 8
+"""A kind waits for so many turns of others, or for as long as so many turns of its own take if that is less."""
 RECENT = 0.3
 """Weight of the newest turn in what a turn of a kind takes."""
 
@@ -38,8 +39,10 @@ class Turns:
     def __init__(self) -> None:
         self._seconds = dict.fromkeys(Turn, 0.0)
         """What a turn of a kind takes."""
+        self._passed = dict.fromkeys(Turn, 0)
+        """Turns of others since a kind was ready."""
         self._waited = dict.fromkeys(Turn, 0.0)
-        """How long turns of others took since a kind was ready."""
+        """How long they took."""
 
     def choose(self, ready: Collection[Turn]) -> Turn:
         """The kind of the next turn.
@@ -49,17 +52,18 @@ class Turns:
         """
         for kind in Turn:
             if kind not in ready:
-                self._waited[kind] = 0.0
+                self._passed[kind], self._waited[kind] = 0, 0.0
         kinds = sorted(ready)
         return next((kind for kind in kinds if self._is_due(kind)), kinds[0])
 
     def took(self, turn: Turn, seconds: float, ready: Collection[Turn]) -> None:
         """A turn took so many seconds, while others were ready."""
         for kind in ready:
+            self._passed[kind] += 1
             self._waited[kind] += seconds
-        self._waited[turn] = 0.0
+        self._passed[turn], self._waited[turn] = 0, 0.0
         known = self._seconds[turn]
         self._seconds[turn] = known + RECENT * (seconds - known) if known else seconds
 
     def _is_due(self, kind: Turn) -> bool:
-        return self._waited[kind] > min(PATIENCE * self._seconds[kind], MOST_PATIENCE)
+        return self._passed[kind] >= PATIENCE or self._waited[kind] > PATIENCE * self._seconds[kind]

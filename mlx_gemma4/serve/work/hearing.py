@@ -113,7 +113,7 @@ class Inbox:
     def _slice(self) -> Sound:
         """The sound that is heard next, of one command or several."""
         waited = self._clock() - self._arrived[0]
-        left = LATE_SLICE if waited >= LATE else SLICE
+        left = LATE_SLICE if waited >= LATE and self.turn == Turn.LIVE else SLICE
         parts: list[np.ndarray] = []
         while left and self._commands and isinstance(sound := self._commands[0], Sound):
             part, rest = sound.samples[:left], sound.samples[left:]
