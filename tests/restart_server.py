@@ -35,9 +35,14 @@ from client_parts import DESCRIBE, PICTURE, SPEECH, named, pcm, picture_url, pie
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+CLOSING = "The server is shutting down"
 SPEAKERS, CHATS, CONVERSATIONS = 4, 3, 3
 BLOCK = 3200
 """Bytes of an append: 0.1 s."""
+
+
+class Refused(Exception):
+    """The server has answered with an error."""
 
 
 class Seen:
@@ -57,7 +62,7 @@ class Seen:
         texts: list[str] = []
         try:
             yield texts.append
-        except (ConnectionClosed, OSError, http.client.HTTPException) as error:
+        except (Refused, ConnectionClosed, OSError, http.client.HTTPException) as error:
             if not texts:
                 with self._lock:
                     self.problems.append(f"{what} was lost: {type(error).__name__}: {error}")
@@ -131,7 +136,7 @@ def until(client: ClientConnection, kind: str) -> dict[str, Any]:
     """The next event of a kind."""
     while (event := json.loads(client.recv(timeout=60)))["type"] != kind:
         if event["type"] == "error":
-            raise AssertionError(event["error"]["message"])
+            raise Refused(event["error"]["message"])
     return dict(event)
 
 
@@ -155,6 +160,9 @@ def play(port: int, process: subprocess.Popen[bytes], random: Random, *, kills: 
         try:
             with suppress(OSError, WebSocketException, http.client.HTTPException):  # ended with nothing acknowledged
                 client(port, seen, Random(seed))
+        except Refused as error:
+            if CLOSING not in str(error):
+                seen.problems.append(repr(error))
         except Exception as error:
             seen.problems.append(repr(error))
 
