@@ -87,7 +87,7 @@ def turns_of(seconds: dict[Turn, float], count: int) -> list[Turn]:
     turns, found = Turns(), list[Turn]()
     for _ in range(count):
         found.append(turns.choose(seconds))
-        turns.took(found[-1], seconds[found[-1]], seconds)
+        turns.took(found[-1], seconds[found[-1]])
     return found
 
 
@@ -107,12 +107,13 @@ def test_each_kind_gets_turns() -> None:
 def test_who_was_not_ready_has_not_waited() -> None:
     turns = Turns()
     both = {Turn.LIVE, Turn.PREFILL}
-    turns.took(Turn.PREFILL, 0.1, both)
-    turns.took(Turn.LIVE, 0.7, both)
+    turns.choose(both)
+    turns.took(Turn.PREFILL, 0.1)
+    turns.took(Turn.LIVE, 0.7)
     assert turns.choose({Turn.LIVE}) == Turn.LIVE
-    turns.took(Turn.LIVE, 0.7, {Turn.LIVE})
+    turns.took(Turn.LIVE, 0.7)
     assert turns.choose(both) == Turn.LIVE
-    turns.took(Turn.LIVE, 0.81, both)
+    turns.took(Turn.LIVE, 0.81)
     assert turns.choose(both) == Turn.PREFILL
 
 

@@ -65,6 +65,11 @@ class Job:
         self.cancelled = False
         self.woken = False
 
+    @property
+    def kind(self) -> Turn:
+        """How urgent its next turn is: input that has arrived, or room for output, is live."""
+        return Turn.LIVE if self.turn == Turn.WAIT else self.turn
+
     def wake(self) -> None:
         """Let a job that waits look again whether it has something to compute."""
         self._engine.wake(self)
@@ -103,8 +108,6 @@ class Engine:
         self._waiting: deque[Job] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._choice = Turns()
-        self._ready: set[Turn] = set()
-        """The kinds that were ready when the last one was chosen."""
         self._clock = clock
         self._is_closing = False
         self._ended = threading.Event()
@@ -217,9 +220,9 @@ class Engine:
                         return
                     self._changed.wait()
             if isinstance(task, Job):
-                turn, began = Turn.LIVE if task.turn == Turn.WAIT else task.turn, self._clock()
+                kind, began = task.kind, self._clock()
                 self._step(task)
-                self._choice.took(turn, self._clock() - began, self._ready)
+                self._choice.took(kind, self._clock() - began)
             else:
                 task()
 
@@ -239,8 +242,7 @@ class Engine:
             if job.cancelled:
                 return job
             if job.turn != Turn.WAIT or job.woken:
-                ready.setdefault(Turn.LIVE if job.turn == Turn.WAIT else job.turn, job)
-        self._ready = set(ready)
+                ready.setdefault(job.kind, job)
         return ready[self._choice.choose(ready)] if ready else None
 
     def _step(self, job: Job) -> None:

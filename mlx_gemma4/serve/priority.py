@@ -43,6 +43,8 @@ class Turns:
         """Turns of others since a kind was ready."""
         self._waited = dict.fromkeys(Turn, 0.0)
         """How long they took."""
+        self._ready: set[Turn] = set()
+        """The kinds of which the last one was chosen."""
 
     def choose(self, ready: Collection[Turn]) -> Turn:
         """The kind of the next turn.
@@ -50,15 +52,16 @@ class Turns:
         Args:
             ready: Kinds that have something to compute; at least one.
         """
+        self._ready = set(ready)
         for kind in Turn:
             if kind not in ready:
                 self._passed[kind], self._waited[kind] = 0, 0.0
         kinds = sorted(ready)
         return next((kind for kind in kinds if self._is_due(kind)), kinds[0])
 
-    def took(self, turn: Turn, seconds: float, ready: Collection[Turn]) -> None:
-        """A turn took so many seconds, while others were ready."""
-        for kind in ready:
+    def took(self, turn: Turn, seconds: float) -> None:
+        """A turn took so many seconds, while the others that were ready waited."""
+        for kind in self._ready:
             self._passed[kind] += 1
             self._waited[kind] += seconds
         self._passed[turn], self._waited[turn] = 0, 0.0

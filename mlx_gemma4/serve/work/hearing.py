@@ -57,12 +57,11 @@ class Inbox:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._commands: deque[Command] = deque()
+        self._commands: deque[tuple[Command, float]] = deque()
+        """With the time at which they came."""
         self._ahead: deque[Command] = deque()
         """Commands that are no part of the sound, and do not wait behind it."""
         self._lock = threading.Lock()
-        self._arrived: deque[float] = deque()
-        """When the sound of each command came."""
         self._samples = 0
         self._spoken = 0.0
         """When the sound that has come could have been spoken."""
@@ -86,12 +85,14 @@ class Inbox:
 
     def put(self, command: Command) -> None:
         with self._lock:
-            (self._ahead if isinstance(command, (History, Release)) else self._commands).append(command)
-            if isinstance(command, Sound):
+            if isinstance(command, (History, Release)):
+                self._ahead.append(command)
+            else:
                 now = self._clock()
-                self._samples += len(command.samples)
-                self._arrived.append(now)
-                self._spoken = max(self._spoken, now) + len(command.samples) / SAMPLE_RATE
+                self._commands.append((command, now))
+                if isinstance(command, Sound):
+                    self._samples += len(command.samples)
+                    self._spoken = max(self._spoken, now) + len(command.samples) / SAMPLE_RATE
         self.on_arrival()
 
     def close(self) -> None:
@@ -106,22 +107,21 @@ class Inbox:
                 return self._ahead.popleft()
             if not self._commands:
                 return None
-            if isinstance(self._commands[0], Sound):
-                return self._slice()
-            return self._commands.popleft()
+            command, came = self._commands[0]
+            if isinstance(command, Sound):
+                return self._slice(self._clock() - came)
+            self._commands.popleft()
+            return command
 
-    def _slice(self) -> Sound:
-        """The sound that is heard next, of one command or several."""
-        waited = self._clock() - self._arrived[0]
+    def _slice(self, waited: float) -> Sound:
+        """The sound that is heard next, of one command or several. The first of it has waited so many seconds."""
         left = LATE_SLICE if waited >= LATE and self.turn == Turn.LIVE else SLICE
         parts: list[np.ndarray] = []
-        while left and self._commands and isinstance(sound := self._commands[0], Sound):
+        while left and self._commands and isinstance(sound := self._commands[0][0], Sound):
             part, rest = sound.samples[:left], sound.samples[left:]
+            _, came = self._commands.popleft()
             if len(rest):
-                self._commands[0] = Sound(rest)
-            else:
-                self._commands.popleft()
-                self._arrived.popleft()
+                self._commands.appendleft((Sound(rest), came))
             parts.append(part)
             left -= len(part)
             self._samples -= len(part)
