@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlx_gemma4.inputs.audio.recording import SAMPLE_RATE, load_audio
 from mlx_gemma4.inputs.processor import Processor
-from mlx_gemma4.inputs.vision.bytes_file import bytes_file
 from mlx_gemma4.inputs.vision.image import load_image
 from mlx_gemma4.serve.protocols.failure import Failure, wrong
 
@@ -54,8 +55,7 @@ class Media:
             return self._sound(data)
         if kind == "image":
             return self._processor.patches(load_image(data), image_tokens=budget)
-        with bytes_file(data, "the video") as path:
-            return self._processor.film(path)
+        return self._film(data)
 
     def _sound(self, data: bytes) -> np.ndarray:
         longest = self._processor.limits.audio_tokens * self._processor.frame_samples
@@ -66,3 +66,13 @@ class Media:
                 "/v1/audio/transcriptions"
             )
         return samples
+
+    def _film(self, data: bytes) -> Any:
+        """FFmpeg reads files only."""
+        with tempfile.TemporaryDirectory(prefix="mlx_gemma4-") as folder:
+            path = Path(folder) / "medium"
+            path.write_bytes(data)
+            try:
+                return self._processor.film(path)
+            except ValueError as error:
+                raise ValueError(str(error).replace(str(path), "the video")) from error
