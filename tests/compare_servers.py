@@ -20,20 +20,20 @@ import subprocess
 import sys
 import tempfile
 import time
-import wave
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from load_server import commit, dial, say
+import soundfile
+from load_server import commit, dial, request, say
 from reference_cases import media_file
 
 from mlx_gemma4 import load_audio
 
 SPEECH, RATE = "hibari-03.wav", 16_000
 PATIENCE = 120.0
-"""Seconds until a server listens, or answers."""
+"""Seconds until a server listens."""
 
 
 @contextmanager
@@ -64,20 +64,13 @@ def listens(port: int) -> bool:
 def ask(port: int, model: str, samples: np.ndarray) -> tuple[float, str]:
     """Seconds until the answer about a whole clip, and the answer."""
     file = io.BytesIO()
-    with wave.open(file, "wb") as clip:
-        clip.setnchannels(1)
-        clip.setsampwidth(2)
-        clip.setframerate(RATE)
-        clip.writeframes((samples * 32767).astype("<i2").tobytes())
+    soundfile.write(file, samples, RATE, "PCM_16", format="WAV")
     sound = {"data": base64.b64encode(file.getvalue()).decode(), "format": "wav"}
     content = [{"type": "text", "text": "Transcribe the audio."}, {"type": "input_audio", "input_audio": sound}]
     messages = [{"role": "user", "content": content}]
     body = json.dumps({"model": model, "messages": messages, "max_tokens": 200, "temperature": 0})
     began = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
-    reply = json.loads(connection.getresponse().read())
-    connection.close()
+    reply = json.loads(request(port, "POST", "/v1/chat/completions", body))
     return time.monotonic() - began, reply["choices"][0]["message"]["content"]
 
 

@@ -12,10 +12,10 @@ import os
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # before mlx is imported: float32 is to be float32
 
-from typing import Any
 
 import numpy as np
 from reference_cases import media_file
+from servers import Told
 
 from mlx_gemma4 import Model, Processor, Session, load, load_audio, stream_generate
 from mlx_gemma4.serve.hearing import Commit, Committed, Sound
@@ -24,13 +24,6 @@ from mlx_gemma4.serve.work.speech import Transcribers
 
 BLOCK = 1600
 """Samples of an append: 0.1 s."""
-
-
-class Told(list[Any]):
-    """An outbox that is never full."""
-
-    is_full = False
-    put = list.append
 
 
 def count_live(transcribers: Transcribers, samples: np.ndarray) -> tuple[int, int]:

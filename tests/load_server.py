@@ -112,7 +112,7 @@ def ask(port: int, end: float, figures: Figures) -> None:
 
 def request(port: int, method: str, path: str, body: str | None = None) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    connection.request(method, path, body)
+    connection.request(method, path, body, {"Content-Type": "application/json"})
     data = connection.getresponse().read()
     connection.close()
     return data

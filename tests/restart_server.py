@@ -32,10 +32,12 @@ from random import Random
 from typing import Any
 
 from client_parts import DESCRIBE, PICTURE, SPEECH, named, pcm, picture_url, pieces, said
+from load_server import dial
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-CLOSING = "The server is shutting down"
+from mlx_gemma4.serve.engine import CLOSING
+
 SPEAKERS, CHATS, CONVERSATIONS = 4, 3, 3
 BLOCK = 3200
 """Bytes of an append: 0.1 s."""
@@ -75,10 +77,7 @@ class Seen:
 
 
 def speak(port: int, seen: Seen, random: Random) -> None:
-    form = {"type": "audio/pcm", "rate": 16_000}
-    settings = {"type": "transcription", "audio": {"input": {"format": form, "turn_detection": None}}}
-    with live(port, "?intent=transcription") as client:
-        client.send(json.dumps({"type": "session.update", "session": settings}))
+    with dial(port) as client:
         while not seen.is_over.is_set():
             for block in pieces(pcm(SPEECH), BLOCK):
                 client.send(
@@ -94,7 +93,7 @@ def speak(port: int, seen: Seen, random: Random) -> None:
 def converse(port: int, seen: Seen, random: Random) -> None:
     content = [{"type": "input_image", "image_url": picture_url()}, {"type": "input_text", "text": DESCRIBE}]
     while not seen.is_over.is_set():
-        with live(port, "?model=demo") as client:
+        with connect(f"ws://127.0.0.1:{port}/v1/realtime?model=demo", proxy=None, max_size=None) as client:
             item = {"type": "message", "role": "user", "content": content}
             client.send(json.dumps({"type": "conversation.item.create", "item": item}))
             client.send('{"type": "response.create"}')
@@ -126,10 +125,6 @@ def streamed(data: str) -> str:
     if not lines or lines[-1] != "[DONE]":
         return data
     return "".join(json.loads(line)["choices"][0]["delta"].get("content") or "" for line in lines[:-1])
-
-
-def live(port: int, query: str) -> ClientConnection:
-    return connect(f"ws://127.0.0.1:{port}/v1/realtime{query}", proxy=None, max_size=None)
 
 
 def until(client: ClientConnection, kind: str) -> dict[str, Any]:

@@ -77,6 +77,13 @@ class Running:
         return self.send("POST", "/v1/chat/completions", {"messages": list(messages), **options})
 
 
+class Told(list[Any]):
+    """An outbox that is never full."""
+
+    is_full = False
+    put = list.append
+
+
 @contextmanager
 def serving(
     *,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from golden import utterances
 from reference_cases import media_file
+from servers import Told
 
 from mlx_gemma4 import Model, Processor, load_audio
 from mlx_gemma4.serve.hearing import Clear, Commit, Committed, Hearing, Said, Sound, Supposed
@@ -18,13 +19,6 @@ from mlx_gemma4.serve.work.speech import Transcribers
 BLOCK = 1600
 """Samples of an append: 0.1 s."""
 SPEECH = "hibari-03.wav"
-
-
-class Told(list[Hearing]):
-    """An outbox that is never full."""
-
-    is_full = False
-    put = list.append
 
 
 class Clock:
